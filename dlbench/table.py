@@ -67,6 +67,10 @@ class Table:
         rows = [[row[i] for i in kept] for row in self.rows]
         return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
 
+    def without_title(self) -> Table:
+        """Return the table without its title, where a heading says the same."""
+        return replace(self, title="")
+
     def records(self) -> list[dict[str, Cell]]:
         """Return each row as a dictionary of raw values by column key."""
         return [{c.key: cell for c, cell in zip(self.columns, row, strict=True)} for row in self.rows]

@@ -368,15 +368,7 @@ _PUBLISHED_FIGURES: dict[str, PublishedFigure] = {
 # that sees only some of the maps of S2, sub-sampling with coefficients of its own; the output layer, of radial basis
 # functions on 84 inputs, has connections and no trainable parameters.
 _LENET_PARAMETERS = {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
-_LENET_CONNECTIONS = {
-    "C1": 122_304,
-    "S2": 5_880,
-    "C3": 151_600,
-    "S4": 2_000,
-    "C5": 48_120,
-    "F6": 10_164,
-    "output": 840,
-}
+_LENET_CONNECTIONS = {"C1": 122_304, "S2": 5_880, "C3": 151_600, "S4": 2_000, "C5": 48_120, "F6": 10_164, "output": 840}
 
 
 def _select_counts(layers: Mapping[str, int], *names: str) -> tuple[tuple[str, int], ...]:

@@ -71,17 +71,11 @@ def probe_machine(
             raise BadInput(f"invalid model name {name!r}: it contains control characters")
     _check_threads({**os.environ, **(environment or {})}.get("OMP_NUM_THREADS", ""))
     argv = list(argv) or [sys.executable, "-m", "dlbench.worker", "--probe", *models]
+    around = worker_environment(environment or {})
     try:
         for tries_left in reversed(range(scheduler.STEP_TRIES)):
             done = subprocess.run(
-                argv,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout_s,
-                check=False,
-                preexec_fn=die_with_parent,
-                env=worker_environment(environment or {}),
+                argv, capture_output=True, errors="replace", timeout=timeout_s, preexec_fn=die_with_parent, env=around
             )
             failed = scheduler.step_failure(done.stderr) if done.returncode else None
             if failed is None or not tries_left:

@@ -248,13 +248,7 @@ def call_scheduler(argv: Sequence[str], environment: Mapping[str, str] | None = 
     """
     try:
         done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-            env=environment,
-            stdin=subprocess.DEVNULL,
+            argv, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, stdin=subprocess.DEVNULL
         )
     except FileNotFoundError:
         raise SchedulerError(f"{argv[0]} is not on PATH; run this on a login node of the cluster") from None

@@ -8,12 +8,12 @@ import pytest
 
 from dlbench.errors import BadInput
 from dlbench.report.analysis import content, metrics_frame
-from dlbench.report.analysis.comparison import compare_stores
 from dlbench.report.analysis.comparison_matching import ComparisonRules
 from dlbench.results import store
 from dlbench.results.schema import to_table
 from dlbench.suites.case import Case
 from tests.fakes import records as fake
+from tests.report.comparing import compare_stores
 
 OWN = Case("own:make", batch_size=8)
 

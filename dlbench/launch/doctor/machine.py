@@ -39,13 +39,7 @@ def run_command(argv: Sequence[str], timeout_s: float = 30.0) -> CommandResult |
     """Run a command; return None if it is missing or hangs."""
     try:
         done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-            stdin=subprocess.DEVNULL,
+            argv, capture_output=True, errors="replace", timeout=timeout_s, stdin=subprocess.DEVNULL, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,39 +29,18 @@ def check_python(place: CheckContext) -> Iterator[Finding]:
 
 def check_packages(place: CheckContext) -> Iterator[Finding]:
     """Check the packages for measuring, storing and reporting, without importing them (slow)."""
-    if missing := _missing_packages(_MEASURING_PACKAGES):
-        yield Finding(
-            "packages",
-            "fail",
-            f"{sys.executable} has no {', '.join(missing)}",
-            f"set software.python in the profile to a Python that has these packages; for container images see "
-            f"containers/README.md; or: {_pip_command(missing)}",
-        )
-    if missing := _missing_packages(_STORAGE_PACKAGES):
-        yield Finding(
-            "packages",
-            "warn",
-            f"{sys.executable} has no {', '.join(missing)}: results stay in attempt folders, without Parquet files",
-            f"run `dlbench collect` with a Python that has pyarrow, or: {_pip_command(missing)}",
-        )
-    if missing := _missing_packages(_REPORT_PACKAGES):
-        yield Finding(
-            "packages",
-            "warn",
-            f"{sys.executable} has no {', '.join(missing)}: needed by `dlbench report` and `dlbench compare`",
-            f"images built from containers/ have them; or: {_pip_command(missing)}",
-        )
-    if missing := _missing_packages(_TERMINAL_PACKAGES):
-        yield Finding(
-            "packages",
-            "note",
-            f"{sys.executable} has no {', '.join(missing)}: no progress bar or no shell completion",
-            f"to install them: {_pip_command(missing)}",
-        )
-
-
-def _missing_packages(packages: Mapping[str, str]) -> list[str]:
-    return [package for module, package in packages.items() if find_spec(module) is None]
+    for level, packages, effect, advice in (
+        ("fail", _MEASURING_PACKAGES, "", "set software.python in the profile to a Python that has these packages; for "
+         "container images see containers/README.md; or"),
+        ("warn", _STORAGE_PACKAGES, ": results stay in attempt folders, without Parquet files",
+         "run `dlbench collect` with a Python that has pyarrow, or"),
+        ("warn", _REPORT_PACKAGES, ": needed by `dlbench report` and `dlbench compare`",
+         "images built from containers/ have them; or"),
+        ("note", _TERMINAL_PACKAGES, ": no progress bar or no shell completion", "to install them"),
+    ):  # fmt: skip
+        if missing := [package for module, package in packages.items() if find_spec(module) is None]:
+            text = f"{sys.executable} has no {', '.join(missing)}{effect}"
+            yield Finding("packages", level, text, f"{advice}: {_pip_command(missing)}")
 
 
 def _pip_command(packages: list[str]) -> str:

@@ -28,7 +28,6 @@ from dlbench.report.analysis.comparison_lines import (
     work_of,
 )
 from dlbench.report.analysis.comparison_matching import (
-    DEFAULT_RULES,
     IDENTITY_COLUMNS,
     AttemptGroup,
     ComparisonRules,
@@ -40,7 +39,6 @@ from dlbench.report.analysis.comparison_matching import (
     nearest_key,
     paired_rows,
     setting_of_groups,
-    side_attempts,
     system_differences,
 )
 from dlbench.report.analysis.comparison_statistics import compare_pairs
@@ -68,32 +66,17 @@ class ComparisonResult:
         return sum(line.comparison is not None and line.comparison.low is not None for line in self.lines)
 
 
-def compare_stores(
-    base: pd.DataFrame,
-    target: pd.DataFrame,
-    rules: ComparisonRules = DEFAULT_RULES,
-    base_where: Sequence[str] = (),
-    target_where: Sequence[str] = (),
-    every_attempt: bool = False,
-) -> ComparisonResult:
+def compare_cases(a: pd.DataFrame, b: pd.DataFrame, rules: ComparisonRules) -> ComparisonResult:
     """TARGET against BASE, case by case, from independent processes.
 
     Args:
-        base, target: rows as `dlbench.load` gives them.
+        a: the attempts of BASE, as `side_attempts` gives them.
+        b: those of TARGET.
         rules: what is compared, and what may differ.
-        base_where, target_where: selections such as "precision=fp32", by column of the rows.
-        every_attempt: take superseded attempts (`dlbench run --fresh`) as processes too, not the latest alone.
 
     Raises:
-        BadInput: a side is empty, both hold the same attempts, or no case of one is in the other.
+        BadInput: both hold the same attempts, or no case of one is in the other.
     """
-    a = side_attempts(base, base_where, every_attempt, "BASE", rules)
-    b = side_attempts(target, target_where, every_attempt, "TARGET", rules)
-    return compare_cases(a, b, rules)
-
-
-def compare_cases(a: pd.DataFrame, b: pd.DataFrame, rules: ComparisonRules) -> ComparisonResult:
-    """The same of two sides as `side_attempts` gives them."""
     shared = set(a["attempt_id"]) & set(b["attempt_id"])
     if shared:
         raise BadInput(

@@ -106,9 +106,6 @@ class ComparisonRules:
                 raise BadInput(f"--ignore {name}: cases that differ in {name} do different work and cannot be compared")
 
 
-DEFAULT_RULES = ComparisonRules()
-
-
 @dataclass(frozen=True)
 class AttemptGroup:
     """All attempts of one side at one case."""

@@ -131,18 +131,10 @@ def spreads_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
         deviations = same["deviation"]
         setting: list[Cell] = [network_title(str(first[a])) if a == "model" else first[a] for a in axes]
         setting = [cell.item() if isinstance(cell, np.generic) else cell for cell in setting]
-        rows.append(
-            [
-                names.get(str(system), "unknown"),
-                *setting,
-                len(same),
-                int(same["host"].nunique()),
-                float(same["step_time"].median()),
-                _robust_sd(deviations) if len(same) >= MIN_PROCESSES else None,
-                float(deviations.min()),
-                float(deviations.max()),
-            ]
-        )
+        spread = _robust_sd(deviations) if len(same) >= MIN_PROCESSES else None
+        figures: list[Cell] = [len(same), int(same["host"].nunique()), float(same["step_time"].median()), spread]
+        extremes = [float(deviations.min()), float(deviations.max())]
+        rows.append([names.get(str(system), "unknown"), *setting, *figures, *extremes])
     notes = [f"Robust SD: 1.4826 × median absolute deviation; needs at least {MIN_PROCESSES} processes."]
     if len(reach) > MAX_LISTED:
         notes.append(f"{len(reach)} cases; shown are the {MAX_LISTED} whose processes differ most.")

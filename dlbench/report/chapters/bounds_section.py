@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -18,13 +17,12 @@ from dlbench import units
 from dlbench.report.analysis.bounds import Roof, find_roof
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_order, network_title
-from dlbench.report.chapters.bounds_tables import all_reduce_table, ceilings_table, profile_table
+from dlbench.report.chapters.bounds_tables import all_reduce_table, ceilings_table, none_if_missing, profile_table
 from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import plots_bounds
 from dlbench.report.figures.plots_all_reduce import all_reduce
 from dlbench.results.bounds_records import DeviceIdentity, ProfileRun
 from dlbench.suites.case import MODES, PRECISIONS
-from dlbench.table import Table
 
 #: Figures are drawn for so many devices; the tables hold all.
 MAX_DEVICES = 6
@@ -83,7 +81,7 @@ def measured_devices(content: Content) -> list[Device]:
     profiles: dict[tuple[object, ...], dict[str, ProfileRun]] = {}
     for _, rows in stored.ceilings.groupby("run_id", sort=False, dropna=False):
         first = rows.iloc[0]
-        where = DeviceIdentity(**{f.name: _none_if_missing(first[f.name]) for f in dataclasses.fields(DeviceIdentity)})
+        where = DeviceIdentity(**{f.name: none_if_missing(first[f.name]) for f in dataclasses.fields(DeviceIdentity)})
         names[_device_key(where)] = _device_name(content, where)
         ceilings[_device_key(where)] = pd.concat([ceilings.get(_device_key(where), rows.iloc[:0]), rows])
     for run in stored.profiles:
@@ -99,14 +97,14 @@ def measured_devices(content: Content) -> list[Device]:
 
 def _device_blocks(device: Device, suffix: str, drawn: bool) -> Iterator[Block]:
     if len(device.ceilings):
-        yield Block(heading=f"Ceilings: {device.name}", table=_untitled(ceilings_table(device.ceilings)))
+        yield Block(heading=f"Ceilings: {device.name}", table=ceilings_table(device.ceilings).without_title())
     runs = [(run, device.roof(run)) for run in device.profiles]
     if runs and drawn:
         yield from _figure_blocks(device, runs, suffix)
     for run, roof in runs:
         case = run.case
         words = f"{network_title(case['model'])}, {case['mode']}, {case['precision']}, batch {case['batch_size']}"
-        table = _untitled(profile_table(run, roof, MAX_LAYERS))
+        table = profile_table(run, roof, MAX_LAYERS).without_title()
         yield Block(heading=f"Layers by time lost: {words} ({device.name})", table=table, folded=True)
 
 
@@ -130,12 +128,12 @@ def _all_reduce_blocks(content: Content) -> Iterator[Block]:
         first = rows.iloc[0]
         name = _device_name(
             content,
-            DeviceIdentity(first["system_key"], first["device_kind"], cpu_model=_none_if_missing(first["cpu_model"])),
+            DeviceIdentity(first["system_key"], first["device_kind"], cpu_model=none_if_missing(first["cpu_model"])),
         )
         suffix = f"-{number}" if groups.ngroups > 1 else ""
         plot = _with_name_suffix(all_reduce(rows), suffix, tuple(rows["run_id"].dropna().unique()))
         yield Block(heading=f"All-reduce: {name}", plot=plot)
-        yield Block(heading=f"All-reduce: {name}, all sizes", table=_untitled(all_reduce_table(rows)), folded=True)
+        yield Block(heading=f"All-reduce: {name}, all sizes", table=all_reduce_table(rows).without_title(), folded=True)
 
 
 def _missing_blocks(content: Content, found: Sequence[Device]) -> Iterator[Block]:
@@ -193,18 +191,6 @@ def _sort_runs(runs: Iterable[ProfileRun]) -> tuple[ProfileRun, ...]:
     order = {name: i for i, name in enumerate([*places, *MODES, *PRECISIONS])}
     axes = ("model", "mode", "precision")
     return tuple(sorted(runs, key=lambda run: (*(order[run.case[a]] for a in axes), run.case["batch_size"])))
-
-
-def _none_if_missing(value: Any) -> Any:
-    """A cell of a frame without pandas' own missing values."""
-    if value is None or value != value:
-        return None
-    return value.item() if hasattr(value, "item") else value
-
-
-def _untitled(table: Table) -> Table:
-    """`table` without its title, which the block's heading gives."""
-    return dataclasses.replace(table, title="")
 
 
 def _with_name_suffix(plot: Plot, suffix: str, runs: tuple[str, ...]) -> Plot:

@@ -23,7 +23,7 @@ from dlbench.report.analysis.bounds import (
 )
 from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, SUSTAINED_SUFFIX, ProfileRun, counts_flop
 from dlbench.results.records import BUSY_SHARE
-from dlbench.table import Cell, Column, Table, bytes_text
+from dlbench.table import Cell, Column, Table, bytes_text, percent_text, seconds_text
 
 #: Below this share of the median step the medians of its layers say that it was interrupted.
 INTERRUPTED_SHARE = 0.9
@@ -39,17 +39,17 @@ def profile_table(run: ProfileRun, roof: Roof, limit: int | None = 20) -> Table:
     columns = [
         Column("layer", "Layer", "left"),
         Column("kind", "Kind", "left"),
-        Column("forward_s", "Forward", "right", _seconds_text),
-        Column("backward_s", "Backward", "right", _seconds_text),
-        Column("bound_s", "Bound", "right", _seconds_text),
+        Column("forward_s", "Forward", "right", seconds_text),
+        Column("backward_s", "Backward", "right", seconds_text),
+        Column("bound_s", "Bound", "right", seconds_text),
         Column("limited_by", "Limited by", "left"),
         Column("distance", "Time over its bound", "right", _times_text),
-        Column("lost_s", "Time above bound", "right", _seconds_text),
-        Column("share", "Of step", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
+        Column("lost_s", "Time above bound", "right", seconds_text),
+        Column("share", "Of step", "right", percent_text),
         Column("note", "", "left"),
     ]
     shown = frame if limit is None else frame.head(limit)
-    rows = [[_none_if_missing(row[c.key]) for c in columns] for row in shown.to_dict("records")]
+    rows = [[none_if_missing(row[c.key]) for c in columns] for row in shown.to_dict("records")]
     what = f"{case['model']} {case['mode']} {case['precision']} batch {case['batch_size']}"
     title = f"{what}: {units.count_text(len(frame), 'layer')}"
     return Table(columns, rows, title, _profile_notes(run, roof, frame, network, len(shown)))
@@ -61,20 +61,20 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
     if hidden:
         lost_s = _sum_or_none(frame["lost_s"].iloc[shown:])
         notes.append(
-            f"{hidden} more layers lose {_seconds_text(lost_s)} in total (`dlbench profile --all` prints them)."
+            f"{hidden} more layers lose {seconds_text(lost_s)} in total (`dlbench profile --all` prints them)."
         )
     notes.append(roof.describe())
-    step = f"Step {_seconds_text(network.step_s)}"
+    step = f"Step {seconds_text(network.step_s)}"
     if network.bound_s is not None:
         step += (
-            f", bound {_seconds_text(network.bound_s)} (FLOP {_seconds_text(network.flop_s)} + memory "
-            f"{_seconds_text(network.memory_s)} + optimizer {_seconds_text(network.optimizer_s)}): "
+            f", bound {seconds_text(network.bound_s)} (FLOP {seconds_text(network.flop_s)} + memory "
+            f"{seconds_text(network.memory_s)} + optimizer {seconds_text(network.optimizer_s)}): "
             f"{_times_text(network.distance)} the bound"
         )
     notes.append(f"{step}.")
     notes += _count_notes(run)
     own = {name: median_time(samples) for name, samples in run.parts_s.items()}
-    parts = ", ".join(f"{name} {_seconds_text(s)}" for name, s in own.items())
+    parts = ", ".join(f"{name} {seconds_text(s)}" for name, s in own.items())
     notes.append(
         f"Layers take {units.percent(layers_time_share(run))} of the profiled steps' time; the rest: {parts or 'none'}."
     )
@@ -83,7 +83,7 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
     longer = hook_overhead(run)
     notes.append(
         f"The hooks make a step {units.percent(abs(longer))} {'longer' if longer >= 0 else 'shorter'} "
-        f"({_seconds_text(median_time(run.hooked_step_s))}); "
+        f"({seconds_text(median_time(run.hooked_step_s))}); "
         f"times of layers are with hooks, the step above is without; medians over {len(run.hooked_step_s)} steps."
         if longer is not None
         else "The cost of the hooks is unknown: there is no usable step."
@@ -131,11 +131,11 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
         Column("precision", "Precision", "left"),
         Column("best", "Best", "right", _rate_text),
         Column("median", "Median", "right", _rate_text),
-        Column("spread", "IQR of times", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
+        Column("spread", "IQR of times", "right", percent_text),
         Column("samples", "Samples", "right"),
         Column("shape", "Shape", "left"),
         Column("datasheet", "Datasheet", "right", _rate_text),
-        Column("of_datasheet", "Reached", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
+        Column("of_datasheet", "Reached", "right", percent_text),
         *([Column("error", "", "left")] if every_shape else []),
     ]
     chosen = _best_rows(rows, every_shape)
@@ -176,9 +176,9 @@ def all_reduce_table(rows: pd.DataFrame) -> Table:
         Column("nodes", "Nodes", "right"),
         Column("backend", "Through", "left"),
         Column("size_bytes", "Message", "right", bytes_text),
-        Column("median_s", "Time", "right", _seconds_text),
-        Column("low_s", "Fastest", "right", _seconds_text),
-        Column("high_s", "Slowest", "right", _seconds_text),
+        Column("median_s", "Time", "right", seconds_text),
+        Column("low_s", "Fastest", "right", seconds_text),
+        Column("high_s", "Slowest", "right", seconds_text),
         Column("algorithm_bytes_per_s", "Algorithm [B/s]", "right", _rate_text),
         Column("bus_bytes_per_s", "Bus [B/s]", "right", _rate_text),
         Column("repetitions", "Repetitions", "right"),
@@ -189,7 +189,7 @@ def all_reduce_table(rows: pd.DataFrame) -> Table:
         way = " over ".join(str(row[name]) for name in ("backend", "transport") if row[name])
         row |= {"backend": way, "repetitions": len(times)}
         row |= {"low_s": min(times, default=None), "high_s": max(times, default=None)}
-        cells.append([_none_if_missing(row[c.key]) for c in columns])
+        cells.append([none_if_missing(row[c.key]) for c in columns])
     notes = [
         "fp32 sums. Time is the median over repetitions, each with its slowest rank. Bus bandwidth = 2(n-1)/n x "
         "algorithm bandwidth: compare it with the bandwidth of a link, for any number of ranks."
@@ -241,7 +241,7 @@ def _ceiling_cells(row: dict[Any, Any], with_error: bool) -> list[Cell]:
     share = best / sheet if best and sheet else None
     kind = f"{row['kind']} [{'FLOP/s' if flop else 'B/s'}]"
     cells = [kind, row["precision"], best, median, row["spread"], samples, row["shape"], sheet, share]
-    return [_none_if_missing(c) for c in ([*cells, row["error"]] if with_error else cells)]
+    return [none_if_missing(c) for c in ([*cells, row["error"]] if with_error else cells)]
 
 
 def _ceilings_title(words: str, rows: pd.DataFrame) -> str:
@@ -257,19 +257,15 @@ def _is_number(cell: Any) -> bool:
     return isinstance(cell, int | float) and not isinstance(cell, bool) and math.isfinite(cell)
 
 
-def _none_if_missing(cell: Any) -> Cell:
-    """A cell without pandas' own missing values."""
+def none_if_missing(cell: Any) -> Any:
+    """A cell of a data frame without pandas' own missing values."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
-    return cell.item() if isinstance(cell, np.generic) else cell  # type: ignore[no-any-return]
+    return cell.item() if isinstance(cell, np.generic) else cell
 
 
 def _times_text(cell: Any) -> str:
     return f"{units.digits(float(cell))} ×" if _is_number(cell) else units.MISSING
-
-
-def _seconds_text(cell: Any) -> str:
-    return units.seconds(float(cell)) if _is_number(cell) else units.MISSING
 
 
 def _sum_or_none(values: pd.Series[float]) -> float | None:

@@ -41,7 +41,6 @@ from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import plots_batch, plots_rates, plots_samples, plots_time
 from dlbench.results import training_store
 from dlbench.suites.catalog import CATALOG
-from dlbench.table import Table
 
 NOTHING_MEASURED = "No case was measured successfully."
 #: Figures are drawn for so many systems; the tables hold all.
@@ -193,9 +192,9 @@ def cnn_table(content: Content) -> Section:
         f"`dlbench table` builds the networks and also compares sizes and numbers of filters: {filters} more figures."
     )
     differences = audit.differences_table(rows)
-    blocks = [Block(words=words), Block(table=_untitled(audit.side_by_side_table(rows)))]
+    blocks = [Block(words=words), Block(table=audit.side_by_side_table(rows).without_title())]
     if differences.rows:
-        blocks.append(Block(heading=differences.title, table=_untitled(differences)))
+        blocks.append(Block(heading=differences.title, table=differences.without_title()))
     return Section("cnn-table", "Published CNN table", blocks)
 
 
@@ -287,11 +286,6 @@ def _catalogue_counts() -> dict[str, CountedFacts]:
 def _published_without_filters() -> dict[str, dict[str, str]]:
     """The published table without the lines that the catalogue knows nothing of."""
     return {k: v for k, v in audit.read_published().items() if k not in ("filter_sizes", "num_filters")}
-
-
-def _untitled(table: Table) -> Table:
-    """`table` without its title, which the section gives."""
-    return dataclasses.replace(table, title="")
 
 
 def _plot_per_system(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block]:

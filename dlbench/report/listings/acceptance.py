@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from dlbench import units
 from dlbench.report.analysis.acceptance import VERDICTS, Acceptance, Judgement
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.forms.html_page import TEMPLATES
+from dlbench.report.forms.html_page import template_environment
 from dlbench.results.parts import find_parts
-from dlbench.table import Cell, Column, Table, alignments, default_text, signed_percent_text
+from dlbench.table import Cell, Column, Table, alignments, cell_texts, signed_percent_text
 from dlbench.version import __version__
 
 
@@ -70,30 +68,23 @@ def acceptance_page(
 ) -> str:
     """A page of HTML for the file: the lines, what they were judged by (with digests), and room for signatures."""
     table = acceptance_table(judgements)
-    cells = [
-        [default_text(cell) if c.show is None else c.show(cell) for c, cell in zip(table.columns, row, strict=True)]
-        for row in table.rows
-    ]
     parts = [part for source in sources for part in find_parts(source)[0]]
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("acceptance.html").render(
-        name=acceptance.name,
-        summary=summary_line(acceptance, judgements),
-        columns=[column.title for column in table.columns],
-        rows=cells,
-        alignments=alignments(table),
-        file=file.name,
-        file_digest=hashlib.sha256(file.read_bytes()).hexdigest(),
-        parts=len(parts),
-        parts_digest=files_digest(parts),
-        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        version=__version__,
+    return (
+        template_environment()
+        .get_template("acceptance.html")
+        .render(
+            name=acceptance.name,
+            summary=summary_line(acceptance, judgements),
+            columns=[column.title for column in table.columns],
+            rows=cell_texts(table),
+            alignments=alignments(table),
+            file=file.name,
+            file_digest=hashlib.sha256(file.read_bytes()).hexdigest(),
+            parts=len(parts),
+            parts_digest=files_digest(parts),
+            date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            version=__version__,
+        )
     )
 
 

@@ -85,17 +85,13 @@ def _base_name(operation: Any) -> str:
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
-def _argument_at(args: Sequence[Any], index: int) -> Any:
-    """Return an argument; None if it has its default."""
-    return args[index] if index < len(args) else None
-
-
 def _product(left: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
+    # Each element of the result is a sum over the last axis of the left operand.
     return left.shape[-1] * result.numel()
 
 
 def _product_added(_: Tensor, left: Tensor, *__: Any, result: Tensor, **___: Any) -> int:
-    return left.shape[-1] * result.numel()
+    return _product(left, result=result)
 
 
 def _products_summed(_: Tensor, left: Tensor, right: Tensor, **__: Any) -> int:
@@ -196,10 +192,6 @@ def _trilinear(
     return math.prod(sizes[a] for a in of_pair) + math.prod(sizes[a] for a in of_all)
 
 
-def _distances(left: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
-    return result.numel() * left.shape[-1]
-
-
 def _distances_backward(_: Tensor, left: Tensor, right: Tensor, *__: Any, **___: Any) -> int:
     return left.numel() * right.shape[-2]
 
@@ -208,13 +200,9 @@ def _distances_within_backward(_: Tensor, points: Tensor, __: float, distances: 
     return distances.numel() * points.shape[-1]
 
 
-def _affine_grid(theta: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
-    return result.numel() * theta.shape[-1]
-
-
 def _weighted_bags(weight: Tensor, indices: Tensor, *args: Any, **_: Any) -> int:
-    # Bags without weights are only summed.
-    return 0 if _argument_at(args, 4) is None else indices.numel() * weight.shape[-1]
+    # Bags without weights, which are the last argument here, are only summed.
+    return 0 if len(args) < 5 or args[4] is None else indices.numel() * weight.shape[-1]
 
 
 def _weighted_bags_backward(gradient: Tensor, indices: Tensor, *args: Any, **_: Any) -> int:
@@ -232,22 +220,20 @@ def _recurrent(x: Tensor, weights: Sequence[Tensor], *_: Any, **__: Any) -> int:
     return x.numel() // x.shape[-1] * sum(w.numel() for w in weights if w.dim() == 2)
 
 
-def _recurrent_backward(x: Tensor, weights: Sequence[Tensor], *_: Any, **__: Any) -> int:
-    return 2 * _recurrent(x, weights)
-
-
 def _recurrent_layer(x: Tensor, *weights: Any, **_: Any) -> int:
     return _recurrent(x, weights[:2])
 
 
-def _recurrent_layer_backward(x: Tensor, *weights: Any, **_: Any) -> int:
-    return 2 * _recurrent(x, weights[:2])
+def _twice(formula: Callable[..., int]) -> Callable[..., int]:
+    """The formula of a backward pass that does each product of the forward pass for two gradients."""
+    return lambda *args, **kwargs: 2 * formula(*args, **kwargs)
 
 
 _FORMULAS: dict[Callable[..., int | None], str] = {
     _product: """
         dot vdot mv mm bmm _int_mm _scaled_mm _scaled_mm_v2 _mixed_dtypes_linear _dyn_quant_matmul_4bit mkldnn_linear
         _weight_int8pack_mm _weight_int4pack_mm _weight_int4pack_mm_for_cpu _weight_int4pack_mm_with_scales_and_zeros
+        _cdist_forward _euclidean_dist _pdist_forward affine_grid_generator
     """,
     _product_added: "addmv addmm baddbmm _addmm_activation",
     _products_summed: "addbmm",
@@ -279,17 +265,15 @@ _FORMULAS: dict[Callable[..., int | None], str] = {
     _attention_by_position: "_flash_attention_forward _efficient_attention_forward",
     _attention_by_position_backward: "_flash_attention_backward _efficient_attention_backward",
     _trilinear: "_trilinear",
-    _distances: "_cdist_forward _euclidean_dist _pdist_forward",
     _distances_backward: "_cdist_backward",
     _distances_within_backward: "_pdist_backward",
-    _affine_grid: "affine_grid_generator",
     _weighted_bags: "_embedding_bag _embedding_bag_forward_only",
     _weighted_bags_backward: "_embedding_bag_backward _embedding_bag_dense_backward",
     _bag_weights_backward: "_embedding_bag_per_sample_weights_backward",
     _recurrent: "_cudnn_rnn miopen_rnn",
-    _recurrent_backward: "_cudnn_rnn_backward miopen_rnn_backward",
+    _twice(_recurrent): "_cudnn_rnn_backward miopen_rnn_backward",
     _recurrent_layer: "mkldnn_rnn_layer",
-    _recurrent_layer_backward: "mkldnn_rnn_layer_backward",
+    _twice(_recurrent_layer): "mkldnn_rnn_layer_backward",
 }
 _FORMULA_OF_NAME: dict[str, Callable[..., int | None]] = {n: f for f, names in _FORMULAS.items() for n in names.split()}
 

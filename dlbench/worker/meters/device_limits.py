@@ -17,11 +17,7 @@ import pynvml
 from dlbench.worker.meters.nvml import NvmlDevice
 
 #: Commands of a site: `{uuid}`, `{watts}` and `{mhz}` are replaced.
-COMMAND_VARIABLES = {
-    "power": "DLBENCH_SET_POWER_LIMIT",
-    "lock": "DLBENCH_LOCK_CLOCK",
-    "unlock": "DLBENCH_UNLOCK_CLOCK",
-}
+COMMAND_VARIABLES = {"power": "DLBENCH_SET_POWER_LIMIT", "lock": "DLBENCH_LOCK_CLOCK", "unlock": "DLBENCH_UNLOCK_CLOCK"}
 COMMAND_TIMEOUT_S = 30.0
 #: How far the enforced limit may be from the one that was set [W].
 LIMIT_TOLERANCE_W = 1.0

@@ -98,10 +98,7 @@ def hold_until_parent_ends(uuid: str, limits: Limits) -> int:
             raise LimitRefused(f"limits set by an earlier run cannot be restored: {left}")
         os.ftruncate(file, 0)
         control.check(limits)
-        found = {
-            "power_w": control.power_limit_w() if limits.power_w else None,
-            "clock_locked": bool(limits.clock_mhz),
-        }
+        found = {"power_w": control.power_limit_w() if limits.power_w else None, "clock_locked": bool(limits.clock_mhz)}
         _write_state(file, found)
         try:
             control.set_limits(limits)

@@ -4,8 +4,7 @@ import json
 import pytest
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.report.analysis import comparison
-from dlbench.report.analysis.comparison import compare_sides, compare_stores, regressions, why_undecided
+from dlbench.report.analysis.comparison import compare_sides, regressions, why_undecided
 from dlbench.report.analysis.comparison_matching import ComparisonRules
 from dlbench.report.listings.comparison import comparison_tables, summary_line
 from dlbench.results import store
@@ -13,6 +12,7 @@ from dlbench.results.schema import to_table
 from dlbench.suites.case import Case, Protocol
 from dlbench.table import FORMATS, render_all
 from tests.fakes import records as fake
+from tests.report.comparing import compare_stores
 
 #: What processes of one case differ by, as a factor of the median: a standard deviation of 0.2 %.
 SPREAD = (1.0, 1.002, 0.998, 1.001, 0.999)
@@ -458,4 +458,4 @@ def test_work_itself_may_not_differ(name):
 def test_parts_from_before_the_label_existed_are_read(tmp_path):
     fake.fill(tmp_path, processes(CASE))
     assert store.load(tmp_path)["label"].isna().all()
-    assert comparison.compare_stores(store.load(tmp_path), rows(processes(CASE, side="b"))).num_compared == 1
+    assert compare_stores(store.load(tmp_path), rows(processes(CASE, side="b"))).num_compared == 1
