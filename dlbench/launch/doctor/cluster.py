@@ -17,22 +17,16 @@ def check_network(place: CheckContext) -> Iterator[Finding]:
     interfaces = [name for name in place.matching_paths("/sys/class/net/*") if name != "lo"]
     wanted = place.site.network.interface if place.site else None
     if wanted and wanted not in interfaces:
-        yield Finding(
-            "network",
-            "fail" if place.environment.get("SLURM_JOB_ID") else "note",
-            f"interface {wanted} does not exist here; found: {', '.join(interfaces) or 'lo'}",
-            "set network.interface in the profile to an interface of the compute nodes; `ip -br addr` lists them",
-        )
+        text = f"interface {wanted} does not exist here; found: {', '.join(interfaces) or 'lo'}"
+        mend = "set network.interface in the profile to an interface of the compute nodes; `ip -br addr` lists them"
+        yield Finding("network", "fail" if place.environment.get("SLURM_JOB_ID") else "note", text, mend)
     boards = place.matching_paths("/sys/class/infiniband/*")
     yield Finding("network", "ok", f"{', '.join(interfaces) or 'lo only'}; InfiniBand: {', '.join(boards) or 'none'}")
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if boards and limit != resource.RLIM_INFINITY:
-        yield Finding(
-            "memlock",
-            "warn",
-            f"locked memory is limited to {limit // 1024} KiB: NCCL will not use InfiniBand",
-            "ulimit -l unlimited; in Docker --ulimit memlock=-1; in Slurm PropagateResourceLimitsExcept=MEMLOCK",
-        )
+        text = f"locked memory is limited to {limit // 1024} KiB: NCCL will not use InfiniBand"
+        mend = "ulimit -l unlimited; in Docker --ulimit memlock=-1; in Slurm PropagateResourceLimitsExcept=MEMLOCK"
+        yield Finding("memlock", "warn", text, mend)
 
 
 def check_mpi(place: CheckContext) -> Iterator[Finding]:
@@ -49,12 +43,8 @@ def check_mpi(place: CheckContext) -> Iterator[Finding]:
         answer = place.run(["srun", "--mpi=list"])
         listed = answer.out + answer.err if answer else ""
         if wanted not in re.split(r"[\s,:]+", listed):
-            yield Finding(
-                "mpi",
-                "fail",
-                f"srun has no --mpi={wanted}: each rank would run as rank 0 of 1",
-                f"set slurm.mpi to one of: {' '.join(listed.split()) or 'nothing'}",
-            )
+            text = f"srun has no --mpi={wanted}: each rank would run as rank 0 of 1"
+            yield Finding("mpi", "fail", text, f"set slurm.mpi to one of: {' '.join(listed.split()) or 'nothing'}")
         else:
             yield from _check_mpi_plugin(place, wanted)
 
@@ -69,12 +59,9 @@ def _check_mpi_plugin(place: CheckContext, wanted: str) -> Iterator[Finding]:
     said = answer.err if answer else ""
     if answer and answer.status != 0 and _MPI_PLUGIN_ERROR.search(said):
         reason = next((line for line in said.splitlines() if "load" in line), said.strip())
-        yield Finding(
-            "mpi",
-            "fail",
-            f"srun lists --mpi={wanted} but cannot load it: {reason.removeprefix('srun: error:').strip()}",
-            "ask the site to install the missing library, or use another slurm.mpi, or none",
-        )
+        text = f"srun lists --mpi={wanted} but cannot load it: {reason.removeprefix('srun: error:').strip()}"
+        mend = "ask the site to install the missing library, or use another slurm.mpi, or none"
+        yield Finding("mpi", "fail", text, mend)
     elif answer and answer.status != 0 and place.environment.get("SLURM_JOB_ID"):
         yield Finding("mpi", "fail", f"a job step with --mpi={wanted} fails: {' '.join(said.split())}")
 

@@ -132,11 +132,7 @@ def _check_mounts_on_nodes(place: CheckContext, paths: list[str], nodes: int) ->
         yield Finding("mounts", "fail", "; ".join(lacking), "ask the site about that node, or exclude it (--exclude)")
     if seen < nodes:
         said = " ".join(answer.err.split()) if answer else "no answer"
-        yield Finding(
-            "mounts",
-            "fail",
-            f"only {seen} of {nodes} nodes answered: {said}",
-            "exclude the nodes that do not answer (--exclude)",
-        )
+        text = f"only {seen} of {nodes} nodes answered: {said}"
+        yield Finding("mounts", "fail", text, "exclude the nodes that do not answer (--exclude)")
     elif not lacking:
         yield Finding("mounts", "ok", f"{', '.join(paths)} on all {nodes} nodes")

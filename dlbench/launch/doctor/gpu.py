@@ -18,22 +18,15 @@ def check_gpu(place: CheckContext) -> Iterator[Finding]:
     if not devices:
         wanted = place.site is not None and place.site.has_gpus
         in_job = bool(place.environment.get("SLURM_JOB_ID"))
-        yield Finding(
-            "gpu",
-            "fail" if wanted and in_job else "note",
-            "no NVIDIA device found",
-            "the job has no GPU; check gpus.request and gpus.per_node in the profile" if wanted and in_job else "",
-        )
+        mend = "the job has no GPU; check gpus.request and gpus.per_node in the profile" if wanted and in_job else ""
+        yield Finding("gpu", "fail" if wanted and in_job else "note", "no NVIDIA device found", mend)
         return
     answer = place.run(["nvidia-smi", f"--query-gpu={','.join(_GPU_COLUMNS)}", "--format=csv,noheader,nounits"])
     if answer is None or answer.status != 0:
         said = (answer.out or answer.err).strip().splitlines()[:1] if answer else ["nvidia-smi is not installed"]
-        yield Finding(
-            "driver",
-            "fail",
-            f"{len(devices)} NVIDIA devices found, but the driver does not answer: {' '.join(said)}",
-            "on a host: load or repair the driver; in a container: add 'utility' to NVIDIA_DRIVER_CAPABILITIES",
-        )
+        text = f"{len(devices)} NVIDIA devices found, but the driver does not answer: {' '.join(said)}"
+        mend = "on a host: load or repair the driver; in a container: add 'utility' to NVIDIA_DRIVER_CAPABILITIES"
+        yield Finding("driver", "fail", text, mend)
         return
     for line in answer.out.strip().splitlines():
         values = dict(zip(_GPU_COLUMNS, (value.strip() for value in line.split(",")), strict=False))
@@ -60,12 +53,8 @@ def _check_one_gpu(gpu: Mapping[str, str]) -> Iterator[Finding]:
     )
     refused = [key for key, value in gpu.items() if "Insufficient" in value or "No permission" in value]
     if refused:
-        yield Finding(
-            "nvml",
-            "warn",
-            f"{name}: the driver does not let this user read {', '.join(refused)}",
-            "records will lack energy and clocks; ask the site to allow reading NVML",
-        )
+        text = f"{name}: the driver does not let this user read {', '.join(refused)}"
+        yield Finding("nvml", "warn", text, "records will lack energy and clocks; ask the site to allow reading NVML")
     elif not _is_number(gpu.get("power.draw", "")):
         yield Finding("nvml", "warn", f"{name}: no power reading ({gpu.get('power.draw')})", "records will lack energy")
     bits = gpu.get("clocks_throttle_reasons.active", "")
@@ -81,11 +70,8 @@ def _check_one_gpu(gpu: Mapping[str, str]) -> Iterator[Finding]:
             "let the GPU cool down, or use another node; otherwise records get a warning",
         )
     if gpu.get("mig.mode.current") == "Enabled":
-        yield Finding(
-            "gpu",
-            "warn",
-            f"{name}: MIG is on: a MIG instance is slower than the whole device and has no energy reading",
-        )
+        text = f"{name}: MIG is on: a MIG instance is slower than the whole device and has no energy reading"
+        yield Finding("gpu", "warn", text)
 
 
 def _is_number(text: str) -> bool:
@@ -96,12 +82,8 @@ def _check_other_users(place: CheckContext) -> Iterator[Finding]:
     answer = place.run(["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"])
     users = answer.out.strip().splitlines() if answer and answer.status == 0 else []
     if users:
-        yield Finding(
-            "gpu users",
-            "warn",
-            f"{len(users)} other processes use these GPUs: {'; '.join(users[:3])}",
-            "request the node exclusively (slurm.exclusive = true), or wait",
-        )
+        text = f"{len(users)} other processes use these GPUs: {'; '.join(users[:3])}"
+        yield Finding("gpu users", "warn", text, "request the node exclusively (slurm.exclusive = true), or wait")
 
 
 def check_energy(place: CheckContext) -> Iterator[Finding]:
@@ -109,11 +91,7 @@ def check_energy(place: CheckContext) -> Iterator[Finding]:
     if not place.exists("/sys/class/powercap/intel-rapl:0"):
         yield Finding("cpu energy", "note", "no RAPL counters on this machine: records will lack CPU energy")
     elif place.read("/sys/class/powercap/intel-rapl:0/energy_uj") is None:
-        yield Finding(
-            "cpu energy",
-            "note",
-            "only root may read the RAPL counters",
-            "ask the site to run: chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj",
-        )
+        mend = "ask the site to run: chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+        yield Finding("cpu energy", "note", "only root may read the RAPL counters", mend)
     else:
         yield Finding("cpu energy", "ok", "RAPL counters are readable")

@@ -21,12 +21,8 @@ def check_runtimes(place: CheckContext) -> Iterator[Finding]:
     record = RUNTIME_RECORDS[place.runtime]
     if record.program not in (None, *found):
         level = "fail" if place.environment.get("SLURM_JOB_ID") and place.runtime != "pyxis" else "note"
-        yield Finding(
-            "runtimes",
-            level,
-            f"{record.program}, the runtime of the profile, is not installed here",
-            "perhaps it is installed on the compute nodes only",
-        )
+        text = f"{record.program}, the runtime of the profile, is not installed here"
+        yield Finding("runtimes", level, text, "perhaps it is installed on the compute nodes only")
     if record.engine_query and record.program in found:
         answer = place.run(list(record.engine_query))
         if answer is None or answer.status != 0:
