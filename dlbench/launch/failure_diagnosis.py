@@ -70,16 +70,8 @@ def read_ranks(folder: Path) -> list[RankFiles]:
         lines = [line.strip() for line in tail_lines(text) if line.strip()]
         phases = [line.partition(":")[2].strip() for line in lines if line.startswith("phase:")]
         words = [line for line in lines if not line.startswith(LAUNCHER_PREFIXES)]
-        found.append(
-            RankFiles(
-                number,
-                str(begun.get("host", "")),
-                int(begun.get("pid", 0)),
-                end,
-                str(end.get("phase") or (phases[-1] if phases else "")),
-                words[-1][:300] if words else "",
-            )
-        )
+        phase, last = str(end.get("phase") or (phases[-1] if phases else "")), words[-1][:300] if words else ""
+        found.append(RankFiles(number, str(begun.get("host", "")), int(begun.get("pid", 0)), end, phase, last))
     return sorted(found, key=lambda rank: rank.number)
 
 

@@ -151,14 +151,8 @@ class TrialRunner:
             reason = reason if memory else f"failed for another reason than memory: {reason}"
             done = Trial(batch, False, expected, seconds=time.monotonic() - began_s, reason=reason)
         else:
-            done = Trial(
-                batch,
-                True,
-                expected,
-                peaks["memory_allocated_peak_bytes"],
-                peaks["memory_rss_peak_bytes"],
-                time.monotonic() - began_s,
-            )
+            allocated, resident = peaks["memory_allocated_peak_bytes"], peaks["memory_rss_peak_bytes"]
+            done = Trial(batch, True, expected, allocated, resident, time.monotonic() - began_s)
         answer = "fits" if done.fits else f"does not fit ({done.reason})"
         say(f"batch {batch}: {answer}, {done.seconds:.1f} s")
         self.done.append(done)

@@ -180,14 +180,8 @@ def _parse_state(block: str) -> JobState:
     else:
         state = _STATE_NAMES.get(letter, "UNKNOWN")
     nodes = dict.fromkeys(part.partition("/")[0] for part in pairs.get("exec_host", "").split("+") if part)
-    return JobState(
-        first.strip(),
-        state,
-        pairs.get("comment", ""),
-        pairs.get("resources_used.walltime", ""),
-        pairs.get("Resource_List.walltime", ""),
-        ",".join(nodes),
-    )
+    elapsed, limit = pairs.get("resources_used.walltime", ""), pairs.get("Resource_List.walltime", "")
+    return JobState(first.strip(), state, pairs.get("comment", ""), elapsed, limit, ",".join(nodes))
 
 
 def _check_job(site: Site, job: Job) -> None:

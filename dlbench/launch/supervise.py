@@ -218,18 +218,8 @@ def _run_case(
     suite, version, _, system_key, network_key = campaign.key(case)
     owner = claims.owner_identity() | scheduler.current_job()
     earlier = [*(one.name for one in taken.tried), *campaign.stored_ids]
-    attempt = attempts.create_attempt(
-        campaign.root,
-        case,
-        suite,
-        version,
-        system_key,
-        owner,
-        campaign.label,
-        network_key,
-        earlier,
-        campaign.facts(case),
-    )
+    root, label, facts = campaign.root, campaign.label, campaign.facts(case)
+    attempt = attempts.create_attempt(root, case, suite, version, system_key, owner, label, network_key, earlier, facts)
     started = time.monotonic()
     oom_kills = _oom_kills()
     process: subprocess.Popen[bytes] | None = None

@@ -60,12 +60,12 @@ def write_report(
     are whole: what ends this process before leaves the earlier report as it was.
 
     Args:
-        progress: is told what is being made.
+        progress: called with what is being made.
 
     Raises:
         StoreError: `out` cannot be written.
     """
-    on_progress = progress or _ignore_progress
+    on_progress = progress or (lambda what: None)
     making = temporary_name(out / "report")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -141,14 +141,8 @@ def _write_all(
             figures.append(crew.start(partial(figure_style.save_figures, some, out / "figures")))
         if found[section].blocks or found[section].finding:
             on_progress(found[section].title)
-    report = Report(
-        content,
-        [one for one in map(found.__getitem__, chapters(content)) if one.blocks or one.finding],
-        {},
-        title,
-        subtitle,
-        out,
-    )
+    written = [one for one in map(found.__getitem__, chapters(content)) if one.blocks or one.finding]
+    report = Report(content, written, {}, title, subtitle, out)
     files += start_forms(report, FORMS.keys() - _DATA_FORMS - _FIGURE_FORMS)
     drawn = run_tasks(figures, lambda done: on_progress(f"{done} of {len(figures)} batches of figures"))
     # The document takes longest.
@@ -158,10 +152,6 @@ def _write_all(
     return [
         problem for problem in run_tasks(files, lambda done: on_progress(f"{done} of {len(files)} files")) if problem
     ]
-
-
-def _ignore_progress(what: str) -> None:
-    """For those who need not be told."""
 
 
 @contextmanager

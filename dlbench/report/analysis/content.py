@@ -88,7 +88,7 @@ def read_content(
         sources: results folders, Parquet files or glob patterns; NAME=SOURCE gives the system its name.
         baseline: the name of the system that speedups are over; None for the first.
         prices: of energy and devices, for what a training costs.
-        progress: is told how far the reading is.
+        progress: called with a sentence on how far the reading is.
         max_shown: at most so many cases are shown, with their samples; None for `MAX_CASES`.
         with_rows: keep the rows; those of a large store take more than a gigabyte.
         mix: the user's own work, for a verdict on it.

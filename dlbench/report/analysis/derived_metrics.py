@@ -203,7 +203,7 @@ def _missing_rank_warnings(first: pd.DataFrame, num_ranks: pd.Series[int]) -> pd
     short = first["status"].isin(DONE_STATUSES) & (held < wanted)
     if not short.any():
         return first
-    told = [
+    extended = [
         [
             *(found if isinstance(found, list | tuple | np.ndarray) else ()),
             f"missing_ranks: the store contains {have} of {want:.0f} ranks; the slowest rank may be missing.",
@@ -211,7 +211,7 @@ def _missing_rank_warnings(first: pd.DataFrame, num_ranks: pd.Series[int]) -> pd
         for found, have, want in zip(first.loc[short, "warnings"], held[short], wanted[short], strict=True)
     ]
     warnings = first["warnings"].astype(object)
-    warnings[short] = pd.Series(told, index=first.index[short], dtype=object)
+    warnings[short] = pd.Series(extended, index=first.index[short], dtype=object)
     return first.assign(warnings=warnings)
 
 

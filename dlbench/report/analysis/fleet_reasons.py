@@ -44,13 +44,8 @@ def likely_reasons(mine: pd.DataFrame, peers: pd.DataFrame) -> tuple[str, ...]:
     others = peers.drop(mine.index, errors="ignore")
     if others.empty or mine.empty:
         return ()
-    found = [
-        *_throttle_reasons(mine, others),
-        *_reading_reasons(mine, others),
-        *_other_load_reasons(mine, others),
-        *_differing_facts(mine, others),
-    ]
-    return tuple(dict.fromkeys(found))
+    looks = (_throttle_reasons, _reading_reasons, _other_load_reasons, _differing_facts)
+    return tuple(dict.fromkeys(reason for look in looks for reason in look(mine, others)))
 
 
 def _throttle_reasons(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:

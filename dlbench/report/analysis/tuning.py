@@ -57,17 +57,9 @@ def _read_search(system_id: str, rows: pd.DataFrame) -> TuningResult:
     first = _case_of_row(rows.iloc[0].to_dict())
     paired = [case for case, several in found.items() if 1 in several and case != first]
     best = paired[0] if paired else max(figures, key=lambda case: figures[case], default=first)
-    return TuningResult(
-        system_id,
-        first,
-        best,
-        goal,
-        str(rows["sample_unit"].iloc[0]),
-        figures[first],
-        tuple(improvement_path(figures, first, best)),
-        len(figures),
-        tuple(rows["attempt_id"]),
-    )
+    path, unit = tuple(improvement_path(figures, first, best)), str(rows["sample_unit"].iloc[0])
+    records = tuple(rows["attempt_id"])
+    return TuningResult(system_id, first, best, goal, unit, figures[first], path, len(figures), records)
 
 
 def _case_of_row(row: dict[Any, Any]) -> Case:

@@ -57,16 +57,8 @@ def systems_table(content: Content, cases: pd.DataFrame) -> Table:
     for case in best.to_dict("records"):
         name = content.system_names.get(case["system_id"], "unknown")
         prices = content.prices.for_system(name) if content.prices else None
-        rows += [
-            [
-                name,
-                network_title(case["model"]),
-                units.rate(case["flop_rate"], "FLOP/s"),
-                n.name,
-                *_training_cells(case, n, prices),
-            ]
-            for n in trained_networks()
-        ]
+        first = [name, network_title(case["model"]), units.rate(case["flop_rate"], "FLOP/s")]
+        rows += [[*first, n.name, *_training_cells(case, n, prices)] for n in trained_networks()]
     notes = [
         "The counted compute is used if it exists, otherwise the published one. Energy is the gross energy of the "
         "metered devices."

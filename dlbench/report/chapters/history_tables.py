@@ -39,17 +39,10 @@ def changes_table(found: History, since: datetime | None = None) -> Table:
         Column("device", "Device"),
         Column("facts", "Other changes then"),
     ]
-    rows: list[list[Cell]] = [
-        [
-            f"{c.day:%F}",
-            c.kind,
-            change_size_text(c),
-            line.name,
-            line.device,
-            "; ".join(c.facts) or "no difference in the record",
-        ]
-        for line, c in found.changes(since)
-    ]
+    rows: list[list[Cell]] = []
+    for line, c in found.changes(since):
+        facts = "; ".join(c.facts) or "no difference in the record"
+        rows.append([f"{c.day:%F}", c.kind, change_size_text(c), line.name, line.device, facts])
     notes = [
         "Size: change of the step time (+ is slower). For unstable and steadier: noise after the change divided by "
         "noise before.",

@@ -38,8 +38,8 @@ def heaps_table(cases: pd.DataFrame) -> Table:
     keys = ["system_id", *(axis for axis in AXES if axis != "repeat"), "rest"]
     parsed = cases["protocol"].map(lambda text: json.loads(text) if isinstance(text, str) else {})
     rest = parsed.map(lambda values: json.dumps({k: v for k, v in values.items() if k != "heap"}, sort_keys=True))
-    told = cases.assign(heap=parsed.map(lambda values: values.get("heap", "keep")), rest=rest)
-    both = told.pivot_table(index=keys, columns="heap", values="throughput", aggfunc="median").reset_index()
+    by_heap = cases.assign(heap=parsed.map(lambda values: values.get("heap", "keep")), rest=rest)
+    both = by_heap.pivot_table(index=keys, columns="heap", values="throughput", aggfunc="median").reset_index()
     columns = [
         Column("case", "Case"),
         Column("plain", "Plain loop [1/s]", "right"),
@@ -49,17 +49,9 @@ def heaps_table(cases: pd.DataFrame) -> Table:
     if not {"keep", "system"} <= set(both.columns):
         return Table(columns, [])
     axes = ["mode", "precision", "batch_size", *varying_axes(cases)]
-    rows: list[list[Cell]] = [
-        [
-            f"{network_title(row['model'])}, {setting_label(row, axes)}",
-            float(row["system"]),
-            float(row["keep"]),
-            float(row["keep"] / row["system"]),
-        ]
-        for row in both.dropna(subset=["keep", "system"]).to_dict("records")
-    ]
-    return Table(
-        columns,
-        rows,
-        notes=["Samples per second, medians over processes. The difference is caused by the kept memory."],
-    )
+    rows: list[list[Cell]] = []
+    for row in both.dropna(subset=["keep", "system"]).to_dict("records"):
+        plain, ours = float(row["system"]), float(row["keep"])
+        rows.append([f"{network_title(row['model'])}, {setting_label(row, axes)}", plain, ours, ours / plain])
+    notes = ["Samples per second, medians over processes. The difference is caused by the kept memory."]
+    return Table(columns, rows, notes=notes)

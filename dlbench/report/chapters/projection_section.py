@@ -105,12 +105,8 @@ def projected_trainings(
         ):
             # The number of devices is a column here.
             assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
-            row: list[Cell] = [
-                network_title(case["model"]),
-                *([name] if several else []),
-                choice,
-                setting_label(case, axes),
-            ]
+            row: list[Cell] = [network_title(case["model"]), *([name] if several else [])]
+            row += [choice, setting_label(case, axes)]
             devices = int(case["nodes"] * case["devices_per_node"])
             cells = _projection_cells(found, throughput_interval(case)[1])
             rows.append([*row, devices, *cells, describe_status(case) or None])

@@ -172,8 +172,8 @@ def _property_rows(content: Content) -> list[list[Cell]]:
 
 def _rows_per_system(content: Content) -> list[pd.Series[bool]]:
     """Which rows describe each system. Rows have over a hundred columns: only the needed ones are taken."""
-    told = content.rows["system_hostname"].fillna("") != ""
-    return [told & content.rows["system_id"].eq(system) for system in content.system_names]
+    described = content.rows["system_hostname"].fillna("") != ""
+    return [described & content.rows["system_id"].eq(system) for system in content.system_names]
 
 
 def _distinct_values_text(values: pd.Series, name: str, missing: bool = False) -> str:

@@ -112,11 +112,8 @@ def _front_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     rows: list[list[Cell]] = []
     for (model, mode), front in plots_systems.pareto_fronts(cases):
         for case in front.to_dict("records"):
-            row: list[Cell] = [
-                network_title(model),
-                mode,
-                *([names.get(case["system_id"], "unknown")] if several else []),
-            ]
+            row: list[Cell] = [network_title(model), mode]
+            row += [names.get(case["system_id"], "unknown")] if several else []
             axes = ["precision", "batch_size", "devices_per_node", "nodes"]
             row += [setting_label(case, axes), float(case["throughput"]), float(case["energy_per_image"])]
             rows.append(row)

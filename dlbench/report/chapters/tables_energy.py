@@ -12,13 +12,8 @@ from dlbench.table import Cell, Column, Table
 
 #: Energies first, then the powers behind them, then what says how far to trust both.
 _METRICS = (
-    "energy_per_image",
-    "module_energy_per_image",
-    "energy_per_gflop",
-    "images_per_wh",
-    "average_power",
-    "idle_power",
-    "energy_disagreement",
+    *("energy_per_image", "module_energy_per_image", "energy_per_gflop", "images_per_wh"),
+    *("average_power", "idle_power", "energy_disagreement"),
 )
 
 

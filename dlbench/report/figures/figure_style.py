@@ -25,15 +25,8 @@ from dlbench.report.analysis.labels import shorten
 from dlbench.report.figures import pdf_fonts
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#5f6b7a", "#dfe4ea", "#ffffff"
-BLUE, SKY, GREEN, ORANGE, VERMILION, PINK, GREY = (
-    "#0072b2",
-    "#56b4e9",
-    "#009e73",
-    "#e69f00",
-    "#d55e00",
-    "#cc79a7",
-    "#a9b3be",
-)
+BLUE, SKY, GREEN, ORANGE = "#0072b2", "#56b4e9", "#009e73", "#e69f00"
+VERMILION, PINK, GREY = "#d55e00", "#cc79a7", "#a9b3be"
 PRECISION_COLOURS = {"fp32": BLUE, "tf32": ORANGE, "amp_bf16": GREEN, "amp_fp16": PINK, "bf16": SKY, "fp16": VERMILION}
 #: All figures are as wide as this [inch], so that their texts are of one size on the page.
 FIGURE_WIDTH = 9.0
@@ -150,15 +143,8 @@ def svg_for_page(svg: str, name: str, label: str) -> str:
     svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", svg)
     svg = _compact_svg(svg.replace("xlink:href", "href"))
     svg = re.sub(r'(\sid="|\shref="#|url\(#)', rf"\g<1>{name}-", svg)
-    for variable, colour in (
-        ("ink", INK),
-        ("muted", MUTED),
-        ("grid", GRID),
-        ("paper", PAPER),
-        ("line", GREY),
-        ("blue", BLUE),
-        ("sky", SKY),
-    ):
+    page_colours = {"ink": INK, "muted": MUTED, "grid": GRID, "paper": PAPER, "line": GREY, "blue": BLUE, "sky": SKY}
+    for variable, colour in page_colours.items():
         svg = svg.replace(colour, f"var(--figure-{variable})")
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
     return svg.replace('role="img">', f'role="img" aria-label="{label}">', 1)

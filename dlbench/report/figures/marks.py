@@ -1,4 +1,4 @@
-"""Parts of a figure that tell their value when pointed at, and lead to their record."""
+"""Parts of a figure that show their value when pointed at, and lead to their record."""
 
 from __future__ import annotations
 

@@ -125,10 +125,10 @@ def _draw_panels(shown: pd.DataFrame, hue: Hue) -> Plot:
     per_row = 4 if shown["mode"].nunique() > 1 else 3
     figure, panels = panel_grid(len(names), height=1.9, per_row=per_row, sharex=True, sharey=True)
     panel = dict(zip(names, panels, strict=True))
-    told = Marks()
+    tooltips = Marks()
     for (model, mode, value), curve in _iterate_curves(shown, hue.column):
         if (model, mode) in panel:
-            _draw_curve(panel[model, mode], curve, dict(hue.marks[value]), hue.name(value), told)
+            _draw_curve(panel[model, mode], curve, dict(hue.marks[value]), hue.name(value), tooltips)
     for (model, mode), axes in panel.items():
         axes.set_xscale("log", base=2)
         make_log_axis(axes, "y")
@@ -137,14 +137,14 @@ def _draw_panels(shown: pd.DataFrame, hue: Hue) -> Plot:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     batch = f"Batch per device [{METRICS['throughput'].unit.removesuffix('/s')}]"
     label_outer(panels, batch, METRICS["throughput"].heading, per_row)
-    return Plot("batch_curves", "", figure, marks=told.found)
+    return Plot("batch_curves", "", figure, marks=tooltips.found)
 
 
-def _draw_curve(axes: Axes, curve: pd.DataFrame, mark: dict[str, Any], name: str, told: Marks) -> None:
+def _draw_curve(axes: Axes, curve: pd.DataFrame, mark: dict[str, Any], name: str, tooltips: Marks) -> None:
     """One line with its points, their intervals, and the ring at its knee."""
     first = ""
     for case in curve.to_dict("records"):
-        gid = told.add_case(case, f"{name}: {tooltip_text(case, 'throughput')}", name)
+        gid = tooltips.add_case(case, f"{name}: {tooltip_text(case, 'throughput')}", name)
         first = first or gid
         axes.plot([case["batch_size"]], [case["throughput"]], markersize=3.5, ls="none", gid=gid, zorder=3, **mark)
     axes.plot(curve["batch_size"], curve["throughput"], color=mark["color"], lw=1.3, gid=f"{first}-line")

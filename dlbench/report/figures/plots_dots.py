@@ -52,7 +52,7 @@ def dot_plot(
     used = [value for value in hue.marks if (shown[hue.column] == value).any()]
     modes = [m for m in MODES if (shown["mode"] == m).any()]
     figure = look.new_figure(figure_height(len(names), 0.22 + 0.16 * max(len(used), 1 + with_setting)))
-    told = Marks()
+    tooltips = Marks()
     unit = axis_unit(shown[metric], METRICS[metric].unit)
     panels = figure.subplots(1, len(modes), sharex=True, sharey=not with_setting, squeeze=False)[0]
     for axes, mode in zip(panels, modes, strict=True):
@@ -65,7 +65,7 @@ def dot_plot(
             y, words = names.index(case["model"]) + offset, unit.show(case[metric])
             words += f" · batch {case['batch_size']}" if with_batch else ""
             name = hue.name(case[hue.column])
-            gid = told.add_case(case, f"{name}: {tooltip_text(case, metric)}", name)
+            gid = tooltips.add_case(case, f"{name}: {tooltip_text(case, metric)}", name)
             _draw_dot(axes, case, metric, y, {**hue.marks[case[hue.column]], "gid": gid}, words, left)
         for y in range(len(names) - 1):
             axes.axhline(y + 0.5, color=look.GRID, lw=0.6)
@@ -75,7 +75,7 @@ def dot_plot(
         axes.set_yticks(range(len(names)), _row_labels(names, here, with_setting, axes is panels[0]))
         axes.set_ylim(len(names) - 0.5, -0.5)
     _share_limits(panels, values_and_limits(shown, metric))
-    return figure, told.found
+    return figure, tooltips.found
 
 
 def tooltip_text(case: Mapping[Any, Any], metric: str) -> str:

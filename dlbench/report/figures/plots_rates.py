@@ -89,14 +89,14 @@ def _metric_dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> P
     shown = fastest_cases(known, ["model", "mode", "precision"], limit=None)
     if shown.empty:
         return Plot(name, nothing)
-    figure, told = dot_plot(
+    figure, tooltips = dot_plot(
         shown, metric, Hue("precision", precision_markers(shown)), known["batch_size"].nunique() > 1
     )
     precision_legend(figure, shown)
     has_bars = f"{metric}_low" in shown and bool(shown[f"{metric}_low"].notna().any())
     bars = f" {interval_caption(confidence_levels.levels_text(shown))}" if has_bars else ""
     words = f"{METRICS[metric].description}{bars} {describe_choice(known, shown)}" + not_drawn_sentence(shown, MAX_ROWS)
-    return Plot(name, words, figure, records_of(shown), marks=told)
+    return Plot(name, words, figure, records_of(shown), marks=tooltips)
 
 
 def _precision_pairs(cases: pd.DataFrame) -> pd.DataFrame:

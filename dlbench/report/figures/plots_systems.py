@@ -45,14 +45,14 @@ def metric_over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: s
     axes = ["precision", "batch_size", *(a for a in varying_axes(known) if a not in ("device", "repeat"))]
     shown = known.assign(setting=[setting_label(case, axes) for case in known.to_dict("records")])
     marks = system_markers(names)
-    figure, told = dot_plot(shown, metric, Hue("system_id", marks, names), with_batch=False, with_setting=True)
+    figure, tooltips = dot_plot(shown, metric, Hue("system_id", marks, names), with_batch=False, with_setting=True)
     system_legend(figure, {s: n for s, n in names.items() if (shown["system_id"] == s).any()}, marks)
     spread = f" {interval_caption(confidence_levels.levels_text(shown))}"
     words = (
         f"{METRICS[metric].description} Each network and mode is shown at the setting that most systems share, printed "
         f"under its name. If several settings are shared equally, the one with the highest throughput is shown.{spread}"
     )
-    return Plot(name, words + not_drawn_sentence(shown, MAX_ROWS), figure, records_of(shown), marks=told)
+    return Plot(name, words + not_drawn_sentence(shown, MAX_ROWS), figure, records_of(shown), marks=tooltips)
 
 
 def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
@@ -68,7 +68,7 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     panels_of = network_order(metered["model"])[:_MAX_PANELS]
     figure, panels = panel_grid(len(panels_of), height=2.4, sharex=True, sharey=True)
     marks = system_markers(names)
-    told = Marks()
+    tooltips = Marks()
     joules = axis_unit(metered["energy_per_image"], METRICS["energy_per_image"].unit)
     for axes, name in zip(panels, panels_of, strict=True):
         here = metered[metered["model"] == name]
@@ -78,7 +78,7 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
             mark: dict[str, Any] = {"ls": "none", "markersize": 4.2, "alpha": 0.75, "markeredgewidth": 0}
             title = names.get(case["system_id"], "unknown")
             energy = METRICS["energy_per_image"].show(case["energy_per_image"])
-            gid = told.add_case(case, f"{title}: {energy}, {tooltip_text(case, 'throughput')}", title)
+            gid = tooltips.add_case(case, f"{title}: {energy}, {tooltip_text(case, 'throughput')}", title)
             axes.plot([case["throughput"]], [case["energy_per_image"]], gid=gid, **mark, **marks[case["system_id"]])
         _draw_front(axes, pareto_front(here))
         axes.set_title(f"{look.drawable_text(network_title(name), 24)}\n{panel_title(here)}")
@@ -96,7 +96,7 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     if left:
         words += f" Left out because their meters do not measure single devices: {', '.join(left)}."
     return Plot(
-        "trade_off", words + not_drawn_sentence(metered, _MAX_PANELS), figure, records_of(metered), marks=told.found
+        "trade_off", words + not_drawn_sentence(metered, _MAX_PANELS), figure, records_of(metered), marks=tooltips.found
     )
 
 

@@ -56,9 +56,9 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     values = shown[list(parts)].fillna(0.0)
     factor, unit = time_scale(shown["step_time"])
     shares = values.div(values.sum(axis=1), axis=0)
-    told = Marks()
+    tooltips = Marks()
     ids = [
-        [told.add_case(case, _phase_tooltip(case, str(part), share)) for part, share in row.items()]
+        [tooltips.add_case(case, _phase_tooltip(case, str(part), share)) for part, share in row.items()]
         for case, row in zip(shown.to_dict("records"), shares.to_dict("records"), strict=True)
     ]
     draw_stacked_bars(left, values / factor, parts, ids)
@@ -80,7 +80,7 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     )
     if left_out:
         words += f" Not drawn because of fewer than {MIN_STEPS} steps: {', '.join(left_out)}."
-    return Plot("step_breakdown", words.strip(), figure, records_of(shown), marks=told.found)
+    return Plot("step_breakdown", words.strip(), figure, records_of(shown), marks=tooltips.found)
 
 
 def _phase_tooltip(case: dict[Any, Any], part: str, share: float) -> str:
@@ -99,14 +99,14 @@ def memory(cases: pd.DataFrame) -> Plot:
     figure, panels = panel_per_mode(shown)
     top = shown[[*_MEMORY_PARTS, *marks]].max().max()
     factor, unit = (2**30, "GiB") if top >= 2**30 else (2**20, "MiB")
-    told = Marks()
+    tooltips = Marks()
     for axes, own in panels:
         rows = own.to_dict("records")
-        parts = [[told.add_case(case, _memory_tooltip(case, part)) for part in _MEMORY_PARTS] for case in rows]
+        parts = [[tooltips.add_case(case, _memory_tooltip(case, part)) for part in _MEMORY_PARTS] for case in rows]
         draw_stacked_bars(axes, own[list(_MEMORY_PARTS)].fillna(0.0) / factor, _MEMORY_PARTS, parts)
         for y, case in enumerate(rows):
             for name in marks:
-                gid = told.add_case(case, _memory_tooltip(case, name))
+                gid = tooltips.add_case(case, _memory_tooltip(case, name))
                 axes.plot([case[name] / factor], [y], ls="none", gid=gid, **_MEMORY_MARKS[name])
         axes.set_xlabel(f"Memory per device [{unit}]")
     panels[0][0].set_xlim(0, 1.05 * top / factor)
@@ -120,7 +120,7 @@ def memory(cases: pd.DataFrame) -> Plot:
             f" Each part is shown at its own maximum. The maxima occur at different times: activations are freed while "
             f"gradients appear. The sum of the parts therefore exceeds the measured peak for {names}."
         )
-    return Plot("memory", words, figure, records_of(shown), marks=told.found)
+    return Plot("memory", words, figure, records_of(shown), marks=tooltips.found)
 
 
 def _memory_tooltip(case: dict[Any, Any], part: str) -> str:
@@ -142,14 +142,14 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     times = values_and_limits(known, "step_time")
     # Room for the bounds below, and above for their names.
     y = (min(known["step_time"].min() / 8, times.min() / 1.5), max(known["step_time"].max() * 4, times.max() * 2))
-    told = Marks()
+    tooltips = Marks()
     for axes, mode in zip(panels, modes, strict=True):
         make_log_axis(axes, "x", flop)
         make_log_axis(axes, "y", time)
         axes.set_xlim(*x)
         axes.set_ylim(*y)
         _draw_bounds(axes, x, lines)
-        _draw_cases(axes, known[known["mode"] == mode], told)
+        _draw_cases(axes, known[known["mode"] == mode], tooltips)
         axes.set_title(panel_title(known[known["mode"] == mode]))
         axes.set_xlabel(flop.label("Work per step and device"))
     panels[0].set_ylabel(time.label("Step time"))
@@ -171,7 +171,11 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         bound += f" The FLOP count is partial for {names}: their true work is larger."
     bars = f" {interval_caption(confidence_levels.levels_text(known))}"
     return Plot(
-        "flop_time", f"Step time against the counted work.{bars}{bound}", figure, records_of(known), marks=told.found
+        "flop_time",
+        f"Step time against the counted work.{bars}{bound}",
+        figure,
+        records_of(known),
+        marks=tooltips.found,
     )
 
 
@@ -230,13 +234,13 @@ def _draw_bounds(axes: Axes, x: Any, lines: list[_BoundLine]) -> None:
         axes.annotate(line.name(), xycoords="axes fraction", va="top", fontsize=8, color=colour, **place)
 
 
-def _draw_cases(axes: Axes, cases: pd.DataFrame, told: Marks) -> None:
+def _draw_cases(axes: Axes, cases: pd.DataFrame, tooltips: Marks) -> None:
     colours = [look.PRECISION_COLOURS[p] for p in cases["precision"]]
     alpha = 0.9 if len(cases) <= 12 else 0.5
     mark: dict[str, Any] = {"marker": "o", "ls": "none", "markersize": 4.7, "markeredgewidth": 0, "zorder": 3}
     for case, colour in zip(cases.to_dict("records"), colours, strict=True):
         reached = units.rate(case["flop_per_step"] / case["step_time"], "FLOP/s")
-        gid = told.add_case(case, f"{reached}: {tooltip_text(case, 'step_time')}", case["precision"])
+        gid = tooltips.add_case(case, f"{reached}: {tooltip_text(case, 'step_time')}", case["precision"])
         axes.plot([case["flop_per_step"]], [case["step_time"]], color=colour, alpha=alpha, gid=gid, **mark)
     low, high = (cases[f"step_time_{end}"].fillna(cases["step_time"]) for end in ("low", "high"))
     axes.vlines(cases["flop_per_step"], low, high, colors=colours, lw=1.1, zorder=3)

@@ -113,7 +113,7 @@ def run_tasks(tasks: Sequence[PendingTask], on_progress: Callable[[int], object]
     """What each task gives, in their order.
 
     Args:
-        on_progress: is told how many are done.
+        on_progress: called with how many are done.
     """
     found = []
     for number, pending in enumerate(tasks, 1):

@@ -47,7 +47,7 @@ METRIC_COLUMNS = tuple(n for n in ROW_COLUMNS if n not in _CHAPTER_COLUMNS)
 #: One row per attempt: `slowest_median` is the largest median step of its ranks [s].
 _STATISTIC_COLUMNS = (*sample_statistics.STATISTICS, *sample_statistics.LIMIT_COLUMNS, "slowest_median")
 
-#: Is told in words how far the reading is.
+#: Called with a sentence on how far the reading is.
 ProgressCallback = Callable[[str], None]
 
 
@@ -208,10 +208,10 @@ def _unsynced_medians(
 
 def _first_details(rows: pd.DataFrame, readers: Sequence[Reader]) -> pd.Series:
     """`system_details` of the first row of each system, and nothing in all others."""
-    on_progress = rows[rows["system_hostname"].fillna("") != ""].drop_duplicates("system_id")
+    described = rows[rows["system_hostname"].fillna("") != ""].drop_duplicates("system_id")
     details = pd.Series(None, rows.index, dtype=object)
-    places = {(attempt, rank): i for i, attempt, rank in on_progress[["attempt_id", "rank"]].itertuples()}
-    source_of = on_progress.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
+    places = {(attempt, rank): i for i, attempt, rank in described[["attempt_id", "rank"]].itertuples()}
+    source_of = described.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
     for batch in _attempt_batches(source_of, readers, (_DETAILS_COLUMN,)):
         for row in batch.scalars.select(["attempt_id", "rank", _DETAILS_COLUMN]).to_pylist():
             place = places.get((row["attempt_id"], row["rank"]))

@@ -14,23 +14,15 @@ from dlbench import units
 from dlbench.errors import BadInput, UnknownName
 
 #: What tells systems of one name apart, in this order, each with the word before its value.
-_DISTINGUISHING_COLUMNS = (
-    ("hardware", ""),
-    ("system_cpu_model", ""),
-    ("cores_and_threads", ""),
-    ("logical_cores", ""),
-    ("node_cores", ""),
-    ("node_memory", ""),
-    ("quota", ""),
-    ("binding", ""),
-    ("system_torch_version", "PyTorch "),
-    ("system_cuda_version", "CUDA "),
-    ("system_driver_version", "driver "),
-    ("system_hostname", ""),
-    ("device", ""),
-    ("system_key", ""),
-    ("source_number", "source "),
-)
+_DISTINGUISHING_COLUMNS = {
+    **dict.fromkeys(("hardware", "system_cpu_model", "cores_and_threads", "logical_cores", "node_cores"), ""),
+    **dict.fromkeys(("node_memory", "quota", "binding"), ""),
+    "system_torch_version": "PyTorch ",
+    "system_cuda_version": "CUDA ",
+    "system_driver_version": "driver ",
+    **dict.fromkeys(("system_hostname", "device", "system_key"), ""),
+    "source_number": "source ",
+}
 #: What a setting of a CPU is told by where the key of a system does not hold it, as in records of earlier versions.
 _SETTING_COLUMNS = ("system_cpu_cores", "system_cpu_threads", "threads", "memory")
 
@@ -120,18 +112,18 @@ def _setting_suffixes(rows: pd.DataFrame, system_ids: pd.Series[str]) -> pd.Seri
     if first.empty:
         return pd.Series("", rows.index)
     facts = _system_facts(first)
-    on_progress = facts["system_cpu_threads"].notna()
+    known = facts["system_cpu_threads"].notna()
     number = facts.groupby(list(_SETTING_COLUMNS), dropna=False, sort=False).ngroup()
     # Once for each setting: there are few of them, and many attempts.
     different = facts.loc[~number.duplicated(), list(_SETTING_COLUMNS)].itertuples(index=False)
     words = [",".join(f"{value:.0f}" for value in setting) for setting in different]
     text = number.map(dict(enumerate(words))).astype(object)
-    alone = (first["nodes"] * first["devices_per_node"]).eq(1) & on_progress
+    alone = (first["nodes"] * first["devices_per_node"]).eq(1) & known
     place = system_ids.loc[first.index]
     of_place = text.where(alone).groupby(place)
     only = of_place.transform("first").where(of_place.transform("nunique").eq(1)).astype(object)
     ranks = (first["nodes"] * first["devices_per_node"]).astype(str) + " ranks: "
-    own = text.where(facts["single"], ranks + text).where(on_progress).astype(object)
+    own = text.where(facts["single"], ranks + text).where(known).astype(object)
     text = text.where(alone).astype(object).fillna(only).fillna(own).fillna(_UNKNOWN_SYSTEM)
     several = text.groupby(place).transform("nunique").gt(1)
     added = ("/" + text + "/").where(several, "")
@@ -178,17 +170,17 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
     order = places.sort_values(["source_number", "shared"], kind="stable").drop_duplicates("system_id")
     ids = places.sort_values("source_number", kind="stable")["system_id"].drop_duplicates().tolist()
     best = rows.loc[order.index].set_index("system_id")
-    on_progress = best.loc[ids].copy().reset_index()  # in one piece: pandas warns of more than 100
-    hardware = on_progress["device_name"].fillna(on_progress["system_cpu_model"]).fillna(on_progress["system_hostname"])
-    facts = on_progress.assign(hardware=hardware, **_cpu_setting_texts(on_progress)).to_dict("records")
+    described = best.loc[ids].copy().reset_index()  # in one piece: pandas warns of more than 100
+    hardware = described["device_name"].fillna(described["system_cpu_model"]).fillna(described["system_hostname"])
+    facts = described.assign(hardware=hardware, **_cpu_setting_texts(described)).to_dict("records")
     bases = [str(fact["hardware"] if _is_missing(fact["source_name"]) else fact["source_name"]) for fact in facts]
-    return dict(zip(on_progress["system_id"], _distinct_names(bases, facts), strict=True))
+    return dict(zip(described["system_id"], _distinct_names(bases, facts), strict=True))
 
 
-def _cpu_setting_texts(on_progress: pd.DataFrame) -> dict[str, Any]:
+def _cpu_setting_texts(systems: pd.DataFrame) -> dict[str, Any]:
     """What a CPU may use, in words; None for other devices."""
-    facts = _system_facts(on_progress).assign(device=on_progress["device"]).to_dict("records")
-    rows = on_progress.to_dict("records")
+    facts = _system_facts(systems).assign(device=systems["device"]).to_dict("records")
+    rows = systems.to_dict("records")
     words: dict[str, list[str | None]] = {
         "cores_and_threads": [f"{_count_text(f['system_cpu_cores'], 'core')}, {_threads_text(f)}" for f in facts],
         "logical_cores": [_count_text(f["system_cpu_threads"], "logical core") for f in facts],
@@ -199,7 +191,7 @@ def _cpu_setting_texts(on_progress: pd.DataFrame) -> dict[str, Any]:
             "no binding" if _is_missing(row["system_cpu_binding"]) else str(row["system_cpu_binding"]) for row in rows
         ],
     }
-    on_cpu = on_progress["device"].eq("cpu").tolist()
+    on_cpu = systems["device"].eq("cpu").tolist()
     return {
         name: [text if cpu else None for text, cpu in zip(texts, on_cpu, strict=True)] for name, texts in words.items()
     }
@@ -229,21 +221,21 @@ def check_baseline(name: str | None, names: Iterable[str]) -> None:
 
 
 def _distinct_names(bases: list[str], facts: list[dict[Any, Any]]) -> list[str]:
-    on_progress: list[list[str]] = [[] for _ in bases]
-    for column, word in _DISTINGUISHING_COLUMNS:
-        for alike in _same_names(bases, on_progress):
+    added: list[list[str]] = [[] for _ in bases]
+    for column, word in _DISTINGUISHING_COLUMNS.items():
+        for alike in _same_names(bases, added):
             values = [_fact_text(facts[i], column) for i in alike]
             if len(set(values)) > 1:
                 for i, value in zip(alike, values, strict=True):
-                    on_progress[i].append(word + value)
-    return [f"{base} ({', '.join(parts)})" if parts else base for base, parts in zip(bases, on_progress, strict=True)]
+                    added[i].append(word + value)
+    return [f"{base} ({', '.join(parts)})" if parts else base for base, parts in zip(bases, added, strict=True)]
 
 
-def _same_names(bases: list[str], on_progress: list[list[str]]) -> list[list[int]]:
+def _same_names(bases: list[str], added: list[list[str]]) -> list[list[int]]:
     """The places of names that are still the same."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for i, base in enumerate(bases):
-        groups.setdefault((base, *on_progress[i]), []).append(i)
+        groups.setdefault((base, *added[i]), []).append(i)
     return [places for places in groups.values() if len(places) > 1]
 
 

@@ -14,14 +14,8 @@ import torch
 INFINIBAND = Path("/sys/class/infiniband")
 
 _TRANSPORT_NAMES = (
-    ("P2P", "p2p"),
-    ("SHM", "shared_memory"),
-    ("NET/IB", "infiniband"),
-    ("NET/OFI", "libfabric"),
-    ("NET/Libfabric", "libfabric"),
-    ("NET/Socket", "sockets"),
-    ("COLLNET", "collnet"),
-    ("NVLS", "nvlink"),
+    *(("P2P", "p2p"), ("SHM", "shared_memory"), ("NET/IB", "infiniband"), ("NET/OFI", "libfabric")),
+    *(("NET/Libfabric", "libfabric"), ("NET/Socket", "sockets"), ("COLLNET", "collnet"), ("NVLS", "nvlink")),
 )
 
 TRANSPORT_UNKNOWN = (
