@@ -12,9 +12,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from dlbench.report.analysis import verdicts
 from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.verdicts import CaseGroup, LogSamples, Ratio
-from dlbench.report.document import Mark, Plot
+from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import system_legend, system_markers
+from dlbench.report.figures.marks import Marks
 from dlbench.suites.case import MODES, PRECISIONS
 
 #: A panel has room for so many networks.
@@ -51,7 +52,7 @@ def ratio_plot(
     figure = look.new_figure(1.15 + 0.21 * len(rows) + 0.05 * len(rows) * (len(others) - 1))
     panels = figure.subplots(1, len(used), sharex=True, sharey=True, squeeze=False)[0]
     marks = system_markers(names)
-    drawn: dict[str, Mark] = {}
+    tooltips = Marks()
     reached = [1.0]
     by_case = cases.drop_duplicates("number")
     for axes, precision in zip(panels, used, strict=True):
@@ -63,12 +64,10 @@ def ratio_plot(
                 if found is None:
                     continue
                 y = place + 0.62 * ((i + 0.5) / len(others) - 0.5)
-                gid = f"mark-{len(drawn)}"
+                work = f"{network_title(model)}, {precision} {mode}"
+                text = _tooltip(found.invert(), names[system], names[base], work)
+                gid = tooltips.add(text, names[system], attempts[int(here["number"].iloc[0]), system][0])
                 _draw_ratio(axes, found.invert(), y, dict(marks[system]), gid)
-                drawn[gid] = Mark(
-                    _tooltip(found.invert(), names[system], names[base], f"{network_title(model)}, {precision} {mode}"),
-                    names[system], attempts[int(here["number"].iloc[0]), system][0],
-                )  # fmt: skip
                 reached += [r for r in (found.invert().value, *(found.invert().interval or ())) if r > 0]
         axes.set_title(precision)
         axes.set_xlabel(f"Throughput over that of {look.drawable_text(names[base], 24)} [×], logarithmic")
@@ -84,7 +83,7 @@ def ratio_plot(
     )
     shown = set().union(*numbers.values())
     records = tuple(attempt for (number, _), of_case in attempts.items() if number in shown for attempt in of_case)
-    return Plot("ratios", words, figure, records=records, marks=drawn)
+    return Plot("ratios", words, figure, records=records, marks=tooltips.found)
 
 
 def _draw_ratio(axes: Axes, found: Ratio, y: float, mark: dict[str, object], gid: str) -> None:

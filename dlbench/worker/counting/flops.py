@@ -270,20 +270,18 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self.backward = False
-        self._module = module
         self._thread = threading.get_ident()
         self._owners = NodeOwners()
-        self._handles: list[Any] = []
+        self._hooks = hook_modules(module, self._on_module_start, self._on_module_end)
 
     def __enter__(self) -> Self:
-        self._handles = hook_modules(self._module, self._on_module_start, self._on_module_end)
+        self._hooks.__enter__()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        for handle in self._handles:
-            handle.remove()
+        self._hooks.__exit__(None, None, None)
 
     def _on_module_start(self, path: str) -> None:
         if threading.get_ident() == self._thread:

@@ -4,7 +4,7 @@ H x W input, R x S filter, P x Q output."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -74,12 +74,10 @@ def _record_shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ..
 
         return record_shape
 
-    handles = [module.register_forward_hook(hook(path)) for path, module in network.named_modules()]
-    try:
+    with ExitStack() as hooks:
+        for path, module in network.named_modules():
+            hooks.enter_context(module.register_forward_hook(hook(path)))
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _shape_letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Any]:

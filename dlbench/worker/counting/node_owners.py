@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -50,16 +51,17 @@ class NodeOwners:
         self._owner_of_node.clear()
 
 
-def hook_modules(network: nn.Module, entering: Callable[[str], None], leaving: Callable[[Any], None]) -> list[Any]:
-    """Register hooks for start (with path) and end (with output) of every module; return their handles.
+@contextmanager
+def hook_modules(network: nn.Module, entering: Callable[[str], None], leaving: Callable[[Any], None]) -> Iterator[None]:
+    """Context in which every module calls `entering` with its path first, and `leaving` with its output at its end.
 
     The output is None if a module ended early.
     """
-    handles: list[Any] = []
-    for path, module in network.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda *_, path=path: entering(path), prepend=True))
-        handles.append(module.register_forward_hook(lambda module, args, output: leaving(output), always_call=True))
-    return handles
+    with ExitStack() as hooks:
+        for path, module in network.named_modules():
+            hooks.enter_context(module.register_forward_pre_hook(lambda *_, p=path: entering(p), prepend=True))
+            hooks.enter_context(module.register_forward_hook(lambda *call: leaving(call[-1]), always_call=True))
+        yield
 
 
 def _next_sequence_number() -> int:

@@ -17,8 +17,8 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -71,15 +71,9 @@ class LayerHooks:
         self._first_node = 0  # of that part
         self.marks: list[Mark] = []
 
-    @contextmanager
-    def attached(self) -> Iterator[None]:
+    def attached(self) -> AbstractContextManager[None]:
         """Context in which every step records its marks."""
-        handles = hook_modules(self._network, self._on_module_start, self._on_module_end)
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return hook_modules(self._network, self._on_module_start, self._on_module_end)
 
     def begin(self) -> None:
         """Start a step."""
@@ -259,20 +253,15 @@ def write_trace(workload: Workload, clock: Clock, folder: Path, steps: int) -> N
         shutil.copyfile(trace, named)
 
 
-@contextmanager
-def _named_ranges(network: nn.Module) -> Iterator[None]:
+def _named_ranges(network: nn.Module) -> AbstractContextManager[None]:
+    """Context in which every module is a range of the profiler, named by its path."""
     open_ranges: list[Any] = []
 
     def open_range(path: str) -> None:
         open_ranges.append(torch.profiler.record_function(path or ROOT))
         open_ranges[-1].__enter__()
 
-    handles = hook_modules(network, open_range, lambda _: open_ranges.pop().__exit__(None, None, None))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hook_modules(network, open_range, lambda _: open_ranges.pop().__exit__(None, None, None))
 
 
 def _count_work(case: Case) -> dict[str, ModuleWork]:
