@@ -124,8 +124,7 @@ def docker(image: str, around: CommandNeeds) -> ContainerWrapping:
             f"docker cannot run on {around.nodes} nodes: a Docker engine is limited to its node, and Slurm does not "
             f"control its processes; use enroot, pyxis or apptainer"
         )
-    prefix = (
-        *("docker", "run", "--rm"),
+    own = (
         *(("--gpus", "all") if around.gpus else ()),
         # NCCL and the loaders of PyTorch need more shared memory than Docker's 64 MB.
         *("--ipc=host", "--network=host"),
@@ -134,40 +133,42 @@ def docker(image: str, around: CommandNeeds) -> ContainerWrapping:
         # NCCL registers memory with the network card; an engine inside a container may not raise limits.
         *(("--ulimit", "memlock=-1", "--ulimit", "stack=67108864") if around.gpus else ()),
         *_user_options(around),
-        # Killing the client leaves the container running: it is found by its label.
-        *("--label", f"dlbench={around.name}"),
-        # Not --volume, which creates a missing source as an empty folder owned by root.
-        *_repeat_option("--mount", [_docker_mount_value(mount) for mount in around.mounts]),
-        *("--workdir", around.workdir),
-        *_pass_by_name("--env", around),
-        *around.options,
-        image,
     )
-    return ContainerWrapping(
-        prefix=prefix, cleanup=(_remove_containers_command("docker", around),), digest=_inspect_command("docker", image)
-    )
+    # Not --volume, which creates a missing source as an empty folder owned by root.
+    mounts = _repeat_option("--mount", [_docker_mount_value(mount) for mount in around.mounts])
+    return _engine_wrapping("docker", image, around, own, mounts)
 
 
 def podman(image: str, around: CommandNeeds) -> ContainerWrapping:
     """`podman run`; GPUs come through the CDI file that `nvidia-ctk cdi generate` writes."""
-    prefix = (
-        *("podman", "run", "--rm"),
+    own = (
         *(("--device", "nvidia.com/gpu=all") if around.gpus else ()),
         *("--ipc=host", "--network=host", "--pid=host"),
         "--security-opt=label=disable",
         # Without root no limit can be raised: keep those of the node.
         "--ulimit=host",
         *(() if around.user in ("", "0:0") else ("--userns=keep-id",)),
+    )
+    mounts = _repeat_option("--volume", [_volume_value(mount) for mount in around.mounts])
+    return _engine_wrapping("podman", image, around, own, mounts)
+
+
+def _engine_wrapping(engine: str, image: str, around: CommandNeeds, own: Argv, mounts: Argv) -> ContainerWrapping:
+    """Return how an engine that understands Docker's options runs a command, with its `own` options for this node."""
+    prefix = (
+        *(engine, "run", "--rm", *own),
+        # Killing the client leaves the container running: it is found by its label.
         *("--label", f"dlbench={around.name}"),
-        *_repeat_option("--volume", [_volume_value(mount) for mount in around.mounts]),
+        *mounts,
         *("--workdir", around.workdir),
-        *_pass_by_name("--env", around),
+        # By name: values are those of each rank, and are not visible in process lists.
+        *_repeat_option("--env", _variable_names(around)),
         *around.options,
         image,
     )
-    return ContainerWrapping(
-        prefix=prefix, cleanup=(_remove_containers_command("podman", around),), digest=_inspect_command("podman", image)
-    )
+    remove = f'{engine} ps --quiet --filter "label=dlbench=$1" | xargs -r {engine} rm --force'
+    digest = (engine, "image", "inspect", "--format", "{{.Id}}", image)
+    return ContainerWrapping(prefix=prefix, cleanup=(("sh", "-c", remove, "sh", around.name),), digest=digest)
 
 
 def enroot(image: str, around: CommandNeeds) -> ContainerWrapping:
@@ -249,14 +250,8 @@ def udocker(image: str, around: CommandNeeds) -> ContainerWrapping:
 
 
 def _variable_names(around: CommandNeeds, more: Iterable[str] = ()) -> Argv:
-    return tuple(
-        dict.fromkeys((*around.variables, *more, *PASSED_VARIABLES, *(PASSED_MPI_VARIABLES if around.mpi else ())))
-    )
-
-
-def _pass_by_name(option: str, around: CommandNeeds) -> Argv:
-    """Pass variables by name: values are those of each rank, and are not visible in process lists."""
-    return _repeat_option(option, _variable_names(around))
+    of_mpi = PASSED_MPI_VARIABLES if around.mpi else ()
+    return tuple(dict.fromkeys((*around.variables, *more, *PASSED_VARIABLES, *of_mpi)))
 
 
 def _repeat_option(option: str, values: list[str] | Argv) -> Argv:
@@ -289,12 +284,3 @@ def _user_options(around: CommandNeeds) -> Argv:
     if around.user in ("", "0:0"):
         return ()
     return ("--user", around.user, "--env", "HOME=/tmp", "--env", "USER")
-
-
-def _remove_containers_command(engine: str, around: CommandNeeds) -> Argv:
-    script = f'{engine} ps --quiet --filter "label=dlbench=$1" | xargs -r {engine} rm --force'
-    return ("sh", "-c", script, "sh", around.name)
-
-
-def _inspect_command(engine: str, image: str) -> Argv:
-    return (engine, "image", "inspect", "--format", "{{.Id}}", image)
