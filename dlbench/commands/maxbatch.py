@@ -26,17 +26,8 @@ from dlbench.messages import say
 if TYPE_CHECKING:
     from dlbench.suites.case import Case
 
-_BYTE_UNITS = {
-    "": 1,
-    "k": 10**3,
-    "m": 10**6,
-    "g": 10**9,
-    "t": 10**12,
-    "ki": 2**10,
-    "mi": 2**20,
-    "gi": 2**30,
-    "ti": 2**40,
-}
+_BYTE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BYTE_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 #: Larger than any address space: a larger value is a typing error.
 _MAX_BYTES = 2**60
 

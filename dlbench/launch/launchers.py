@@ -57,7 +57,11 @@ def local(case: Case, folder: Path, options: LauncherOptions | None = None) -> l
         BadInput: the case needs several nodes.
     """
     options = options or LauncherOptions()
-    _require_one_node(case, "local")
+    if case.nodes > 1:
+        raise BadInput(
+            f"launcher 'local' starts processes only on this machine, but a case needs {case.nodes} nodes; use "
+            f"--launcher srun, mpirun or torchrun"
+        )
     worker = [options.python, "-m", WORKER_MODULE, str(folder)]
     if case.world_size == 1 and not case.is_distributed:
         return worker
@@ -100,13 +104,9 @@ def mpirun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
 def srun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
     """Launch by srun: one task per rank; if one fails, Slurm ends the others."""
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", f"--nodes={case.nodes}", f"--ntasks={case.world_size}"]
+    step += [*_cores_option(options, case, 1), f"--ntasks-per-node={case.devices_per_node}"]
     # The name identifies the step if srun itself is killed; see `scheduler.cancel_steps`.
-    step += [
-        *_cores_option(options, case, 1),
-        f"--ntasks-per-node={case.devices_per_node}",
-        f"--job-name={folder.name}",
-    ]
-    return [*step, options.python, "-m", WORKER_MODULE, str(folder)]
+    return [*step, f"--job-name={folder.name}", options.python, "-m", WORKER_MODULE, str(folder)]
 
 
 def _cores_option(options: LauncherOptions, case: Case, num_ranks: int) -> list[str]:
@@ -188,14 +188,6 @@ def mpi_implementation(version: str) -> str:
     MPI)."""
     words = version.lower()
     return "openmpi" if any(sign in words for sign in ("open mpi", "open-mpi", "openmpi", "prte")) else "mpich"
-
-
-def _require_one_node(case: Case, name: str) -> None:
-    if case.nodes > 1:
-        raise BadInput(
-            f"launcher '{name}' starts processes only on this machine, but a case needs {case.nodes} nodes; use "
-            f"--launcher srun, mpirun or torchrun"
-        )
 
 
 def _parse_number(text: str | None) -> int | None:

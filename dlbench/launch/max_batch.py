@@ -16,11 +16,8 @@ from dlbench.messages import say
 if TYPE_CHECKING:
     from dlbench.suites.case import Case
 
-
 #: First step up or down from the predicted batch; each further step is squared.
 _FIRST_FACTOR = 1.1
-
-
 #: Upper limit of the search.
 MAX_BATCH_SIZE = 2**24
 
@@ -144,7 +141,8 @@ class TrialRunner:
         try:
             peaks = self._run_worker(request)
         except JobFailed as error:
-            memory = _is_out_of_memory(str(error))
+            # The kernel's out-of-memory killer sends SIGKILL; no message is left.
+            memory = str(error).startswith("oom: ") or "(SIGKILL)" in str(error)
             if batch == 1 and not memory:
                 raise
             reason = str(error).removeprefix("oom: ")
@@ -169,11 +167,6 @@ class TrialRunner:
         except worker_process.JobFailed as error:
             # The named folder is temporary.
             raise worker_process.JobFailed(str(error).partition("; see ")[0]) from None
-
-
-def _is_out_of_memory(text: str) -> bool:
-    # The kernel's out-of-memory killer sends SIGKILL; no message is left.
-    return text.startswith("oom: ") or "(SIGKILL)" in text
 
 
 def memory_limit(limit_bytes: int) -> int:

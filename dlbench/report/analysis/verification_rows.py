@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -148,9 +148,7 @@ def check_clocks(row: Row) -> str | None:
     return ""
 
 
-def _parse_time(stamp: str) -> Any:
-    from datetime import UTC, datetime
-
+def _parse_time(stamp: str) -> datetime | None:
     try:
         return datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     except ValueError:

@@ -12,7 +12,7 @@ What all processes must agree on goes through `RankContext.broadcast`, and what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -83,7 +83,10 @@ def detect_rank(environ: Mapping[str, str], asked: int) -> DetectedRank:
         BadInput: the environment has another number of ranks, or none for a case of several ranks.
     """
     found = (
-        _rank_from_environment(environ) or _open_mpi_rank(environ) or _pmi_rank(environ) or _slurm_rank(environ, asked)
+        _rank_from_variables(environ, _OWN_VARIABLES, "RANK and WORLD_SIZE")
+        or _rank_from_variables(environ, _OPEN_MPI_VARIABLES, _OPEN_MPI_VARIABLES[0])
+        or _pmi_rank(environ)
+        or _slurm_rank(environ, asked)
     )
     if found is None:
         found = DetectedRank(0, 0, 1, 1, "none")
@@ -97,24 +100,16 @@ def detect_rank(environ: Mapping[str, str], asked: int) -> DetectedRank:
     raise BadInput(f"the case needs {asked} ranks, but {reason}.")
 
 
-def _rank_from_environment(environ: Mapping[str, str]) -> DetectedRank | None:
-    rank, size = _environment_number(environ, "RANK"), _environment_number(environ, "WORLD_SIZE")
+#: Variables of the rank and the number of ranks, in all and on this node.
+_OWN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_OPEN_MPI_VARIABLES = tuple(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))
+
+
+def _rank_from_variables(environ: Mapping[str, str], names: Iterable[str], source: str) -> DetectedRank | None:
+    rank, size, local, local_size = (_environment_number(environ, name) for name in names)
     if rank is None or size is None:
         return None
-    local, local_size = _environment_number(environ, "LOCAL_RANK"), _environment_number(environ, "LOCAL_WORLD_SIZE")
-    return DetectedRank(rank, rank if local is None else local, size, local_size, "RANK and WORLD_SIZE")
-
-
-def _open_mpi_rank(environ: Mapping[str, str]) -> DetectedRank | None:
-    return _rank_from_names(environ, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_")
-
-
-def _rank_from_names(environ: Mapping[str, str], rank_name: str, size_name: str, local: str) -> DetectedRank | None:
-    rank, size = _environment_number(environ, rank_name), _environment_number(environ, size_name)
-    if rank is None or size is None:
-        return None
-    local_rank, local_size = _environment_number(environ, f"{local}RANK"), _environment_number(environ, f"{local}SIZE")
-    return DetectedRank(rank, rank if local_rank is None else local_rank, size, local_size, rank_name)
+    return DetectedRank(rank, rank if local is None else local, size, local_size, source)
 
 
 def _pmi_rank(environ: Mapping[str, str]) -> DetectedRank | None:
