@@ -288,7 +288,10 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._owners.enter(path)
         else:
             # Dispatch modes apply to one thread: operations in other threads are not seen.
-            self.operations.append(Operation(OTHER_THREAD, None, 0, self.backward, path, ()))
+            self._record_other_thread(path)
+
+    def _record_other_thread(self, path: str) -> None:
+        self.operations.append(Operation(OTHER_THREAD, None, 0, self.backward, path, ()))
 
     def _on_module_end(self, output: Any) -> None:
         if threading.get_ident() == self._thread:
