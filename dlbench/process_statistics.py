@@ -35,6 +35,8 @@ MIN_GAP = 0.05
 GAP_OVER_RANGE, GAP_OVER_WINDOW = 4.0, 2.0
 #: Maximum number of recommended processes.
 MAX_PROCESSES = 1000
+#: Ratios beyond e to this power are cut there: no figure needs them, and no float holds much more.
+_MAX_LOG = 700.0
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,9 @@ def process_interval(windows: Sequence[ProcessWindow], confidence: float = 0.95)
     of_next = of_mean * math.sqrt(k + 1)
     middle = fmean(logs)
     low, high, next_low, next_high = (
-        _bounded_exp(middle + signed) for signed in (-of_mean, of_mean, -of_next, of_next)
+        bounded_exp(middle + signed) for signed in (-of_mean, of_mean, -of_next, of_next)
     )  # fmt: skip
-    return ProcessInterval(_bounded_exp(middle), low, high, next_low, next_high, confidence, k, spread, window_error)
+    return ProcessInterval(bounded_exp(middle), low, high, next_low, next_high, confidence, k, spread, window_error)
 
 
 def half_width_of_mean(spread: float, window_error: float, num_processes: int, confidence: float) -> float:
@@ -219,5 +221,6 @@ def _student_probability(t: float, degrees: int) -> float:
     return 2 / math.pi * (theta + sine * total) if odd else sine * total
 
 
-def _bounded_exp(logarithm: float) -> float:
-    return math.exp(max(-700.0, min(700.0, logarithm)))
+def bounded_exp(logarithm: float) -> float:
+    """The ratio of a logarithm, within what a float and its inverse hold: intervals of wild processes have no end."""
+    return math.exp(max(-_MAX_LOG, min(_MAX_LOG, logarithm)))

@@ -112,7 +112,8 @@ def prometheus(content: Content) -> Iterator[str]:
             if value is not None
         ]
         if lines:
-            yield f"# HELP dlbench_{title} {_one_line(METRICS[metric].description)}\n# TYPE dlbench_{title} gauge\n"
+            words = " ".join(METRICS[metric].description.split()).replace("\\", "\\\\")
+            yield f"# HELP dlbench_{title} {words}\n# TYPE dlbench_{title} gauge\n"
             yield from lines
     if found:
         yield "# HELP dlbench_ok Whether the latest attempt was measured (1) or failed (0).\n# TYPE dlbench_ok gauge\n"
@@ -128,10 +129,6 @@ def _prometheus_labels(labels: Mapping[str, str]) -> str:
         return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
     return "{" + ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items()) + "}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).replace("\\", "\\\\")
 
 
 def junit(content: Content) -> Iterator[str]:

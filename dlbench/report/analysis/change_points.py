@@ -18,11 +18,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from dlbench.report.analysis.outliers import MAD_TO_SD
+
 #: Shorter series are not judged.
 MIN_POINTS = 8
 #: No level is shorter than this: a single day is a spike.
 MIN_SEGMENT = 3
-_MAD_TO_SD = 1.4826
 _SPIKE_SDS = 3.0
 
 
@@ -63,7 +64,7 @@ def spread_changes(values: NDArray[np.float64], false_alarms: float) -> list[int
 
 def neighbour_noise(values: NDArray[np.float64]) -> float:
     """Standard deviation of the noise between neighbours; NaN for fewer than two values."""
-    return float(_MAD_TO_SD * np.median(np.abs(np.diff(values))) / math.sqrt(2)) if values.size > 1 else math.nan
+    return float(MAD_TO_SD * np.median(np.abs(np.diff(values))) / math.sqrt(2)) if values.size > 1 else math.nan
 
 
 def _local_medians(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -77,7 +78,7 @@ def _scale_by_long_run_noise(scaled: NDArray[np.float64], differences: NDArray[n
 
     Differences of such noise have lag-one correlation -(1 - rho) / 2, and shifts hardly change it.
     """
-    limit = _SPIKE_SDS * _MAD_TO_SD * float(np.median(np.abs(differences)))
+    limit = _SPIKE_SDS * MAD_TO_SD * float(np.median(np.abs(differences)))
     clipped = np.clip(differences, -limit, limit)
     power = float(np.sum(clipped * clipped))
     rho = 1 + 2 * float(np.sum(clipped[:-1] * clipped[1:])) / power if power else 0.0

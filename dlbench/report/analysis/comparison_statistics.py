@@ -34,7 +34,7 @@ from typing import Literal
 
 from dlbench import process_statistics, units
 from dlbench.errors import InvalidMeasurement
-from dlbench.process_statistics import DRIFT_ALLOWANCE, MIN_PROCESSES
+from dlbench.process_statistics import DRIFT_ALLOWANCE, MIN_PROCESSES, bounded_exp
 from dlbench.stats import Interval, checked_times, median_interval, relative_iqr
 
 #: Pairs of processes that `dlbench ab` runs unless told otherwise. With ten, a slowdown of 3 % is called slower in at
@@ -48,8 +48,6 @@ DEFAULT_MARGIN = 0.01
 Basis = Literal["pairs", "processes", "stated", "assumed"]
 Verdict = Literal["faster", "slower", "same", "not decided"]
 Processes = Sequence[Sequence[float]]
-#: Ratios beyond e to this power are cut there: no figure needs them, and no float holds much more.
-_MAX_LOG = 700.0
 
 
 @dataclass(frozen=True)
@@ -297,10 +295,10 @@ def _conclude(
         from scipy.special import stdtr, stdtrit
 
         reach = float(stdtrit(degrees, (1 + confidence) / 2)) * error
-        low, high = _bounded_exp(d - reach), _bounded_exp(d + reach)
+        low, high = bounded_exp(d - reach), bounded_exp(d + reach)
         p_value = float(2 * stdtr(degrees, -abs(d) / error))
     return Comparison(
-        ratio=_bounded_exp(d),
+        ratio=bounded_exp(d),
         low=low,
         high=high,
         confidence=confidence,
@@ -359,8 +357,3 @@ def _chance_of_larger(these: list[float], those: list[float]) -> float:
     ordered = sorted(those)
     wins = sum(bisect_left(ordered, x) + bisect_right(ordered, x) for x in these) / 2
     return wins / (len(these) * len(those))
-
-
-def _bounded_exp(logarithm: float) -> float:
-    """The ratio of a logarithm, within what a float and its inverse hold: intervals of wild processes have no end."""
-    return math.exp(max(-_MAX_LOG, min(_MAX_LOG, logarithm)))

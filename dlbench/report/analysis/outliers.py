@@ -23,8 +23,8 @@ MIN_UNITS = 4
 FALSE_ALARMS = 0.05
 #: Degrees of freedom that a MAD has for each value.
 _DEGREES_PER_UNIT = 0.4
-#: MAD over standard deviation of the normal distribution, as a factor.
-_MAD_TO_SD = 1.4826
+#: A median absolute deviation times this estimates a normal standard deviation.
+MAD_TO_SD = 1.4826
 #: From this number of units on the tails are looked at.
 MIN_UNITS_FOR_TAILS = 50
 #: Standard error, times √n, of how much further the 97.5th percentile is from the median than the 75th one.
@@ -62,11 +62,11 @@ def unit_spread(values: NDArray[np.float64], false_alarms: float, tests: int) ->
         return None
     centre = float(np.median(values))
     distances = np.abs(values - centre)
-    scale = float(_MAD_TO_SD * np.median(distances))
+    scale = float(MAD_TO_SD * np.median(distances))
     slow = _slow_half(values)
     if values.size >= MIN_UNITS_FOR_TAILS and slow.size:
         # Slow units often differ more than fast ones.
-        scale = max(scale, float(_MAD_TO_SD * np.median(slow)))
+        scale = max(scale, float(MAD_TO_SD * np.median(slow)))
     return Spread(centre, scale, outlier_limit(values, false_alarms, tests))
 
 

@@ -19,6 +19,7 @@ from dlbench import units
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_title, varying_axes
 from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.outliers import MAD_TO_SD
 from dlbench.report.analysis.side_by_side import MATCH_COLUMNS, sort_cases, with_case_numbers
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import AXES
@@ -33,8 +34,6 @@ MIN_UNITS = 5
 MIN_PROCESSES = 4
 #: So many cases are listed with the spread of their processes.
 MAX_LISTED = 100
-#: What a median absolute deviation has to be multiplied by to estimate a normal standard deviation.
-_MAD_TO_SD = 1.4826
 
 RULE_TEXT = (
     f"A host or device is listed if its median deviates from the overall median by more than "
@@ -205,7 +204,7 @@ def _deviation_limit(spread: float | None) -> float | None:
 
 
 def _robust_sd(values: pd.Series[float]) -> float:
-    return float(_MAD_TO_SD * (values - values.median()).abs().median())
+    return float(MAD_TO_SD * (values - values.median()).abs().median())
 
 
 def _verdict_text(unit: UnitDeviation) -> str:

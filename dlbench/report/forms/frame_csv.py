@@ -45,7 +45,7 @@ def _column_cells(column: pd.Series, show: Callable[[pd.Index], list[str]]) -> t
     # What is missing has the code -1: the last.
     shown = show(values)
     if not pd.api.types.is_numeric_dtype(column.dtype):  # "-inf" may be a number
-        shown = list(map(_safe_field, shown))
+        shown = [quote_field(escape_formula(text)) for text in shown]
     texts = np.array([*shown, ""], dtype=object)
     if (codes == codes[0]).all():
         return texts[codes[0]].replace("%", "%%"), None
@@ -64,24 +64,12 @@ def _with_joined_lists(column: pd.Series) -> pd.Series:
 def _value_formatter(column: pd.Series) -> Callable[[pd.Index], list[str]]:
     """How values of a column are written: times to the millisecond, where one of them has any."""
     if pd.api.types.is_float_dtype(column.dtype):
-        return _format_numbers
+        return lambda values: list(map("%.6g".__mod__, values))
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return partial(_format_times, unit="ms" if column.dt.microsecond.any() else "s")
-    return _format_texts
-
-
-def _format_numbers(values: pd.Index) -> list[str]:
-    return list(map("%.6g".__mod__, values))
+    return lambda values: list(map(str, values.tolist()))
 
 
 def _format_times(values: pd.Index, unit: Literal["s", "ms"]) -> list[str]:
     in_utc = pd.DatetimeIndex(values).tz_convert(None).to_numpy()
     return [f"{text.replace('T', ' ')}+00:00" for text in np.datetime_as_string(in_utc, unit=unit).tolist()]
-
-
-def _format_texts(values: pd.Index) -> list[str]:
-    return list(map(str, values.tolist()))
-
-
-def _safe_field(text: str) -> str:
-    return quote_field(escape_formula(text))

@@ -87,13 +87,10 @@ def _json_distinct(values: list[Any], is_json: bool) -> pa.Array | str:
         place = known.get(key)
         if place is None:
             place = known[key] = len(texts)
-            texts.append(dump_json(_json_value(value, is_json)).replace("\n", "\n   "))
+            plain = json.loads(value or "{}") if is_json else to_json_type(value)
+            texts.append(dump_json(plain).replace("\n", "\n   "))
         places.append(place)
     return texts[0] if len(texts) == 1 else pa.array(texts, pa.string()).take(pa.array(places))
-
-
-def _json_value(value: Any, is_json: bool) -> Any:
-    return json.loads(value or "{}") if is_json else to_json_type(value)
 
 
 def to_json_type(value: Any) -> Any:

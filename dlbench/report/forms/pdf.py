@@ -20,7 +20,7 @@ from matplotlib import font_manager
 
 from dlbench.report.analysis.labels import shorten
 from dlbench.report.document import Block, Plot, Section
-from dlbench.report.forms.table_layout import Sheet, add_break_points, left_out_sentence, split_into_sheets
+from dlbench.report.forms.table_layout import Sheet, add_break_points, notes_on_paper, split_into_sheets
 from dlbench.table import Table
 from dlbench.version import __version__
 
@@ -83,7 +83,7 @@ def _block_data(block: Block, figures: Path) -> dict[str, Any]:
         ],
         "plot": _plot_data(block.plot, figures) if block.plot else None,
         "sheets": [_sheet_data(sheet) for sheet in _table_sheets(block.table)] if block.table else [],
-        "notes": [_drawable_text(note) for note in _table_notes(block.table)] if block.table else [],
+        "notes": [_drawable_text(note) for note in notes_on_paper(block.table, MAX_ROWS)] if block.table else [],
     }
 
 
@@ -100,10 +100,6 @@ def _plot_data(plot: Plot, figures: Path) -> dict[str, Any]:
 
 def _table_sheets(table: Table) -> list[Sheet]:
     return split_into_sheets(table, (_PAGE_WIDTH - _PADDING * len(table.columns)) / _CHARACTER, MAX_ROWS)
-
-
-def _table_notes(table: Table) -> list[str]:
-    return [note for note in (left_out_sentence(table, MAX_ROWS), *table.notes) if note]
 
 
 def _sheet_data(sheet: Sheet) -> dict[str, Any]:

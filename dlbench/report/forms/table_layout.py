@@ -35,7 +35,7 @@ def split_into_sheets(table: Table, page_width: float, max_rows: int) -> list[Sh
     """`table` as sheets that are at most `page_width` characters wide; each repeats the first column.
 
     Args:
-        max_rows: further rows are left out; `left_out_sentence` says so.
+        max_rows: further rows are left out; `notes_on_paper` says so.
     """
     rows = cell_texts(Table(table.columns, table.rows[:max_rows]))
     headings = [column.heading for column in table.columns]
@@ -58,11 +58,12 @@ def split_into_sheets(table: Table, page_width: float, max_rows: int) -> list[Sh
     return found
 
 
-def left_out_sentence(table: Table, max_rows: int) -> str:
-    """A sentence about the rows beyond `max_rows`; "" where there are none."""
+def notes_on_paper(table: Table, max_rows: int) -> list[str]:
+    """The notes of a table, and a sentence about the rows beyond `max_rows`."""
     if len(table.rows) <= max_rows:
-        return ""
-    return f"These are the first {max_rows} of {len(table.rows)} rows; the HTML page and the CSV files hold more."
+        return list(table.notes)
+    left = f"These are the first {max_rows} of {len(table.rows)} rows; the HTML page and the CSV files hold more."
+    return [left, *table.notes]
 
 
 def add_break_points(text: str) -> str:
