@@ -29,15 +29,18 @@ def check_python(place: CheckContext) -> Iterator[Finding]:
 
 def check_packages(place: CheckContext) -> Iterator[Finding]:
     """Check the packages for measuring, storing and reporting, without importing them (slow)."""
+    other_python = (
+        "set software.python in the profile to a Python that has these packages; for container images see "
+        "containers/README.md; or"
+    )
+    collect = "run `dlbench collect` with a Python that has pyarrow, or"
+    image = "images built from containers/ have them; or"
     for level, packages, effect, advice in (
-        ("fail", _MEASURING_PACKAGES, "", "set software.python in the profile to a Python that has these packages; for "
-         "container images see containers/README.md; or"),
-        ("warn", _STORAGE_PACKAGES, ": results stay in attempt folders, without Parquet files",
-         "run `dlbench collect` with a Python that has pyarrow, or"),
-        ("warn", _REPORT_PACKAGES, ": needed by `dlbench report` and `dlbench compare`",
-         "images built from containers/ have them; or"),
+        ("fail", _MEASURING_PACKAGES, "", other_python),
+        ("warn", _STORAGE_PACKAGES, ": results stay in attempt folders, without Parquet files", collect),
+        ("warn", _REPORT_PACKAGES, ": needed by `dlbench report` and `dlbench compare`", image),
         ("note", _TERMINAL_PACKAGES, ": no progress bar or no shell completion", "to install them"),
-    ):  # fmt: skip
+    ):
         if missing := [package for module, package in packages.items() if find_spec(module) is None]:
             text = f"{sys.executable} has no {', '.join(missing)}{effect}"
             yield Finding("packages", level, text, f"{advice}: {_pip_command(missing)}")
