@@ -35,9 +35,9 @@ __all__ = [
 ]
 
 
-def check_profile(place: CheckContext) -> Iterator[Finding]:
+def check_profile(context: CheckContext) -> Iterator[Finding]:
     """Check the profile for settings without effect."""
-    for remark in settings_without_effect(place.site) if place.site else ():
+    for remark in settings_without_effect(context.site) if context.site else ():
         yield Finding("profile", "warn", remark)
 
 
@@ -59,12 +59,12 @@ CHECKS: tuple[Check, ...] = (
 NODE_CHECKS: tuple[Check, ...] = (check_python, check_packages, check_folders)
 
 
-def run_checks(place: CheckContext, checks: Iterable[Check] | None = None) -> list[Finding]:
+def run_checks(context: CheckContext, checks: Iterable[Check] | None = None) -> list[Finding]:
     """Run the checks and return all findings. A check that raises is itself a finding."""
     found: list[Finding] = []
     for check in CHECKS if checks is None else checks:
         try:
-            found.extend(check(place))
+            found.extend(check(context))
         except Exception as error:
             name = check.__name__.removeprefix("check_")
             found.append(Finding(name, "warn", f"check failed: {type(error).__name__}: {error}"))

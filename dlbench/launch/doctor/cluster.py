@@ -12,15 +12,15 @@ from dlbench.launch.doctor.machine import CheckContext, Finding
 _MPI_PLUGIN_ERROR = re.compile(r"can ?not load|Unable to load|Invalid MPI type")
 
 
-def check_network(place: CheckContext) -> Iterator[Finding]:
+def check_network(context: CheckContext) -> Iterator[Finding]:
     """Check network interfaces and InfiniBand, for several nodes."""
-    interfaces = [name for name in place.matching_paths("/sys/class/net/*") if name != "lo"]
-    wanted = place.site.network.interface if place.site else None
+    interfaces = [name for name in context.matching_paths("/sys/class/net/*") if name != "lo"]
+    wanted = context.site.network.interface if context.site else None
     if wanted and wanted not in interfaces:
         text = f"interface {wanted} does not exist here; found: {', '.join(interfaces) or 'lo'}"
         mend = "set network.interface in the profile to an interface of the compute nodes; `ip -br addr` lists them"
-        yield Finding("network", "fail" if place.environment.get("SLURM_JOB_ID") else "note", text, mend)
-    boards = place.matching_paths("/sys/class/infiniband/*")
+        yield Finding("network", "fail" if context.environment.get("SLURM_JOB_ID") else "note", text, mend)
+    boards = context.matching_paths("/sys/class/infiniband/*")
     yield Finding("network", "ok", f"{', '.join(interfaces) or 'lo only'}; InfiniBand: {', '.join(boards) or 'none'}")
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if boards and limit != resource.RLIM_INFINITY:
@@ -29,95 +29,95 @@ def check_network(place: CheckContext) -> Iterator[Finding]:
         yield Finding("memlock", "warn", text, mend)
 
 
-def check_mpi(place: CheckContext) -> Iterator[Finding]:
+def check_mpi(context: CheckContext) -> Iterator[Finding]:
     """Check MPI, and how srun would start it."""
-    program = next((name for name in ("mpirun", "mpiexec") if place.which(name)), None)
+    program = next((name for name in ("mpirun", "mpiexec") if context.which(name)), None)
     if program:
-        answer = place.run([program, "--version"])
+        answer = context.run([program, "--version"])
         lines = answer.out.strip().splitlines() if answer else []
         yield Finding("mpi", "ok", f"{program}: {lines[0] if lines else 'gives no version'}")
     else:
         yield Finding("mpi", "note", "mpirun is not on PATH; srun does not need it")
-    wanted = place.site.slurm.mpi if place.site else None
-    if wanted and place.which("srun"):
-        answer = place.run(["srun", "--mpi=list"])
+    wanted = context.site.slurm.mpi if context.site else None
+    if wanted and context.which("srun"):
+        answer = context.run(["srun", "--mpi=list"])
         listed = answer.out + answer.err if answer else ""
         if wanted not in re.split(r"[\s,:]+", listed):
             text = f"srun has no --mpi={wanted}: each rank would run as rank 0 of 1"
             yield Finding("mpi", "fail", text, f"set slurm.mpi to one of: {' '.join(listed.split()) or 'nothing'}")
         else:
-            yield from _check_mpi_plugin(place, wanted)
+            yield from _check_mpi_plugin(context, wanted)
 
 
-def _check_mpi_plugin(place: CheckContext, wanted: str) -> Iterator[Finding]:
+def _check_mpi_plugin(context: CheckContext, wanted: str) -> Iterator[Finding]:
     """Test that srun loads the plugin: a listed plugin can still lack a library."""
-    if place.environment.get("SLURM_JOB_ID"):
+    if context.environment.get("SLURM_JOB_ID"):
         how = ["--overlap", "--nodes=1", "--ntasks=1"]
     else:
         how = ["--test-only", "--ntasks=1"]  # srun loads the plugin before it requests resources
-    answer = place.run(["srun", f"--mpi={wanted}", *how, "true"], 60.0)
+    answer = context.run(["srun", f"--mpi={wanted}", *how, "true"], 60.0)
     said = answer.err if answer else ""
     if answer and answer.status != 0 and _MPI_PLUGIN_ERROR.search(said):
         reason = next((line for line in said.splitlines() if "load" in line), said.strip())
         text = f"srun lists --mpi={wanted} but cannot load it: {reason.removeprefix('srun: error:').strip()}"
         mend = "ask the site to install the missing library, or use another slurm.mpi, or none"
         yield Finding("mpi", "fail", text, mend)
-    elif answer and answer.status != 0 and place.environment.get("SLURM_JOB_ID"):
+    elif answer and answer.status != 0 and context.environment.get("SLURM_JOB_ID"):
         yield Finding("mpi", "fail", f"a job step with --mpi={wanted} fails: {' '.join(said.split())}")
 
 
-def check_slurm(place: CheckContext) -> Iterator[Finding]:
+def check_slurm(context: CheckContext) -> Iterator[Finding]:
     """Check Slurm, the partition of the profile, and the pyxis plugin."""
-    if place.site and place.site.scheduler != "slurm":
+    if context.site and context.site.scheduler != "slurm":
         return
-    if not place.which("sbatch"):
-        wanted = place.site is not None
+    if not context.which("sbatch"):
+        wanted = context.site is not None
         yield Finding(
             "slurm", "note", "sbatch is not installed here", "submit from a login node of the cluster" if wanted else ""
         )
         return
-    answer = place.run(["scontrol", "ping"])
+    answer = context.run(["scontrol", "ping"])
     if answer is None or "UP" not in answer.out:
         said = ((answer.out + answer.err).strip().splitlines() or ["no output"])[-1] if answer else "no answer"
-        level = "fail" if place.site else "warn"
+        level = "fail" if context.site else "warn"
         yield Finding("slurm", level, f"Slurm's controller is down: {said}", "wait, or ask the site")
         return
-    version = place.run(["sbatch", "--version"])
+    version = context.run(["sbatch", "--version"])
     yield Finding("slurm", "ok", f"{version.out.strip() if version else 'Slurm'}; {answer.out.strip().splitlines()[0]}")
-    partition = place.site.slurm.partition if place.site else None
+    partition = context.site.slurm.partition if context.site else None
     for name in partition.split(",") if partition else []:
-        answer = place.run(["scontrol", "show", "partition", name])
+        answer = context.run(["scontrol", "show", "partition", name])
         if answer is None or answer.status != 0:
             yield Finding(
                 "slurm", "fail", f"partition '{name}' does not exist", "set slurm.partition to one of `sinfo -s`"
             )
-    if place.runtime == "pyxis":
-        answer = place.run(["srun", "--help"])
+    if context.runtime == "pyxis":
+        answer = context.run(["srun", "--help"])
         if answer is None or "--container-image" not in answer.out:
             yield Finding("pyxis", "fail", "srun has no --container-image: the pyxis plugin is not installed",
                           'ask the site to install it, or set container.runtime = "enroot"')  # fmt: skip
         else:
             yield Finding("pyxis", "ok", "srun has --container-image")
-    answer = place.run(["sacct", "--noheader", "--allocations", "--jobs=1"])
+    answer = context.run(["sacct", "--noheader", "--allocations", "--jobs=1"])
     if answer is None or answer.status != 0:
         yield Finding("slurm", "note", "no accounting (sacct): the outcome of past jobs is read from the results")
 
 
-def check_pbs(place: CheckContext) -> Iterator[Finding]:
+def check_pbs(context: CheckContext) -> Iterator[Finding]:
     """Check PBS and the queue of the profile, where the profile uses PBS."""
-    if place.site is None or place.site.scheduler != "pbs":
+    if context.site is None or context.site.scheduler != "pbs":
         return
-    if not place.which("qsub"):
+    if not context.which("qsub"):
         yield Finding("pbs", "note", "qsub is not installed here", "submit from a login node of the cluster")
         return
-    answer = place.run(["qstat", "-B"])
+    answer = context.run(["qstat", "-B"])
     if answer is None or answer.status != 0:
         said = " ".join(answer.err.split()) if answer else "no answer"
         yield Finding("pbs", "fail", f"the PBS server does not answer: {said}", "wait, or ask the site")
         return
-    version = place.run(["qsub", "--version"])
+    version = context.run(["qsub", "--version"])
     yield Finding("pbs", "ok", version.out.strip() if version and version.out.strip() else "PBS answers")
-    queue = place.site.partition
-    answer = place.run(["qstat", "-Q", queue]) if queue else None
+    queue = context.site.partition
+    answer = context.run(["qstat", "-Q", queue]) if queue else None
     if answer is not None and answer.status != 0:
         yield Finding("pbs", "fail", f"queue '{queue}' does not exist", "set pbs.queue to one of `qstat -Q`")

@@ -21,15 +21,15 @@ TOKEN_TIMEOUT_S = 15.0
 MAX_CLOCK_OFFSET_S = 60.0
 
 
-def check_folders(place: CheckContext) -> Iterator[Finding]:
+def check_folders(context: CheckContext) -> Iterator[Finding]:
     """Check results folder, temporary folder and shared memory: existing, writable, free space, clock."""
-    if place.results is not None:
-        yield from _check_results_folder(place, place.results)
-    temporary = Path(place.environment.get("TMPDIR") or "/tmp")
+    if context.results is not None:
+        yield from _check_results_folder(context, context.results)
+    temporary = Path(context.environment.get("TMPDIR") or "/tmp")
     yield from _check_folder(
-        "temporary", place.root / str(temporary).lstrip("/"), MIN_TEMPORARY_BYTES, "set TMPDIR", "warn"
+        "temporary", context.root / str(temporary).lstrip("/"), MIN_TEMPORARY_BYTES, "set TMPDIR", "warn"
     )
-    shared = place.root / "dev/shm"
+    shared = context.root / "dev/shm"
     if shared.is_dir():
         usage = os.statvfs(shared)
         size = usage.f_blocks * usage.f_frsize
@@ -41,12 +41,12 @@ def check_folders(place: CheckContext) -> Iterator[Finding]:
             yield Finding("shared memory", "ok", f"{size // MIB} MiB")
 
 
-def _check_results_folder(place: CheckContext, folder: Path) -> Iterator[Finding]:
+def _check_results_folder(context: CheckContext, folder: Path) -> Iterator[Finding]:
     """Check the results folder without creating it: a created folder would hide that it was missing."""
     other = "choose another with --results"
     if folder.is_dir():
         yield from _check_folder("results", folder, MIN_RESULTS_BYTES, other)
-    elif place.in_job:
+    elif context.in_job:
         yield Finding("results", "fail", f"results folder {folder} does not exist",
                       "all nodes of a job must share it; check the mounts of this node")  # fmt: skip
         return
@@ -57,9 +57,9 @@ def _check_results_folder(place: CheckContext, folder: Path) -> Iterator[Finding
         else:
             yield Finding("results", "fail", f"cannot write to {there}, where {folder} would be created", other)
         return
-    if place.token is not None and not _wait_for_file(place.token):
+    if context.token is not None and not _wait_for_file(context.token):
         yield Finding("results", "fail", f"{folder} is not the same folder as on the job's first node: it does not "
-                                         f"contain {place.token}", "put the results folder on a disk that all nodes "
+                                         f"contain {context.token}", "put the results folder on a disk that all nodes "
                                                                    "share")  # fmt: skip
 
 
@@ -99,19 +99,19 @@ def _check_folder(check: str, folder: Path, least_bytes: int, mend: str, level: 
         )
 
 
-def check_mounts(place: CheckContext) -> Iterator[Finding]:
+def check_mounts(context: CheckContext) -> Iterator[Finding]:
     """Check the mounts of the profile, here or on every node of the allocation."""
-    if place.site is None:
+    if context.site is None:
         return
-    paths = [mount.source for mount in place.site.container.mounts]
-    paths += [str(place.results)] if place.results else []
-    nodes = place.environment.get("SLURM_JOB_NUM_NODES", "")
+    paths = [mount.source for mount in context.site.container.mounts]
+    paths += [str(context.results)] if context.results else []
+    nodes = context.environment.get("SLURM_JOB_NUM_NODES", "")
     if not paths:
         return
-    if nodes.isdigit() and place.which("srun"):
-        yield from _check_mounts_on_nodes(place, paths, int(nodes))
+    if nodes.isdigit() and context.which("srun"):
+        yield from _check_mounts_on_nodes(context, paths, int(nodes))
         return
-    missing = [path for path in paths if not place.exists(path)]
+    missing = [path for path in paths if not context.exists(path)]
     if missing:
         where = "on this node; perhaps they exist on the compute nodes only: run dlbench doctor inside an allocation"
         yield Finding("mounts", "warn", f"{', '.join(missing)} missing", where)
@@ -119,12 +119,12 @@ def check_mounts(place: CheckContext) -> Iterator[Finding]:
         yield Finding("mounts", "ok", ", ".join(paths))
 
 
-def _check_mounts_on_nodes(place: CheckContext, paths: list[str], nodes: int) -> Iterator[Finding]:
+def _check_mounts_on_nodes(context: CheckContext, paths: list[str], nodes: int) -> Iterator[Finding]:
     look = (
         'for path in "$@"; do [ -e "$path" ] || echo "$SLURMD_NODENAME lacks $path"; done; echo "$SLURMD_NODENAME seen"'
     )
     step = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
-    answer = place.run([*step, "sh", "-c", look, "sh", *paths], 120.0)
+    answer = context.run([*step, "sh", "-c", look, "sh", *paths], 120.0)
     lines = answer.out.splitlines() if answer else []
     lacking = sorted(line for line in lines if " lacks " in line)
     seen = sum(line.endswith(" seen") for line in lines)

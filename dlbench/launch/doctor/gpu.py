@@ -8,20 +8,20 @@ from collections.abc import Iterator, Mapping
 from dlbench.launch.doctor.machine import CheckContext, Finding
 
 
-def nvidia_device_files(place: CheckContext) -> list[str]:
-    return [name for name in place.matching_paths("/dev/nvidia*") if re.fullmatch(r"nvidia\d+", name)]
+def nvidia_device_files(context: CheckContext) -> list[str]:
+    return [name for name in context.matching_paths("/dev/nvidia*") if re.fullmatch(r"nvidia\d+", name)]
 
 
-def check_gpu(place: CheckContext) -> Iterator[Finding]:
+def check_gpu(context: CheckContext) -> Iterator[Finding]:
     """Check GPU, driver, NVML permissions, clocks and other users."""
-    devices = nvidia_device_files(place)
+    devices = nvidia_device_files(context)
     if not devices:
-        wanted = place.site is not None and place.site.has_gpus
-        in_job = bool(place.environment.get("SLURM_JOB_ID"))
+        wanted = context.site is not None and context.site.has_gpus
+        in_job = bool(context.environment.get("SLURM_JOB_ID"))
         mend = "the job has no GPU; check gpus.request and gpus.per_node in the profile" if wanted and in_job else ""
         yield Finding("gpu", "fail" if wanted and in_job else "note", "no NVIDIA device found", mend)
         return
-    answer = place.run(["nvidia-smi", f"--query-gpu={','.join(_GPU_COLUMNS)}", "--format=csv,noheader,nounits"])
+    answer = context.run(["nvidia-smi", f"--query-gpu={','.join(_GPU_COLUMNS)}", "--format=csv,noheader,nounits"])
     if answer is None or answer.status != 0:
         said = (answer.out or answer.err).strip().splitlines()[:1] if answer else ["nvidia-smi is not installed"]
         text = f"{len(devices)} NVIDIA devices found, but the driver does not answer: {' '.join(said)}"
@@ -31,7 +31,7 @@ def check_gpu(place: CheckContext) -> Iterator[Finding]:
     for line in answer.out.strip().splitlines():
         values = dict(zip(_GPU_COLUMNS, (value.strip() for value in line.split(",")), strict=False))
         yield from _check_one_gpu(values)
-    yield from _check_other_users(place)
+    yield from _check_other_users(context)
 
 
 _GPU_COLUMNS = ("index", "name", "driver_version", "power.draw", "power.limit", "clocks.sm", "clocks.max.sm",
@@ -78,19 +78,19 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"\d+(\.\d+)?", text) is not None
 
 
-def _check_other_users(place: CheckContext) -> Iterator[Finding]:
-    answer = place.run(["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"])
+def _check_other_users(context: CheckContext) -> Iterator[Finding]:
+    answer = context.run(["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"])
     users = answer.out.strip().splitlines() if answer and answer.status == 0 else []
     if users:
         text = f"{len(users)} other processes use these GPUs: {'; '.join(users[:3])}"
         yield Finding("gpu users", "warn", text, "request the node exclusively (slurm.exclusive = true), or wait")
 
 
-def check_energy(place: CheckContext) -> Iterator[Finding]:
+def check_energy(context: CheckContext) -> Iterator[Finding]:
     """Check the energy counters of the CPU (RAPL)."""
-    if not place.exists("/sys/class/powercap/intel-rapl:0"):
+    if not context.exists("/sys/class/powercap/intel-rapl:0"):
         yield Finding("cpu energy", "note", "no RAPL counters on this machine: records will lack CPU energy")
-    elif place.read("/sys/class/powercap/intel-rapl:0/energy_uj") is None:
+    elif context.read("/sys/class/powercap/intel-rapl:0/energy_uj") is None:
         mend = "ask the site to run: chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
         yield Finding("cpu energy", "note", "only root may read the RAPL counters", mend)
     else:

@@ -1,4 +1,4 @@
-"""Input and output of the checks: a place, its commands, findings. Tests use a place of their own."""
+"""Input and output of the checks: a context, its commands, findings. Tests use a context of their own."""
 
 from __future__ import annotations
 

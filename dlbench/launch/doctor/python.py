@@ -22,12 +22,12 @@ _STORAGE_PACKAGES = {"pyarrow": "pyarrow"}
 _REPORT_PACKAGES = {name: name for name in ("pandas", "scipy", "matplotlib", "jinja2", "duckdb", "ruptures", "typst")}
 
 
-def check_python(place: CheckContext) -> Iterator[Finding]:
+def check_python(context: CheckContext) -> Iterator[Finding]:
     """Report the Python interpreter."""
     yield Finding("python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})")
 
 
-def check_packages(place: CheckContext) -> Iterator[Finding]:
+def check_packages(context: CheckContext) -> Iterator[Finding]:
     """Check the packages for measuring, storing and reporting, without importing them (slow)."""
     other_python = (
         "set software.python in the profile to a Python that has these packages; for container images see "
@@ -50,18 +50,18 @@ def _pip_command(packages: list[str]) -> str:
     return f"{sys.executable} -m pip install {' '.join(packages)}"
 
 
-def check_torch(place: CheckContext) -> Iterator[Finding]:
+def check_torch(context: CheckContext) -> Iterator[Finding]:
     """Check PyTorch and the devices it sees."""
-    answer = place.run([sys.executable, "-m", "dlbench.worker", "--probe"], 180.0)
+    answer = context.run([sys.executable, "-m", "dlbench.worker", "--probe"], 180.0)
     facts = _last_json(answer.out) if answer else None
     if facts is None:
         said = (
             ([*answer.err.strip().splitlines(), ""][-2] if answer.err.strip() else "nothing") if answer else "no answer"
         )
-        inside = place.runtime != "none"
+        inside = context.runtime != "none"
         yield Finding(
             "torch",
-            "note" if inside or not place.environment.get("SLURM_JOB_ID") else "fail",
+            "note" if inside or not context.environment.get("SLURM_JOB_ID") else "fail",
             f"this Python cannot measure: {said}",
             "plan, submit and status do not need PyTorch; only the Python that measures needs it,  "
             + (
@@ -76,8 +76,8 @@ def check_torch(place: CheckContext) -> Iterator[Finding]:
     names = [str(device.get("name")) for device in devices]
     sees = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names)) or "no GPU"
     yield Finding("torch", "ok", f"{facts.get('torch_version')}, built {built}; sees {sees}")
-    if not devices and nvidia_device_files(place):
-        yield _no_gpu_finding(place, bool(facts.get("cuda_version")))
+    if not devices and nvidia_device_files(context):
+        yield _no_gpu_finding(context, bool(facts.get("cuda_version")))
     if devices and facts.get("nccl_version"):
         yield Finding("nccl", "ok", str(facts["nccl_version"]))
     elif devices:
@@ -87,14 +87,14 @@ def check_torch(place: CheckContext) -> Iterator[Finding]:
         yield Finding("nccl", "warn", "PyTorch has no NCCL: cases on several GPUs will fail", mend)
 
 
-def _no_gpu_finding(place: CheckContext, with_cuda: bool) -> Finding:
+def _no_gpu_finding(context: CheckContext, with_cuda: bool) -> Finding:
     text = "the node has NVIDIA devices, but PyTorch sees none"
     if not with_cuda:
         return Finding(
             "torch", "fail", text, "this PyTorch is built without CUDA; install a CUDA build, or use the image"
         )
-    if place.environment.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles"):
-        value = place.environment["CUDA_VISIBLE_DEVICES"]
+    if context.environment.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles"):
+        value = context.environment["CUDA_VISIBLE_DEVICES"]
         return Finding(
             "torch", "fail", text, f"CUDA_VISIBLE_DEVICES is '{value}', which hides all GPUs; request a GPU from Slurm"
         )

@@ -14,17 +14,17 @@ MIN_UNPACKED_BYTES = 25_000 * MIB
 _SHARED_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "cifs", "smb3")
 
 
-def check_runtimes(place: CheckContext) -> Iterator[Finding]:
+def check_runtimes(context: CheckContext) -> Iterator[Finding]:
     """Check the container runtimes, and whether this user may use that of the profile."""
-    found = [name for name in PROGRAMS if place.which(name)]
+    found = [name for name in PROGRAMS if context.which(name)]
     yield Finding("runtimes", "ok" if found else "note", f"on PATH: {', '.join(found) or 'none'}")
-    record = RUNTIME_RECORDS[place.runtime]
+    record = RUNTIME_RECORDS[context.runtime]
     if record.program not in (None, *found):
-        level = "fail" if place.environment.get("SLURM_JOB_ID") and place.runtime != "pyxis" else "note"
+        level = "fail" if context.environment.get("SLURM_JOB_ID") and context.runtime != "pyxis" else "note"
         text = f"{record.program}, the runtime of the profile, is not installed here"
         yield Finding("runtimes", level, text, "perhaps it is installed on the compute nodes only")
     if record.engine_query and record.program in found:
-        answer = place.run(list(record.engine_query))
+        answer = context.run(list(record.engine_query))
         if answer is None or answer.status != 0:
             said = (answer.err.strip().splitlines() or ["no answer"])[-1] if answer else "no answer"
             denied = "permission denied" in said.lower()
@@ -32,27 +32,27 @@ def check_runtimes(place: CheckContext) -> Iterator[Finding]:
                 "ask the site to add you to the group docker" if denied else "start the engine: systemctl start docker"
             )
             yield Finding("runtimes", "fail", f"the Docker engine cannot be used: {said}", mend)
-    gpus = place.site is not None and place.site.has_gpus
-    if record.gpu_files and gpus and not any(map(place.matching_paths, record.gpu_files)):
+    gpus = context.site is not None and context.site.has_gpus
+    if record.gpu_files and gpus and not any(map(context.matching_paths, record.gpu_files)):
         mend = "ask the site to run: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
         yield Finding("runtimes", "fail", "Podman finds no GPU without a CDI file in /etc/cdi", mend)
-    yield from _check_user_namespaces(place)
-    yield from _check_image_storage(place)
-    yield from _check_image(place)
+    yield from _check_user_namespaces(context)
+    yield from _check_image_storage(context)
+    yield from _check_image(context)
 
 
-def _check_user_namespaces(place: CheckContext) -> Iterator[Finding]:
-    if not RUNTIME_RECORDS[place.runtime].needs_user_namespaces:
+def _check_user_namespaces(context: CheckContext) -> Iterator[Finding]:
+    if not RUNTIME_RECORDS[context.runtime].needs_user_namespaces:
         return
     switches = ("/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/user/max_user_namespaces")
-    off = [switch for switch in switches if place.read(switch) == "0"]
-    restricted = place.read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
+    off = [switch for switch in switches if context.read(switch) == "0"]
+    restricted = context.read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
     if off:
         # A setuid installation of Apptainer does not need them.
         yield Finding(
             "user namespaces",
-            "warn" if place.runtime == "apptainer" else "fail",
-            f"disabled by {', '.join(off)}: {place.runtime} cannot start without root",
+            "warn" if context.runtime == "apptainer" else "fail",
+            f"disabled by {', '.join(off)}: {context.runtime} cannot start without root",
             "sysctl -w "
             + " ".join(f"{s.removeprefix('/proc/sys/').replace('/', '.')}=1" for s in off)
             + ", by the site",
@@ -63,26 +63,26 @@ def _check_user_namespaces(place: CheckContext) -> Iterator[Finding]:
         yield Finding("user namespaces", "ok", "allowed")
 
 
-def _check_image_storage(place: CheckContext) -> Iterator[Finding]:
+def _check_image_storage(context: CheckContext) -> Iterator[Finding]:
     """Check the storage of unpacked images: homes are often too small, and Podman fails on NFS."""
-    folder = _image_storage_folder(place)
+    folder = _image_storage_folder(context)
     if folder is None:
         return
     # Created when the first image is unpacked.
-    there = next(path for path in (Path(folder), *Path(folder).parents) if place.exists(str(path)))
-    answer = place.run(["df", "--output=avail,fstype", "--block-size=1M", str(there)])
+    there = next(path for path in (Path(folder), *Path(folder).parents) if context.exists(str(path)))
+    answer = context.run(["df", "--output=avail,fstype", "--block-size=1M", str(there)])
     words = answer.out.split()[-2:] if answer and answer.status == 0 else []
     if len(words) < 2 or not words[0].isdigit():
         yield Finding(
-            "image storage", "note", f"df gives no information on {folder}, where {place.runtime} unpacks images"
+            "image storage", "note", f"df gives no information on {folder}, where {context.runtime} unpacks images"
         )
         return
     free_mib, kind = int(words[0]), words[1]
-    mend = RUNTIME_RECORDS[place.runtime].storage_advice or ""
-    nodes = place.site.slurm.max_nodes if place.site else None
-    if place.runtime == "podman" and kind in _SHARED_FILE_SYSTEMS:
+    mend = RUNTIME_RECORDS[context.runtime].storage_advice or ""
+    nodes = context.site.slurm.max_nodes if context.site else None
+    if context.runtime == "podman" and kind in _SHARED_FILE_SYSTEMS:
         yield Finding("image storage", "fail", f"{folder} is on {kind}, where Podman cannot keep images", mend)
-    elif kind in _SHARED_FILE_SYSTEMS and place.runtime == "pyxis" and nodes != 1:
+    elif kind in _SHARED_FILE_SYSTEMS and context.runtime == "pyxis" and nodes != 1:
         text = (
             f"{folder} is on {kind}, which all nodes share: jobs on several nodes fail ('failed to make directory'), "
             f"because pyxis uses the same container name on all nodes"
@@ -92,35 +92,37 @@ def _check_image_storage(place: CheckContext) -> Iterator[Finding]:
         text = f"{folder} is on {kind}: every node of a job unpacks its own image there at the same time"
         yield Finding("image storage", "warn", text, mend)
     elif free_mib * MIB < MIN_UNPACKED_BYTES:
-        text = f"only {free_mib} MiB free in {folder}, where {place.runtime} unpacks images; NVIDIA's takes 25 GB"
+        text = f"only {free_mib} MiB free in {folder}, where {context.runtime} unpacks images; NVIDIA's takes 25 GB"
         yield Finding("image storage", "warn", text, mend)
     else:
         yield Finding("image storage", "ok", f"{folder} ({kind}): {free_mib} MiB free")
 
 
-def _image_storage_folder(place: CheckContext) -> str | None:
-    record = RUNTIME_RECORDS[place.runtime]
-    if not record.storage_advice or not place.which(str(record.program)):
+def _image_storage_folder(context: CheckContext) -> str | None:
+    record = RUNTIME_RECORDS[context.runtime]
+    if not record.storage_advice or not context.which(str(record.program)):
         return None
     if record.storage_query:
-        answer = place.run(list(record.storage_query))
+        answer = context.run(list(record.storage_query))
         return answer.out.strip() or None if answer and answer.status == 0 else None
-    home = place.environment.get("HOME", "/")
-    wanted = dict(place.site.environment).get("ENROOT_DATA_PATH") if place.site else None
-    wanted = wanted or place.environment.get("ENROOT_DATA_PATH")
-    set_by_site = re.search(r"^\s*ENROOT_DATA_PATH\s+(\S+)", place.read("/etc/enroot/enroot.conf") or "", re.MULTILINE)
-    if place.runtime == "pyxis":
+    home = context.environment.get("HOME", "/")
+    wanted = dict(context.site.environment).get("ENROOT_DATA_PATH") if context.site else None
+    wanted = wanted or context.environment.get("ENROOT_DATA_PATH")
+    set_by_site = re.search(
+        r"^\s*ENROOT_DATA_PATH\s+(\S+)", context.read("/etc/enroot/enroot.conf") or "", re.MULTILINE
+    )
+    if context.runtime == "pyxis":
         wanted = None  # it starts Enroot with only the site's configuration
     data = wanted or (set_by_site.group(1) if set_by_site else "")
-    data = re.sub(r"\$\{?(\w+)\}?", lambda name: place.environment.get(name.group(1), name.group()), data)
-    return data or f"{place.environment.get('XDG_DATA_HOME') or f'{home}/.local/share'}/enroot"
+    data = re.sub(r"\$\{?(\w+)\}?", lambda name: context.environment.get(name.group(1), name.group()), data)
+    return data or f"{context.environment.get('XDG_DATA_HOME') or f'{home}/.local/share'}/enroot"
 
 
-def _check_image(place: CheckContext) -> Iterator[Finding]:
-    container = place.site.container if place.site else None
+def _check_image(context: CheckContext) -> Iterator[Finding]:
+    container = context.site.container if context.site else None
     if container is None or not container.image or not RUNTIME_RECORDS[container.runtime].image_file:
         return
-    if place.exists(container.image):
+    if context.exists(container.image):
         yield Finding("image", "ok", container.image)
     else:
         yield Finding("image", "fail", f"{container.image} does not exist", "run dlbench image import --site SITE")
