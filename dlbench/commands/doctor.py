@@ -25,12 +25,12 @@ def _doctor(options: argparse.Namespace) -> int:
     from dlbench.launch.sites import load_site
 
     site = load_site(options.site) if options.site else None
-    place = doctor.CheckContext(site=site, results=options.results, token=options.token, in_job=options.node)
-    findings = doctor.run_checks(place, doctor.NODE_CHECKS if options.node else doctor.CHECKS)
+    context = doctor.CheckContext(site=site, results=options.results, token=options.token, in_job=options.node)
+    findings = doctor.run_checks(context, doctor.NODE_CHECKS if options.node else doctor.CHECKS)
     if options.node and not options.json:
         # Only problems, one line each: a job of many nodes would print too much otherwise.
         findings = [finding for finding in findings if finding.level in ("warn", "fail")]
-        findings = [dataclasses.replace(finding, text=f"{place.node}: {finding.text}") for finding in findings]
+        findings = [dataclasses.replace(finding, text=f"{context.node}: {finding.text}") for finding in findings]
     text = doctor.as_json(findings) if options.json else doctor.as_text(findings)
     if text:
         print(text)

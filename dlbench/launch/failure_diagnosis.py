@@ -90,7 +90,8 @@ def has_failed(folder: Path) -> bool:
 def diagnose(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] | None:
     """Return status and error of a failed case, with the rank that failed first; None without any trace."""
     ranks = read_ranks(folder)
-    failed = sorted((r for r in ranks if r.end.get("status") not in (None, *DONE_STATUSES)), key=_end_time)
+    ended = [rank for rank in ranks if rank.end.get("status") not in (None, *DONE_STATUSES)]
+    failed = sorted(ended, key=lambda rank: float(rank.end.get("at_s", 0.0)))
     own = [r for r in failed if not r.end.get("lost_peer") and r.end["status"] != "preempted"]
     if own:
         first = own[0]
@@ -173,7 +174,3 @@ def _ranks_reported_killed(folder: Path, ranks: list[RankFiles]) -> list[RankFil
         if found:
             return found
     return []
-
-
-def _end_time(rank: RankFiles) -> float:
-    return float(rank.end.get("at_s", 0.0))

@@ -44,7 +44,8 @@ def _remove_wrappers(module: nn.Module, removed: dict[str, int]) -> nn.Module:
     while True:
         if isinstance(module, DistributedDataParallel) or type(module).__name__.startswith("FullyShardedDataParallel"):
             raise BadInput(f"is wrapped in {type(module).__name__}; return the network without it: dlbench adds it")
-        compiled: Any = getattr(module, "_orig_mod", None) if _is_compiled(module) else None
+        # The class of a compiled module is in torch._dynamo, which takes a second to import.
+        compiled: Any = getattr(module, "_orig_mod", None) if type(module).__name__ == "OptimizedModule" else None
         if compiled is not None:
             removed["torch.compile"] = removed.get("torch.compile", 0) + 1
             module = compiled
@@ -53,11 +54,6 @@ def _remove_wrappers(module: nn.Module, removed: dict[str, int]) -> nn.Module:
             module = module.module
         else:
             return module
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    # Its class is in torch._dynamo, which takes a second to import.
-    return type(module).__name__ == "OptimizedModule"
 
 
 def initialise_lazy(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -184,8 +184,11 @@ def published(content: Content) -> Section:
 
 def cnn_table(content: Content) -> Section:
     """The published table of CNNs beside what is counted: the facts behind every FLOP of this report."""
-    rows = audit.audit_rows(_catalogue_counts(), _published_without_filters())
-    filters = sum(map(len, audit.read_published().values())) - len(rows)
+    published = audit.read_published()
+    # The catalogue has no sizes and numbers of filters.
+    known = {metric: figures for metric, figures in published.items() if metric not in ("filter_sizes", "num_filters")}
+    rows = audit.audit_rows(_catalogue_counts(), known)
+    filters = sum(map(len, published.values())) - len(rows)
     words = (
         f"Published figures ({audit.PUBLISHED_SOURCE}) and the figures that dlbench counts from its networks. Weights "
         f"exclude biases; one MAC is one use of a weight. The catalogue has counts for these {len(rows)} figures. "
@@ -281,11 +284,6 @@ def _catalogue_counts() -> dict[str, CountedFacts]:
     return {
         m.name: CountedFacts(**{f: getattr(m, f) for f in shared}, filter_sizes=(), num_filters=()) for m in networks
     }
-
-
-def _published_without_filters() -> dict[str, dict[str, str]]:
-    """The published table without the lines that the catalogue knows nothing of."""
-    return {k: v for k, v in audit.read_published().items() if k not in ("filter_sizes", "num_filters")}
 
 
 def _plot_per_system(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block]:
