@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dlbench import units
-from dlbench.table import default_text
+from dlbench.table import Cell, default_text, number_or_none
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Metric:
             # A count is whole, however large.
             return default_text(int(value)) if float(value).is_integer() else units.digits(value, significant)
         return f"{units.digits(value, significant)} {self.unit}"
+
+    def cell_text(self, cell: Cell) -> str:
+        """`show` for a cell of a table."""
+        return self.show(number_or_none(cell))
 
 
 _FORMAT_OF_UNIT: dict[str, Callable[[float, int], str]] = {

@@ -23,7 +23,7 @@ from dlbench.report.analysis.outliers import MAD_TO_SD
 from dlbench.report.analysis.side_by_side import MATCH_COLUMNS, sort_cases, with_case_numbers
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import AXES
-from dlbench.table import Cell, Column, Table, number_or_none, percent_text, signed_percent_text
+from dlbench.table import Cell, Column, Table, percent_text, signed_percent_text
 
 #: A host or device that differs by less is not worth a walk to the machine room.
 MIN_DEVIATION = 0.02
@@ -113,7 +113,7 @@ def spreads_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     columns += [
         Column("processes", "Processes", "right"),
         Column("hosts", "Hosts", "right"),
-        Column("step_time", "Median step", "right", lambda c: METRICS["step_time"].show(number_or_none(c))),
+        Column("step_time", "Median step", "right", METRICS["step_time"].cell_text),
         Column("spread", "Robust SD", "right", percent_text),
         Column("lowest", "Fastest", "right", signed_percent_text),
         Column("highest", "Slowest", "right", signed_percent_text),

@@ -108,7 +108,8 @@ def _front_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     several = len(names) > 1
     columns = [Column("model", "Network"), Column("mode", "Mode"), *([Column("system", "System")] if several else [])]
     columns += [Column("setting", "Setting")]
-    columns += [_metric_column(name) for name in ("throughput", "energy_per_image")]
+    metrics = {name: METRICS[name] for name in ("throughput", "energy_per_image")}
+    columns += [Column(name, metric.title, "right", metric.cell_text) for name, metric in metrics.items()]
     rows: list[list[Cell]] = []
     for (model, mode), front in plots_systems.pareto_fronts(cases):
         for case in front.to_dict("records"):
@@ -118,8 +119,3 @@ def _front_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
             row += [setting_label(case, axes), float(case["throughput"]), float(case["energy_per_image"])]
             rows.append(row)
     return Table(columns, rows)
-
-
-def _metric_column(name: str) -> Column:
-    metric = METRICS[name]
-    return Column(name, metric.title, "right", lambda cell: metric.show(cell if isinstance(cell, float) else None))

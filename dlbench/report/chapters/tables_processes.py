@@ -33,7 +33,7 @@ def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> T
     columns = [
         *case_columns(axes, system_names),
         Column("processes", "Processes", "right"),
-        Column("throughput", "Throughput", "right", lambda c: METRICS["throughput"].show(number_or_none(c))),
+        Column("throughput", "Throughput", "right", METRICS["throughput"].cell_text),
         Column("half_width", "±", "right", half_width_text),
         Column("next_run", "One more run ±", "right", half_width_text),
         Column("within", "Within one run ±", "right", half_width_text),
