@@ -266,6 +266,12 @@ def test_a_window_that_slows_down_shows_its_drift():
     assert stats.drift(steps[::-1]) == pytest.approx(-0.05, abs=0.01)
 
 
+def test_a_slow_rise_above_a_hard_floor_is_a_drift():
+    rng = random.Random(22)
+    steps = [x * (1 + 0.03 * i / 1000) for i, x in enumerate(skewed(0.0, 1000, rng))]
+    assert stats.drift(steps) == pytest.approx(0.015, abs=0.005)
+
+
 def test_quiet_windows_are_hardly_ever_called_drifting():
     rng = random.Random(11)
     flagged = sum(stats.drift(skewed(0.6, 400, rng)) is not None for _ in range(300))
