@@ -64,8 +64,8 @@ class SlowestRankRule:
 class WindowRule:
     """ "target" once the interval of the median step is narrow enough, after a minimum; "max_time" at the cap.
 
-    Stopping at the first narrow interval selects lucky windows: only 89 % of nominal 95 % intervals then contain the
-    median. Two consecutive evaluations must find it narrow, with half more steps in the second (92 %), unless the
+    Stopping at the first narrow interval selects lucky windows: only 90 % of nominal 95 % intervals then contain the
+    median. Two consecutive evaluations must find it narrow, with half more steps in the second (93 %), unless the
     first finds it twice as narrow as required; see `docs/experiments/coverage.md`.
     """
 
