@@ -51,6 +51,9 @@ at_least = 1.0
 """
 
 
+#: The search that the healthy store holds.
+TUNE = ("tune", "lenet5", "--budget", "1s", "-P", "device=cpu", "-P", "batch_size=64", "--results", "ROOT")
+
 #: The healthy store, which `compare` holds a damaged one against.
 HEALTHY = [""]
 
@@ -126,11 +129,16 @@ def report(root):
 
 
 def command(*words):
-    """A command whose output is not looked at; ROOT, SUITE, ACCEPTANCE, OUT and HEALTHY stand for paths."""
+    """A command whose output is not looked at; words in capitals stand for paths."""
 
     def call(root):
         paths = {name.upper(): str(root.parent / f"{name}.toml") for name in ("suite", "acceptance")}
-        paths |= {"ROOT": str(root), "OUT": str(root.parent / "out"), "HEALTHY": HEALTHY[0]}
+        paths |= {
+            "TUNED": str(root / "tuned-lenet5-training.toml"),
+            "ROOT": str(root),
+            "OUT": str(root.parent / "out"),
+            "HEALTHY": HEALTHY[0],
+        }
         run([paths.get(word, word) for word in words])
 
     return call
@@ -164,6 +172,8 @@ OTHERS = {
     "verify": command("verify", "ROOT"),
     "plan": command("plan", "SUITE", "--results", "ROOT"),
     "resume": command("resume", "--results", "ROOT"),
+    "tune": command(*TUNE),
+    "plan of what was tuned": command("plan", "TUNED", "--results", "ROOT"),
     "tables": command("query", "select count(*) from ceilings, all_reduces, layers", "--results", "ROOT"),
     "everything": command("query", "select * from records", "--results", "ROOT"),
     "show": command("show", "20261120T080000", "--results", "ROOT"),
@@ -213,9 +223,10 @@ def time_limit(seconds):
         signal.alarm(0)
 
 
+if EXAMPLES > 150:  # these take seconds
+    READERS = (*READERS, report)
+    OTHERS |= {"publish": command("publish", "ROOT", "-o", "OUT")}
 CALLS = {f"{n} {call.__name__}": call for n, call in enumerate(READERS)} | OTHERS
-if EXAMPLES > 150:
-    CALLS |= {"report": report, "publish": command("publish", "ROOT", "-o", "OUT")}  # take seconds
 
 
 @settings(

@@ -104,21 +104,20 @@ def write_records(sources: Sequence[str | Path], target: Path, private: bool = F
         StoreError: a source does not exist, or `target` cannot be written.
     """
     reader = Reader.from_sources(sources)
-    bounds = bounds_store.read_bounds(sources)
-    kinds = [(bounds.ceilings, bounds_schema.CEILINGS_SCHEMA, "ceilings-all.parquet")]
-    kinds.append((bounds.all_reduces, bounds_schema.ALL_REDUCE_SCHEMA, "allreduce-all.parquet"))
-    hosts = [h for frame, _, _ in kinds for h in frame["hostname"]]
-    hosts += [run.where.hostname for run in bounds.profiles]
+    ceilings, all_reduces = bounds_store.read_bounds_tables(sources)
+    profiles = bounds_store.read_profiles(sources)
+    kinds = ((ceilings, "ceilings-all.parquet"), (all_reduces, "allreduce-all.parquet"))
+    hosts = [host for table, _ in kinds for host in table["hostname"].unique().to_pylist()]
+    hosts += [run.where.hostname for run in profiles]
     names, texts = (set(), set()) if private else _names_and_texts(reader)
     scrubber = Anonymizer([*hosts, *names], texts)
     num_rows = _write_rows(target, reader, None if private else scrubber)
     store.warn_skipped(list(dict.fromkeys(reader.problems)))
-    for frame, schema, name in kinds:
-        if len(frame):
-            table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    for table, name in kinds:
+        if table.num_rows:
             folder = target.parent / bounds_schema.CEILINGS_FOLDER
             _write(folder / name, table if private else _anonymize_table(table, scrubber, "hostname", "device_uuid"))
-    for number, run in enumerate(bounds.profiles, 1):
+    for number, run in enumerate(profiles, 1):
         folder = target.parent / bounds_schema.PROFILES_FOLDER / f"{number:03}"
         shown = run if private else _anonymize_profile(run, scrubber)
         save_text(folder / "profile.json", to_json(shown))

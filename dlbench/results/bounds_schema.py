@@ -13,7 +13,7 @@ import dataclasses
 import math
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,18 +146,33 @@ def read_ceilings(root: Path) -> pd.DataFrame:
     return read_run_files(sorted((root / CEILINGS_FOLDER).glob("ceilings-*.parquet")), CEILINGS_SCHEMA)
 
 
-def read_run_files(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
+def read_run_table(
+    files: Sequence[Path], schema: pa.Schema, check: Callable[[pa.Table], None] = lambda _: None
+) -> pa.Table:
     """Read the rows of all files of one kind.
 
     A file that cannot be read, or is of another kind, is skipped with a `SkippedPart` warning.
+
+    Args:
+        files: Parquet files.
+        schema: their columns; those added later may be missing.
+        check: raises ValueError for the rows of a file that must be skipped.
     """
     tables = []
     for file in files:
         try:
-            tables.append(_read_table(file, schema))
+            tables.append(_read_table(file, schema, check))
         except StoreError as error:
             warnings.warn(f"{error}; skipped", SkippedPart, stacklevel=3)
-    frame: pd.DataFrame = pa.concat_tables(tables or [schema.empty_table()]).to_pandas()
+    return pa.concat_tables(tables or [schema.empty_table()])
+
+
+def read_run_files(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
+    """Read the rows of all files of one kind as a frame, in which whole numbers with missing values are floats.
+
+    A file that cannot be read, or is of another kind, is skipped with a `SkippedPart` warning.
+    """
+    frame: pd.DataFrame = read_run_table(files, schema).to_pandas()
     return frame
 
 
@@ -231,7 +246,7 @@ def _valid_samples(times_s: Sequence[float | None]) -> list[float]:
     return [t for t in times_s if t is not None and math.isfinite(t) and t > 0]
 
 
-def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
+def _read_table(file: Path, schema: pa.Schema, check: Callable[[pa.Table], None]) -> pa.Table:
     try:
         if not file.is_file():
             raise StoreError(f"cannot read {path_text(file)}: it is not a file")
@@ -240,6 +255,7 @@ def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
             table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
         whole = pa.table([table[f.name].cast(f.type) for f in schema], schema=schema)
         whole.validate(full=True)  # the only check that texts are UTF-8
+        check(whole)
         return whole
     except (*CONVERSION_ERRORS, KeyError) as error:
         raise unreadable_error(file, error) from error

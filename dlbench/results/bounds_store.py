@@ -19,11 +19,15 @@ from dlbench.results.bounds_schema import (
     CEILINGS_SCHEMA,
     PROFILES_FOLDER,
     read_run_files,
+    read_run_table,
 )
 from dlbench.results.store import SkippedPart
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+CEILINGS_FILES, ALL_REDUCE_FILES = "ceilings-*.parquet", "allreduce-*.parquet"
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,29 @@ def read_bounds(sources: Sequence[str | Path]) -> StoredBounds:
     """
     folders = list(dict.fromkeys(store_folders(sources)))
     files: dict[str, Path] = {}
-    profiles = [run for folder in folders for run in _read_profiles(folder, files)]
     return StoredBounds(
-        _read_kind(folders, "ceilings-*.parquet", CEILINGS_SCHEMA, files),
-        _read_kind(folders, "allreduce-*.parquet", ALL_REDUCE_SCHEMA, files),
-        tuple(sorted(profiles, key=lambda run: (run.started_at, run.run_id))),
+        _read_kind(folders, CEILINGS_FILES, CEILINGS_SCHEMA, files).to_pandas(),
+        _read_kind(folders, ALL_REDUCE_FILES, ALL_REDUCE_SCHEMA, files).to_pandas(),
+        _read_profiles(folders, files),
         files,
     )
+
+
+def read_bounds_tables(sources: Sequence[str | Path]) -> tuple[pa.Table, pa.Table]:
+    """Read ceilings and all-reduces of these sources with each value as it is stored.
+
+    Unreadable files are skipped with a `SkippedPart` warning.
+    """
+    folders = list(dict.fromkeys(store_folders(sources)))
+    return (
+        _read_kind(folders, CEILINGS_FILES, CEILINGS_SCHEMA, {}),
+        _read_kind(folders, ALL_REDUCE_FILES, ALL_REDUCE_SCHEMA, {}),
+    )
+
+
+def read_profiles(sources: Sequence[str | Path]) -> tuple[ProfileRun, ...]:
+    """Read the profiles of these sources, by the time of their start; unreadable ones are skipped with a warning."""
+    return _read_profiles(list(dict.fromkeys(store_folders(sources))), {})
 
 
 def store_folders(sources: Sequence[str | Path]) -> Iterator[Path]:
@@ -65,22 +85,26 @@ def store_folders(sources: Sequence[str | Path]) -> Iterator[Path]:
                 yield from sorted(entry for entry in path.iterdir() if entry.is_dir())
 
 
-def _read_kind(folders: Sequence[Path], pattern: str, schema: pa.Schema, of_runs: dict[str, Path]) -> pd.DataFrame:
+def _read_kind(folders: Sequence[Path], pattern: str, schema: pa.Schema, of_runs: dict[str, Path]) -> pa.Table:
     """Read the rows of all files of one kind; `of_runs` receives the run of each file."""
-    files = []
+    tables = []
     for file in (f for folder in folders for f in sorted((folder / CEILINGS_FOLDER).glob(pattern))):
-        runs = read_run_files([file], schema)["run_id"].dropna()
+        table = read_run_table([file], schema)
+        runs = table["run_id"].drop_null().unique().to_pylist()
         of_runs.update(dict.fromkeys(runs, file))
-        files += [file] if len(runs) else []
-    return read_run_files(files, schema)
+        tables += [table] if runs else []
+    return pa.concat_tables(tables or [schema.empty_table()])
 
 
-def _read_profiles(folder: Path, of_runs: dict[str, Path]) -> Iterator[ProfileRun]:
-    for file in sorted((folder / PROFILES_FOLDER).glob("*/profile.json")):
+def _read_profiles(folders: Sequence[Path], of_runs: dict[str, Path]) -> tuple[ProfileRun, ...]:
+    """Read all profiles by the time of their start; `of_runs` receives the run of each file."""
+    found = []
+    for file in (f for folder in folders for f in sorted((folder / PROFILES_FOLDER).glob("*/profile.json"))):
         try:
             run = parse_profile_run(read_text(file))
             of_runs[run.run_id] = file
-            yield run
+            found.append(run)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             warnings.warn(f"cannot read {file}: {reason}; skipped", SkippedPart, stacklevel=4)
+    return tuple(sorted(found, key=lambda run: (run.started_at, run.run_id)))

@@ -127,17 +127,15 @@ class _RecordSource(dataset.Dataset):  # type: ignore[misc]  # pyarrow has no ty
 
 
 def _named_tables(sources: Sequence[str | Path]) -> dict[str, Any]:
-    bounds = bounds_store.read_bounds(sources)
+    ceilings, all_reduces = bounds_store.read_bounds_tables(sources)
     folders = [Path(source) for source in sources if Path(source).is_dir()]
     layers = sorted({file for f in folders for file in f.rglob(f"{bounds_schema.PROFILES_FOLDER}/*/layers.parquet")})
-    frames = {
-        "ceilings": (bounds.ceilings, bounds_schema.CEILINGS_SCHEMA),
-        "all_reduces": (bounds.all_reduces, bounds_schema.ALL_REDUCE_SCHEMA),
-        "layers": (bounds_schema.read_run_files(layers, bounds_schema.LAYERS_SCHEMA), bounds_schema.LAYERS_SCHEMA),
+    return {
+        "records": _RecordSource(Reader.from_sources(sources)),
+        "ceilings": ceilings,
+        "all_reduces": all_reduces,
+        "layers": bounds_schema.read_run_table(layers, bounds_schema.LAYERS_SCHEMA),
     }
-    # Explicit types: columns of an empty frame have none.
-    tables = {name: pa.Table.from_pandas(f, schema, preserve_index=False) for name, (f, schema) in frames.items()}
-    return {"records": _RecordSource(Reader.from_sources(sources)), **tables}
 
 
 def _left_out_rows(sources: Sequence[str | Path]) -> pa.Table:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dlbench.json_text import dump_json, load_json
 from dlbench.results.records import from_dict
+from dlbench.safe_names import excerpt
 
 #: reached: the target was met; not_reached: not within all epochs; diverged: the loss is not finite.
 STATUSES = ("reached", "not_reached", "diverged")
@@ -49,7 +50,14 @@ class TrainingRun:
     @staticmethod
     def from_json(text: str) -> TrainingRun:
         """The run that `to_json` wrote. Raises ValueError where it is none."""
-        run: TrainingRun = from_dict(TrainingRun, load_json(text))
+        return TrainingRun.from_dict(load_json(text))
+
+    @staticmethod
+    def from_dict(values: Any) -> TrainingRun:
+        """The run with these fields, of plain JSON types. Raises ValueError where it is none."""
+        run: TrainingRun = from_dict(TrainingRun, values)
         if run.status not in STATUSES:
-            raise ValueError(f"its status is '{run.status}'")
+            raise ValueError(f"its status is {excerpt(run.status)}")
+        if run.status == "reached" and None in (run.epochs_to_target, run.time_to_target_s):
+            raise ValueError("it reached its target, but its epochs or time to the target are missing")
         return run

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from dlbench.errors import BadInput
 from dlbench.results import bounds_store, parts
-from dlbench.results.bounds_schema import read_run_files
+from dlbench.results.bounds_schema import read_run_table
+from dlbench.results.row_validation import name_fault
 from dlbench.results.training_records import TrainingRun
 from dlbench.suites.training import Training
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 TRAININGS_FOLDER = "trainings"
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+_ADDED_LATER = ("weights", "save_weights")  # which older files lack
 _CURVE_COLUMNS = ("epoch_s", "training_loss", "validation_loss", "training_accuracy", "validation_accuracy")
 
 
@@ -66,6 +69,23 @@ def read_trainings(sources: Sequence[str | Path]) -> pd.DataFrame:
         sources: as for `store.load`. A folder may contain several stores.
     """
     folders = dict.fromkeys(bounds_store.store_folders(sources))
-    return read_run_files(
-        [f for one in folders for f in sorted((one / TRAININGS_FOLDER).glob("training-*.parquet"))], SCHEMA
-    )
+    files = [f for one in folders for f in sorted((one / TRAININGS_FOLDER).glob("training-*.parquet"))]
+    epochs: pd.DataFrame = read_run_table(files, SCHEMA, _check_epochs).to_pandas()
+    return epochs
+
+
+def _check_epochs(table: pa.Table) -> None:
+    """Raise ValueError if a row does not describe an epoch of a valid training."""
+    for row in table.to_pylist():
+        run = {"training": {}, **row, **{name: [row[name]] for name in _CURVE_COLUMNS}}
+        TrainingRun.from_dict(run)
+        setting = {f.name: row[f.name] for f in dataclasses.fields(Training)}
+        try:
+            Training.from_dict({name: v for name, v in setting.items() if v is not None or name not in _ADDED_LATER})
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        for name in ("model", "run_id", "suite"):
+            if reason := name_fault(row[name]):
+                raise ValueError(f"its {name} {reason}")
+        if row["epoch"] is None or row["epoch"] < 1:
+            raise ValueError(f"epoch is {row['epoch']}; it must be at least 1")

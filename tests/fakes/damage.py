@@ -13,13 +13,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dlbench.campaign.tuning import suite_name
 from dlbench.launch import attempts
 from dlbench.results import store
 from dlbench.results.bounds_records import parse_profile_run
 from dlbench.results.bounds_schema import write_layers
 from dlbench.results.records import Outcome, Record
+from dlbench.results.training_records import TrainingRun
+from dlbench.results.training_store import write_training
 from dlbench.suites import worker_request as requests
 from dlbench.suites.case import Case, Protocol
+from dlbench.suites.training import Training
 from tests.fakes import bounds
 from tests.fakes import records as fakes
 
@@ -32,18 +36,53 @@ CASES = (
 )
 
 
+#: What `dlbench tune` measured: the setting as shipped, and with one thread.
+TUNED = tuple(
+    Case("lenet5", batch_size=64, device="cpu", threads=threads, protocol=Protocol(min_time_s=0.5))
+    for threads in (0, 1)
+)
+TRAINING = Training("lenet5", max_epochs=3)
+
+
 def healthy(root: Path) -> list[str]:
-    """Fill a results folder as a campaign would: one failed attempt among four; gives their ids."""
+    """Fill a results folder as dlbench would: a campaign, of which one attempt failed, a search, a training, bounds.
+
+    Returns:
+        The ids of all attempts.
+    """
     made = [
         fakes.record(case, fakes.CPU, number, step_s=(0.01, 0.011, 0.012) * 10) for number, case in enumerate(CASES)
     ]
     made.append(fakes.record(Case("vgg16", batch_size=4, protocol=PROTOCOL), fakes.CPU, 9, "crashed"))
+    name = suite_name(TUNED[0], {"mode", "device", "batch_size"}, "throughput")
+    for number, (case, step_s) in enumerate(zip(TUNED, (0.01, 0.008), strict=True), 20):
+        about = {"suite": name, "label": "throughput"}
+        made.append(fakes.record(case, fakes.CPU, number, step_s=(step_s, 1.1 * step_s) * 15, **about))
     for record in made:
         store.append(root, record)
         _leave_folder(root, record)
     bounds.add(root, fakes.CPU)
     write_layers(root / "profiles" / "p", parse_profile_run((root / "profiles" / "p" / "profile.json").read_text()))
+    (root / "tuned-lenet5-training.toml").write_text(
+        'name = "tuned-lenet5-training"\nversion = 1\n\n[axes]\nmodel = "lenet5"\nbatch_size = 64\nthreads = 1\n'
+    )
+    leave_training(root, "t")
     return [record.attempt_id for record in made]
+
+
+def leave_training(root: Path, run_id: str) -> None:
+    """Leave a training that reached its target after three epochs where `dlbench train` does."""
+    run = TrainingRun(
+        TRAINING.to_dict(), TRAINING.rate, "reached", 0.98, (1.0, 2.0, 3.0), (2.0, 1.0, 0.5), (2.1, 1.2, 0.8),
+        (0.5, 0.9, 0.99), (0.5, 0.9, 0.98), epochs_to_target=3, time_to_target_s=3.0, num_training=1437,
+        num_validation=360, parameters=61_706, trained_parameters=61_706, hostname="fake-laptop", run_id=run_id,
+        suite="teaching", started_at="2026-11-20T09:00:00+00:00",
+    )  # fmt: skip
+    write_training(root, run)
+    folder = root / "trainings" / run.run_id
+    folder.mkdir()
+    requests.write_request(folder, {"kind": "train", "training": TRAINING.to_dict()})
+    (folder / "result.json").write_text(run.to_json())
 
 
 def _leave_folder(root: Path, record: Record) -> None:

@@ -10,6 +10,7 @@ from dlbench.errors import StoreError
 from dlbench.results import anonymization, bounds_store, store
 from dlbench.results.bounds_records import Ceiling, CeilingRun, DeviceIdentity, LayerTime, ProfileRun, to_json
 from dlbench.results.bounds_schema import read_ceilings, write_ceilings
+from dlbench.results.query import query
 from dlbench.results.schema import SCHEMA
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
@@ -86,6 +87,18 @@ def test_everything_measured_stays(private, tmp_path):
     touched |= {"system_container_image", "system_slurm_job_id", "system_details", "throttle_reasons"}
     for name in set(SCHEMA.names) - touched:
         assert after[name].equals(before[name]), name
+
+
+def test_a_whole_number_beside_a_missing_one_keeps_its_last_digit(tmp_path):
+    for run_id, threads in (("a", None), ("b", 2**62 + 1)):
+        where = DeviceIdentity("k", "cpu", torch_threads=threads)
+        ceiling = Ceiling("copy", None, "1 MiB", bytes=2**20, time_s=(1e-3,))
+        write_ceilings(tmp_path / "results", CeilingRun(where, (ceiling,), run_id))
+    sql = "select run_id, torch_threads from ceilings order by run_id"
+    expected = [("a", None), ("b", 2**62 + 1)]
+    assert query(sql, [tmp_path / "results"])[1] == expected
+    anonymization.write_records([tmp_path / "results"], tmp_path / "public" / "records.parquet")
+    assert query(sql, [tmp_path / "public"])[1] == expected
 
 
 def test_profiles_come_along_and_stay_in_their_folder(private, tmp_path):
