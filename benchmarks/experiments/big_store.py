@@ -334,7 +334,7 @@ def _aims(store: Store) -> str:
 def _stage(stage: str, folder: Path) -> int:
     """Do it, as `_run` measures from outside."""
     import dlbench
-    from dlbench.__main__ import main as command
+    from dlbench.cli import main as command
     from dlbench.report.analysis import content
 
     _, argv = STAGES[stage]
