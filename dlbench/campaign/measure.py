@@ -121,7 +121,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         progress.total = max(progress.total, len(cases) + schedule.num_extra)
         progress.print_finished(record)
 
-    measured = [case for case in cases if campaign.key(case) in found.ended]
+    measured = [] if fresh else [case for case in cases if campaign.key(case) in found.ended]
     if waiting or schedule.adds_processes or len(measured) <= MAX_EARLIER_RECORDS:
         _pass_earlier_records(root, schedule, campaign, measured)
 
@@ -151,7 +151,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         say(f"{failed} of {len(waiting)} cases failed; run the same command again to retry them (except out of memory)")
     if busy:
         say(
-            f"busy host in {busy} of {units.count_text(len(statuses), 'case')}: other processes used the CPU, so "
+            f"busy host in {busy} of {units.count_text(len(statuses), 'run')}: other processes used the CPU, so "
             f"figures may be wrong even if intervals are narrow; measure again on an idle machine"
         )
     _print_process_figures(schedule)

@@ -206,7 +206,8 @@ class Schedule:
             if len(sample.windows) < 2:
                 continue
             head = f"{sample.case.model:<{width}}  {sample.case.mode:<9}  {sample.case.precision:<8}  "
-            lines.append(f"{head}{sample.case.batch_size:>5}  {len(sample.windows)} processes  {_figures_text(sample)}")
+            work = f"{sample.case.batch_size:>5} x {sample.case.world_size}"
+            lines.append(f"{head}{work}  {len(sample.windows)} processes  {_figures_text(sample)}")
         return lines
 
 

@@ -69,7 +69,7 @@ def comparison_rules(options: argparse.Namespace, **more: Any) -> ComparisonRule
 
 
 def print_comparison(found: ComparisonResult, names: tuple[str, str], form: str) -> None:
-    from dlbench.report.listings.comparison import comparison_tables, summary_line, with_footnotes
+    from dlbench.report.listings.comparison import comparison_tables, for_terminal, summary_line
     from dlbench.table import render_all
 
     systems, comparison = comparison_tables(found, names)
@@ -81,6 +81,6 @@ def print_comparison(found: ComparisonResult, names: tuple[str, str], form: str)
         say(summary_line(found))
         return
     if form == "text":
-        comparison = with_footnotes(comparison)
+        comparison = for_terminal(comparison)
     shown = [systems, comparison] if systems.rows or form == "json" else [comparison]
     print(render_all(shown, form), end="")

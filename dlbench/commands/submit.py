@@ -94,6 +94,9 @@ def _submit(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         print(jobs.submission_text(submission, options.after))
+        on = sorted({script.nodes for script in submission.scripts if script.kind == "campaign"})
+        nodes = f"{' and '.join(map(str, on))} {'node' if on == [1] else 'nodes'}"
+        say(f"{suite.name}: {units.count_text(submission.num_cases, 'case')} on {nodes} at {site.name}")
         print_time_estimate(suite, options.results)
         if options.write:
             check_folder(options.results)
@@ -150,7 +153,7 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
     from dlbench.node_list import expand_nodes, fold_nodes
 
     if not options.each_node and not options.each_gpu:
-        raise BadInput("--nodes needs --each-node or --each-gpu")
+        raise BadInput("--nodes needs --each-node or --each-gpu; for jobs on 4 nodes: -P nodes=4")
     if options.array != "1" or options.by_nodes or options.report_only or options.write:
         raise BadInput("--each-node cannot be combined with --array, --by-nodes, --report-only or --write")
     wanted = expand_nodes(options.nodes) if options.nodes else None

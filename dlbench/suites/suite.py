@@ -355,7 +355,12 @@ def _apply_override(override: str, axes: dict[str, tuple[Any, ...]], protocol: d
     key, equals, text = override.partition("=")
     key, where = key.strip(), f"-P {override}"
     if key and not key.startswith("protocol.") and key not in (*AXES, GLOBAL_BATCH):
-        raise UnknownName("axis", key, (*AXES, "protocol.<key>"), where)
+        if key.startswith("env."):
+            raise BadInput(
+                f"{where}: environment variables are no axis; set them before the command "
+                f"({key.removeprefix('env.')}=... dlbench run ...), and threads by -P threads=1"
+            )
+        raise UnknownName("axis", key, (*AXES, "protocol.<key>"), where, f"Axes: {', '.join(AXES)}.")
     if not equals or not text.strip():
         raise BadInput(f"cannot use {where}: write axis=value,value or protocol.key=value")
     if key.startswith("protocol."):

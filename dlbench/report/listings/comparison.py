@@ -11,7 +11,7 @@ from dlbench.report.analysis.comparison_statistics import Comparison
 from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.suites.case import AXES
-from dlbench.table import Cell, Column, Table
+from dlbench.table import Cell, Column, Table, default_text
 
 
 def comparison_tables(found: ComparisonResult, names: tuple[str, str] = ("BASE", "TARGET")) -> list[Table]:
@@ -50,14 +50,31 @@ def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", 
     return Table(columns, rows, title=f"{names[1]} against {names[0]}: {metric.title.lower()}", notes=notes)
 
 
-def with_footnotes(table: Table) -> Table:
-    """A comparison for the terminal: each different note once, by its number, below the table."""
-    place = next(i for i, column in enumerate(table.columns) if column.key == "note")
-    different = list(dict.fromkeys(row[place] for row in table.rows if row[place]))
-    numbers: dict[Cell, Cell] = {note: f"[{number}]" for number, note in enumerate(different, 1)}
-    rows = [[*row[:place], numbers.get(row[place], ""), *row[place + 1 :]] for row in table.rows]
-    footnotes = [f"{numbers[note]} {note}" for note in different]
-    return Table(table.columns, rows, table.title, [*footnotes, *table.notes])
+#: What is read first on a terminal, after the setting; a narrow one has no room for the columns at the end.
+_TERMINAL_ORDER = ("ratio", "ratio_low", "ratio_high", "verdict", "note", "base", "target")
+
+
+def for_terminal(table: Table) -> Table:
+    """A comparison for the terminal: what all cases share is in the title, the verdict stands before the values.
+
+    Each different note is once below the table, by its number.
+    """
+    keys = [column.key for column in table.columns]
+    note = keys.index("note")
+    different = list(dict.fromkeys(row[note] for row in table.rows if row[note]))
+    numbers: dict[Cell, Cell] = {text: f"[{number}]" for number, text in enumerate(different, 1)}
+    rows = [[*row[:note], numbers.get(row[note], ""), *row[note + 1 :]] for row in table.rows]
+    shared = [i for i, key in enumerate(keys) if key in AXES and key != "model" and len({row[i] for row in rows}) == 1]
+    rank = {key: place for place, key in enumerate(_TERMINAL_ORDER)}
+    order = sorted(range(len(keys)), key=lambda i: -1 if keys[i] in AXES else rank.get(keys[i], len(rank)))
+    kept = [i for i in order if i not in shared]
+    setting = [f"{table.columns[i].heading.lower()} {default_text(rows[0][i])}" for i in shared]
+    return Table(
+        [table.columns[i] for i in kept],
+        [[row[i] for i in kept] for row in rows],
+        "; ".join([table.title, *setting]),
+        [*(f"{numbers[text]} {text}" for text in different), *table.notes],
+    )
 
 
 def summary_line(found: ComparisonResult) -> str:
