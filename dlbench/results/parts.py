@@ -42,8 +42,12 @@ _FOLDERS_WITHOUT_PARTS = NON_CASE_FOLDERS | {"attempts", "jobs", "claims"}
 ROW_GROUP = 4096
 #: Advice about a part that cannot be read.
 REBUILD_ADVICE = "run `dlbench collect` to rebuild it if the attempt folder still exists"
+#: Compression of a part of one attempt. To set up zstd for each column takes 40 % of the time to read such a part.
+ONE_ATTEMPT_CODEC = "snappy"
 #: Metadata key of the signature of parts written by `dlbench run` and `collect`.
 SIGNATURE_KEY = b"dlbench_part"
+#: Columns of the schema in their order; `SCHEMA.names` makes a list at each access.
+_COLUMNS = dict.fromkeys(SCHEMA.names)
 #: Rows in memory at a time where a part is read in pieces.
 _ROWS_PER_PIECE = 1024
 
@@ -150,8 +154,8 @@ class PartFile:
 
     def needed_columns(self, schema: pa.Schema) -> list[str]:
         """Return the columns of the file that are needed for rows with `schema`."""
-        wanted = {*schema.names, *CHECKED_COLUMNS}
-        return [name for name in SCHEMA.names if name in wanted and name in self.columns - self.constants.keys()]
+        wanted = {*schema.names, *CHECKED_COLUMNS} & (self.columns - self.constants.keys())
+        return [name for name in _COLUMNS if name in wanted]
 
     def fit_to_schema(self, table: pa.Table, problems: list[str], schema: pa.Schema = SCHEMA) -> pa.Table:
         """Convert rows to the types of `schema`; `problems` receives invalid values."""
@@ -198,10 +202,10 @@ def open_part(part: Path) -> PartFile:
     missing = [f"'{name}'" for name in REQUIRED_COLUMNS if name not in (*names, *constants)]
     if missing:
         raise StoreError(f"cannot read {path_text(part)}: it has no column {', '.join(missing)}")
-    twice = [name for name, count in Counter(names).items() if count > 1 and name in SCHEMA.names]
+    twice = [name for name, count in Counter(names).items() if count > 1 and name in _COLUMNS]
     if twice:
         raise StoreError(f"cannot read {path_text(part)}: it has two columns '{twice[0]}'")
-    return PartFile(part, file, frozenset({*names, *constants} & set(SCHEMA.names)), constants, remark)
+    return PartFile(part, file, frozenset({*names, *constants} & _COLUMNS.keys()), constants, remark)
 
 
 def _values_from_folders(part: Path, names: Sequence[str]) -> dict[str, str | None]:
@@ -209,7 +213,7 @@ def _values_from_folders(part: Path, names: Sequence[str]) -> dict[str, str | No
     constants: dict[str, str | None] = {}
     for folder in part.parts[:-1]:
         key, equals, value = folder.partition("=")
-        if equals and key in SCHEMA.names and key not in names:
+        if equals and key in _COLUMNS and key not in names:
             constants[key] = None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
     return constants
 
@@ -329,15 +333,20 @@ def write_part(target: Path, table: pa.Table, make_folder: bool = True) -> Path:
 
 
 @contextlib.contextmanager
-def open_signed_writer(target: Path, make_folder: bool = True) -> Iterator[pq.ParquetWriter]:
+def open_signed_writer(target: Path, make_folder: bool = True, compression: str = "zstd") -> Iterator[pq.ParquetWriter]:
     """Return a writer of rows of `SCHEMA`, whose file is signed (`is_signed`) on success.
+
+    Args:
+        target: the file.
+        make_folder: create the folder if missing.
+        compression: a codec of Parquet; `ONE_ATTEMPT_CODEC` for few rows.
 
     Raises:
         StoreError: the file cannot be written.
     """
     schema = SCHEMA.with_metadata({**SCHEMA.metadata, SIGNATURE_KEY: b"0" * 16})
     with open_temporary(target, make_folder) as file:
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(file, schema, compression=compression) as writer:
             yield writer
         place, _, expected = _signature(file, target.name)
         file.seek(place)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_left, bisect_right
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -188,8 +188,10 @@ class Reader:
             for index, found in enumerate(pool.map(_read_keys, self.parts)):
                 if found is None:
                     self._unopened.add(index)
-                table = _single_key(self.parts[index].stem) if found is None else found
-                tables.append(table.append_column("part", pa.array(np.full(table.num_rows, index))))
+                else:
+                    tables.append(found.append_column("part", pa.array(np.full(found.num_rows, index))))
+        if self._unopened:
+            tables.append(_single_keys(sorted(self._unopened), self.parts))
         if not tables:
             return
         whole = pa.concat_tables(tables)
@@ -263,32 +265,39 @@ class Reader:
     ) -> Iterator[_ReadRows]:
         """Iterate over the tables of parts in order; several parts are opened at the same time."""
         waiting: list[tuple[int, _SmallPart]] = []
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done in range(0, len(indices), _AHEAD):
-                ahead = indices[done : done + _AHEAD]
-                opened = [pool.submit(_open_part, self.parts[i], schema, wanted[i] if wanted else None) for i in ahead]
-                for index, future in zip(ahead, opened, strict=True):
-                    try:
-                        found = future.result()
-                    except StoreError as error:
-                        self.problems.append(f"{error}; skipped; {store.REBUILD_ADVICE}")
-                        continue
-                    if index in self._unopened and isinstance(found, _SmallPart):
-                        self.num_rows += found.table.num_rows - 1
-                        self._unopened.remove(index)
-                    if waiting and not (
-                        isinstance(found, _SmallPart) and _fits_together(found, [s for _, s in waiting])
-                    ):
-                        yield from self._read_small_parts(waiting, schema)
-                        waiting = []
-                    if isinstance(found, _SmallPart):
-                        waiting.append((index, found))
-                    else:
-                        yield from self._read_large_part(index, *found)
-                if on_progress:
-                    on_progress(done + len(ahead), len(indices))
+        for done, (index, future) in enumerate(self._open_parts(indices, schema, wanted), 1):
+            if on_progress and (done % _AHEAD == 0 or done == len(indices)):
+                on_progress(done, len(indices))
+            try:
+                found = future.result()
+            except StoreError as error:
+                self.problems.append(f"{error}; skipped; {store.REBUILD_ADVICE}")
+                continue
+            if index in self._unopened and isinstance(found, _SmallPart):
+                self.num_rows += found.table.num_rows - 1
+                self._unopened.remove(index)
+            if waiting and not (isinstance(found, _SmallPart) and _fits_together(found, [s for _, s in waiting])):
+                yield from self._read_small_parts(waiting, schema)
+                waiting = []
+            if isinstance(found, _SmallPart):
+                waiting.append((index, found))
+            else:
+                yield from self._read_large_part(index, *found)
         if waiting:
             yield from self._read_small_parts(waiting, schema)
+
+    def _open_parts(
+        self, indices: Sequence[int], schema: pa.Schema, wanted: Mapping[int, Sequence[str]] | None
+    ) -> Iterator[tuple[int, Future[_SmallPart | _LargePart]]]:
+        """Open parts in other threads, `_AHEAD` of them before they are needed."""
+        ahead: deque[tuple[int, Future[_SmallPart | _LargePart]]] = deque()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for index in indices:
+                some = wanted[index] if wanted else None
+                ahead.append((index, pool.submit(_open_part, self.parts[index], schema, some)))
+                if len(ahead) > _AHEAD:
+                    yield ahead.popleft()
+            yield from ahead
 
     def _read_large_part(self, index: int, problems: list[str], tables: Iterable[pa.Table]) -> Iterator[_ReadRows]:
         num_rows = 0
@@ -317,6 +326,9 @@ class Reader:
             self.problems += problems
             yield np.full(table.num_rows, index), table
 
+
+#: Problems of a large part, and its tables, which are read when they are needed.
+_LargePart = tuple[list[str], Iterable[pa.Table]]
 
 #: Rows, and the part index of each.
 _ReadRows = tuple[NDArray[np.int64], pa.Table]
@@ -375,6 +387,9 @@ def _split_by_part(indices: NDArray[np.int64], table: pa.Table) -> Iterator[tupl
         yield int(indices[start]), table.slice(start, end - start)
 
 
+#: Columns that identify a row.
+_KEYS = pa.schema([IN_MEMORY.field(name) for name in ("attempt_id", "rank")])
+
 #: Name of a part of one attempt, which is the attempt's id.
 _ATTEMPT_NAME = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}(-[0-9a-f]{6})?")
 
@@ -382,9 +397,11 @@ _ATTEMPT_NAME = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}(-[0-9a-f]{6})?")
 _RowPlace = tuple[int, int]
 
 
-def _single_key(attempt: str) -> pa.Table:
-    """The key of an attempt of one rank."""
-    return pa.table({"attempt_id": [attempt], "rank": [0]}, schema=_restricted_schema(()))
+def _single_keys(indices: Sequence[int], parts: Sequence[Path]) -> pa.Table:
+    """The keys of parts of one attempt of one rank, as `_search_shared_attempts` collects them."""
+    names = [parts[index].stem for index in indices]
+    keys = pa.table({"attempt_id": names, "rank": [0] * len(names)}, schema=_KEYS)
+    return keys.append_column("part", pa.array(indices, pa.int64()))
 
 
 def _read_keys(part: Path) -> pa.Table | None:
@@ -392,17 +409,16 @@ def _read_keys(part: Path) -> pa.Table | None:
 
     `store.append` signs such parts; to open them once more takes a third of the time of a query over thousands.
     """
-    schema = _restricted_schema(())
     try:
         if _ATTEMPT_NAME.fullmatch(part.stem) and _is_small(part) and store.is_signed(part):
             return None
         opened = store.open_part(part)
-        columns = [name for name in opened.needed_columns(schema) if name in schema.names]
+        columns = [name for name in opened.needed_columns(_KEYS) if name in _KEYS.names]
         keys = opened.file.read(columns=columns, use_threads=False)
         # Usual case, and ten times faster.
-        return keys if keys.schema.equals(schema) else opened.fit_to_schema(keys, []).select(schema.names)
+        return keys if keys.schema.equals(_KEYS) else opened.fit_to_schema(keys, []).select(_KEYS.names)
     except (StoreError, *CONVERSION_ERRORS):
-        return schema.empty_table()
+        return _KEYS.empty_table()
 
 
 def _duplicate_numbers(table: pa.Table) -> list[int]:
@@ -451,9 +467,7 @@ def _restricted_schema(columns: Iterable[str]) -> pa.Schema:
     return pa.schema([f for f in IN_MEMORY if f.name in wanted])
 
 
-def _open_part(
-    part: Path, schema: pa.Schema, wanted: Sequence[str] | None
-) -> _SmallPart | tuple[list[str], Iterable[pa.Table]]:
+def _open_part(part: Path, schema: pa.Schema, wanted: Sequence[str] | None) -> _SmallPart | _LargePart:
     """Open a part: a small one completely, a large one with its problems and lazily read tables.
 
     Args:

@@ -57,7 +57,8 @@ CONVERSION_ERRORS = (pa.ArrowException, OSError, ValueError, TypeError, Overflow
 def fit_to_schema(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[str]]:
     """Convert `table` to the columns and types of `schema`; invalid values become null and are reported.
 
-    Columns that it lacks are null, or the value that everything had before there was such a column.
+    Columns that it lacks are null, or the value that everything had before there was such a column. So are values that
+    are null because another program joined files with and without the column.
     """
     problems = []
     columns = []
@@ -67,6 +68,12 @@ def fit_to_schema(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[st
             columns.append(pa.chunked_array([pa.repeat(pa.scalar(DEFAULTS.get(f.name), f.type), table.num_rows)]))
             continue
         column, misfits = _fit_column(table[f.name], f)
+        if (
+            table[f.name].null_count
+            and not pa.types.is_nested(f.type)
+            and (default := DEFAULTS.get(f.name)) is not None
+        ):
+            column = pc.if_else(table[f.name].is_null(), pa.scalar(default, f.type), column)
         columns.append(column)
         if misfits:
             of = f"of type {table[f.name].type}" if misfits == table.num_rows else f"in {misfits} of its rows"

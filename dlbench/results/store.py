@@ -25,6 +25,7 @@ from dlbench.results.duplicates import contains_rows
 from dlbench.results.merging import drop_contained_parts, merge
 from dlbench.results.parts import (
     NON_CASE_FOLDERS,
+    ONE_ATTEMPT_CODEC,
     REBUILD_ADVICE,
     SkippedPart,
     find_parts,
@@ -85,7 +86,7 @@ def append(root: Path, record: Record, make_folder: bool = True) -> Path:
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
         raise StoreError(f"cannot store {record.attempt_id}: {error}") from error
     target = _free_part_path(root, record.attempt_id)
-    with open_signed_writer(target, make_folder) as writer:
+    with open_signed_writer(target, make_folder, ONE_ATTEMPT_CODEC) as writer:
         writer.write_table(table)
     return target
 

@@ -36,6 +36,8 @@ CASES = (
 )
 
 
+#: Its images are files.
+LOADING = Case("lenet5", batch_size=64, device="cpu", data="jpeg", loader_workers=1, protocol=PROTOCOL)
 #: What `dlbench tune` measured: the setting as shipped, and with one thread.
 TUNED = tuple(
     Case("lenet5", batch_size=64, device="cpu", threads=threads, protocol=Protocol(min_time_s=0.5))
@@ -54,6 +56,8 @@ def healthy(root: Path) -> list[str]:
         fakes.record(case, fakes.CPU, number, step_s=(0.01, 0.011, 0.012) * 10) for number, case in enumerate(CASES)
     ]
     made.append(fakes.record(Case("vgg16", batch_size=4, protocol=PROTOCOL), fakes.CPU, 9, "crashed"))
+    loading = {"loader_batch_s": 0.03, "loader_read_s": 0.001, "loader_decode_s": 0.07, "device_step_s": 0.009}
+    made.append(fakes.record(LOADING, fakes.CPU, 10, step_s=(0.03, 0.031) * 15, data_wait_s=0.6, **loading))
     name = suite_name(TUNED[0], {"mode", "device", "batch_size"}, "throughput")
     for number, (case, step_s) in enumerate(zip(TUNED, (0.01, 0.008), strict=True), 20):
         about = {"suite": name, "label": "throughput"}

@@ -66,6 +66,16 @@ def test_keys_in_the_names_of_folders_are_columns(written):
     assert dlbench.load(folder).equals(whole)
 
 
+def test_rows_of_an_older_dlbench_that_were_joined_with_newer_ones_have_the_same_setting(written):
+    table, whole, folder = written
+    folder.mkdir()
+    older = table.slice(0, 2).drop_columns(["loader_workers", "freeze", "threads"])
+    joined = pa.concat_tables([older, table.slice(2)], promote_options="default")
+    pq.write_table(joined, folder / "joined.parquet")
+    assert joined["freeze"].null_count == 2
+    assert dlbench.load(folder).equals(whole)
+
+
 def test_missing_columns_that_say_what_was_measured_are_named(written):
     table, _, folder = written
     folder.mkdir()

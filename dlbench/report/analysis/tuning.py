@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -11,6 +12,9 @@ import pandas as pd
 
 from dlbench.suites.case import AXES, Case
 from dlbench.suites.levers import TUNE_PREFIX, Change, improvement_path
+
+#: Axes that make up a setting.
+_SETTING = [axis for axis in AXES if axis != "repeat"]
 
 
 @dataclass(frozen=True)
@@ -39,30 +43,34 @@ def title(shipped: Case) -> str:
 
 
 def find_searches(cases: pd.DataFrame) -> Iterator[TuningResult]:
-    """Yield the searches in measured cases, as `Content.shown` has them."""
+    """Yield the searches in measured cases, as `Content.shown` has them.
+
+    Rows that do not tell their setting or its figure are left out.
+    """
     rows = cases[cases["suite"].astype(str).str.startswith(TUNE_PREFIX)]
+    goal = rows["label"].where(rows["label"] == "energy", "throughput")
+    figure = rows["throughput"].where(goal == "throughput", 1.0 / rows["energy_per_image"])
+    told = rows[_SETTING].notna().all(axis=1) & figure.gt(0) & figure.lt(math.inf)
+    rows = rows.assign(goal=goal, figure=figure)[told]
     for (system_id, _), own in rows.groupby(["system_id", "suite"], sort=False):
         yield _read_search(str(system_id), own.sort_values("started_at"))
 
 
 def _read_search(system_id: str, rows: pd.DataFrame) -> TuningResult:
-    goal = "energy" if str(rows["label"].iloc[0]) == "energy" else "throughput"
-    values = rows["throughput"] if goal == "throughput" else 1.0 / rows["energy_per_image"]
     found: dict[Case, dict[int, list[float]]] = {}
-    for row, value in zip(rows.to_dict("records"), values, strict=True):
-        if value > 0:
-            # The longest window counts; its steps tell its length.
-            found.setdefault(_case_of_row(row), {}).setdefault(int(row["repeat"] > 0), []).append(float(value))
+    for row in rows.to_dict("records"):
+        # The longest window counts; its steps tell its length.
+        found.setdefault(_case_of_row(row), {}).setdefault(int(row["repeat"] > 0), []).append(float(row["figure"]))
     figures = {case: median(several[max(several)]) for case, several in found.items()}
     first = _case_of_row(rows.iloc[0].to_dict())
     paired = [case for case, several in found.items() if 1 in several and case != first]
-    best = paired[0] if paired else max(figures, key=lambda case: figures[case], default=first)
+    best = paired[0] if paired else max(figures, key=lambda case: figures[case])
     path, unit = tuple(improvement_path(figures, first, best)), str(rows["sample_unit"].iloc[0])
-    records = tuple(rows["attempt_id"])
+    goal, records = str(rows["goal"].iloc[0]), tuple(rows["attempt_id"])
     return TuningResult(system_id, first, best, goal, unit, figures[first], path, len(figures), records)
 
 
 def _case_of_row(row: dict[Any, Any]) -> Case:
-    values = {axis: row[axis] for axis in AXES if axis != "repeat"}
+    values = {axis: row[axis] for axis in _SETTING}
     whole: dict[str, Any] = {axis: v if isinstance(v, str) else int(v) for axis, v in values.items()}
     return Case(**whole)

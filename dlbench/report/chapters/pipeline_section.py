@@ -24,7 +24,7 @@ _INTRODUCTION = (
 
 def pipeline(content: Content) -> Section:
     """What loading costs; without blocks where no case loads files."""
-    cases = content.shown[content.shown["loader_throughput"].notna()]
+    cases = content.shown[content.shown[["loader_throughput", "loader_workers"]].notna().all(axis=1)]
     if cases.empty:
         return Section("pipeline", "Input pipeline")
     table = pipeline_table(cases, content.system_names)
