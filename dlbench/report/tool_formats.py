@@ -61,14 +61,18 @@ def case_entries(content: Content) -> list[CaseEntry]:
     attempts = content.attempts
     if attempts.empty:
         return []
-    axes = [a for a in AXES if a != "repeat" and (a in MAIN_AXES or attempts[a].astype(str).nunique() > 1)]
-    keys = ["system_id", *(axis for axis in AXES if axis != "repeat")]
-    return [_case_entry(own, axes, content) for _, own in attempts.groupby(keys, sort=False, dropna=False)]
+    varying = [axis for axis in AXES if axis != "repeat" and attempts[axis].nunique(dropna=False) > 1]
+    axes = [axis for axis in AXES if axis in (*MAIN_AXES, *varying) and axis != "repeat"]
+    # The other axes would only take time: a million rows are grouped.
+    groups = attempts.groupby(["system_id", *varying], sort=False, dropna=False)
+    return [_case_entry(own, axes, content) for _, own in groups]
 
 
 def _case_entry(own: pd.DataFrame, axes: list[str], content: Content) -> CaseEntry:
     latest = own.iloc[-1]
-    done = own[own["status"].isin(DONE_STATUSES)]
+    # Only the columns of figures, since the rows of each metric are copied.
+    figures = [n for m in _METRIC_NAMES for n in (m, f"{m}_low", f"{m}_high") if n in own]
+    done = own.loc[own["status"].isin(DONE_STATUSES), figures]
     known = {name: done[done[name].gt(0)] for name in _METRIC_NAMES}
     found = {_METRIC_NAMES[name]: estimate_metric(rows, name) for name, rows in known.items() if len(rows)}
     system = content.system_names.get(str(latest["system_id"]), "unknown")
