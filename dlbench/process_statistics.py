@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from statistics import NormalDist, fmean, geometric_mean, stdev
+from statistics import NormalDist, fmean, geometric_mean, median, stdev
 
 from dlbench import units
 from dlbench.errors import InvalidMeasurement
@@ -68,7 +68,7 @@ class ProcessInterval:
     num_processes: int
     #: Standard deviation of the logarithm between processes, what their windows vary by included.
     spread: float
-    #: Standard error of the logarithm within one window, the mean square over processes.
+    #: Standard error of the logarithm within a typical window.
     window_error: float
 
     @property
@@ -141,9 +141,12 @@ def half_width_of_mean(spread: float, window_error: float, num_processes: int, c
 
 
 def _within_window_error(windows: Sequence[ProcessWindow]) -> float:
-    """Standard error of one window, the mean square of all that have one; 0 where none has."""
+    """Standard error of a typical window, the median of all that have one: one window with a burst is not typical.
+
+    0 where none has one.
+    """
     errors = [window.log_error for window in windows if window.log_error is not None]
-    return math.sqrt(fmean(error * error for error in errors)) if errors else 0.0
+    return median(errors) if errors else 0.0
 
 
 @dataclass(frozen=True)

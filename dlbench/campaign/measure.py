@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from dlbench.campaign.results_maintenance import StoredAttempts
@@ -121,7 +123,9 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         progress.total = max(progress.total, len(cases) + schedule.num_extra)
         progress.print_finished(record)
 
-    measured = [] if fresh else [case for case in cases if campaign.key(case) in found.ended]
+    further = _further_processes(campaign, cases, found.ended) if schedule.adds_processes else ()
+    known = [] if fresh else [*cases, *further]
+    measured = [case for case in known if campaign.key(case) in found.ended]
     if waiting or schedule.adds_processes or len(measured) <= MAX_EARLIER_RECORDS:
         _pass_earlier_records(root, schedule, campaign, measured)
 
@@ -157,7 +161,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     _print_process_figures(schedule)
     left = schedule.num_yielded - len(statuses)
     if left > 0:
-        say(f"skipped: claimed or already measured by another run: {left} of {len(waiting)}")
+        say(f"skipped: claimed or already measured by another run: {left} of {schedule.num_yielded}")
     if store and failed < len(cases):
         say(f"next: `dlbench report {root}` builds the report")
     return SOME_FAILED if failed else OK
@@ -172,6 +176,14 @@ def _print_process_figures(schedule: Schedule | Search) -> None:
         say(line)
     if len(summary) > MAX_SUMMARY_LINES:
         say(f"... and {len(summary) - MAX_SUMMARY_LINES} more cases: see `dlbench report`")
+
+
+def _further_processes(campaign: Campaign, cases: list[Case], ended: Collection[Any]) -> Iterator[Case]:
+    """The processes beyond the planned ones that earlier runs measured; each case's are numbered on."""
+    last = {case.sample_id: case for case in sorted(cases, key=lambda case: case.repeat)}
+    for case in last.values():
+        numbered = (dataclasses.replace(case, repeat=number) for number in itertools.count(case.repeat + 1))
+        yield from itertools.takewhile(lambda process: campaign.key(process) in ended, numbered)
 
 
 def _pass_earlier_records(root: Path, schedule: Schedule | Search, campaign: Campaign, measured: list[Case]) -> None:

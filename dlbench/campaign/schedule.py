@@ -103,9 +103,11 @@ class Schedule:
 
     def add_record(self, record: Record, from_now: bool = True) -> None:
         """Take in what became of a process; `from_now`: it was measured in this run, by the network of today."""
-        sample = self._samples.get(Case.from_dict(record.case).sample_id)
+        case = Case.from_dict(record.case)
+        sample = self._samples.get(case.sample_id)
         if sample is None:
             return
+        sample.next_number = max(sample.next_number, case.repeat + 1)
         figures = case_figures(record) if record.status in DONE_STATUSES else None
         if figures is not None:
             limits = (figures.interval.low, figures.interval.high) if figures.interval else (None, None)

@@ -146,3 +146,14 @@ def test_facts_that_could_not_be_found_are_sought_again():
     schedule = Schedule(rounds(2))
     schedule.add_record(finished(CASES[0], 0.01, warnings=("memory_unknown: the extra step for it ran out of memory",)))
     assert schedule.facts(CASES[0]) is None
+
+
+def test_processes_of_an_earlier_run_count_and_the_next_one_is_numbered_on():
+    """Resumed, a case that had more processes than planned is not given the same ones again."""
+    first = run(Schedule(rounds(3), max_processes=6), rounds(3), {"lenet5": 0.05, "alexnet": 1e-5})
+    resumed = Schedule(rounds(3), max_processes=8)
+    for case in first:
+        resumed.add_record(finished(case, 0.01 * (1 + 0.05 * case.repeat)), from_now=False)
+    done = run(resumed, [], {"lenet5": 0.05, "alexnet": 1e-5})
+    assert [case.repeat for case in done if case.model == "lenet5"] == [6, 7]
+    assert any(" 8 processes" in line for line in resumed.summary())
