@@ -207,3 +207,12 @@ def test_the_order_can_be_seen_without_measuring(capsys):
     assert main(["ab", "smoke", "--pairs", "3", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 * 3 * 2
+
+
+def test_on_a_terminal_the_verdict_stands_before_the_values_and_the_title_holds_what_all_cases_share(stores, capsys):
+    _, out, _ = run(capsys, stores, "base", "slower")
+    title, _, header, *_ = out.splitlines()
+    assert title.startswith("TARGET against BASE: step time; ")
+    assert "precision fp32" in title
+    assert "Precision" not in header
+    assert header.index("Verdict") < header.index("Step time BASE")
