@@ -2,7 +2,7 @@
 # Measures this machine and publishes it as a reference system: reference.sh PYTHON NAME SUITES RESULTS [SECONDS]
 #
 # Runs the suites (separated by spaces; none: the one that fits the device) with three processes of each case, and up to
-# eight where its ± is wider than the suite asks for, the ceilings, and a profile of each network that was trained, at the precision and layout in which it
+# twelve where its ± is wider than the suite asks for, the ceilings, and a profile of each network that was trained, at the precision and layout in which it
 # was fastest. Leaves reports/reference-NAME/records.parquet, ceilings/ and profiles/, without host and user names, paths,
 # environment and job numbers, and the report that is built from them.
 #
@@ -54,7 +54,7 @@ if [ -z "$suites" ]; then
 fi
 for suite in $suites; do
   status=0
-  within run "$suite" -P protocol.processes=3 -P protocol.max_processes=8 --results "$results" </dev/null || status=$?
+  within run "$suite" -P protocol.processes=3 -P protocol.max_processes=12 --results "$results" </dev/null || status=$?
   # 1: some cases failed; that is part of the record.
   if [ "$status" -gt 1 ]; then exit "$status"; fi
 done
