@@ -72,9 +72,13 @@ def _allreduce(options: argparse.Namespace) -> None:
             text = worker_process.run_request(request, folder, options.timeout, argv=argv, world_size=case.world_size)
         except worker_process.JobFailed as error:
             raise DlbenchError(f"the all-reduce measurement failed: {error}") from None
-    run = bounds_records.with_run_id(bounds_records.parse_all_reduce_run(text), *new_run_name())
+    run_id, started_at = new_run_name()
+    run = bounds_records.parse_run(bounds_records.AllReduceRun, text, run_id=run_id, started_at=started_at)
     part = bounds_schema.write_all_reduces(options.results, run)
-    print(render(all_reduce_table(bounds_schema.all_reduce_frame(run)), options.format), end="")
+    print(
+        render(all_reduce_table(bounds_schema.read_run_files([part], bounds_schema.ALL_REDUCE_SCHEMA)), options.format),
+        end="",
+    )
     if run.warning:
         say(run.warning)
     say(f"\nall-reduces: {part}")

@@ -58,7 +58,7 @@ def _ceilings(options: argparse.Namespace) -> int:
     text = run_worker(request, folder, 2 * budget_s + STARTUP_MARGIN_S)
     if text is None:
         return SOME_FAILED
-    run = bounds_records.with_run_id(bounds_records.parse_ceiling_run(text), run_id, started_at)
+    run = bounds_records.parse_run(bounds_records.CeilingRun, text, run_id=run_id, started_at=started_at)
     part = bounds_schema.write_ceilings(options.results, run)
     print(render(ceilings_table(bounds_schema.ceilings_frame(run), options.all), options.format), end="")
     say(f"\nceilings: {part}")

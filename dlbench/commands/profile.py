@@ -66,7 +66,7 @@ def _profile(options: argparse.Namespace) -> int:
     text = run_worker(request, folder, max(case.protocol.timeout_s, 3 * time_s + STARTUP_MARGIN_S))
     if text is None:
         return SOME_FAILED
-    run = bounds_records.with_run_id(bounds_records.parse_profile_run(text), run_id, started_at)
+    run = bounds_records.parse_run(bounds_records.ProfileRun, text, run_id=run_id, started_at=started_at)
     ceilings = bounds_schema.read_ceilings(options.results)
     roof = find_roof(ceilings, run.where, case.precision)
     bounds_schema.write_layers(folder, run)
