@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlbench.free_memory import kernel_value
 from dlbench.tasks import tensors_of
 from dlbench.worker import accelerators
 from dlbench.worker.workload import Workload
@@ -45,13 +46,8 @@ def read_peaks(device: torch.device) -> dict[str, Any]:
 
 def rss_peak_bytes() -> int:
     """Read the peak resident set of this process (VmHWM; ru_maxrss is inherited through fork and exec on Linux)."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak_kib = kernel_value(Path("/proc/self/status"), "VmHWM:")
+    return 1024 * (peak_kib or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def measure_memory_split(workload: Workload) -> dict[str, int | None]:
