@@ -125,8 +125,8 @@ def percent(fraction: float | None, significant: int = 2) -> str:
 
 
 def half_width(fraction: float | None) -> str:
-    """The half-width of an interval as percent of its value: "±0.42 %"."""
-    return "±?" if fraction is None else f"±{width(fraction)}"
+    """The half-width of an interval as percent of its value: "±0.42 %"; "no ±" without an interval."""
+    return "no ±" if fraction is None else f"±{width(fraction)}"
 
 
 def width(fraction: float | None) -> str:
