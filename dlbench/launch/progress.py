@@ -148,7 +148,11 @@ def _figure_texts(case: Case, record: Record) -> list[str]:
     level = (
         "" if case.protocol.confidence == USUAL_CONFIDENCE else f" at {units.confidence_text(case.protocol.confidence)}"
     )
-    spread = units.half_width(found.interval.relative_half_width if found.interval else None)
+    spread = units.half_width(None)
+    if interval := found.interval:
+        # The ends of the throughput, which stands before it.
+        ends = interval.value / interval.high, interval.value / interval.low
+        spread = units.half_width(interval.relative_half_width, ends)
     # A single process does not show the spread between processes.
     unit = found.sample_unit
     words = [f"{units.rate(found.throughput, f'{unit}/s'):>12} {spread + level:<7} within one run"]
