@@ -155,7 +155,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         say(f"{failed} of {len(waiting)} cases failed; run the same command again to retry them (except out of memory)")
     if busy:
         say(
-            f"busy host in {busy} of {units.count_text(len(statuses), 'run')}: other processes used the CPU, so "
+            f"busy host in {busy} of {units.count_text(len(statuses), 'run')}: others used the CPU, so "
             f"figures may be wrong even if intervals are narrow; measure again on an idle machine"
         )
     _print_process_figures(schedule)

@@ -61,7 +61,7 @@ class CeilingRun:
     ceilings: tuple[Ceiling, ...]
     run_id: str = ""
     started_at: str = ""
-    busy_share: float | None = None  # share of the cores that other processes used meanwhile
+    busy_share: float | None = None  # share of the cores that others used meanwhile
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class ProfileRun:
     clock: str = ""
     run_id: str = ""
     started_at: str = ""
-    busy_share: float | None = None  # share of the cores that other processes used meanwhile
+    busy_share: float | None = None  # share of the cores that others used meanwhile
     network_key: str = ""  # definition of the network; "" for catalogue networks, and in earlier profiles
 
 

@@ -103,7 +103,7 @@ def busy_note(share: float | None, what: str) -> list[str]:
     """A sentence where other work took more of the cores than goes without a word."""
     if share is None or not share > BUSY_SHARE:
         return []
-    return [f"Busy host: other processes used {units.percent(share)} of the cores at the same time; {what}."]
+    return [f"Busy host: others used {units.percent(share)} of the cores at the same time; {what}."]
 
 
 def _interruption_notes(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -> list[str]:

@@ -1,7 +1,9 @@
-"""CPU use of other processes and the kernel on the cores of this process during the window.
+"""CPU time on the cores of this process that others took during the window: other processes, and the host of a virtual
+machine.
 
 On a busy host step times are unreliable: two threads that wait for each other, with one of two cores busy, can be 100
-times slower, not 2.
+times slower, not 2. A virtual machine whose host is shared sees nobody: its idle cores may be fast in one second and
+absent in the next. The kernel counts what was taken as "steal" (proc(5)).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ CpuUse = tuple[str, set[int], float]
 
 
 class HostWatch:
-    """Busy time of the usable cores by other processes, around the window."""
+    """Time of the usable cores that others took, around the window."""
 
     def __init__(self) -> None:
         #: Returns the ids of processes that belong to the case, such as those of a loader.
@@ -42,8 +44,9 @@ class HostWatch:
         #: Their CPU seconds in the window.
         self.helpers_s = 0.0
         self._cores = set(allowed_cores())
-        self._before: tuple[float, float] | None = None
+        self._before: tuple[float, float, float] | None = None
         self._share: float | None = None
+        self._stolen_share = 0.0
         #: CPU seconds of this process in the window.
         self.own_s = 0.0
         self._elapsed_s = math.inf
@@ -56,13 +59,16 @@ class HostWatch:
         used = resource.getrusage(resource.RUSAGE_SELF)
         self._page_faults, self._kernel_s = -used.ru_minflt, -used.ru_stime
         self.helpers_s = -cpu_seconds(self.helpers())
-        self._before = (time.perf_counter(), self._busy_s_of_others())
+        self._before = (time.perf_counter(), *self._times_of_others_s())
 
     def read_after(self) -> None:
         """Read the counters right after the window."""
         assert self._before is not None
-        elapsed_s = self._elapsed_s = (time.perf_counter() - self._before[0]) * len(self._cores)
-        self._share = (self._busy_s_of_others() - self._before[1]) / elapsed_s
+        began_s, busy_s, stolen_s = self._before
+        elapsed_s = self._elapsed_s = (time.perf_counter() - began_s) * len(self._cores)
+        busy_after_s, stolen_after_s = self._times_of_others_s()
+        self._share = (busy_after_s - busy_s) / elapsed_s
+        self._stolen_share = (stolen_after_s - stolen_s) / elapsed_s
         self.helpers_s += cpu_seconds(self.helpers())
         self.own_s += time.process_time()
         used = resource.getrusage(resource.RUSAGE_SELF)
@@ -71,8 +77,8 @@ class HostWatch:
 
     @property
     def share(self) -> float | None:
-        """Share of the cores used by other processes; None before `after`."""
-        return None if self._share is None else max(0.0, self._share)
+        """Share of the cores taken by other processes and the host; None before `read_after`."""
+        return None if self._share is None else max(0.0, self._share) + self._stolen_share
 
     def cpu_use(self) -> CpuUse:
         """CPU use of this process, for the watches of other ranks."""
@@ -100,20 +106,24 @@ class HostWatch:
         return {"page_faults": self._page_faults, "kernel_time_s": self._kernel_s}
 
     def warnings(self) -> tuple[str, ...]:
-        """Return warnings if other processes or page faults took too much."""
+        """Return warnings if others or page faults took too much."""
         found = []
-        if self._share is not None and self._share > BUSY_SHARE:
-            cores = len(self._cores)
-            found.append(f"busy_host: other processes took {self._share:.0%} of this process's {cores} cores.")
+        share, cores = self.share, len(self._cores)
+        if share is not None and share > BUSY_SHARE:
+            stolen = f"{self._stolen_share:.0%} by the host of this virtual machine (steal)"
+            others = "others" if round(self._stolen_share, 2) else "other processes"
+            words = f"{others} took {share:.0%} of this process's {cores} cores"
+            found.append(f"busy_host: {words}{f', {stolen}' if others == 'others' else ''}.")
         if 0 < FAULTS_TOLERANCE * self.own_s < self._kernel_s < self._page_faults * _FAULT_S:
             share = self._kernel_s / self.own_s
             found.append(f"page_faults: {self._page_faults} of them took {share:.0%} of the process's CPU time.")
         return tuple(found)
 
-    def _busy_s_of_others(self) -> float:
-        """Return busy seconds of the cores so far, without this process; the kernel counts both in ticks of 10 ms."""
-        busy_s = busy_times(STAT_FILE.read_text())
-        return sum(busy_s.get(core, 0.0) for core in self._cores) - time.process_time() - cpu_seconds(self.helpers())
+    def _times_of_others_s(self) -> tuple[float, float]:
+        """Return busy seconds of the cores so far, without this process, and stolen ones; counted in ticks of 10 ms."""
+        times = core_times(STAT_FILE.read_text())
+        busy_s, stolen_s = (sum(times[core][i] for core in self._cores if core in times) for i in (0, 1))
+        return busy_s - time.process_time() - cpu_seconds(self.helpers()), stolen_s
 
 
 def cpu_seconds(process_ids: Iterable[int]) -> float:
@@ -126,16 +136,16 @@ def cpu_seconds(process_ids: Iterable[int]) -> float:
     return taken_s
 
 
-def busy_times(stat: str) -> dict[int, float]:
-    """Return the busy seconds of each online core so far, by core number.
+def core_times(stat: str) -> dict[int, tuple[float, float]]:
+    """Return busy and stolen seconds of each online core so far, by core number.
 
     Args:
-        stat: the text of /proc/stat: `cpuN user nice system idle ...`, in ticks (proc(5)).
+        stat: the text of /proc/stat: `cpuN user nice system idle iowait irq softirq steal ...`, in ticks (proc(5)).
     """
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
     lines = (line.split() for line in stat.splitlines())
     return {
-        int(words[0][3:]): sum(map(int, words[1:4])) * tick_s
+        int(words[0][3:]): (sum(map(int, words[1:4])) * tick_s, sum(map(int, words[8:9])) * tick_s)
         for words in lines
         if words and _CORE_NAME.fullmatch(words[0])
     }

@@ -8,14 +8,16 @@ import socket
 import pytest
 
 from dlbench.worker.meters import host_watch
-from dlbench.worker.meters.host_watch import HostWatch, busy_times
+from dlbench.worker.meters.host_watch import HostWatch, core_times
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 HERE = socket.gethostname()
 
 
-def stat_of(busy):
-    lines = ["cpu  9 9 9 9 9", *(f"cpu{core} {ticks} 0 0 7000 0 0 0" for core, ticks in busy.items()), "intr 12 3"]
+def stat_of(busy, stolen=None):
+    steal = stolen or {}
+    cores = (f"cpu{core} {ticks} 0 0 7000 0 0 0 {steal.get(core, 0)} 0 0" for core, ticks in busy.items())
+    lines = ["cpu  9 9 9 9 9", *cores, "intr 12 3"]
     return "\n".join(lines) + "\n"
 
 
@@ -28,12 +30,13 @@ def watched(tmp_path, monkeypatch):
     monkeypatch.setattr(host_watch.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(host_watch.time, "process_time", lambda: 0.0)
 
-    def watch(busy):
+    def watch(busy, stolen=None):
         stat.write_text(stat_of(dict.fromkeys(busy, 500)))
         found = HostWatch()
         found.read_before()
         clock[0] += 10.0
-        stat.write_text(stat_of({core: 500 + round(10 * share / TICK_S) for core, share in busy.items()}))
+        after = [{core: round(10 * share / TICK_S) for core, share in of.items()} for of in (busy, stolen or {})]
+        stat.write_text(stat_of({core: 500 + ticks for core, ticks in after[0].items()}, after[1]))
         found.read_after()
         return found
 
@@ -41,7 +44,21 @@ def watched(tmp_path, monkeypatch):
 
 
 def test_cores_are_known_by_their_numbers_though_some_are_offline():
-    assert busy_times(stat_of({0: 100, 2: 300})) == {0: 100 * TICK_S, 2: 300 * TICK_S}
+    found = core_times(stat_of({0: 100, 2: 300}, {2: 50}))
+    assert found == {0: (100 * TICK_S, 0.0), 2: (300 * TICK_S, 50 * TICK_S)}
+
+
+def test_a_kernel_without_steal_times_is_read():
+    assert core_times("cpu0 100 0 0 7000 0 0 0\n") == {0: (100 * TICK_S, 0.0)}
+
+
+def test_what_the_host_of_a_virtual_machine_takes_is_named(watched):
+    found = watched({0: 0.0, 2: 0.1}, stolen={0: 0.5, 2: 0.3})
+    assert found.share == pytest.approx(0.45)
+    assert found.warnings() == (
+        "busy_host: others took 45% of this process's 2 cores, 40% by the host of this virtual machine (steal).",
+    )
+    assert watched({0: 0.0, 2: 0.0}, stolen={0: 0.05, 2: 0.04}).warnings() == ()
 
 
 def test_what_others_take_of_other_cores_is_nothing_to_us(watched):
