@@ -146,9 +146,23 @@ def percent_text(cell: Cell) -> str:
     return units.percent(number_or_none(cell))
 
 
+class HalfWidth(float):
+    """Half of an interval's width over its value: a number like any other that also holds both ends over the value."""
+
+    ends: tuple[float, float]
+
+    def __new__(cls, fraction: float, value: float, low: float, high: float) -> HalfWidth:
+        """A cell of the number `fraction`; `low` and `high` are in the unit of `value`."""
+        cell = super().__new__(cls, fraction)
+        cell.ends = low / value, high / value
+        return cell
+
+
 def half_width_text(cell: Cell) -> str:
-    """Format half an interval's width, a fraction of its value, as percent."""
-    return units.width(number_or_none(cell))
+    """Format half of an interval's width under a heading "±", as `units.half_width` does."""
+    fraction = number_or_none(cell)
+    ends = cell.ends if isinstance(cell, HalfWidth) else None
+    return MISSING if fraction is None else units.half_width(fraction, ends).removeprefix("±")
 
 
 def signed_percent_text(cell: Cell) -> str:

@@ -226,4 +226,4 @@ def _figures_text(sample: _CaseProcesses) -> str:
         )
     rate = f"{units.rate(sample.images / found.value, sample.unit):>12} {units.half_width(found.relative_half_width)}"
     level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.confidence_text(found.confidence)}"
-    return f"{rate}, one more run ±{units.percent(found.relative_prediction)}{level}"
+    return f"{rate}, one more run {units.half_width(found.relative_prediction)}{level}"

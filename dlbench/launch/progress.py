@@ -219,7 +219,11 @@ def _figure_texts(record: Record, shared: Mapping[str, str]) -> list[str]:
     # The usual level of 95 % is not printed.
     confidence = Case.from_dict(record.case).protocol.confidence
     level = "" if confidence == USUAL_CONFIDENCE else f" at {units.confidence_text(confidence)}"
-    spread = units.half_width(found.interval.relative_half_width if found.interval else None)
+    spread = units.half_width(None)
+    if interval := found.interval:
+        # The ends of the throughput, which stands before it.
+        ends = interval.value / interval.high, interval.value / interval.low
+        spread = units.half_width(interval.relative_half_width, ends)
     # A single process does not show the spread between processes.
     scope = "" if "scope" in shared else f" {_SCOPE}"
     unit = found.sample_unit

@@ -14,6 +14,7 @@ import select
 import struct
 import termios
 
+import numpy as np
 import pytest
 
 from dlbench import units
@@ -98,6 +99,16 @@ def test_the_line_and_the_report_give_one_figure_of_a_case_with_several_ranks(mo
     assert units.quantity(shown["flop_rate"], "FLOP/s") in line
     level = {0.5: "at 50 %", 0.99: "at 99 %"}
     assert [words for words in level.values() if words in line] == [w for c, w in level.items() if c == confidence]
+
+
+def test_a_wide_interval_is_printed_by_the_ends_of_the_throughput_before_it():
+    steps = tuple(np.random.default_rng(2).lognormal(math.log(0.1), 1.0, 40).tolist())
+    record = fakes.record(Case("lenet5"), fakes.CPU, step_s=steps)
+    found = case_figures(record).interval
+    assert found.relative_half_width > 0.2
+    down, up = (units.digits(100 * abs(found.value / end - 1), 2) for end in (found.high, found.low))
+    assert down != up
+    assert f" img/s −{down} to +{up} % within one run" in Progress(1).case_line(record)
 
 
 @pytest.mark.parametrize("bad", [math.nan, 0.0, -1.0, 1e12])
