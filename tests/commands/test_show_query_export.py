@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import re
+import shlex
 
 import pytest
 
@@ -122,6 +123,12 @@ def test_show_says_when_no_or_no_single_record_is_meant(results, capsys, wanted,
     error = run(capsys, "show", wanted, "--results", results, status=2).err
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_the_command_that_show_advises_lists_the_records_of_the_same_results(results, capsys):
+    error = run(capsys, "show", "nothing", "--results", results, status=2).err
+    command = shlex.split(re.search(r"`dlbench (.*)`", error)[1])
+    assert ids()[0] in run(capsys, *command).out
 
 
 # query

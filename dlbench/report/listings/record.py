@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,10 @@ def find_attempt(wanted: str, sources: Sequence[str | Path]) -> tuple[Path, str]
         return next((part, attempt) for attempt, part in found.items())
     place = ", ".join(map(str, sources))
     if not found:
-        raise BadInput(f"no record '{wanted}' in {place}; `dlbench query 'select attempt_id from records'` lists all")
+        where = "".join(f" --results {shlex.quote(str(source))}" for source in sources if str(source) != "results")
+        raise BadInput(
+            f"no record '{wanted}' in {place}; `dlbench query 'select attempt_id from records'{where}` lists all"
+        )
     names = units.list_text(sorted(found), 5)
     raise BadInput(f"'{wanted}' matches {len(found)} records in {place}: {names}; give more characters of the id")
 
