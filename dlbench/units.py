@@ -131,7 +131,7 @@ def percent(fraction: float | None, significant: int = 2) -> str:
 
 
 def half_width(fraction: float | None, ends: tuple[float, float] | None = None) -> str:
-    """Format an interval around its value: "±0.42 %", or both ends where it is wide: "−29 to +40 %".
+    """Format an interval around its value: "±0.42 %", both ends where it is wide: "−29 to +40 %", "no ±" without one.
 
     Args:
         fraction: half of its width over its value.
@@ -139,7 +139,7 @@ def half_width(fraction: float | None, ends: tuple[float, float] | None = None) 
             over processes and that of a ratio are.
     """
     if fraction is None or math.isnan(fraction):
-        return "±?"
+        return "no ±"
     if ends is None or any(map(math.isnan, ends)):
         high_end = fraction + math.hypot(fraction, 1.0)  # x, where (x - 1/x) / 2 is the fraction
         ends = 1 / high_end, high_end

@@ -14,7 +14,7 @@ from dlbench.table import Column, HalfWidth, Table, half_width_text, render
 
 
 @pytest.mark.parametrize(
-    ("fraction", "text"), [(0.0042, "±0.42 %"), (0.2, "±20 %"), (330.0, "±> 100 %"), (None, "±?"), (math.nan, "±?")]
+    ("fraction", "text"), [(0.0042, "±0.42 %"), (0.2, "±20 %"), (330.0, "±> 100 %"), (None, "no ±"), (math.nan, "no ±")]
 )
 def test_an_interval_is_a_half_width_or_so_wide_that_nothing_is_known(fraction, text):
     assert units.half_width(fraction) == text
