@@ -101,7 +101,7 @@ def test_ceilings_stand_in_a_table_named_as_the_report_names_the_system(store):
     table = next(block for block in section.blocks if block.table)
     assert table.heading == "Ceilings: AMD EPYC 7B13, 2 threads"
     assert table.table.records()[0]["best"] == 100e9
-    profile = "`dlbench profile alexnet -P mode=training -P precision=fp32 -P memory_format=channels_last -P batch_size=2 -P device=cpu"
+    profile = "`dlbench profile alexnet -P mode=training -P precision=fp32 -P batch_size=4 -P device=cpu"
     assert f"{profile} --results {store}`" in words_of(section)
 
 
