@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,8 @@ def _profile(options: argparse.Namespace) -> int:
     if options.kernels:
         _print_kernels(folder, options.format)
     if roof.flop_source != "measured":
-        say(f"\n{options.results}/ has no {case.precision} ceilings of this system; run `dlbench ceilings`")
+        to = "" if options.results == Path("results") else f" --results {shlex.quote(str(options.results))}"
+        say(f"\n{options.results}/ has no {case.precision} ceilings of this system; run `dlbench ceilings{to}`")
     trace = ", trace.json.gz" if options.trace_steps else ""
     say(f"\nprofile: {folder}/ (layers.parquet, layers.csv, profile.json, figures{trace})")
     return OK

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import fastest_cases
+from dlbench.report.analysis.case_selection import fastest_cases, reference_network
 from dlbench.report.analysis.case_warnings import describe_status, summarize_case_warnings, with_warnings
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
@@ -14,7 +16,7 @@ from dlbench.report.analysis.labels import network_title, setting_label, varying
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.report.chapters import brief, convergence, tables
-from dlbench.report.chapters.systems_section import measured_systems
+from dlbench.report.chapters.systems_section import measured_systems, thread_counts, threads_text
 from dlbench.report.document import Block, KeyFigure, Section
 from dlbench.report.figures import plots_rates
 from dlbench.results import training_store
@@ -53,7 +55,7 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
     )
     if shown.empty:
         return (counted,)
-    of_reference = cases[cases["model"] == _reference_network(cases)]
+    of_reference = cases[cases["model"] == reference_network(cases)]
     training = of_reference[of_reference["mode"] == "training"]
     candidates = _presentable_cases(training if len(training) else of_reference)
     # Among unstable cases the one with the most steps, among good ones the fastest.
@@ -90,11 +92,12 @@ def _uncertainty_texts(case: pd.Series) -> list[str]:
     """Half of the range of its processes' intervals, of a single one of its interval; nothing where that is unknown."""
     several = case["processes"] > 1
     reach = (case["throughput_high"] - case["throughput_low"]) / 2 / case["throughput"]
-    width = units.percent(reach if several else case["step_time_half_width"])
+    ends = case["throughput_low"] / case["throughput"], case["throughput_high"] / case["throughput"]
+    width = reach if several else case["step_time_half_width"]
     over = f" over {case['processes']:.0f} processes" if several else ""
     level = confidence_levels.confidence_levels(case.to_frame().T)[0]
     at = "" if level == USUAL_CONFIDENCE else f" at {units.confidence_text(level)}"
-    return [f"± {width}{at}{over}"] if width != units.MISSING else []
+    return [f"{units.half_width(width, ends)}{at}{over}"] if math.isfinite(width) else []
 
 
 def _presentable_cases(shown: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +114,7 @@ def _status_and_steps(case: pd.Series) -> str:
 
 def _system_sentences(content: Content) -> list[str]:
     """Each system in one sentence: hardware, then software."""
-    rows = content.rows
+    rows, threads = content.rows, thread_counts(content)
     sentences = []
     for system, name in content.system_names.items():
         of_system = (rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")
@@ -120,6 +123,7 @@ def _system_sentences(content: Content) -> list[str]:
         parts = [
             f"{one['system_cpu_model']}" if isinstance(one["system_cpu_model"], str) else "",
             units.count_text(int(one["system_cpu_cores"]), "core") if one["system_cpu_cores"] > 0 else "",
+            threads_text(threads[system]) if threads.get(system) else "",
             units.bytes_(one["system_memory_bytes"]) if one["system_memory_bytes"] > 0 else "",
             f"{hosts} hosts" if hosts > 1 else str(one["system_hostname"]),
             *(f"{title} {one[key]}" for key, title in _SOFTWARE_NAMES.items() if isinstance(one[key], str)),
@@ -134,12 +138,6 @@ _SOFTWARE_NAMES = {
     "system_cudnn_version": "cuDNN",
     "system_driver_version": "driver",
 }
-
-
-def _reference_network(shown: pd.DataFrame) -> str:
-    """The network that stands for all at the head of a report: ResNet-50, or the one with the most work per image."""
-    names = list(shown["model"])
-    return "resnet50" if "resnet50" in names else str(names[shown["flop_per_image"].fillna(0).argmax()])
 
 
 def _setting_text(case: pd.Series, shown: pd.DataFrame) -> str:
@@ -171,23 +169,22 @@ def _summary_text(content: Content, cases: pd.DataFrame) -> str:
         sentences.append(f"The largest share of the datasheet peak is {share} ({name}).")
     over = "half_width" in cases and cases["half_width"].notna().any()
     widths = cases["half_width"] if over else shown["step_time_half_width"]
-    sentences.append(
-        _intervals_sentence(
-            widths, confidence_levels.levels_text(shown), "over processes" if over else "within one run"
-        )
-    )
+    rates = (cases if over else shown)[widths.notna()]
+    low, high = (float((rates[f"throughput_{end}"] / rates["throughput"]).median()) for end in ("low", "high"))
+    kind = "over processes" if over else "within one run"
+    sentences.append(_intervals_sentence(widths, (low, high), confidence_levels.levels_text(shown), kind))
     if shown["energy_per_image"].isna().all():
         sentences.append(plots_rates.no_meter_reason(shown))
     return " ".join(sentences)
 
 
-def _intervals_sentence(widths: pd.Series[float], level: str, kind: str) -> str:
+def _intervals_sentence(widths: pd.Series[float], ends: tuple[float, float], level: str, kind: str) -> str:
     """How many cases have an interval, and how narrow these are."""
     known = widths.dropna()
     cases = units.count_text(len(widths), "case")
     if known.empty:
         return f"None of {cases} has an interval: there are too few steps, or they vary too much."
     if len(known) == 1:
-        return f"1 of {cases} has an interval: ± {units.percent(known.iloc[0])} at {level}, {kind}."
-    width = units.percent(known.median())
-    return f"{len(known)} of {cases} have an interval at {level}; the median of these is ± {width}, {kind}."
+        return f"1 of {cases} has an interval: {units.half_width(known.iloc[0], ends)} at {level}, {kind}."
+    width = units.half_width(known.median(), ends)
+    return f"{len(known)} of {cases} have an interval at {level}; the median of these is {width}, {kind}."
