@@ -127,6 +127,10 @@ RULES: tuple[tuple[str, Rule], ...] = (
 )
 
 
+def _two_digits(percent: float) -> str:
+    return f"{percent:.2g}" if percent < 99.5 else f"{percent:.0f}"
+
+
 def coverage_table(data: dict[tuple[str, str], list[Series]], kinds: Sequence[tuple[str, str]]) -> list[str]:
     """Rows by network; `kinds` are those of the stating and of the judging processes."""
     lines = [
@@ -140,7 +144,7 @@ def coverage_table(data: dict[tuple[str, str], list[Series]], kinds: Sequence[tu
             for name, rule in RULES:
                 n, mean, following, width = coverage(data[model, stating], data[model, judging], rule)
                 which = stating if stating == judging else f"{stating}, judged by {judging}"
-                lines.append(f"| {model} | {which} | {name} | {n} | {mean:.1f} | {following:.1f} | {width:.2g} |")
+                lines.append(f"| {model} | {which} | {name} | {n} | {mean:.1f} | {following:.1f} | {_two_digits(width)} |")
     return lines
 
 
@@ -211,7 +215,7 @@ def factor_table(data: dict[str, tuple[dict[tuple[str, str], list[Series]], str]
         for name, model in keys:
             series, kind = data[name]
             _, mean, following, width = coverage(series[model, kind], series[model, kind], the_rule)
-            cells.append(f"{mean:.0f}, {following:.0f}, ±{width:.2g} %")
+            cells.append(f"{mean:.0f}, {following:.0f}, ±{_two_digits(width)} %")
         lines.append(f"| {factor:g} | {' | '.join(cells)} |")
     process_statistics.DRIFT_ALLOWANCE, process_statistics.NEXT_ALLOWANCE = used
     return lines
