@@ -13,8 +13,9 @@ Any other exception is a bug in dlbench and keeps its traceback.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class DlbenchError(Exception):
@@ -53,6 +54,15 @@ class UnknownName(BadInput):
 
 class StoreError(DlbenchError):
     """A results folder or one of its parts cannot be read or written."""
+
+
+@contextlib.contextmanager
+def writing(target: object, advice: str = "", kind: type[DlbenchError] = StoreError) -> Iterator[None]:
+    """Context in which an OSError means that `target` cannot be written: it becomes a `kind`, with the advice."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"cannot write {target}: {error.strerror or error}{advice}") from error
 
 
 class InvalidMeasurement(DlbenchError):

@@ -117,6 +117,17 @@ def _interval(times: list[float], confidence: float, *, search_clusters: bool) -
     )
 
 
+def reason_without_interval(num_samples: float, confidence: float) -> str:
+    """Describe why so many samples have no `median_interval`: there are too few, or they are too correlated.
+
+    At levels close to 1 even independent samples need more than 20: the interval must end before the fastest sample,
+    (n - 1) / 2 >= t √n / 2.
+    """
+    t = student_quantile((1 + confidence) / 2, NUM_WAVES)
+    least = max(MIN_SAMPLES_FOR_INTERVAL, math.ceil(((t + math.sqrt(t * t + 4)) / 2) ** 2))
+    return f"fewer than {least} steps" if num_samples < least else "slow changes within the window"
+
+
 def is_steady(samples: Sequence[float], tolerance: float = 0.002) -> bool:
     """Whether warm-up may end: the later block of steps is no longer faster than the earlier one beyond noise.
 

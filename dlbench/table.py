@@ -17,7 +17,7 @@ from dlbench import units
 from dlbench.csv_cells import csv_line
 from dlbench.errors import UnknownName
 from dlbench.json_text import dump_json
-from dlbench.table_width import fit_to_width, terminal_width
+from dlbench.table_width import fit_to_width, terminal_width, wrap_text
 from dlbench.units import GROUP_SEPARATOR, MISSING, digits
 
 Cell = str | int | float | bool | None
@@ -146,9 +146,23 @@ def percent_text(cell: Cell) -> str:
     return units.percent(number_or_none(cell))
 
 
+class HalfWidth(float):
+    """Half of an interval's width over its value: a number like any other that also holds both ends over the value."""
+
+    ends: tuple[float, float]
+
+    def __new__(cls, fraction: float, value: float, low: float, high: float) -> HalfWidth:
+        """A cell of the number `fraction`; `low` and `high` are in the unit of `value`."""
+        cell = super().__new__(cls, fraction)
+        cell.ends = low / value, high / value
+        return cell
+
+
 def half_width_text(cell: Cell) -> str:
-    """Format half an interval's width, a fraction of its value, as percent."""
-    return units.width(number_or_none(cell))
+    """Format half of an interval's width under a heading "±", as `units.half_width` does."""
+    fraction = number_or_none(cell)
+    ends = cell.ends if isinstance(cell, HalfWidth) else None
+    return MISSING if fraction is None else units.half_width(fraction, ends).removeprefix("±")
 
 
 def signed_percent_text(cell: Cell) -> str:
@@ -167,7 +181,8 @@ def text_table(table: Table, width: int | None = None) -> str:
     """`table` for the terminal: columns two spaces apart under a rule, without what a terminal might obey.
 
     Args:
-        width: characters in a line; what has no room is named below the table. None prints everything.
+        width: characters in a line; columns without room are named below the table, and its title and notes go over
+            several lines. None prints everything.
     """
     rows = [list(map(_printable_line, row)) for row in ([c.heading for c in table.columns], *cell_texts(table))]
     aligns, columns, notes = alignments(table), len(table.columns), list(table.notes)
@@ -178,11 +193,11 @@ def text_table(table: Table, width: int | None = None) -> str:
         notes.append(f"No room for: {names}. Pipe into `less -S`, or use --format csv, to see them.")
     cells = [[cell.split("\n") for cell in row[:columns]] for row in rows]
     widths = [max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
-    lines = [_printable_line(table.title), ""] if table.title else []
+    lines = [*wrap_text(_printable_line(table.title), width), ""] if table.title else []
     for number, row in enumerate(cells):
         lines += [_aligned_line(parts, widths, aligns[:columns]) for parts in zip_longest(*row, fillvalue="")]
         lines += ["  ".join("─" * w for w in widths)] if number == 0 else []
-    lines += ["", *map(_printable_line, notes)] if notes else []
+    lines += ["", *(line for note in notes for line in wrap_text(_printable_line(note), width))] if notes else []
     return "\n".join(lines) + "\n"
 
 

@@ -2,20 +2,61 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import TextIO
 
+#: Assumed where the terminal does not tell its width.
+_USUAL_WIDTH = 80
 #: Texts are not broken into pieces shorter than this.
 _MIN_COLUMN_WIDTH = 16
 #: Spaces between two columns.
 GAP = 2
 
 
-def terminal_width() -> int | None:
-    """Characters in a line of the terminal; None where the output goes elsewhere and may be as wide as it is."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def terminal_width(stream: TextIO | None = None) -> int | None:
+    """Characters in a line of the terminal; None where the output goes elsewhere and may be as wide as it is.
+
+    Args:
+        stream: that is written to; None is stdout.
+    """
+    stream = sys.stdout if stream is None else stream
+    with contextlib.suppress(OSError, ValueError):  # a closed stream
+        if not stream.isatty():
+            return None
+        given = os.environ.get("COLUMNS", "")
+        columns = int(given) if given.isdecimal() else 0
+        return columns or os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
+    return None
+
+
+def wrap_text(text: str, width: int | None) -> list[str]:
+    """Break a text at spaces into lines of `width` characters; a longer word stays whole. None: one line."""
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def join_wrapped(parts: Sequence[str], width: int, indent: int) -> list[str]:
+    """Join texts by two spaces; what has no room in `width` characters goes to further lines, indented."""
+    lines: list[str] = []
+    line = ""
+    for part in parts:
+        joined = f"{line}{' ' * GAP}{part}" if line else part
+        if len(joined.rstrip()) <= width:
+            line = joined
+            continue
+        lines += [line] if line else []
+        start = " " * indent if lines else ""
+        wrapped = textwrap.wrap(
+            part.strip(), width, initial_indent=start, subsequent_indent=" " * indent, break_on_hyphens=False
+        )
+        lines += wrapped[:-1]
+        line = wrapped[-1] if wrapped else ""
+    return [line.rstrip() for line in [*lines, line]]
 
 
 def fit_to_width(rows: Sequence[Sequence[str]], aligns: Sequence[str], width: int) -> tuple[list[list[str]], int]:

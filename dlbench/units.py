@@ -11,6 +11,12 @@ _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3
 _SMALL_PREFIXES = ((1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _BINARY_PREFIXES = ((2**50, "PiB"), (2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+#: Up to this half-width an interval is called symmetric.
+_ALMOST_SYMMETRIC = 0.2
+#: An interval that reaches further up shows no more than that little is known.
+_LARGEST_PERCENT = 1000.0
+#: The inverse of it is the smallest ratio with digits.
+_LARGEST_RATIO = 10_000.0
 #: Placeholder for a missing value in tables.
 MISSING = "–"
 #: Thin non-breaking spaces: between groups of digits, and between number and unit.
@@ -124,14 +130,35 @@ def percent(fraction: float | None, significant: int = 2) -> str:
     return f"{digits(100 * fraction, significant)} %"
 
 
-def half_width(fraction: float | None) -> str:
-    """The half-width of an interval as percent of its value: "±0.42 %"."""
-    return "±?" if fraction is None else f"±{width(fraction)}"
+def half_width(fraction: float | None, ends: tuple[float, float] | None = None) -> str:
+    """Format an interval around its value: "±0.42 %", both ends where it is wide: "−29 to +40 %", "no ±" without one.
+
+    Args:
+        fraction: half of its width over its value.
+        ends: its ends over its value. By default those of an interval that is symmetric in logarithms, as the interval
+            over processes and that of a ratio are.
+    """
+    if fraction is None or math.isnan(fraction):
+        return "no ±"
+    if ends is None or any(map(math.isnan, ends)):
+        high_end = fraction + math.hypot(fraction, 1.0)  # x, where (x - 1/x) / 2 is the fraction
+        ends = 1 / high_end, high_end
+    low, high = (100 * (end - 1) for end in ends)
+    if high > _LARGEST_PERCENT:
+        return "±> 100 %"
+    below, above = (digits(abs(end), 2) for end in (low, high))
+    if fraction <= _ALMOST_SYMMETRIC or (below == above and low <= 0 <= high):
+        return f"±{percent(fraction)}"
+    return f"{'−' if low < 0 else '+'}{below} to {'−' if high < 0 else '+'}{above} %"
 
 
-def width(fraction: float | None) -> str:
-    """The width of an interval as percent of its value: "0.42 %"; beyond 100 % its size means nothing: "> 100 %"."""
-    return "> 100 %" if fraction is not None and fraction > 1 else percent(fraction)
+def ratio(value: float | None, significant: int = 3) -> str:
+    """Format a ratio, small ones by their significant digits: ``ratio(0.00833) == "0.00833"``; "< 0.0001" beyond."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if 0 < value < 1 / _LARGEST_RATIO:
+        return f"< {digits(1 / _LARGEST_RATIO, 1)}"
+    return f"> {digits(_LARGEST_RATIO, 1)}" if value > _LARGEST_RATIO else digits(value, significant)
 
 
 def confidence_text(confidence: float) -> str:

@@ -313,3 +313,16 @@ def test_the_module_loads_nothing_but_the_standard_library():
     code = "import sys, dlbench.stats; print([m for m in ('numpy', 'scipy', 'torch', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("confidence", "least"), [(0.5, 20), (0.95, 20), (0.999, 28), (0.9999, 53)])
+def test_the_reason_without_an_interval_is_the_true_one(confidence, least):
+    """Steps that are not correlated have one from the smallest number on that the reason names."""
+    for n in range(10, 80):
+        steps = [1 + i * 0.618034 % 1 for i in range(n)]
+        few = stats.reason_without_interval(n, confidence) == f"fewer than {least} steps"
+        assert few == (n < least)
+        if n < 20 or not few:
+            assert (stats.median_interval(steps, confidence) is None) == few
+    assert stats.median_interval([1 + 0.01 * i for i in range(n)], confidence) is None
+    assert stats.reason_without_interval(n, confidence) == "slow changes within the window"

@@ -39,6 +39,19 @@ def test_a_table_fits_the_terminal_and_keeps_every_name_whole(width):
     assert LONG in "".join(line[:column].strip() for line in table.splitlines())
 
 
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_title_and_notes_follow_the_width_of_the_terminal_word_by_word(width):
+    note = "¹ The rate is a lower bound: some operations are not counted. " * 4
+    table = Table(
+        [Column("model")], [["lenet5"]], "The largest batch that fits is found by test runs. " * 3, [note, LONG]
+    )
+    lines = text_table(table, width).splitlines()
+    assert max(len(line) for line in lines if line != LONG) <= width
+    assert LONG in lines
+    assert " ".join(" ".join(lines).split()).count(" ".join(note.split())) == 1
+    assert len(text_table(table).splitlines()) == 8
+
+
 def test_a_file_gets_all_columns_however_wide():
     assert text_table(WIDE).splitlines()[4].startswith(LONG)
     assert render(WIDE, "text") == text_table(WIDE)

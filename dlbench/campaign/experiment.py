@@ -53,9 +53,7 @@ def run_experiment(
     )
     order = experiment.order(pairs)
     waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
-    progress = ExperimentProgress(
-        2 * len(order), model_width=max(len(case.model) for match in experiment.matches for case in match)
-    )
+    progress = ExperimentProgress(2 * len(order), [case for match in experiment.matches for case in match])
     progress.number = 2 * (len(order) - len(waiting))
     cases = units.count_text(len(experiment.matches), "case")
     say(f"{experiment.sides[0][:-2]}: {cases} x {units.count_text(pairs, 'pair')} -> {root}/")
@@ -85,12 +83,15 @@ def run_experiment(
         )
     }
     with contextlib.closing(progress):
-        return sum(
+        failed = sum(
             record.status not in DONE_STATUSES
             for pair in waiting
             for turn in pair
             for record in supervise.run_cases([turn.case], of_side[turn.side], fresh=True)
         )
+    for remark in progress.remarks():
+        say(f"{remark}; raise protocol.max_time_s")
+    return failed
 
 
 def compare_experiment(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dlbench.campaign.results_maintenance import StoredAttempts
     from dlbench.campaign.schedule import Schedule
     from dlbench.campaign.setting_search import Search
+    from dlbench.launch.progress import Progress
     from dlbench.launch.supervise import Campaign
     from dlbench.results.records import Record
     from dlbench.suites.case import Case
@@ -113,7 +114,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
             f"`dlbench collect --results {root}` with a Python that has it"
         )
     waiting = cases_to_measure(campaign, cases, fresh, found)
-    progress = Progress(len(cases), model_width=max(len(case.model) for case in cases))
+    progress = Progress(len(cases), () if schedule.searches else cases)
     parts = found.own_parts
 
     def store_record(record: Record) -> None:
@@ -158,7 +159,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
             f"busy host in {busy} of {units.count_text(len(statuses), 'run')}: others used the CPU, so "
             f"figures may be wrong even if intervals are narrow; measure again on an idle machine"
         )
-    _print_process_figures(schedule)
+    _print_remarks(schedule, progress)
     left = schedule.num_yielded - len(statuses)
     if left > 0:
         say(f"skipped: claimed or already measured by another run: {left} of {schedule.num_yielded}")
@@ -167,13 +168,14 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     return SOME_FAILED if failed else OK
 
 
-def _print_process_figures(schedule: Schedule | Search) -> None:
-    """Print skipped processes, and the figures over the processes of each case."""
-    for remark in schedule.remarks():
+def _print_remarks(schedule: Schedule | Search, progress: Progress) -> None:
+    """Print why figures have no interval, skipped processes, and the figures over the processes of each case."""
+    how_to_fix = "" if schedule.searches else "; raise protocol.max_time_s"  # a search sets its windows itself
+    for remark in (*(f"{remark}{how_to_fix}" for remark in progress.remarks()), *schedule.remarks()):
         say(remark)
     summary = schedule.summary()
-    for line in summary[:MAX_SUMMARY_LINES]:
-        say(line)
+    for case, figures in summary[:MAX_SUMMARY_LINES]:
+        progress.print_processes(case, figures)
     if len(summary) > MAX_SUMMARY_LINES:
         say(f"... and {len(summary) - MAX_SUMMARY_LINES} more cases: see `dlbench report`")
 

@@ -200,17 +200,13 @@ class Schedule:
             )
         return found
 
-    def summary(self) -> list[str]:
-        """One line for each case with several processes: the figure over processes, its ±, and one more run's."""
-        lines = []
-        width = max((len(s.case.model) for s in self._samples.values()), default=0)
-        for sample in self._samples.values():
-            if len(sample.windows) < 2:
-                continue
-            head = f"{sample.case.model:<{width}}  {sample.case.mode:<9}  {sample.case.precision:<8}  "
-            work = f"{sample.case.batch_size:>5} x {sample.case.world_size}"
-            lines.append(f"{head}{work}  {len(sample.windows)} processes  {_figures_text(sample)}")
-        return lines
+    def summary(self) -> list[tuple[Case, list[str]]]:
+        """The cases with several processes: the figure over processes, its ±, and one more run's."""
+        return [
+            (dataclasses.replace(sample.case, repeat=0), [f"{len(sample.windows)} processes", _figures_text(sample)])
+            for sample in self._samples.values()
+            if len(sample.windows) > 1
+        ]
 
 
 def _figures_text(sample: _CaseProcesses) -> str:
@@ -230,4 +226,4 @@ def _figures_text(sample: _CaseProcesses) -> str:
         )
     rate = f"{units.rate(sample.images / found.value, sample.unit):>12} {units.half_width(found.relative_half_width)}"
     level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.confidence_text(found.confidence)}"
-    return f"{rate}, one more run ±{units.percent(found.relative_prediction)}{level}"
+    return f"{rate}, one more run {units.half_width(found.relative_prediction)}{level}"

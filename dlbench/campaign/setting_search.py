@@ -133,7 +133,7 @@ class Search:
             words.append(f"the budget ended before {count} were tried; run the same command again to continue")
         return words
 
-    def summary(self) -> list[str]:
+    def summary(self) -> list[tuple[Case, list[str]]]:
         """Nothing: the command prints a table."""
         return []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import socket
 from typing import Any
 
 from dlbench.commands.arguments import add_command, nonempty_path
@@ -30,7 +32,8 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.node and not options.json:
         # Only problems, one line each: a job of many nodes would print too much otherwise.
         findings = [finding for finding in findings if finding.level in ("warn", "fail")]
-        findings = [dataclasses.replace(finding, text=f"{context.node}: {finding.text}") for finding in findings]
+        node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+        findings = [dataclasses.replace(finding, text=f"{node}: {finding.text}") for finding in findings]
     text = doctor.as_json(findings) if options.json else doctor.as_text(findings)
     if text:
         print(text)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from dlbench.commands.arguments import add_command, add_format
 from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
 from dlbench.launch.max_batch import (
-    MAX_BATCH_SIZE,
     Trial,
     TrialRunner,
     device_bytes,
@@ -85,14 +84,14 @@ def _maxbatch(options: argparse.Namespace) -> int:
 def _print_trials(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None:
     from dlbench.table import Cell, Column, Table, bytes_text, render
 
-    largest = max((t.batch_size for t in trials if t.fits), default=None)
+    largest = max((t for t in trials if t.fits), key=lambda t: t.batch_size, default=None)
     failing = min((t for t in trials if not t.fits), key=lambda t: t.batch_size, default=None)
     if form == "json":
         axes = {name: value for name, value in case.to_dict().items() if name not in ("batch_size", "protocol")}
         values = {
             "case": axes,
             "limit_bytes": limit_bytes,
-            "largest_batch": largest,
+            "largest_batch": largest.batch_size if largest else None,
             "smallest_failing_batch": failing.batch_size if failing else None,
             "trials": [asdict(t) for t in trials],
         }
@@ -107,13 +106,26 @@ def _print_trials(case: Case, trials: list[Trial], limit_bytes: int, form: str) 
         Column("seconds", "time [s]"),
         Column("reason", "", "left"),
     ]
-    # Each trial was printed when it ended; the table for people holds the two that decide.
-    deciding = [t for t in trials if form == "csv" or t is failing or t.batch_size == largest]
+    # Each trial was printed when it ended; the table for people holds the two that decide, its title the reason.
+    deciding = trials if form == "csv" else [t for t in (largest, failing) if t]
+    if form != "csv":
+        limited = "rss_peak_bytes" if case.device == "cpu" else "allocated_peak_bytes"
+        columns = [c for c in columns if c.key in ("batch_size", "fits", "predicted_bytes", limited, "seconds")]
     rows: list[list[Cell]] = [[getattr(t, c.key) for c in columns] for t in deciding]
-    result = "no batch fits" if largest is None else f"largest batch that fits: {largest}"
-    after = f"; {failing.batch_size} does not" if failing and largest else ""
-    after = "; larger batches were not tried" if largest == MAX_BATCH_SIZE else after
-    print(render(Table(columns, rows, f"{case.model}, {case.mode}, {case.precision}", [result + after]), form), end="")
+    title = f"{case.model}, {case.mode}, {case.precision}: {_outcome_text(largest, failing, limit_bytes)}"
+    print(render(Table(columns, rows, title), form), end="")
+
+
+def _outcome_text(largest: Trial | None, failing: Trial | None, limit_bytes: int) -> str:
+    """Say which batch fits, how much memory it uses, and what limits it."""
+    from dlbench.units import bytes_
+
+    limit = f"{failing.batch_size} {failing.limit_text}" if failing else "larger batches were not tried"
+    if largest is None:
+        return f"no batch fits into {bytes_(limit_bytes)}; {limit}"
+    used = largest.allocated_peak_bytes or largest.rss_peak_bytes
+    memory = f", with {bytes_(used)} of {bytes_(limit_bytes)}" if used else ""
+    return f"the largest batch that fits is {largest.batch_size}{memory}; {limit}"
 
 
 def _parse_bytes(text: str) -> int:

@@ -136,9 +136,9 @@ class Experiment:
 class ExperimentProgress(Progress):
     """Progress with the side (A or B) in front of each line."""
 
-    def case_line(self, record: Record) -> str:
-        """Format a finished case, with "A" or "B" in front."""
-        return f"{(record.label or '?')[0].upper()} {super().case_line(record)}"
+    def _line_parts(self, record: Record) -> list[str]:
+        first, *more = super()._line_parts(record)
+        return [f"{(record.label or '?')[0].upper()} {first}", *more]
 
 
 def plan_experiment(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed: int, device: str) -> Experiment:

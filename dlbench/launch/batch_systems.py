@@ -23,11 +23,10 @@ class BatchSystem:
     title: str
     campaign_script: Callable[[Site, Job], str]
     report_script: Callable[[Site, Job], str]
-    #: From a script, a dependency such as `afterany:17`, and an array such as `0-3%2`.
+    #: From a script, a dependency such as `afterany:17`, and an array such as `0-3%2`, which replaces the script's own.
     submit_argv: Callable[[Path, str | None, str | None], list[str]]
     queued: Callable[[], list[JobState]]
     ended_state: Callable[[str], JobState]
-    cancel: Callable[[Iterable[str]], None]
     cancel_command: str
     node_states: Callable[[str | None], dict[str, str]]
     on_node: Callable[[Site, str], Site]
@@ -46,6 +45,14 @@ class BatchSystem:
         if not job_id:
             raise SchedulerError(f"{argv[0]} printed no job id for {script}: {answer.strip() or 'nothing'}")
         return job_id
+
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        """Cancel these jobs, queued or running.
+
+        Raises:
+            SchedulerError: the system refused.
+        """
+        scheduler.call_scheduler([self.cancel_command, *job_ids])
 
     def states(self, job_ids: Iterable[str]) -> list[JobState]:
         """Return the states of these jobs, one entry per queued or running array task; an ended job is one entry.
@@ -68,7 +75,6 @@ BATCH_SYSTEMS = {
         submit_argv=scheduler.sbatch_argv,
         queued=scheduler.queued_jobs,
         ended_state=scheduler.ended_state,
-        cancel=scheduler.cancel_jobs,
         cancel_command="scancel",
         node_states=scheduler.node_states,
         on_node=slurm.on_node,
@@ -81,7 +87,6 @@ BATCH_SYSTEMS = {
         submit_argv=pbs.submit_argv,
         queued=pbs.queued_jobs,
         ended_state=pbs.ended_state,
-        cancel=pbs.cancel_jobs,
         cancel_command="qdel",
         node_states=pbs.node_states,
         on_node=pbs.on_node,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench import process_identity
-from dlbench.errors import StoreError
+from dlbench.errors import writing
 from dlbench.json_text import read_object
 
 #: Time without a change after which an owner on another host counts as dead [s].
@@ -120,15 +120,13 @@ def take(root: Path, name: str) -> Claim | None:
     """
     path = claim_path(root, name)
     nonce = secrets.token_hex(8)
-    try:
+    with writing(path):
         path.parent.mkdir(exist_ok=True)
         if _create_claim(path, nonce):
             return Claim(path, nonce)
         holder = read_object(path)
         if _remove_claim_if_stale(path) and _create_claim(path, nonce):
             return Claim(path, nonce, holder)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     return None
 
 

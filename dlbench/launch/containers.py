@@ -132,11 +132,15 @@ def docker(image: str, around: CommandNeeds) -> ContainerWrapping:
         "--pid=host",
         # NCCL registers memory with the network card; an engine inside a container may not raise limits.
         *(("--ulimit", "memlock=-1", "--ulimit", "stack=67108864") if around.gpus else ()),
-        *_user_options(around),
+        # The user has no home and no name inside: caches go to /tmp, and PyTorch needs the name.
+        *(() if around.user in ("", "0:0") else ("--user", around.user, "--env", "HOME=/tmp", "--env", "USER")),
     )
     # Not --volume, which creates a missing source as an empty folder owned by root.
-    mounts = _repeat_option("--mount", [_docker_mount_value(mount) for mount in around.mounts])
-    return _engine_wrapping("docker", image, around, own, mounts)
+    mounts = [
+        f"type=bind,source={mount.source},target={mount.target}{',readonly' if mount.read_only else ''}"
+        for mount in around.mounts
+    ]
+    return _engine_wrapping("docker", image, around, own, _repeat_option("--mount", mounts))
 
 
 def podman(image: str, around: CommandNeeds) -> ContainerWrapping:
@@ -173,10 +177,15 @@ def _engine_wrapping(engine: str, image: str, around: CommandNeeds, own: Argv, m
 
 def enroot(image: str, around: CommandNeeds) -> ContainerWrapping:
     """`enroot start` of a container that `enroot create` has unpacked on every node."""
+    # Fields of fstab, separated by colons.
+    mounts = [
+        f"{mount.source}:{mount.target}{':none:x-create=auto,rbind,ro' if mount.read_only else ''}"
+        for mount in around.mounts
+    ]
     prefix = (
         *("bash", "-c", _ENROOT_START, " ".join(_variable_names(around, _nvidia_variables(around)))),
         "--rw",
-        *_repeat_option("--mount", [_enroot_mount_value(mount) for mount in around.mounts]),
+        *_repeat_option("--mount", mounts),
         *around.options,
         *("--", around.name),
     )
@@ -262,25 +271,9 @@ def _volume_value(mount: Mount) -> str:
     return f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"
 
 
-def _docker_mount_value(mount: Mount) -> str:
-    return f"type=bind,source={mount.source},target={mount.target}" + (",readonly" if mount.read_only else "")
-
-
-def _enroot_mount_value(mount: Mount) -> str:
-    # Fields of fstab, separated by colons.
-    return f"{mount.source}:{mount.target}" + (":none:x-create=auto,rbind,ro" if mount.read_only else "")
-
-
 def _nvidia_variables(around: CommandNeeds) -> dict[str, str]:
     """Return the variables of NVIDIA's runtime: without the first there is no GPU inside, without the second no
     libcuda."""
     if not around.gpus:
         return {"NVIDIA_VISIBLE_DEVICES": "void"}
     return {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
-
-
-def _user_options(around: CommandNeeds) -> Argv:
-    # The user has no home and no name inside: caches go to /tmp, and PyTorch needs the name.
-    if around.user in ("", "0:0"):
-        return ()
-    return ("--user", around.user, "--env", "HOME=/tmp", "--env", "USER")

@@ -88,7 +88,9 @@ def plan_nodes(
     kinds: dict[str, list[NodeOrGpu]] = {"submit": [], "away": [], "done": [], "active": []}
     for unit in units:
         folder = unit_folder(results, unit)
-        kind = "active" if folder in queued else "done" if _is_suite_done(folder, suite) else "submit"
+        counts = count_cases(folder, suite) if folder.is_dir() else []
+        done = bool(counts) and all(one.remaining == 0 for one in counts)
+        kind = "active" if folder in queued else "done" if done else "submit"
         kinds["away" if kind == "submit" and _UNAVAILABLE_STATE.search(states[unit.node]) else kind].append(unit)
     return NodesPlan(**{kind: tuple(found) for kind, found in kinds.items()})
 
@@ -117,11 +119,6 @@ def submit(
         except scheduler.SchedulerError as error:
             return taken, error
     return taken, None
-
-
-def _is_suite_done(folder: Path, suite: Suite) -> bool:
-    counts = count_cases(folder, suite) if folder.is_dir() else []
-    return bool(counts) and all(one.remaining == 0 for one in counts)
 
 
 def _folders_with_jobs(site: Site, folders: Sequence[Path]) -> set[Path]:

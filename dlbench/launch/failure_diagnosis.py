@@ -18,7 +18,7 @@ from typing import Any
 from dlbench import units
 from dlbench.json_text import read_object
 from dlbench.launch import claims
-from dlbench.launch.processes import ATTEMPT_FOLDER_VARIABLE, tail_lines
+from dlbench.launch.processes import ATTEMPT_FOLDER_VARIABLE, last_message, last_phase, tail_lines
 from dlbench.results.records import DONE_STATUSES
 
 #: Messages of launchers about a killed process: (pattern, meaning of its group).
@@ -67,10 +67,8 @@ def read_ranks(folder: Path) -> list[RankFiles]:
         begun = read_object(file) or {}
         end = read_object(folder / "ranks" / f"{number}.end.json") or {}
         text = folder / "stderr.txt" if number == 0 else folder / "ranks" / f"{number}.err"
-        lines = [line.strip() for line in tail_lines(text) if line.strip()]
-        phases = [line.partition(":")[2].strip() for line in lines if line.startswith("phase:")]
-        words = [line for line in lines if not line.startswith(LAUNCHER_PREFIXES)]
-        phase, last = str(end.get("phase") or (phases[-1] if phases else "")), words[-1][:300] if words else ""
+        phase = str(end.get("phase") or last_phase(text))
+        last = last_message(text, LAUNCHER_PREFIXES)
         found.append(RankFiles(number, str(begun.get("host", "")), int(begun.get("pid", 0)), end, phase, last))
     return sorted(found, key=lambda rank: rank.number)
 
@@ -93,14 +91,11 @@ def diagnose(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] |
     ended = [rank for rank in ranks if rank.end.get("status") not in (None, *DONE_STATUSES)]
     failed = sorted(ended, key=lambda rank: float(rank.end.get("at_s", 0.0)))
     own = [r for r in failed if not r.end.get("lost_peer") and r.end["status"] != "preempted"]
-    if own:
-        first = own[0]
-        return first.end["status"], f"{first.name(world_size)} in phase '{first.phase}': {first.end['error']}"
     killed = _ranks_reported_killed(folder, ranks) or ([r for r in ranks if not r.end] if failed else [])
-    if killed:
+    if killed and not own:
         return _killed_diagnosis(killed, world_size, oom_kill)
     if failed:
-        first = failed[0]
+        first = (own or failed)[0]
         return first.end["status"], f"{first.name(world_size)} in phase '{first.phase}': {first.end['error']}"
     if ranks and len(ranks) < world_size:
         came = {r.number for r in ranks}
@@ -120,8 +115,7 @@ def describe_rank_positions(folder: Path, world_size: int) -> str:
     ranks = read_ranks(folder)
     places: dict[str, list[int]] = {}
     for rank in ranks:
-        said = str(rank.end.get("error") or "")
-        place = said.partition(", at ")[2] or "?"
+        place = str(rank.end.get("error") or "").partition(", at ")[2] or "?"
         words = f"in phase '{rank.phase}' at {place}" if rank.end else f"in phase '{rank.phase}', position unknown"
         places.setdefault(words, []).append(rank.number)
     for number in range(world_size):

@@ -181,25 +181,17 @@ def quote_all(argv: Iterable[str]) -> str:
 
 
 def check_job(site: Site, job: Job) -> None:
-    """Check the paths of a job and its GPUs.
+    """Check that directives and runtimes accept the paths of a job, and that the nodes have enough GPUs.
 
     Raises:
-        BadInput: see `check_path`; or the nodes of the site have too few GPUs.
+        BadInput: a path contains characters other than letters, digits and . _ + @ = / -, or a node has too few GPUs.
     """
-    check_path(job.results, "the results folder")
-    check_path(job.checkout or "/", "the folder of dlbench")
+    for path, what in ((job.results, "the results folder"), (job.checkout or "/", "the folder of dlbench")):
+        if not PLAIN_PATH.fullmatch(path):
+            chars = "letters, digits and . _ + @ = / -"
+            raise BadInput(f"{what} '{path}' cannot be used in a job script; use only {chars}")
     if site.has_gpus and job.ranks_per_node > site.gpus.per_node:
         raise BadInput(
             f"{job.suite} needs {job.ranks_per_node} GPUs per node; {site.file} has {site.gpus.per_node} "
             f"(gpus.per_node)"
         )
-
-
-def check_path(path: str, what: str) -> None:
-    """Check that the scheduler's directives and the runtimes' options accept the path.
-
-    Raises:
-        BadInput: it contains characters other than letters, digits and . _ + @ = / -
-    """
-    if not PLAIN_PATH.fullmatch(path):
-        raise BadInput(f"{what} '{path}' cannot be used in a job script; use only letters, digits and . _ + @ = / -")

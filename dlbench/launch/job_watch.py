@@ -31,6 +31,7 @@ _BLOCKING_REASONS = {
 }
 #: Folders inside a results folder that contain no campaign.
 _FOLDERS_NOT_SEARCHED = ("attempts", "jobs", "report", "profiles", "claims")
+_SUMMED_COUNTS = ("total", "done", "running", "failed", "out_of_memory")
 #: Campaigns are searched so many levels below a folder.
 _MAX_DEPTH = 4
 
@@ -67,8 +68,6 @@ def blocked_job_lines(submitted: Sequence[jobs.SubmittedJob]) -> list[str]:
     The scheduler may need a moment: jobs without a reason are looked at twice.
     """
     measuring = {job.job_id for job in submitted if job.kind == "campaign"}
-    queued: list[JobState] = []
-    states: list[JobState] = []
     for pause_s in (0.0, SETTLE_S):
         time.sleep(pause_s)
         try:
@@ -147,19 +146,18 @@ def summarize_campaigns(folders: Sequence[Path], waiting: Sequence[JobState] | N
     active = {scheduler.whole_job_id(state.id) for state in waiting}
     sums: dict[tuple[str, str], list[tuple[CaseCounts, int, bool]]] = {}
     for folder in folders:
-        for submission in jobs.submission_folders(folder):
-            about = jobs.read_submission(submission)
-            own = [job for job in jobs.submitted_jobs(folder) if job.script.startswith(f"{submission.name}/")]
+        for submission in map(jobs.read_submission, jobs.submission_folders(folder)):
+            own = [job for job in jobs.submitted_jobs(folder) if job.script.startswith(f"{submission.folder.name}/")]
             running = sum(job.job_id in active for job in own)
             root, is_node = _fleet_folder(folder)
-            for number, one in enumerate(count_cases(folder, jobs.submitted_suite(submission, about))):
-                sums.setdefault((str(root), about["suite"]), []).append((one, 0 if number else running, is_node))
-    return [
-        CampaignSummary(
-            root, suite, _sum_counts([c for c, _, _ in parts]), sum(n for _, n, _ in parts), sum(k for _, _, k in parts)
-        )
-        for (root, suite), parts in sums.items()
-    ]
+            for number, one in enumerate(count_cases(folder, jobs.submitted_suite(submission))):
+                sums.setdefault((str(root), submission.suite), []).append((one, 0 if number else running, is_node))
+    found = []
+    for (folder_name, suite), parts in sums.items():
+        counts, running_jobs, nodes = zip(*parts, strict=True)
+        totals = {name: sum(getattr(one, name) for one in counts) for name in _SUMMED_COUNTS}
+        found.append(CampaignSummary(folder_name, suite, CaseCounts(**totals), sum(running_jobs), sum(nodes)))
+    return found
 
 
 def results_folders_below(root: Path) -> list[Path]:
@@ -192,11 +190,6 @@ def _fleet_folder(folder: Path) -> tuple[Path, bool]:
         if parent.name == NODES_FOLDER:
             return parent.parent, True
     return folder, False
-
-
-def _sum_counts(counts: Sequence[CaseCounts]) -> CaseCounts:
-    fields = ("total", "done", "running", "failed", "out_of_memory")
-    return CaseCounts(**{name: sum(getattr(one, name) for one in counts) for name in fields})
 
 
 def _submitted(folders: Sequence[Path]) -> list[jobs.SubmittedJob]:

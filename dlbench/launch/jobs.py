@@ -22,12 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import dlbench
 from dlbench import units
 from dlbench.atomic_file import read_text, write_atomically
-from dlbench.errors import BadInput, StoreError
+from dlbench.errors import BadInput, StoreError, writing
 from dlbench.json_text import load_json
 from dlbench.launch import batch_systems, claims, images, job_script, scheduler
 from dlbench.launch.case_counts import CaseCounts, count_cases
@@ -72,11 +71,6 @@ class Submission:
     num_cases: int
     scripts: tuple[JobScript, ...]
     scheduler: str = "slurm"
-
-    @property
-    def results(self) -> Path:
-        """Results folder of the submission."""
-        return self.folder.parents[1]
 
 
 @dataclass(frozen=True)
@@ -151,8 +145,7 @@ def prepare_submission(
     Args:
         suite: the suite, with overrides applied.
         overrides: the `-P` options, for the job's command line.
-        site: the site profile.
-        results: the results folder, on a disk shared by all nodes.
+        results: a folder on a disk shared by all nodes.
         array: number of jobs that share the cases; at most one per case.
         throttle: number of jobs that run at once.
         by_nodes: one job per node count.
@@ -256,7 +249,6 @@ def submit(
     """Write the submission folder and submit its scripts, the report after all others.
 
     Args:
-        submission: return value of `prepare_submission`.
         after: ids of other jobs that all scripts wait for.
         on_taken: called with each accepted job.
 
@@ -269,8 +261,7 @@ def submit(
     taken: list[SubmittedJob] = []
     for script in submission.scripts:
         before = [*after, *(job.job_id for job in taken if script.kind == "report")]
-        about = {"suite": submission.suite, "site": submission.site, "scheduler": submission.scheduler}
-        job = _submit_script(submission.folder, about, script.name, script.kind, before)
+        job = _submit_script(submission, script, before)
         taken.append(job)
         on_taken(job)
     return taken
@@ -291,29 +282,23 @@ def write_submission(submission: Submission) -> None:
         "num_cases": submission.num_cases,
         "scripts": [{k: v for k, v in dataclasses.asdict(s).items() if k != "text"} for s in submission.scripts],
     }
-    try:
+    with writing(submission.folder):
         submission.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(submission.suite_file, submission.suite_text)
         for script in submission.scripts:
             write_atomically(submission.folder / script.name, script.text)
         write_atomically(submission.folder / "submission.json", json.dumps(about, indent=1))
-    except OSError as error:
-        raise StoreError(f"cannot write {submission.folder}: {error.strerror or error}") from error
 
 
 def _submit_script(
-    folder: Path, about: Mapping[str, Any], script: str, kind: str, before: Sequence[str], array: str | None = None
+    submission: Submission, script: JobScript, before: Sequence[str], array: str | None = None
 ) -> SubmittedJob:
-    """Submit a script, to start after the jobs `before`.
-
-    Args:
-        about: suite, site and scheduler of the submission.
-    """
-    system = batch_systems.BATCH_SYSTEMS[about["scheduler"]]
+    """Submit a script, to start after the jobs `before`."""
+    folder, system = submission.folder, batch_systems.BATCH_SYSTEMS[submission.scheduler]
     try:
-        job_id = system.submit(folder / script, _after_jobs(before), array)
+        job_id = system.submit(folder / script.name, _after_jobs(before), array)
     except SchedulerError as error:
-        if kind != "report":
+        if script.kind != "report":
             raise
         raise ReportRefused(
             f"{system.title} refused the report job, but accepted the measuring jobs: {error}; run `dlbench resume "
@@ -321,14 +306,14 @@ def _submit_script(
         ) from None
     job = SubmittedJob(
         job_id=job_id,
-        kind=kind,
-        script=f"{folder.name}/{script}",
-        suite=about["suite"],
-        site=about["site"],
+        kind=script.kind,
+        script=f"{folder.name}/{script.name}",
+        suite=submission.suite,
+        site=submission.site,
         submitted_at=datetime.now(UTC).isoformat(timespec="seconds"),
         submitted_by=scheduler.user_name(),
         submitted_from=socket.gethostname(),
-        scheduler=about["scheduler"],
+        scheduler=submission.scheduler,
     )
     file = folder.parent / f"{job_id}.json"
     try:
@@ -383,11 +368,11 @@ def submission_statuses(results: Path) -> list[SubmissionStatus]:
         seen = [JobState(job.job_id, "UNKNOWN") for job in jobs]
     found = []
     for folder in submission_folders(results):
-        about = read_submission(folder)
+        submission = read_submission(folder)
         own = {job.job_id: job for job in jobs if job.script.startswith(f"{folder.name}/")}
         states = [(own[scheduler.whole_job_id(s.id)], s) for s in seen if scheduler.whole_job_id(s.id) in own]
-        counts = tuple(count_cases(results, submitted_suite(folder, about)))
-        found.append(SubmissionStatus(folder.name, about["suite"], counts, tuple(states), slurm_error))
+        counts = tuple(count_cases(results, submitted_suite(submission)))
+        found.append(SubmissionStatus(folder.name, submission.suite, counts, tuple(states), slurm_error))
     return found
 
 
@@ -404,31 +389,29 @@ def job_states(jobs: Sequence[SubmittedJob]) -> list[JobState]:
     ]
 
 
-def read_submission(folder: Path) -> dict[str, Any]:
-    """Read `submission.json`; check types, and names that become paths."""
+def read_submission(folder: Path) -> Submission:
+    """Read `submission.json`, without the texts of its files; check types, and names that become paths."""
     file = folder / "submission.json"
     try:
         about = load_json(read_text(file))
-        if not isinstance(about, dict):
-            raise ValueError("it is not a JSON object")
-        for key, kind in {"suite": str, "suite_file": str, "site": str, "overrides": list, "scripts": list}.items():
-            if not isinstance(about.get(key), kind):
-                raise ValueError(f"its {key} is {excerpt(about.get(key))}")
-        read: list[JobScript] = [from_dict(JobScript, {"text": ""} | script) for script in about["scripts"]]
-        scripts = [dataclasses.asdict(script) for script in read]
-        for name in (about["suite_file"], *(script["name"] for script in scripts)):
+        if not isinstance(about, dict) or not isinstance(about.get("scripts"), list):
+            raise ValueError("it is not an object with scripts")
+        scripts = tuple(from_dict(JobScript, {"text": ""} | script) for script in about["scripts"])
+        for name in (about.get("suite_file"), *(script.name for script in scripts)):
             if why_unsafe(name):
                 raise ValueError(f"{excerpt(name)} is not a valid file name: {why_unsafe(name)}")
+        more = {"folder": folder, "suite_file": folder / about["suite_file"], "suite_text": "", "scripts": scripts}
+        submission: Submission = from_dict(Submission, {"num_cases": 0} | about | more)
+        if submission.scheduler not in batch_systems.BATCH_SYSTEMS:
+            raise ValueError(f"its scheduler is {excerpt(submission.scheduler)}")
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(f"cannot read {file}: {error}") from error
-    if about.setdefault("scheduler", "slurm") not in batch_systems.BATCH_SYSTEMS:
-        raise StoreError(f"cannot read {file}: its scheduler is {excerpt(about['scheduler'])}")
-    return about | {"overrides": [str(text) for text in about["overrides"]], "scripts": scripts}
+    return submission
 
 
-def submitted_suite(folder: Path, about: dict[str, Any], nodes: int = 0) -> Suite:
+def submitted_suite(submission: Submission, nodes: int = 0) -> Suite:
     """Load the submitted suite, or its cases with `nodes` nodes."""
-    return load_suite(folder / about["suite_file"], [*about["overrides"], *([f"nodes={nodes}"] if nodes else [])])
+    return load_suite(submission.suite_file, [*submission.overrides, *([f"nodes={nodes}"] if nodes else [])])
 
 
 def cancel_jobs(results: Path) -> list[str]:
@@ -440,8 +423,9 @@ def cancel_jobs(results: Path) -> list[str]:
     """
     submission_folders(results)
     active = set(active_jobs(results))
-    _cancel_each([job for job in submitted_jobs(results) if job.job_id in active])
-    return [job.job_id for job in submitted_jobs(results) if job.job_id in active]
+    jobs = [job for job in submitted_jobs(results) if job.job_id in active]
+    _cancel_each(jobs)
+    return [job.job_id for job in jobs]
 
 
 def _cancel_each(jobs: Sequence[SubmittedJob]) -> None:
@@ -463,7 +447,6 @@ def resume(
     The jobs skip cases that are done.
 
     Args:
-        results: the results folder.
         dry_run: submit nothing; the returned jobs have the id "".
         on_taken: called with each accepted job.
 
@@ -478,21 +461,23 @@ def resume(
     taken: list[SubmittedJob] = []
     running = 0
     for folder in folders:
-        about = read_submission(folder)
+        submission = read_submission(folder)
         own = [job for job in jobs if job.script.startswith(f"{folder.name}/")]
         at_work = [job.job_id for job in own if job.kind == "campaign" and job.job_id in active]
         left: dict[str, int] = {}
-        for script in about["scripts"]:
-            if script["kind"] == "campaign" and not at_work:
-                counts = count_cases(results, submitted_suite(folder, about, script.get("chosen_nodes", 0)))
-                left[script["name"]] = max(one.remaining for one in counts)
+        for script in submission.scripts:
+            if script.kind == "campaign" and not at_work:
+                counts = count_cases(results, submitted_suite(submission, script.chosen_nodes))
+                left[script.name] = max(one.remaining for one in counts)
                 running += sum(one.running for one in counts)
-        chosen = [script for script in about["scripts"] if left.get(script["name"])]
+        chosen = [script for script in submission.scripts if left.get(script.name)]
         if chosen or _report_is_missing(results, own, states):
-            chosen += [script for script in about["scripts"] if script["kind"] == "report"]
+            chosen += [script for script in submission.scripts if script.kind == "report"]
         if chosen and not dry_run:
-            _cancel_waiting_reports(own, states)
-        taken += _resubmit(folder, about, chosen, left, at_work, dry_run, on_taken)
+            # They would run too early, and they count against the user's limits.
+            waiting = {scheduler.whole_job_id(state.id) for state in states if state.state == "PENDING"}
+            _cancel_each([job for job in own if job.kind == "report" and job.job_id in waiting])
+        taken += _resubmit(submission, chosen, left, at_work, dry_run, on_taken)
     if not taken:
         raise BadInput(f"nothing to resume for '{results}': {_nothing_to_resume_reason(active, running)}")
     return taken
@@ -508,12 +493,6 @@ def _report_is_missing(results: Path, own: list[SubmittedJob], states: list[JobS
     return state.ended and state.state != "COMPLETED"
 
 
-def _cancel_waiting_reports(own: list[SubmittedJob], states: list[JobState]) -> None:
-    """Cancel waiting report jobs: they would run too early, and they count against the user's limits."""
-    waiting = {scheduler.whole_job_id(state.id) for state in states if state.state == "PENDING"}
-    _cancel_each([job for job in own if job.kind == "report" and job.job_id in waiting])
-
-
 def _nothing_to_resume_reason(active: set[str], running: int) -> str:
     if active:
         return f"jobs {', '.join(sorted(active))} are still queued or running; wait for them"
@@ -527,9 +506,8 @@ def _nothing_to_resume_reason(active: set[str], running: int) -> str:
 
 
 def _resubmit(
-    folder: Path,
-    about: dict[str, Any],
-    chosen: list[dict[str, Any]],
+    submission: Submission,
+    chosen: list[JobScript],
     left: dict[str, int],
     at_work: list[str],
     dry_run: bool,
@@ -538,23 +516,25 @@ def _resubmit(
     """Submit the selected scripts of a submission, the report after the running jobs."""
     taken: list[SubmittedJob] = []
     for script in chosen:
-        name, kind = script["name"], script["kind"]
         if dry_run:
-            job = SubmittedJob("", kind, f"{folder.name}/{name}", about["suite"], about["site"], "", "", "")
+            path = f"{submission.folder.name}/{script.name}"
+            job = SubmittedJob("", script.kind, path, submission.suite, submission.site, "", "", "")
         else:
-            # At most one task per missing case. An array of one stays an array, so that the name of its output is the
-            # same.
-            array = array_option(min(script["array"], left[name]), script["throttle"]) if script["array"] > 1 else None
-            before = [*at_work, *(job.job_id for job in taken)] if kind == "report" else []
-            job = _submit_script(folder, about, name, kind, before, array)
+            array = _array_option(script, left[script.name]) if script.array > 1 else None
+            before = [*at_work, *(job.job_id for job in taken)] if script.kind == "report" else []
+            job = _submit_script(submission, script, before, array)
         taken.append(job)
         on_taken(job)
     return taken
 
 
-def array_option(tasks: int, throttle: int | None) -> str:
-    """Return the array option, such as `0-3%2`: 4 tasks, 2 at once."""
-    return f"0-{tasks - 1}{f'%{throttle}' if throttle and throttle < tasks else ''}"
+def _array_option(script: JobScript, left: int) -> str:
+    """Return the array option, such as `0-3%2`: 4 tasks, 2 at once; at most one task per missing case.
+
+    An array of one stays an array, so that the name of its output is the same.
+    """
+    tasks = min(script.array, left)
+    return f"0-{tasks - 1}{f'%{script.throttle}' if script.throttle and script.throttle < tasks else ''}"
 
 
 def parse_array(text: str) -> tuple[int, int | None]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 from dlbench import atomic_file
@@ -17,20 +16,13 @@ from dlbench.launch import attempts, claims
 from dlbench.suites import worker_request as requests
 
 
-def remove_leftovers(root: Path, among: Iterable[Path] | None = None) -> int:
-    """Remove files of killed processes; return the number of files and folders.
-
-    Args:
-        root: the results folder.
-        among: the attempt folders, if already listed.
-    """
+def remove_leftovers(root: Path) -> int:
+    """Remove files of killed processes from the results folder; return the number of files and folders."""
     removed = claims.remove_stale(root)
     for folder in (root, attempts.attempts_folder(root)):
         removed += sum(map(_remove_if_abandoned, _temporary_files(folder)))
     claimed = "\n".join(claims.claim_names(root))
-    for attempt in attempts.list_attempt_folders(root) if among is None else among:
-        removed += _remove_if_empty(attempt, claimed)
-    return removed
+    return removed + sum(_remove_if_empty(attempt, claimed) for attempt in attempts.list_attempt_folders(root))
 
 
 def clean_attempt(folder: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _FIRST_FACTOR = 1.1
 #: Upper limit of the search.
 MAX_BATCH_SIZE = 2**24
+_OTHER_REASON = "failed for another reason than memory"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,15 @@ class Trial:
     rss_peak_bytes: int | None = None
     seconds: float | None = None
     reason: str | None = None  # reason if it does not fit
+
+    @property
+    def limit_text(self) -> str:
+        """Say that the batch does not fit, and why: ``does not fit (9 MiB more needed, 5 MiB available)``."""
+        reason = (self.reason or "").rstrip(".")
+        if reason.startswith(_OTHER_REASON):
+            return reason
+        short = reason.removeprefix("out of memory on the CPU: ").removeprefix("out of memory on the device: ")
+        return f"does not fit ({short})" if short else "does not fit"
 
 
 def find_largest(
@@ -146,13 +156,12 @@ class TrialRunner:
             if batch == 1 and not memory:
                 raise
             reason = str(error).removeprefix("oom: ")
-            reason = reason if memory else f"failed for another reason than memory: {reason}"
+            reason = reason if memory else f"{_OTHER_REASON}: {reason}"
             done = Trial(batch, False, expected, seconds=time.monotonic() - began_s, reason=reason)
         else:
             allocated, resident = peaks["memory_allocated_peak_bytes"], peaks["memory_rss_peak_bytes"]
             done = Trial(batch, True, expected, allocated, resident, time.monotonic() - began_s)
-        answer = "fits" if done.fits else f"does not fit ({done.reason})"
-        say(f"batch {batch}: {answer}, {done.seconds:.1f} s")
+        say(f"batch {batch}: {'fits' if done.fits else done.limit_text}, {done.seconds:.1f} s")
         self.done.append(done)
         return done
 

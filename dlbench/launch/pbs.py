@@ -10,7 +10,7 @@ On several nodes mpirun of the site starts them, without a container; it finds t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from dlbench.launch.job_script import (
     quote,
     setup_lines,
 )
-from dlbench.launch.scheduler import JobState, SchedulerError, call_scheduler, user_name, whole_job_id
+from dlbench.launch.scheduler import JobState, SchedulerError, call_scheduler, user_name, whole_job_id, worst_state
 from dlbench.launch.sites import Site
 
 #: States of jobs and subjobs, as qstat prints them.
@@ -101,13 +101,7 @@ def on_node(site: Site, node: str) -> Site:
 
 
 def submit_argv(file: Path, dependency: str | None = None, array: str | None = None) -> list[str]:
-    """Return the command that submits a script.
-
-    Args:
-        file: the script.
-        dependency: such as ``afterany:17``.
-        array: replaces the array option of the script, such as ``0-3%2``.
-    """
+    """Return the command that submits a script; see `BatchSystem.submit_argv`."""
     options = ["-W", f"depend={dependency}"] if dependency else []
     # An array of PBS has two subjobs at least; the second one finds nothing to do.
     options += ["-J", re.sub(r"^0-0\b", "0-1", array)] if array else []
@@ -130,17 +124,7 @@ def ended_state(job_id: str) -> JobState:
         found = _query_states([job_id], "-x")
     except SchedulerError:
         found = []
-    worst = next((state for state in found if state.state != "COMPLETED"), found[0] if found else None)
-    return JobState(job_id, worst.state if worst else "GONE")
-
-
-def cancel_jobs(job_ids: Iterable[str]) -> None:
-    """Cancel these jobs, queued or running.
-
-    Raises:
-        SchedulerError: qdel refused.
-    """
-    call_scheduler(["qdel", *job_ids])
+    return JobState(job_id, worst_state([state.state for state in found]))
 
 
 def node_states(queue: str | None = None) -> dict[str, str]:

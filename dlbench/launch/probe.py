@@ -58,8 +58,6 @@ def probe_machine(
     """Probe the devices, and check that these models can be built.
 
     Args:
-        models: models to check.
-        timeout_s: time limit [s].
         argv: the probe command, if workers run elsewhere, such as in a step's container.
         environment: environment variables of the workers, added to those of this process.
 
@@ -80,9 +78,8 @@ def probe_machine(
             failed = scheduler.step_failure(done.stderr) if done.returncode else None
             if failed is None or not tries_left:
                 break
-            print(
-                f"Slurm failed to start the first step: {failed}; waiting for its controller to retry", file=sys.stderr
-            )
+            text = f"Slurm failed to start the first step: {failed}; waiting for its controller to retry"
+            print(text, file=sys.stderr)
             scheduler.wait_for_controller()
         facts = _parse_answer(done.stdout)
     except OSError as error:
@@ -100,9 +97,8 @@ def probe_machine(
         raise BadInput(f"cannot measure with {argv[0]}: {last}{of}") from None
     for reason in facts["broken_models"].values():
         raise BadInput(reason)
-    return ProbeResult(
-        facts["device_kind"], facts["system_key"], _describe_devices(facts), len(facts["devices"]), facts
-    )
+    found = _describe_devices(facts)
+    return ProbeResult(facts["device_kind"], facts["system_key"], found, len(facts["devices"]), facts)
 
 
 def _check_threads(text: str) -> None:
@@ -139,10 +135,7 @@ def check_models(models: Sequence[str]) -> None:
         probe_machine(others)
     for name in others:
         if ":" not in name and not importlib.util.find_spec("torch"):
-            hint = (
-                "Without torch, only the catalogue is available; for other networks write torchvision:NAME or "
-                "timm:NAME."
-            )
+            hint = "Without torch, only the catalogue is known; for other networks write torchvision:NAME or timm:NAME."
             raise UnknownName("model", name, CATALOG, hint=hint)
 
 
@@ -174,25 +167,18 @@ def runnable_cases(cases: Sequence[Case], found: ProbeResult) -> tuple[list[Case
     if not fitting or not left:
         return list(cases), ""
     few, most = min(left.values()), max(left.values())
-    needed = f"{few}" if few == most else f"{few} to {most}"
-    here = units.count_text(gpus, "GPU")
-    return (
-        fitting,
-        f"left out: {units.count_text(len(left), 'case')} with {needed} GPUs per node; a node here has {here}",
-    )
-
-
-def _cores_and_threads(facts: dict[str, Any]) -> str:
-    """Describe cores and threads: "2 cores, 1 thread"; equal numbers are given once."""
-    cores, threads = facts.get("cpu_cores"), facts.get("job_threads")
-    words = f"{cores} cores" if cores is None else units.count_text(cores, "core")
-    return words if threads in (None, cores) else f"{words}, {units.count_text(threads, 'thread')}"
+    needed = f"{units.count_text(len(left), 'case')} with {few if few == most else f'{few} to {most}'} GPUs per node"
+    return fitting, f"left out: {needed}; a node here has {units.count_text(gpus, 'GPU')}"
 
 
 def _describe_devices(facts: dict[str, Any]) -> str:
+    """Describe the devices, or the CPU: "EPYC 7B13, 2 cores, 1 thread"; equal numbers are given once."""
     names = [device["name"] for device in facts["devices"]]
     if not names:
-        found = f"{facts.get('cpu_model') or 'CPU'}, {_cores_and_threads(facts)}"
+        cores, threads = facts.get("cpu_cores"), facts.get("job_threads")
+        found = f"{facts.get('cpu_model') or 'CPU'}, "
+        found += f"{cores} cores" if cores is None else units.count_text(cores, "core")
+        found += "" if threads in (None, cores) else f", {units.count_text(threads, 'thread')}"
         # Otherwise a campaign would silently measure the CPU of a node with a broken driver.
         error = facts.get("cuda_error")
         return f"{found} (a GPU is present but not usable: {error})" if error else found

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
-from dlbench.errors import StoreError
+from dlbench.errors import writing
 from dlbench.messages import say_detail
 
 #: Time for a worker to write its result after a stop request [s].
@@ -35,16 +35,15 @@ class Stopped(BaseException):
 
 
 def start_worker(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a worker with its output in `folder`.
-
-    Args:
-        environment: variables added to those of this process.
+    """Start a worker with its output in `folder` and with `environment` added to that of this process.
 
     Raises:
         StoreError: the folder cannot be written.
     """
     say_detail(f"starting {shlex.join(argv)}; its output goes into {folder}/")
-    with _open_output(folder / "stdout.txt") as out, _open_output(folder / "stderr.txt") as err:
+    with writing(folder):
+        out, err = (folder / "stdout.txt").open("wb"), (folder / "stderr.txt").open("wb")
+    with out, err:
         # A separate session, so that a time limit also ends the worker's children. The worker dies with this process:
         # otherwise it would disturb the next measurement.
         return subprocess.Popen(
@@ -72,13 +71,6 @@ def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
         if root not in paths:
             values["PYTHONPATH"] = os.pathsep.join(filter(None, (*paths, root)))
     return values
-
-
-def _open_output(file: Path) -> IO[bytes]:
-    try:
-        return file.open("wb")
-    except OSError as error:
-        raise StoreError(f"cannot write {file}: {error.strerror or error}") from error
 
 
 def die_with_parent() -> None:
@@ -113,17 +105,22 @@ def describe_exit(exit_code: int, who: str = "worker") -> str:
     return f"{who} was killed by signal {-exit_code} ({names.get(-exit_code, 'unknown')})"
 
 
-def last_phase(folder: Path) -> str:
-    """Return the last phase that a worker reported, or ""."""
-    phases = [line.partition(":")[2].strip() for line in tail_lines(folder / "stderr.txt") if line.startswith("phase:")]
-    return phases[-1] if phases else ""
+def last_phase(stderr: Path) -> str:
+    """Return the last phase that a worker reported on stderr, or ""."""
+    lines = map(str.strip, reversed(tail_lines(stderr)))
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("phase:")), "")
+
+
+def last_message(stderr: Path, skip: tuple[str, ...] = ("phase:",)) -> str:
+    """Return the last line of a worker's stderr that has none of the `skip` prefixes, or ""."""
+    lines = map(str.strip, reversed(tail_lines(stderr)))
+    return next((line[:300] for line in lines if line and not line.startswith(skip)), "")
 
 
 def last_error_line(folder: Path, skip: tuple[str, ...] = ("phase:",)) -> str:
-    """Return the last line of a worker's stderr that has none of the `skip` prefixes, or where to look."""
-    lines = [line.strip() for line in tail_lines(folder / "stderr.txt") if line.strip()]
-    words = [line for line in lines if not line.startswith(skip)]
-    return f"last line of stderr: {words[-1][:300]}" if words else f"stderr is empty; see {folder}"
+    """Describe the last message of a worker in its attempt folder, or where to look."""
+    words = last_message(folder / "stderr.txt", skip)
+    return f"last line of stderr: {words}" if words else f"stderr is empty; see {folder}"
 
 
 def tail_lines(path: Path, size: int = 16_384) -> list[str]:

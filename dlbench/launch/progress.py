@@ -1,4 +1,8 @@
-"""Progress output of a campaign: one line per case on stderr, and a live line on a terminal."""
+"""Progress output of a campaign on stderr: one line per case; on a terminal also a live line.
+
+A log gets each line in full. A terminal gets what is the same in every case once, before the first line, and no line
+wider than it is.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,17 @@ import importlib.util
 import math
 import os
 import re
-import shutil
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from dlbench import messages, units
+from dlbench import messages, stats, units
 from dlbench.results.case_figures import case_figures
 from dlbench.results.records import DONE_STATUSES, Record
 from dlbench.suites.case import USUAL_CONFIDENCE, Case, describe_axis
+from dlbench.table_width import join_wrapped, terminal_width
 
 #: Axes that are added to a line where they differ from their default.
 _SHOWN_AXES = (
@@ -23,6 +29,10 @@ _SHOWN_AXES = (
     *("prefetch", "cudnn_benchmark_limit", "fold_batch_norm", "freeze", "flush_denormals", "threads"),
     *("power_cap_w", "clock_mhz"),
 )
+#: What the ± of a run covers.
+_SCOPE = "within one run"
+#: Of the further lines of a case on a narrow terminal.
+_INDENT = 6
 _PERCENTAGE = re.compile(r"([+-]?\d+(?:\.\d+)?) ?%")
 
 
@@ -31,31 +41,57 @@ class Progress:
     """Progress of a campaign: counts cases and prints a line for each."""
 
     total: int
-    model_width: int = 12
+    cases: Sequence[Case] = ()  # all that will be measured; none if that is not known yet
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     number: int = 0
     _bar: LiveBar | None = None
+    _shared: dict[str, str] = field(default_factory=dict)  # columns that were printed once for all cases
+    _started: bool = False
+    _num_measured: int = 0
+    _no_interval: Counter[str] = field(default_factory=Counter)  # runs by the reason
+
+    def __post_init__(self) -> None:
+        self._model_width = max((len(case.model) for case in self.cases), default=0)
 
     def case_line(self, record: Record) -> str:
         """Format the line of a finished case: setting, status, and its main figures."""
-        case = Case.from_dict(record.case)
+        return "  ".join(self._line_parts(record)).rstrip()
+
+    def _line_parts(self, record: Record) -> list[str]:
         # A preempted case is not done and may run again.
-        number = self.number + (record.status == "preempted")
-        head = f"[{number:>{len(str(self.total))}}/{self.total}] {setting_text(case, self.model_width)}"
+        head = self._head(self.number + (record.status == "preempted"), Case.from_dict(record.case))
         figures = (
-            _figure_texts(case, record) if record.status in DONE_STATUSES else (record.error or "").splitlines()[:1]
+            _figure_texts(record, self._shared)
+            if record.status in DONE_STATUSES
+            else (record.error or "").splitlines()[:1]
         )
-        return f"{head}  {record.status:<8}  {'  '.join(figures)}".rstrip()
+        return [*head, f"{record.status:<8}", *figures]
+
+    def _head(self, number: int, case: Case) -> list[str]:
+        first, *more = _setting_parts(case, self._shared, self._model_width)
+        return [f"[{number:>{len(str(self.total))}}/{self.total}] {first}", *more]
 
     def print_finished(self, record: Record) -> None:
         """Print the line of a finished case; with `-q` only of a failed one."""
         self.number += record.status != "preempted"
+        if record.status in DONE_STATUSES:
+            self._num_measured += 1
+            self._no_interval.update(_why_no_interval(record))
         if messages.is_quiet() and record.status in DONE_STATUSES:
             return
-        if self._bar:
-            self._bar.print(self.case_line(record))
-        else:
-            self._write(f"{self.case_line(record)}\n")
+        self._print_shared({"scope": _SCOPE})
+        self._print(self._line_parts(record))
+
+    def print_processes(self, case: Case, figures: Sequence[str]) -> None:
+        """Print the figures over several processes of a case, below the lines of all cases."""
+        if not messages.is_quiet():
+            self._print_shared({})
+            self._print([*_setting_parts(case, self._shared, self._model_width), *figures])
+
+    def remarks(self) -> list[str]:
+        """Explain each "no ±" of the lines."""
+        runs = units.count_text(self._num_measured, "run")
+        return [f"no ± in {count} of {runs}: {reason}" for reason, count in self._no_interval.items()]
 
     def close(self) -> None:
         """Take the bar off the terminal."""
@@ -67,18 +103,46 @@ class Progress:
         """Show the running case on a terminal, with bar, elapsed and remaining time; print nothing elsewhere."""
         if not self._is_live:
             return
+        self._print_shared({"scope": _SCOPE})
+        state = f"{phase or 'start'} {elapsed_s:.0f} s"
         if self._bar is None and importlib.util.find_spec("rich"):
             self._bar = LiveBar(self.stream, self.number)
         if self._bar:
-            self._bar.update(self.number, self.total, f"{setting_text(case)}  {phase or 'start'} {elapsed_s:.0f} s")
+            setting = " ".join(" ".join(_setting_parts(case, self._shared)).split())
+            self._bar.update(self.number, self.total, f"{state}: {setting}")  # the end may have no room
             return
-        head = f"[{self.number + 1:>{len(str(self.total))}}/{self.total}] {setting_text(case, self.model_width)}"
-        line = f"{head}  {phase or 'start'} {elapsed_s:.0f} s"
-        self._write(line[: shutil.get_terminal_size().columns - 1])
+        line = "  ".join([*self._head(self.number + 1, case), state])
+        self._write(line[: (terminal_width(self.stream) or 80) - 1])
+
+    def _print_shared(self, more: Mapping[str, str]) -> None:
+        """Before the first line on a terminal: print what the lines then leave out, the setting of all cases first."""
+        if self._started or messages.is_quiet() or terminal_width(self.stream) is None:
+            return
+        self._started = True
+        columns = [_setting_columns(case) for case in self.cases]
+        shared = (
+            {name: text for name, text in columns[0].items() if all(one.get(name) == text for one in columns)}
+            if columns
+            else {}
+        )
+        if shared:
+            words = ", ".join(" ".join(text.split()) for text in shared.values())
+            self._print([f"all cases: {words}{''.join(f'; ± {text}' for text in more.values())}"])
+            self._shared = {**shared, **more}
 
     @property
     def _is_live(self) -> bool:
         return not messages.is_quiet() and self.stream.isatty() and os.environ.get("TERM") != "dumb"
+
+    def _print(self, parts: Sequence[str]) -> None:
+        """Print a line, on a terminal over several where it is narrow."""
+        width = terminal_width(self.stream)
+        lines = ["  ".join(parts).rstrip()] if width is None else join_wrapped(parts, width, _INDENT)
+        for line in lines:
+            if self._bar:
+                self._bar.print(line)
+            else:
+                self._write(f"{line}\n")
 
     def _write(self, text: str) -> None:
         """Write to stderr; ignore a closed stderr (`2>&1 | head`), so that measuring goes on."""
@@ -97,15 +161,18 @@ class LiveBar:
 
         # No refresh by itself: a thread that wakes would disturb the measurement.
         self._progress = progress.Progress(
-            progress.BarColumn(16),
+            progress.BarColumn(10),
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
             progress.TextColumn("left"),
             progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
+            progress.TextColumn(
+                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
             console=Console(file=stream),
             auto_refresh=False,
             transient=True,
+            expand=True,
             speed_estimate_period=math.inf,
         )
         self._task = self._progress.add_task("", completed=done)
@@ -124,13 +191,18 @@ class LiveBar:
         self._progress.stop()
 
 
-def setting_text(case: Case, model_width: int = 0) -> str:
+def _setting_parts(case: Case, shared: Mapping[str, str], model_width: int = 0) -> list[str]:
     """Describe a case: ``resnet50  training   fp32      32 x 1 CPU``; axes with their usual value are omitted."""
+    parts = [text for name, text in _setting_columns(case).items() if shared.get(name) != text]
+    parts += [f"process {case.repeat + 1}"] if case.repeat else []
+    return [f"{case.model:<{model_width}}", f"{case.mode:<9}", *parts]
+
+
+def _setting_columns(case: Case) -> dict[str, str]:
+    """What a line says of the setting besides network and mode, by axis."""
     devices = f"{case.world_size} {'CPU' if case.device == 'cpu' else 'GPU'}"
-    extra = [text for axis in _SHOWN_AXES if (text := describe_axis(axis, getattr(case, axis)))]
-    extra += [f"process {case.repeat + 1}"] if case.repeat else []
-    words = f"{case.model:<{model_width}}  {case.mode:<9}  {case.precision:<8}  {case.batch_size:>5} x {devices}"
-    return "  ".join([words, *extra])
+    extra = {axis: text for axis in _SHOWN_AXES if (text := describe_axis(axis, getattr(case, axis)))}
+    return {"precision": f"{case.precision:<8}", "batch_size": f"{case.batch_size:>5} x {devices}", **extra}
 
 
 def _short_warning(warning: str) -> str:
@@ -140,28 +212,40 @@ def _short_warning(warning: str) -> str:
     return f"{code} {share[1]} %" if share else code
 
 
-def _figure_texts(case: Case, record: Record) -> list[str]:
+def _figure_texts(record: Record, shared: Mapping[str, str]) -> list[str]:
     found = case_figures(record)
     if found is None:
         return ["no samples"]
     # The usual level of 95 % is not printed.
-    level = (
-        "" if case.protocol.confidence == USUAL_CONFIDENCE else f" at {units.confidence_text(case.protocol.confidence)}"
-    )
-    spread = units.half_width(found.interval.relative_half_width if found.interval else None)
+    confidence = Case.from_dict(record.case).protocol.confidence
+    level = "" if confidence == USUAL_CONFIDENCE else f" at {units.confidence_text(confidence)}"
+    spread = units.half_width(None)
+    if interval := found.interval:
+        # The ends of the throughput, which stands before it.
+        ends = interval.value / interval.high, interval.value / interval.low
+        spread = units.half_width(interval.relative_half_width, ends)
     # A single process does not show the spread between processes.
+    scope = "" if "scope" in shared else f" {_SCOPE}"
     unit = found.sample_unit
-    words = [f"{units.rate(found.throughput, f'{unit}/s'):>12} {spread + level:<7} within one run"]
+    words = [f"{units.rate(found.throughput, f'{unit}/s'):>12} {spread + level:<7}{scope}"]
     if unit == "seq":
         words.append(f"{units.rate(found.throughput * found.items_per_sample, 'tok/s'):>12}")
     if found.energy_per_image_j is not None:
         words.append(f"{units.quantity(found.energy_per_image_j, f'J/{unit}'):>12}")
     if found.flop_per_s:
-        share = f"  {units.percent(found.share_of_peak)} of peak" if found.share_of_peak is not None else ""
         # Uncounted operations can only increase it.
         least = "≥ " if found.flop_partial else ""
-        words.append(f"{least + units.quantity(found.flop_per_s, 'FLOP/s'):>13}{share}")
+        words.append(f"{least + units.quantity(found.flop_per_s, 'FLOP/s'):>13}")
+        words += [f"{units.percent(found.share_of_peak)} of peak"] if found.share_of_peak is not None else []
     warnings = dict.fromkeys(_short_warning(warning) for _, measured in record.ranks for warning in measured.warnings)
     if warnings:
         words.append(f"({', '.join(warnings)})")
     return words
+
+
+def _why_no_interval(record: Record) -> list[str]:
+    """Return why the median step of a record has no interval; nothing if it has one, or if there is no step."""
+    found = case_figures(record)
+    if found is None or found.interval is not None:
+        return []
+    return [stats.reason_without_interval(len(found.step_s), Case.from_dict(record.case).protocol.confidence)]

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from dlbench.atomic_file import temporary_name
-from dlbench.errors import StoreError
+from dlbench.errors import StoreError, writing
 from dlbench.launch.attempts import attempts_folder
 
 #: Free space required for a campaign and for each case [bytes].
@@ -29,7 +29,6 @@ def check_folder(root: Path, make: bool = True) -> None:
     """Check before the first case that results can be written to `root`.
 
     Args:
-        root: the results folder.
         make: create it if it does not exist.
 
     Raises:
@@ -42,15 +41,11 @@ def check_folder(root: Path, make: bool = True) -> None:
             f"another with --results"
         )
     probe = temporary_name(root / "write-test")
-    try:
+    with writing(f"results to '{root}'", "; choose another with --results"):
         if make:
             root.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"x" * 4096)
         probe.unlink()
-    except OSError as error:
-        raise StoreError(
-            f"cannot write results to '{root}': {error.strerror or error}; choose another with --results"
-        ) from None
     check_space(root)
 
 
@@ -78,10 +73,8 @@ def check_space(root: Path) -> None:
     Raises:
         StoreError: it is full, has no free inodes, or cannot be checked.
     """
-    try:
+    with writing(f"results to '{root}'"):
         status = os.statvfs(root)
-    except OSError as error:
-        raise StoreError(f"cannot write results to '{root}': {error.strerror or error}") from None
     free_bytes = status.f_bavail * status.f_frsize
     if free_bytes < MIN_FREE_BYTES:
         raise StoreError(
@@ -110,14 +103,13 @@ class ResultsFolder:
         """
         self.root = root
         self._held: dict[Path, int] = {}
-        try:
-            attempts_folder(root).mkdir(exist_ok=True)
-            for folder in (root, attempts_folder(root)):
-                self._held[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            raise FolderGone(_gone_message(root)) from None
-        except OSError as error:
-            raise StoreError(f"cannot write results to '{root}': {error.strerror or error}") from None
+        with writing(f"results to '{root}'"):
+            try:
+                attempts_folder(root).mkdir(exist_ok=True)
+                for folder in (root, attempts_folder(root)):
+                    self._held[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                raise FolderGone(_gone_message(root)) from None
 
     def check(self) -> None:
         """Check that the folder still exists.

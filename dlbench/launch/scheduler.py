@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,7 @@ class JobState:
 
 
 def sbatch_argv(script: Path, dependency: str | None = None, array: str | None = None) -> list[str]:
-    """Return the command that submits a script.
-
-    Args:
-        script: the file.
-        dependency: such as ``afterany:17``.
-        array: replaces the array option of the script, such as ``0-3%2``.
-    """
+    """Return the command that submits a script; see `BatchSystem.submit_argv`."""
     options = [f"--dependency={dependency}"] if dependency else []
     options += [f"--array={array}"] if array else []
     return ["sbatch", "--parsable", *options, str(script)]
@@ -90,30 +84,21 @@ def ended_state(job_id: str) -> JobState:
         answer = call_scheduler(["scontrol", "-o", "show", "job", job_id])
     except SchedulerError:
         return _sacct_state(job_id)
-    seen = re.findall(r"\bJobState=(\w+)", answer)
-    worst = next((state for state in seen if state != "COMPLETED"), "COMPLETED")
-    return JobState(job_id, worst if seen else "GONE")
+    return JobState(job_id, worst_state(re.findall(r"\bJobState=(\w+)", answer)))
 
 
 def _sacct_state(job_id: str) -> JobState:
+    argv = ["sacct", "--noheader", "--allocations", "--parsable2", "--format=State", "--jobs", job_id]
     try:
-        answer = call_scheduler(
-            ["sacct", "--noheader", "--allocations", "--parsable2", "--format=State", "--jobs", job_id]
-        )
+        lines = call_scheduler(argv).splitlines()
     except SchedulerError:
-        return JobState(job_id, "GONE")
-    # Such as "CANCELLED by 1000".
-    seen = [line.split()[0] for line in answer.splitlines() if line.strip()]
-    return JobState(job_id, next((state for state in seen if state != "COMPLETED"), seen[0] if seen else "GONE"))
+        lines = []
+    return JobState(job_id, worst_state([line.split()[0] for line in lines if line.strip()]))  # CANCELLED by 1000
 
 
-def cancel_jobs(job_ids: Iterable[str]) -> None:
-    """Cancel these jobs, queued or running.
-
-    Raises:
-        SchedulerError: scancel refused.
-    """
-    call_scheduler(["scancel", *job_ids])
+def worst_state(states: Sequence[str]) -> str:
+    """Return the state of a job from those of its tasks: the first that did not complete; GONE without any."""
+    return next((state for state in states if state != "COMPLETED"), "COMPLETED" if states else "GONE")
 
 
 def cancel_steps(name: str) -> int:

@@ -22,7 +22,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from dlbench import bundled_files
 from dlbench.errors import BadInput, UnknownName
@@ -89,12 +89,12 @@ OWN_SRUN_OPTIONS = ("--kill-on-bad-exit", "--wait", "--mpi", "--nodes", "--ntask
                     "--export", "--job-name", "--nodelist")  # fmt: skip
 
 
-def _text_field(pattern: str, wanted: str, default: str | None = None) -> Any:
+def _text_field(pattern: str, wanted: str, default: str | tuple[str, ...] | None = None) -> Any:
     return field(default=default, metadata={"pattern": re.compile(pattern), "wanted": wanted})
 
 
 def _texts_field(pattern: str, wanted: str, default: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"pattern": re.compile(pattern), "wanted": wanted})
+    return _text_field(pattern, wanted, default)
 
 
 def _number_field(least: int, default: int | None = None) -> Any:
@@ -322,53 +322,51 @@ class _SiteReader:
     def _read_table(self, table: str, cls: type, values: dict[str, Any]) -> Any:
         known = {f.name: f for f in fields(cls)}
         self._file.require_known(values, known, table)
-        made = {
-            key: self._read_value(table, key, value, str(known[key].type), known[key].metadata)
-            for key, value in values.items()
-        }
-        return cls(**made)
+        return cls(**{key: self._read_value(table, known[key], value) for key, value in values.items()})
 
-    def _read_value(self, table: str, key: str, value: Any, kind: str, rule: Mapping[str, Any]) -> Any:
+    def _read_value(self, table: str, setting: dataclasses.Field[Any], value: Any) -> Any:
+        key, kind, rule = setting.name, str(setting.type), setting.metadata
         if key == "mounts":
             return tuple(self._read_mount(item) for item in self._read_list(table, key, value))
         if "known" in rule:
             if value not in rule["known"]:
-                raise UnknownName(key, value, rule["known"], self._key_location(table, key))
+                raise UnknownName(key, value, rule["known"], self._file.place(key, table))
             return value
         if "least" in rule:
             if isinstance(value, bool) or not isinstance(value, int) or not rule["least"] <= value <= _MAX_INT:
                 wanted = f"a whole number, at least {rule['least']}"
-                self._refuse(table, key, value, wanted + (f", at most {_MAX_INT}" if str(value).isdecimal() else ""))
+                self._file.refuse(
+                    value, key, wanted + (f", at most {_MAX_INT}" if str(value).isdecimal() else ""), table
+                )
             return value
         if kind == "bool":
-            return typed(value, bool, f"{table}.{key}", self._key_location(table, key))
+            return typed(value, bool, f"{table}.{key}", self._file.place(key, table))
         if kind.startswith("tuple"):
             items = [value] if isinstance(value, str) and key.endswith("python") else self._read_list(table, key, value)
             texts = [self._read_text(table, key, item, rule["pattern"], rule["wanted"]) for item in items]
             if key.endswith("python"):
                 if not texts:
-                    self._refuse(table, key, value, "a command, such as python3")
-                texts[0] = self._expand_variables(self._key_location(table, key), texts[0])
+                    self._file.refuse(value, key, "a command, such as python3", table)
+                texts[0] = self._expand_variables(self._file.place(key, table), texts[0])
             return tuple(texts)
         return self._read_text(table, key, value, rule["pattern"], rule["wanted"])
 
     def _read_list(self, table: str, key: str, value: Any) -> list[Any]:
-        return list(typed(value, list, f"{table}.{key}", self._key_location(table, key), 'a list, such as ["..."]'))
+        return list(typed(value, list, f"{table}.{key}", self._file.place(key, table), 'a list, such as ["..."]'))
 
     def _read_text(self, table: str, key: str, value: Any, pattern: re.Pattern[str], wanted: str) -> str:
         if not isinstance(value, str) or not pattern.fullmatch(value):
-            self._refuse(table, key, value, wanted)
+            self._file.refuse(value, key, wanted, table)
         return str(value)
 
     def _read_variables(self, values: dict[str, Any]) -> dict[str, str]:
         for name, value in values.items():
             if not _VARIABLE_PATTERN.fullmatch(name):
-                self._refuse("environment", name, name, "the name of a variable")
+                self._file.refuse(name, name, "the name of a variable", "environment")
+            where = self._file.place(name, "environment")
             if name not in OVERRIDE_VARIABLES and (name in RANK_VARIABLES or name.startswith(("SLURM_", "DLBENCH_"))):
-                where = self._key_location("environment", name)
                 raise BadInput(f"{where}: {name} is set by the launcher for each rank; remove it from the profile")
             if name in SCRIPT_VARIABLES or _SHELL_VARIABLES.fullmatch(name):
-                where = self._key_location("environment", name)
                 raise BadInput(f"{where}: {name} is a variable of the job script's shell; remove it from the profile")
             self._read_text("environment", name, value, re.compile(rf"({_ONE_LINE_PATTERN})?"), "one line of text")
         return dict(values)
@@ -377,12 +375,12 @@ class _SiteReader:
         parts = item.split(":") if isinstance(item, str) else []
         read_only = len(parts) == 3 and parts[2] == "ro"
         if not 1 <= len(parts) <= 3 or (len(parts) == 3 and not read_only):
-            self._refuse("container", "mounts", item, "SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro")
+            self._file.refuse(item, "mounts", "SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro", "container")
         source = self._read_path("mounts", parts[0])
         return Mount(source, self._read_path("mounts", parts[1]) if len(parts) > 1 else source, read_only)
 
     def _read_path(self, key: str, text: str) -> str:
-        where = self._key_location("container", key)
+        where = self._file.place(key, "container")
         path = self._expand_variables(where, text)
         if not PLAIN_PATH.fullmatch(path):
             raise BadInput(f"{where}: '{path}' must be an absolute path of letters, digits and . _ + @ = / -")
@@ -400,34 +398,34 @@ class _SiteReader:
         return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^~(?=/|$)", variable_value, text)
 
     def _check_directives(self, site: Site) -> None:
-        given = [("slurm", d, OWN_DIRECTIVES) for d in site.slurm.directives]
-        given += [("report", d, REPORT_DIRECTIVES) for d in site.report.directives]
-        for table, directive, own in given:
-            name = directive.partition("=")[0]
-            if name in own:
-                where = self._key_location(table, "directives")
-                raise BadInput(f"{where}: set {name} by {own[name]}, not under directives")
+        of_slurm = (site.slurm.directives, OWN_DIRECTIVES)
+        for table, (directives, own) in {
+            "slurm": of_slurm,
+            "report": (site.report.directives, REPORT_DIRECTIVES),
+        }.items():
+            for name in (directive.partition("=")[0] for directive in directives):
+                if name in own:
+                    where = self._file.place("directives", table)
+                    raise BadInput(f"{where}: set {name} by {own[name]}, not under directives")
         for name in (option.partition("=")[0] for option in site.slurm.srun):
             if name in OWN_SRUN_OPTIONS:
-                raise BadInput(f"{self._key_location('slurm', 'srun')}: {name} is set by dlbench, not by slurm.srun")
+                raise BadInput(f"{self._file.place('srun', 'slurm')}: {name} is set by dlbench, not by slurm.srun")
         for name in (option.partition(" ")[0] for option in site.pbs.directives):
             if name in OWN_PBS_OPTIONS:
-                raise BadInput(f"{self._key_location('pbs', 'directives')}: do not set {name}: dlbench sets it")
+                raise BadInput(f"{self._file.place('directives', 'pbs')}: do not set {name}: dlbench sets it")
         if site.scheduler == "pbs" and site.report.time_limit and site.report.time_limit.count(":") != 2:
-            self._refuse("report", "time_limit", site.report.time_limit, "hours:minutes:seconds with PBS")
+            self._file.refuse(site.report.time_limit, "time_limit", "hours:minutes:seconds with PBS", "report")
         for name in site.slurm.without:
             if name not in OWN_DIRECTIVES:
-                raise UnknownName("directive", name, OWN_DIRECTIVES, self._key_location("slurm", "without"))
+                raise UnknownName("directive", name, OWN_DIRECTIVES, self._file.place("without", "slurm"))
         if site.gpus.request != "none" and site.gpus.per_node < 1:
-            raise BadInput(
-                f"{self._key_location('gpus', 'request')}: gpus.per_node is missing; set it to the number of "
-                f"GPUs per node"
-            )
+            where = self._file.place("request", "gpus")
+            raise BadInput(f"{where}: gpus.per_node is missing; set it to the number of GPUs per node")
 
     def _check_container(self, container: ContainerSettings) -> ContainerSettings:
         if container.runtime == "none":
             return container
-        where = self._key_location("container", "image" if container.image else "runtime")
+        where = self._file.place("image" if container.image else "runtime", "container")
         if not container.image:
             raise BadInput(f"{where}: runtime {container.runtime} needs container.image; set it")
         if RUNTIME_RECORDS[container.runtime].image_file:
@@ -435,9 +433,3 @@ class _SiteReader:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./:@-]*", container.image):
             raise BadInput(f"{where}: '{container.image}' must be an image reference such as dlbench:latest")
         return container
-
-    def _refuse(self, table: str, key: str, value: Any, wanted: str) -> NoReturn:
-        self._file.refuse(value, key, wanted, table)
-
-    def _key_location(self, table: str, key: str) -> str:
-        return self._file.place(key, table)

@@ -39,7 +39,10 @@ def main(arguments: list[str]) -> int:
     except BadInput as error:
         print(f"spawn: {error}", file=sys.stderr)
         return BAD_INPUT
-    processes = [_start_rank(arguments[2:], rank, size, port) for rank in range(size)]
+    processes = [
+        subprocess.Popen(arguments[2:], env=os.environ | rank_environment(rank, size, port), preexec_fn=die_with_parent)
+        for rank in range(size)
+    ]
 
     def forward(number: int, frame: FrameType | None) -> None:
         for process in processes:
@@ -70,10 +73,6 @@ def free_port(environ: Mapping[str, str]) -> int:
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
     raise BadInput(f"DLBENCH_MASTER_PORTS={environ.get('DLBENCH_MASTER_PORTS')} has no free port; add more ports")
-
-
-def _start_rank(argv: list[str], rank: int, size: int, port: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(argv, env=os.environ | rank_environment(rank, size, port), preexec_fn=die_with_parent)
 
 
 def _wait_for_ranks(processes: list[subprocess.Popen[bytes]]) -> int:

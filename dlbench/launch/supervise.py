@@ -72,7 +72,6 @@ def recover_open_attempts(
     Attempts of owners on other hosts are closed only after a long time without a change.
 
     Args:
-        root: the results folder.
         among: only these attempt folders.
         problems: receives the reason for each attempt that cannot be closed.
     """
@@ -96,8 +95,8 @@ def _close_open_attempt(attempt: Attempt, owner: Mapping[str, Any]) -> Record:
     outcome = attempts.read_outcome(attempt.folder)
     if outcome is None:
         lost = scheduler.job_loss_reason(owner)
-        outcome = Outcome("crashed", "the supervisor was killed before this case ended")
-        outcome = Outcome("preempted", lost) if lost else outcome
+        crashed = Outcome("crashed", "the supervisor was killed before this case ended")
+        outcome = Outcome("preempted", lost) if lost else crashed
     return _close_attempt(attempt, outcome, None, None)
 
 
@@ -107,8 +106,6 @@ def run_cases(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) ->
     Yields one record per attempt, after closing it and calling `on_record`.
 
     Args:
-        cases: cases to measure, in this order.
-        campaign: settings of the run.
         fresh: also measure cases that have ended.
 
     Raises:
@@ -228,15 +225,11 @@ def _run_case(
     changed = _changed_file(case, campaign)
     try:
         if changed is None:
-            process = processes.start_worker(
-                campaign.launcher(case, attempt.folder), attempt.folder, campaign.environment
-            )
+            argv = campaign.launcher(case, attempt.folder)
+            process = processes.start_worker(argv, attempt.folder, campaign.environment)
             on_tick = _make_tick(case, attempt, campaign, folder, taken.claim)
-            ended_by = (
-                "timeout"
-                if worker_process.wait_for_worker(process, attempt.folder, case.protocol.timeout_s, on_tick)
-                else None
-            )
+            if worker_process.wait_for_worker(process, attempt.folder, case.protocol.timeout_s, on_tick):
+                ended_by = "timeout"
     except Stopped as stop:
         stopped = stop
         ended_by = stop.signal_name
@@ -267,7 +260,7 @@ def _make_tick(
 
     def on_tick(elapsed_s: float) -> None:
         nonlocal touched_s
-        campaign.on_tick(case, elapsed_s, last_phase(attempt.folder))
+        campaign.on_tick(case, elapsed_s, last_phase(attempt.folder / "stderr.txt"))
         folder.check()
         if elapsed_s - touched_s > claims.HEARTBEAT_S:
             claim.touch()
@@ -303,16 +296,14 @@ def _classify_outcome(folder: Path, exit_code: int | None, ended_by: str | None,
         began = outcome is not None or bool(failure_diagnosis.read_ranks(folder))
         if failed := scheduler.step_failure("\n".join(tail_lines(folder / "stderr.txt")), began):
             return Outcome("preempted", f"{scheduler.STEP_FAILED_PREFIX}{failed}; the case will be tried again", ranks)
-    phase = f" in phase '{last_phase(folder)}'" if last_phase(folder) else ""
+    phase = f" in phase '{phase}'" if (phase := last_phase(folder / "stderr.txt")) else ""
     if outcome and outcome.status not in (*DONE_STATUSES, "preempted"):
         return outcome  # the worker reported this before it was ended for another reason
     if ended_by == "timeout":
-        stood = (
-            f" ({failure_diagnosis.describe_rank_positions(folder, case.world_size)})" if case.is_distributed else ""
-        )
-        return Outcome(
-            "timeout", f"no end within {case.protocol.timeout_s:.0f} s{phase}{stood}; raise protocol.timeout_s", ranks
-        )
+        if case.is_distributed:
+            phase += f" ({failure_diagnosis.describe_rank_positions(folder, case.world_size)})"
+        text = f"no end within {case.protocol.timeout_s:.0f} s{phase}; raise protocol.timeout_s"
+        return Outcome("timeout", text, ranks)
     if ended_by:
         return Outcome("preempted", ended_by, ranks)
     if outcome and outcome.status not in DONE_STATUSES:

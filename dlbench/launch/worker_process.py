@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, StoreError
+from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, writing
 from dlbench.json_text import load_json
 from dlbench.launch import failure_diagnosis
 from dlbench.launch.processes import (
@@ -90,19 +90,18 @@ def run_request(
         StoreError: the folder cannot be written.
         Stopped: a signal interrupted the job.
     """
-    try:
+    with writing(folder, "; choose another with --results"):
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("result.json", "error.json"):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "ranks", ignore_errors=True)
         requests.write_request(folder, request)
-    except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error.strerror or error}; choose another with --results") from None
+    stderr = folder / "stderr.txt"
     with stopping_on_signals():
         process = start_worker(argv or [sys.executable, "-m", "dlbench.worker", str(folder)], folder, {})
         try:
             timed_out = wait_for_worker(
-                process, folder, timeout_s, lambda elapsed_s: on_tick(elapsed_s, last_phase(folder))
+                process, folder, timeout_s, lambda elapsed_s: on_tick(elapsed_s, last_phase(stderr))
             )
         finally:
             stop_worker(process)
@@ -123,7 +122,7 @@ def _failure_reason(folder: Path, exit_code: int, world_size: int, limit_s: floa
         status, text = str(values["status"]), str(values["text"])
     except (OSError, ValueError, KeyError, TypeError):
         found = failure_diagnosis.diagnose(folder, world_size, oom_kill=False)
-        phase = f"in phase '{last_phase(folder)}'"
+        phase = f"in phase '{last_phase(folder / 'stderr.txt')}'"
         if found:
             return JobFailed(found[1])
         if limit_s is not None:

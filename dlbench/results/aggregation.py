@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 #: Columns that are equal for two processes of the same case: all axes except repeat.
 SETTING_AXES = tuple(axis for axis in AXES if axis != "repeat")
+#: The same with the threads that compute on a CPU: two numbers of threads are two settings of the machine. In the rows
+#: below it is null on other devices, where their number does not matter.
+THREADS_COLUMN = "system_torch_threads"
+SETTING_COLUMNS = (*SETTING_AXES, THREADS_COLUMN)
 #: Software and machine columns, with their titles.
 SYSTEM_FACTS = {
     "system_driver_version": "driver",
@@ -56,6 +60,7 @@ _MEDIAN_SQL = (
     f"case when list_min(step_s) >= {SHORTEST_STEP_S} and list_max(step_s) <= {LONGEST_STEP_S} "
     "then list_median(step_s) end"
 )
+_THREADS_SQL = f"case when device = 'cpu' then {THREADS_COLUMN} end as {THREADS_COLUMN}"
 
 
 def process_rows(sources: Sequence[str | Path], columns: Sequence[str], since: datetime | None = None) -> pd.DataFrame:
@@ -67,13 +72,13 @@ def process_rows(sources: Sequence[str | Path], columns: Sequence[str], since: d
         since: omit attempts that started earlier.
 
     Returns:
-        The columns `attempt_id`, `rank`, `world_size`, `started_at`, those of `SETTING_AXES`, `step_s` (the median [s])
+        The columns `attempt_id`, `rank`, `world_size`, `started_at`, `SETTING_COLUMNS`, `step_s` (the median [s])
         and the given ones.
 
     Raises:
         StoreError: a source does not exist.
     """
-    names = dict.fromkeys(("attempt_id", "rank", "world_size", "started_at", *SETTING_AXES, *columns))
+    names = dict.fromkeys(("attempt_id", "rank", "world_size", "started_at", *SETTING_COLUMNS, *columns))
     sql = f"select {_quoted_columns(names)}, {_MEDIAN_SQL} as step_s from records where {_measured_condition(since)}"
     frame: pd.DataFrame = query_table(sql, sources).to_pandas()
     return frame
@@ -83,7 +88,7 @@ def day_rows(sources: Sequence[str | Path], since: datetime | None = None) -> pa
     """One row per case, kind of device and day, over all processes of that day.
 
     Returns:
-        `SETTING_AXES`, `device_kind` (its name), `day`, `processes`, `log_step` (median of the natural logarithms of
+        `SETTING_COLUMNS`, `device_kind` (its name), `day`, `processes`, `log_step` (median of the natural logarithms of
         the median steps [s]), `log_sd` (their standard deviation), `suite`, `suite_version`, `protocol` and
         `SYSTEM_FACTS`: the commonest value of each, of the case or, beyond `_OF_CASE`, of all cases on that kind of
         device that day.
@@ -116,7 +121,8 @@ def day_rows_of_attempts(attempts: pd.DataFrame) -> pa.Table:
     """
     # Most columns have one value, and to group or count by each takes as long as by one that varies.
     known = ("attempt_id", "started_at", "device_name", "system_cpu_model", "step_s")
-    alike = {n for n in (*SETTING_AXES, *_DAY_FACTS) if n not in known and attempts[n].nunique(dropna=False) == 1}
+    attempts = attempts.assign(**{THREADS_COLUMN: attempts[THREADS_COLUMN].where(attempts["device"].eq("cpu"))})
+    alike = {n for n in (*SETTING_COLUMNS, *_DAY_FACTS) if n not in known and attempts[n].nunique(dropna=False) == 1}
     names = [n for n in (*PROCESS_COLUMNS, "step_s") if n not in alike]
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -142,7 +148,7 @@ def _to_arrow(column: pd.Series, name: str) -> pa.Array | pa.ChunkedArray:
 
 def _quoted_columns(names: Iterable[str]) -> str:
     """Column names for SQL; some axes are called like words of SQL."""
-    return ", ".join(f'"{name}"' for name in names)
+    return ", ".join(_THREADS_SQL if name == THREADS_COLUMN else f'"{name}"' for name in names)
 
 
 #: Facts whose change may explain a change of the figures.
@@ -152,18 +158,18 @@ _OF_SYSTEM = tuple(name for name in SYSTEM_FACTS if name not in _OF_CASE)
 _DAY_FACTS = (*_OF_CASE, *_OF_SYSTEM)
 #: What `day_rows` needs of each process, beside its step time.
 PROCESS_COLUMNS = tuple(
-    dict.fromkeys(("attempt_id", *SETTING_AXES, "started_at", *_DAY_FACTS, "device_name", "system_cpu_model"))
+    dict.fromkeys(("attempt_id", *SETTING_COLUMNS, "started_at", *_DAY_FACTS, "device_name", "system_cpu_model"))
 )
 
 
 def _days_sql(columns: Collection[str], measured: str = "attempts") -> str:
-    """The SQL that reduces `attempts` to days: `SETTING_AXES` and `_DAY_FACTS` as far as they are among the columns.
+    """The SQL that reduces `attempts` to days: `SETTING_COLUMNS` and `_DAY_FACTS` as far as they are among the columns.
 
     Args:
         measured: where the facts of a kind of device are counted.
     """
     key = "coalesce(device_name, system_cpu_model, '') as device_kind, date_trunc('day', started_at) as day"
-    setting = "".join(f', "{name}"' for name in SETTING_AXES if name in columns)
+    setting = "".join(f', "{name}"' for name in SETTING_COLUMNS if name in columns)
     return f"""
         select cases.*, systems.* exclude (device_kind, day) from (
             select {key}{setting}, count(*) as processes, median(ln(step_s)) as log_step,

@@ -1,5 +1,6 @@
 """`dlbench accept` on stores."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -71,6 +72,19 @@ def test_verdicts_and_exit_statuses(results, tmp_path, capsys, metric, bound, mo
 def test_lines_that_match_no_case_or_two_are_not_decided(results, tmp_path, capsys, case, reason):
     assert accept(results, tmp_path, f'[[line]]\ncase = {case}\nmetric = "throughput"\nat_least = 1') == 2
     assert reason in capsys.readouterr().out
+
+
+def test_two_settings_of_a_cpu_are_two_cases_and_a_line_may_choose_one(tmp_path, capsys):
+    cases = [Case("lenet5", repeat=number) for number in range(6)]
+    systems = [dataclasses.replace(fakes.CPU, torch_threads=1 + number % 2) for number in range(6)]
+    records = [fakes.record(case, system, i) for i, (case, system) in enumerate(zip(cases, systems, strict=True))]
+    records.append(fakes.record(Case("lenet5", repeat=6), number=6, status="crashed"))
+    store = fakes.fill(tmp_path / "results", records)
+    line = '[[line]]\ncase = {{model = "lenet5"{more}}}\nmetric = "throughput"\nat_least = 1'
+    assert accept(store, tmp_path, line.format(more="")) == 2
+    assert "several cases match; they differ in torch_threads" in capsys.readouterr().out
+    assert accept(store, tmp_path, line.format(more=', torch_threads = 2, cpu_model = "AMD EPYC 7B13"')) == 0
+    assert " 3 " in capsys.readouterr().out
 
 
 def test_a_program_gets_value_interval_and_margin_as_numbers(results, tmp_path, capsys):

@@ -1,10 +1,12 @@
 """`dlbench fleet` on stores."""
 
+import dataclasses
 import json
 
 import pytest
 
 from dlbench.__main__ import main
+from dlbench.suites.case import Case
 from tests.fakes import fleets
 from tests.fakes import records as fakes
 
@@ -46,6 +48,31 @@ def test_one_node_cannot_be_judged(stores, capsys):
 def test_the_map_is_drawn(stores, tmp_path, capsys):
     main(["fleet", str(stores / "slow"), "--map", str(tmp_path)])
     assert "n3" in (tmp_path / "fleet-map.svg").read_text()
+
+
+def cpu_fleet(threads):
+    """One case on the CPU of each node, twice as fast with two threads as with one."""
+    records = []
+    for number, count in enumerate(threads):
+        system = dataclasses.replace(fakes.CPU, hostname=f"n{number + 1}", torch_threads=count)
+        steps = fakes.noisy_steps(0.2 / count * (1 + 0.001 * number), 60, number)
+        records.append(fakes.record(Case("alexnet"), system, number, step_s=steps))
+    return records
+
+
+def test_nodes_that_computed_with_other_threads_are_not_compared(tmp_path, capsys):
+    fakes.fill(tmp_path / "mixed", cpu_fleet([2] * 14 + [1] * 6))
+    assert main(["fleet", str(tmp_path / "mixed")]) == 0
+    shown = capsys.readouterr().out
+    assert "AlexNet, training, fp32, batch 32, 1 thread " in shown
+    assert "AlexNet, training, fp32, batch 32, 2 threads " in shown
+    note = (
+        "cases with different numbers of threads are not compared (1: n15, n16, n17 and 3 more; 2: n1, n10, n11 and 11"
+    )
+    assert note in shown
+    fakes.fill(tmp_path / "alike", cpu_fleet([2] * 20))
+    assert main(["fleet", str(tmp_path / "alike")]) == 0
+    assert "threads" not in capsys.readouterr().out
 
 
 def test_json_holds_the_outliers(stores, capsys):

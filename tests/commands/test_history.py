@@ -88,6 +88,38 @@ def test_the_chapter_s_lines_are_those_of_the_command_for_several_ranks_too(tmp_
         np.testing.assert_array_equal(one.step_s, other.step_s)
 
 
+def test_another_number_of_threads_on_a_cpu_is_another_line_and_no_change(tmp_path, capsys):
+    records = []
+    for number in range(36):
+        threads = 1 if number >= 18 else 2
+        system = dataclasses.replace(fakes.CPU, torch_threads=threads)
+        steps = fakes.noisy_steps(0.2 / threads, 40, number)
+        one = fakes.record(Case("alexnet"), system, number, step_s=steps)
+        begin = fakes._START - timedelta(days=40 - number)
+        records.append(dataclasses.replace(one, started_at=begin.isoformat()))
+    fakes.fill(tmp_path / "store", records)
+    assert main(["history", str(tmp_path / "store"), "--fail-on-change"]) == 0
+    lines = capsys.readouterr().out
+    assert "batch 32, 1 thread " in lines
+    assert "batch 32, 2 threads " in lines
+    again = history.history_of_report(content.read_content([tmp_path / "store"])).lines
+    assert [len(line.days) for line in again] == [18, 18]
+    assert not any(line.changes for line in again)
+
+
+def test_the_threads_of_a_host_do_not_divide_the_line_of_its_gpu(tmp_path):
+    records = []
+    for number in range(4):
+        system = dataclasses.replace(fakes.GPU, torch_threads=8 * (1 + number % 2))
+        records.append(fakes.record(Case("alexnet", device="cuda", repeat=number), system, number))
+    fakes.fill(tmp_path / "store", records)
+    for found in (
+        history.read_history([tmp_path / "store"]),
+        history.history_of_report(content.read_content([tmp_path / "store"])),
+    ):
+        assert [(line.processes, "thread" in line.name) for line in found.lines] == [(4, False)]
+
+
 def test_the_report_has_a_chapter_where_there_are_enough_days(stores, tmp_path):
     page = build.write_report(content.read_content([stores / "slower"]), tmp_path / "report").read_text()
     assert 'id="history"' in page

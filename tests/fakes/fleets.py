@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dlbench.report.analysis.fleet import _READ_COLUMNS
-from dlbench.results.aggregation import SETTING_AXES
+from dlbench.results.aggregation import SETTING_AXES, THREADS_COLUMN
 from dlbench.results.records import Record
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
@@ -53,8 +53,8 @@ def rows(
             )
         )  # fmt: skip
     whole = pd.concat(frames, ignore_index=True)
-    missing = {name: pd.Series([None] * len(whole), dtype=object) for name in _READ_COLUMNS if name not in whole}
-    return whole.assign(**missing)
+    missing = [name for name in (*_READ_COLUMNS, THREADS_COLUMN) if name not in whole]
+    return whole.assign(**{name: pd.Series([None] * len(whole), dtype=object) for name in missing})
 
 
 def step_times(

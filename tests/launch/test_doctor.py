@@ -55,7 +55,7 @@ class Machine:
     def run(self, argv, timeout_s=30.0):
         line = " ".join(argv)
         known = [command for command in self.answers if line.startswith(command)]
-        return self.answers[max(known, key=len)] if known else None
+        return self.answers[max(known, key=len)] if known else doctor.NO_ANSWER
 
     def place(self, site=None, results=None):
         which = {name: f"/usr/bin/{name}" for name in self.programs}.get

@@ -79,7 +79,7 @@ def test_a_node_is_submitted_again_until_all_its_cases_are_done(monkeypatch, sit
     slurm.queue.clear()
     folder = each_node.unit_folder(site / "results", each_node.NodeOrGpu("n1"))
     (submission,) = jobs.submission_folders(folder)
-    suite = jobs.submitted_suite(submission, jobs.read_submission(submission))
+    suite = jobs.submitted_suite(jobs.read_submission(submission))
     finish(folder, suite, 0)
     assert submit(monkeypatch, site, slurm, "--each-node") == 0
     assert len(slurm.submitted()) == 2

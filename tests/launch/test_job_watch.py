@@ -97,7 +97,7 @@ def test_jobs_start_after_the_job_asked_for(monkeypatch, site, capsys):
 
 def finish_all(results):
     (submission,) = jobs.submission_folders(results)
-    suite = jobs.submitted_suite(submission, jobs.read_submission(submission))
+    suite = jobs.submitted_suite(jobs.read_submission(submission))
     for number in range(len(suite.cases())):
         finish(results, suite, number)
 

@@ -151,3 +151,42 @@ def test_a_limit_that_is_none_of_memory_is_found_and_named(tmp_path, monkeypatch
     assert all(
         "failed for another reason than memory: " in t.reason and "no weights" in t.reason for t in trials if not t.fits
     )
+
+
+MIB = 2**20
+FITS = Trial(2845, True, 975 * MIB, None, 1100 * MIB, 4.7)
+FULL = "out of memory on the CPU: 161 MiB more needed, 130 MiB available."
+
+
+def printed(capsys, trials, device="cpu", form="text"):
+    case = Case("lenet5", device=device)
+    maxbatch._print_trials(case, trials, 1300 * MIB, form)
+    return capsys.readouterr().out
+
+
+def test_the_first_line_says_what_was_found_and_what_limits(capsys):
+    head, _, columns, _, *rows = printed(capsys, [Trial(3363, False, reason=FULL, seconds=9.0), FITS]).splitlines()
+    assert head == (
+        "lenet5, training, fp32: the largest batch that fits is 2845, with 1.07 GiB of 1.27 GiB; 3363 does not fit "
+        "(161 MiB more needed, 130 MiB available)"
+    )
+    assert columns.split() == ["batch", "fits", "predicted", "resident", "time", "[s]"]
+    assert [row.split()[:2] for row in rows] == [["2845", "yes"], ["3363", "no"]]
+    on_gpu = printed(capsys, [Trial(64, True, 975 * MIB, 1200 * MIB, 400 * MIB, 4.7)], "cuda").splitlines()
+    assert on_gpu[0].endswith("is 64, with 1.17 GiB of 1.27 GiB; larger batches were not tried")
+    assert on_gpu[2].split()[3] == "allocated"
+
+
+def test_a_limit_other_than_memory_and_no_batch_at_all_are_said_in_the_first_line(capsys):
+    other = Trial(3363, False, reason="failed for another reason than memory: index out of range")
+    head = printed(capsys, [FITS, other]).splitlines()[0]
+    assert head.endswith("; 3363 failed for another reason than memory: index out of range")
+    head = printed(capsys, [Trial(1, False, reason=FULL)]).splitlines()[0]
+    assert head.endswith("no batch fits into 1.27 GiB; 1 does not fit (161 MiB more needed, 130 MiB available)")
+
+
+def test_a_file_gets_every_trial_with_all_that_is_known_of_it(capsys):
+    lines = printed(capsys, [Trial(3363, False, reason=FULL), Trial(9, True), FITS], form="csv").splitlines()
+    assert lines[0] == "batch_size,fits,predicted_bytes,allocated_peak_bytes,rss_peak_bytes,seconds,reason"
+    assert [line.split(",")[0] for line in lines[1:]] == ["3363", "9", "2845"]
+    assert FULL in lines[1]

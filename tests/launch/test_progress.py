@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
+import io
 import math
+import os
+import pty
+import re
+import select
+import struct
+import termios
 
+import numpy as np
 import pytest
 
 from dlbench import units
@@ -91,6 +101,16 @@ def test_the_line_and_the_report_give_one_figure_of_a_case_with_several_ranks(mo
     assert [words for words in level.values() if words in line] == [w for c, w in level.items() if c == confidence]
 
 
+def test_a_wide_interval_is_printed_by_the_ends_of_the_throughput_before_it():
+    steps = tuple(np.random.default_rng(2).lognormal(math.log(0.1), 1.0, 40).tolist())
+    record = fakes.record(Case("lenet5"), fakes.CPU, step_s=steps)
+    found = case_figures(record).interval
+    assert found.relative_half_width > 0.2
+    down, up = (units.digits(100 * abs(found.value / end - 1), 2) for end in (found.high, found.low))
+    assert down != up
+    assert f" img/s −{down} to +{up} % within one run" in Progress(1).case_line(record)
+
+
 @pytest.mark.parametrize("bad", [math.nan, 0.0, -1.0, 1e12])
 def test_a_rank_with_a_step_that_cannot_be_right_leaves_no_figure(bad):
     record = uneven_ranks(Case("lenet5", devices_per_node=2), fakes.CPU, [TURNS[0], (bad, *TURNS[1][1:])])
@@ -125,3 +145,111 @@ def test_a_campaign_on_a_busy_host_says_so_at_its_end(tmp_path, capsys):
     quiet = Campaign(tmp_path, "s", 1, "sys", launcher=script("write_good()"), folder=folder)
     assert measure.measure_cases(quiet, cases, fresh=True) == 0
     assert "busy host" not in capsys.readouterr().err
+
+
+@contextlib.contextmanager
+def terminal(columns):
+    """A real terminal: a stream to write to, and a function that returns the lines that it shows."""
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def shown():
+        stream.flush()
+        data = b""
+        while select.select([reader], [], [], 0.2)[0]:
+            data += os.read(reader, 65536)
+        text = re.sub(r"\x1b\[[0-9?;]*[A-JL-Za-z]|\r\n", lambda code: "\n" * code.group().endswith("\n"), data.decode())
+        return [line for line in re.split(r"\n|(?:\r?\x1b\[2K)+", text.replace("\r", "")) if line]
+
+    with os.fdopen(writer, "w") as stream:
+        yield stream, shown
+    os.close(reader)
+
+
+def long_records():
+    """Two networks, each with every figure and several warnings, of two processes; one crashed."""
+    cases = [Case(m, device="cuda", memory_format="channels_last", repeat=r) for r in (0, 1) for m in ("vgg16", "mlp")]
+    records = [fakes.record(case, fakes.GPU, warnings=(BUSY, "host_bound: 9 of 10 looks.")) for case in cases]
+    error = "RuntimeError: the network's output has 10 classes, but the labels name 1000; set num_classes in the suite"
+    records[-1] = dataclasses.replace(records[-1], status="crashed", error=error)
+    return cases, records
+
+
+@pytest.mark.parametrize("columns", [64, 80, 120])
+def test_on_a_terminal_no_line_is_wider_than_it_and_nothing_is_lost(columns, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    cases, records = long_records()
+    with terminal(columns) as (stream, shown):
+        progress = Progress(len(cases), cases, stream)
+        for record in records:
+            progress.print_finished(record)
+        progress.print_processes(cases[0], ["2 processes", "812 img/s ±0.4 %, one more run ±0.9 %"])
+        lines = shown()
+    assert lines[0] == "all cases: fp32, 32 x 1 GPU, channels_last; ± within one run"
+    assert max(map(len, lines)) <= columns
+    assert not any("channels_last" in line or "within one run" in line for line in lines[1:])
+    text = " ".join(" ".join(lines[1:]).split())
+    for number, record in enumerate(records):
+        log = Progress(len(cases), cases, io.StringIO(), number=number + 1).case_line(record)
+        for words in ("fp32", "32 x 1 GPU", "channels_last", "within one run"):
+            log = log.replace(words, "")
+        assert " ".join(log.split()) in text
+    assert text.endswith("vgg16 training 2 processes 812 img/s ±0.4 %, one more run ±0.9 %")
+
+
+def test_a_log_gets_each_line_in_full():
+    cases, records = long_records()
+    stream = io.StringIO()
+    progress = Progress(len(cases), cases, stream)
+    for record in records:
+        progress.print_finished(record)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == len(cases)
+    assert all("fp32         32 x 1 GPU  channels_last" in line for line in lines)
+    assert all("within one run" in line for line in lines[:-1])
+
+
+def test_the_live_line_takes_one_line_of_a_terminal(monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    case = Case("a_network_with_a_long_name", compile="max-autotune-no-cudagraphs", repeat=2)
+    with terminal(80) as (stream, shown):
+        progress = Progress(2, [case, Case("lenet5")], stream)
+        progress.tick(case, 3.0, "window")
+        lines = shown()
+        progress.close()
+    frames = [line for line in lines if " left " in line]
+    assert frames == lines[1:]
+    assert " 0/2 0:00:0" in frames[-1]
+    assert "window 3 s: a_network_with_a_long_name" in frames[-1]
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_figure_without_interval_is_explained_at_the_end():
+    progress = Progress(4, stream=io.StringIO())
+    case = Case("lenet5")
+    alike = tuple(0.01 + 0.0001 * i for i in range(30))  # steps get slower all the time
+    for steps in (TURNS[0][:19], alike, TURNS[0]):
+        line = progress.case_line(uneven_ranks(case, fakes.CPU, [steps]))
+        assert ("no ±" in line) == (steps is not TURNS[0])
+        progress.print_finished(uneven_ranks(case, fakes.CPU, [steps]))
+    assert progress.remarks() == [
+        "no ± in 1 of 3 runs: fewer than 20 steps",
+        "no ± in 1 of 3 runs: slow changes within the window",
+    ]
+
+
+def test_a_campaign_whose_runs_have_few_steps_says_what_to_change(tmp_path, capsys):
+    body = "import json; d = json.loads(good)\nm = d['ranks'][0]['measurement']\nm['step_s'] = m['step_s'][:9]\n"
+    campaign = Campaign(
+        tmp_path,
+        "s",
+        1,
+        "sys",
+        launcher=script(body + "good = json.dumps(d)\nwrite_good()"),
+        folder=ResultsFolder(tmp_path),
+    )
+    assert measure.measure_cases(campaign, [Case("lenet5")], fresh=False) == 0
+    said = capsys.readouterr().err
+    assert "no ± in 1 of 1 run: fewer than 20 steps; raise protocol.max_time_s" in said

@@ -12,12 +12,12 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from dlbench.launch.doctor.cluster import check_mpi, check_network, check_pbs, check_slurm
 from dlbench.launch.doctor.folders import check_folders, check_mounts
 from dlbench.launch.doctor.gpu import check_energy, check_gpu
-from dlbench.launch.doctor.machine import Check, CheckContext, CommandResult, Finding
+from dlbench.launch.doctor.machine import NO_ANSWER, Check, CheckContext, CommandResult, Finding
 from dlbench.launch.doctor.python import check_packages, check_python, check_torch
 from dlbench.launch.doctor.runtimes import check_runtimes
 from dlbench.launch.sites import settings_without_effect
@@ -25,6 +25,7 @@ from dlbench.launch.sites import settings_without_effect
 __all__ = [
     "CHECKS",
     "NODE_CHECKS",
+    "NO_ANSWER",
     "CheckContext",
     "CommandResult",
     "Finding",
@@ -35,10 +36,10 @@ __all__ = [
 ]
 
 
-def check_profile(context: CheckContext) -> Iterator[Finding]:
+def check_profile(context: CheckContext) -> list[Finding]:
     """Check the profile for settings without effect."""
-    for remark in settings_without_effect(context.site) if context.site else ():
-        yield Finding("profile", "warn", remark)
+    remarks = settings_without_effect(context.site) if context.site else ()
+    return [Finding("profile", "warn", remark) for remark in remarks]
 
 
 CHECKS: tuple[Check, ...] = (

@@ -6,7 +6,7 @@ import re
 import resource
 from collections.abc import Iterator
 
-from dlbench.launch.doctor.machine import CheckContext, Finding
+from dlbench.launch.doctor.machine import NO_ANSWER, CheckContext, Finding
 
 #: Messages of srun about an MPI plugin that does not load.
 _MPI_PLUGIN_ERROR = re.compile(r"can ?not load|Unable to load|Invalid MPI type")
@@ -19,7 +19,7 @@ def check_network(context: CheckContext) -> Iterator[Finding]:
     if wanted and wanted not in interfaces:
         text = f"interface {wanted} does not exist here; found: {', '.join(interfaces) or 'lo'}"
         mend = "set network.interface in the profile to an interface of the compute nodes; `ip -br addr` lists them"
-        yield Finding("network", "fail" if context.environment.get("SLURM_JOB_ID") else "note", text, mend)
+        yield Finding("network", "fail" if context.slurm_job else "note", text, mend)
     boards = context.matching_paths("/sys/class/infiniband/*")
     yield Finding("network", "ok", f"{', '.join(interfaces) or 'lo only'}; InfiniBand: {', '.join(boards) or 'none'}")
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
@@ -33,15 +33,14 @@ def check_mpi(context: CheckContext) -> Iterator[Finding]:
     """Check MPI, and how srun would start it."""
     program = next((name for name in ("mpirun", "mpiexec") if context.which(name)), None)
     if program:
-        answer = context.run([program, "--version"])
-        lines = answer.out.strip().splitlines() if answer else []
-        yield Finding("mpi", "ok", f"{program}: {lines[0] if lines else 'gives no version'}")
+        lines = context.run([program, "--version"]).out.strip().splitlines() or ["gives no version"]
+        yield Finding("mpi", "ok", f"{program}: {lines[0]}")
     else:
         yield Finding("mpi", "note", "mpirun is not on PATH; srun does not need it")
     wanted = context.site.slurm.mpi if context.site else None
     if wanted and context.which("srun"):
         answer = context.run(["srun", "--mpi=list"])
-        listed = answer.out + answer.err if answer else ""
+        listed = answer.out + answer.err
         if wanted not in re.split(r"[\s,:]+", listed):
             text = f"srun has no --mpi={wanted}: each rank would run as rank 0 of 1"
             yield Finding("mpi", "fail", text, f"set slurm.mpi to one of: {' '.join(listed.split()) or 'nothing'}")
@@ -51,19 +50,18 @@ def check_mpi(context: CheckContext) -> Iterator[Finding]:
 
 def _check_mpi_plugin(context: CheckContext, wanted: str) -> Iterator[Finding]:
     """Test that srun loads the plugin: a listed plugin can still lack a library."""
-    if context.environment.get("SLURM_JOB_ID"):
-        how = ["--overlap", "--nodes=1", "--ntasks=1"]
-    else:
-        how = ["--test-only", "--ntasks=1"]  # srun loads the plugin before it requests resources
-    answer = context.run(["srun", f"--mpi={wanted}", *how, "true"], 60.0)
-    said = answer.err if answer else ""
-    if answer and answer.status != 0 and _MPI_PLUGIN_ERROR.search(said):
-        reason = next((line for line in said.splitlines() if "load" in line), said.strip())
+    # With --test-only, srun loads the plugin before it requests resources.
+    how = ["--overlap", "--nodes=1"] if context.slurm_job else ["--test-only"]
+    answer = context.run(["srun", f"--mpi={wanted}", *how, "--ntasks=1", "true"], 60.0)
+    if answer.status == 0 or answer is NO_ANSWER:
+        return
+    if _MPI_PLUGIN_ERROR.search(answer.err):
+        reason = next((line for line in answer.err.splitlines() if "load" in line), answer.err.strip())
         text = f"srun lists --mpi={wanted} but cannot load it: {reason.removeprefix('srun: error:').strip()}"
         mend = "ask the site to install the missing library, or use another slurm.mpi, or none"
         yield Finding("mpi", "fail", text, mend)
-    elif answer and answer.status != 0 and context.environment.get("SLURM_JOB_ID"):
-        yield Finding("mpi", "fail", f"a job step with --mpi={wanted} fails: {' '.join(said.split())}")
+    elif context.slurm_job:
+        yield Finding("mpi", "fail", f"a job step with --mpi={wanted} fails: {' '.join(answer.err.split())}")
 
 
 def check_slurm(context: CheckContext) -> Iterator[Finding]:
@@ -71,35 +69,30 @@ def check_slurm(context: CheckContext) -> Iterator[Finding]:
     if context.site and context.site.scheduler != "slurm":
         return
     if not context.which("sbatch"):
-        wanted = context.site is not None
-        yield Finding(
-            "slurm", "note", "sbatch is not installed here", "submit from a login node of the cluster" if wanted else ""
-        )
+        mend = "submit from a login node of the cluster" if context.site else ""
+        yield Finding("slurm", "note", "sbatch is not installed here", mend)
         return
     answer = context.run(["scontrol", "ping"])
-    if answer is None or "UP" not in answer.out:
-        said = ((answer.out + answer.err).strip().splitlines() or ["no output"])[-1] if answer else "no answer"
+    if "UP" not in answer.out:
+        said = ((answer.out + answer.err).strip().splitlines() or ["no output"])[-1]
         level = "fail" if context.site else "warn"
         yield Finding("slurm", level, f"Slurm's controller is down: {said}", "wait, or ask the site")
         return
     version = context.run(["sbatch", "--version"])
-    yield Finding("slurm", "ok", f"{version.out.strip() if version else 'Slurm'}; {answer.out.strip().splitlines()[0]}")
+    yield Finding("slurm", "ok", f"{version.out.strip() or 'Slurm'}; {answer.out.strip().splitlines()[0]}")
     partition = context.site.slurm.partition if context.site else None
     for name in partition.split(",") if partition else []:
-        answer = context.run(["scontrol", "show", "partition", name])
-        if answer is None or answer.status != 0:
-            yield Finding(
-                "slurm", "fail", f"partition '{name}' does not exist", "set slurm.partition to one of `sinfo -s`"
-            )
+        if context.run(["scontrol", "show", "partition", name]).status != 0:
+            mend = "set slurm.partition to one of `sinfo -s`"
+            yield Finding("slurm", "fail", f"partition '{name}' does not exist", mend)
     if context.runtime == "pyxis":
-        answer = context.run(["srun", "--help"])
-        if answer is None or "--container-image" not in answer.out:
-            yield Finding("pyxis", "fail", "srun has no --container-image: the pyxis plugin is not installed",
-                          'ask the site to install it, or set container.runtime = "enroot"')  # fmt: skip
-        else:
+        if "--container-image" in context.run(["srun", "--help"]).out:
             yield Finding("pyxis", "ok", "srun has --container-image")
-    answer = context.run(["sacct", "--noheader", "--allocations", "--jobs=1"])
-    if answer is None or answer.status != 0:
+        else:
+            text = "srun has no --container-image: the pyxis plugin is not installed"
+            mend = 'ask the site to install it, or set container.runtime = "enroot"'
+            yield Finding("pyxis", "fail", text, mend)
+    if context.run(["sacct", "--noheader", "--allocations", "--jobs=1"]).status != 0:
         yield Finding("slurm", "note", "no accounting (sacct): the outcome of past jobs is read from the results")
 
 
@@ -111,13 +104,11 @@ def check_pbs(context: CheckContext) -> Iterator[Finding]:
         yield Finding("pbs", "note", "qsub is not installed here", "submit from a login node of the cluster")
         return
     answer = context.run(["qstat", "-B"])
-    if answer is None or answer.status != 0:
-        said = " ".join(answer.err.split()) if answer else "no answer"
-        yield Finding("pbs", "fail", f"the PBS server does not answer: {said}", "wait, or ask the site")
+    if answer.status != 0:
+        text = f"the PBS server does not answer: {' '.join(answer.err.split())}"
+        yield Finding("pbs", "fail", text, "wait, or ask the site")
         return
-    version = context.run(["qsub", "--version"])
-    yield Finding("pbs", "ok", version.out.strip() if version and version.out.strip() else "PBS answers")
+    yield Finding("pbs", "ok", context.run(["qsub", "--version"]).out.strip() or "PBS answers")
     queue = context.site.partition
-    answer = context.run(["qstat", "-Q", queue]) if queue else None
-    if answer is not None and answer.status != 0:
+    if queue and context.run(["qstat", "-Q", queue]).status not in (0, NO_ANSWER.status):
         yield Finding("pbs", "fail", f"queue '{queue}' does not exist", "set pbs.queue to one of `qstat -Q`")

@@ -26,17 +26,15 @@ def check_folders(context: CheckContext) -> Iterator[Finding]:
     if context.results is not None:
         yield from _check_results_folder(context, context.results)
     temporary = Path(context.environment.get("TMPDIR") or "/tmp")
-    yield from _check_folder(
-        "temporary", context.root / str(temporary).lstrip("/"), MIN_TEMPORARY_BYTES, "set TMPDIR", "warn"
-    )
+    temporary = context.root / str(temporary).lstrip("/")
+    yield from _check_folder("temporary", temporary, MIN_TEMPORARY_BYTES, "set TMPDIR", "warn")
     shared = context.root / "dev/shm"
     if shared.is_dir():
         usage = os.statvfs(shared)
         size = usage.f_blocks * usage.f_frsize
         if size < MIN_SHARED_MEMORY_BYTES:
-            yield Finding("shared memory", "warn", f"/dev/shm has only {size // MIB} MiB: NCCL and data loaders "
-                f"will fail",
-                          "docker run --ipc=host, or --shm-size=8g")  # fmt: skip
+            text = f"/dev/shm has only {size // MIB} MiB: NCCL and data loaders will fail"
+            yield Finding("shared memory", "warn", text, "docker run --ipc=host, or --shm-size=8g")
         else:
             yield Finding("shared memory", "ok", f"{size // MIB} MiB")
 
@@ -47,8 +45,8 @@ def _check_results_folder(context: CheckContext, folder: Path) -> Iterator[Findi
     if folder.is_dir():
         yield from _check_folder("results", folder, MIN_RESULTS_BYTES, other)
     elif context.in_job:
-        yield Finding("results", "fail", f"results folder {folder} does not exist",
-                      "all nodes of a job must share it; check the mounts of this node")  # fmt: skip
+        mend = "all nodes of a job must share it; check the mounts of this node"
+        yield Finding("results", "fail", f"results folder {folder} does not exist", mend)
         return
     else:
         there = next(path for path in folder.parents if path.exists())
@@ -58,9 +56,8 @@ def _check_results_folder(context: CheckContext, folder: Path) -> Iterator[Findi
             yield Finding("results", "fail", f"cannot write to {there}, where {folder} would be created", other)
         return
     if context.token is not None and not _wait_for_file(context.token):
-        yield Finding("results", "fail", f"{folder} is not the same folder as on the job's first node: it does not "
-                                         f"contain {context.token}", "put the results folder on a disk that all nodes "
-                                                                   "share")  # fmt: skip
+        text = f"{folder} is not the same folder as on the job's first node: it does not contain {context.token}"
+        yield Finding("results", "fail", text, "put the results folder on a disk that all nodes share")
 
 
 def _wait_for_file(file: Path) -> bool:
@@ -84,19 +81,14 @@ def _check_folder(check: str, folder: Path, least_bytes: int, mend: str, level: 
         return
     free = usage.f_bavail * usage.f_frsize
     if free < least_bytes:
-        yield Finding(
-            check, level, f"only {free // MIB} MiB free in {folder}; {least_bytes // MIB} MiB are needed", mend
-        )
+        text = f"only {free // MIB} MiB free in {folder}; {least_bytes // MIB} MiB are needed"
+        yield Finding(check, level, text, mend)
     else:
         yield Finding(check, "ok", f"{folder}: {free // MIB} MiB free")
     if abs(offset_s) > MAX_CLOCK_OFFSET_S:
-        yield Finding(
-            "clock",
-            "fail",
-            f"the clock of {folder}'s server differs by {offset_s:+.0f} s from this node: jobs would take over "
-            f"each other's cases",
-            "ask the site to synchronize the clocks (chrony, NTP)",
-        )
+        text = f"the clock of {folder}'s server differs by {offset_s:+.0f} s from this node"
+        mend = "ask the site to synchronize the clocks (chrony, NTP)"
+        yield Finding("clock", "fail", f"{text}: jobs would take over each other's cases", mend)
 
 
 def check_mounts(context: CheckContext) -> Iterator[Finding]:
@@ -110,9 +102,7 @@ def check_mounts(context: CheckContext) -> Iterator[Finding]:
         return
     if nodes.isdigit() and context.which("srun"):
         yield from _check_mounts_on_nodes(context, paths, int(nodes))
-        return
-    missing = [path for path in paths if not context.exists(path)]
-    if missing:
+    elif missing := [path for path in paths if not context.exists(path)]:
         where = "on this node; perhaps they exist on the compute nodes only: run dlbench doctor inside an allocation"
         yield Finding("mounts", "warn", f"{', '.join(missing)} missing", where)
     else:
@@ -125,14 +115,13 @@ def _check_mounts_on_nodes(context: CheckContext, paths: list[str], nodes: int) 
     )
     step = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
     answer = context.run([*step, "sh", "-c", look, "sh", *paths], 120.0)
-    lines = answer.out.splitlines() if answer else []
+    lines = answer.out.splitlines()
     lacking = sorted(line for line in lines if " lacks " in line)
     seen = sum(line.endswith(" seen") for line in lines)
     if lacking:
         yield Finding("mounts", "fail", "; ".join(lacking), "ask the site about that node, or exclude it (--exclude)")
     if seen < nodes:
-        said = " ".join(answer.err.split()) if answer else "no answer"
-        text = f"only {seen} of {nodes} nodes answered: {said}"
+        text = f"only {seen} of {nodes} nodes answered: {' '.join(answer.err.split())}"
         yield Finding("mounts", "fail", text, "exclude the nodes that do not answer (--exclude)")
     elif not lacking:
         yield Finding("mounts", "ok", f"{', '.join(paths)} on all {nodes} nodes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from dlbench.launch.doctor.machine import CheckContext, Finding
+from dlbench.launch.doctor.machine import NO_ANSWER, CheckContext, Finding
 
 
 def nvidia_device_files(context: CheckContext) -> list[str]:
@@ -16,14 +16,14 @@ def check_gpu(context: CheckContext) -> Iterator[Finding]:
     """Check GPU, driver, NVML permissions, clocks and other users."""
     devices = nvidia_device_files(context)
     if not devices:
-        wanted = context.site is not None and context.site.has_gpus
-        in_job = bool(context.environment.get("SLURM_JOB_ID"))
-        mend = "the job has no GPU; check gpus.request and gpus.per_node in the profile" if wanted and in_job else ""
-        yield Finding("gpu", "fail" if wanted and in_job else "note", "no NVIDIA device found", mend)
+        lacks = context.site is not None and context.site.has_gpus and context.slurm_job
+        mend = "the job has no GPU; check gpus.request and gpus.per_node in the profile" if lacks else ""
+        yield Finding("gpu", "fail" if lacks else "note", "no NVIDIA device found", mend)
         return
     answer = context.run(["nvidia-smi", f"--query-gpu={','.join(_GPU_COLUMNS)}", "--format=csv,noheader,nounits"])
-    if answer is None or answer.status != 0:
-        said = (answer.out or answer.err).strip().splitlines()[:1] if answer else ["nvidia-smi is not installed"]
+    if answer.status != 0:
+        said = (answer.out or answer.err).strip().splitlines()[:1]
+        said = ["nvidia-smi is not installed"] if answer is NO_ANSWER else said
         text = f"{len(devices)} NVIDIA devices found, but the driver does not answer: {' '.join(said)}"
         mend = "on a host: load or repair the driver; in a container: add 'utility' to NVIDIA_DRIVER_CAPABILITIES"
         yield Finding("driver", "fail", text, mend)
@@ -48,39 +48,29 @@ _THROTTLE_REASONS = {
 
 def _check_one_gpu(gpu: Mapping[str, str]) -> Iterator[Finding]:
     name = f"GPU {gpu.get('index')}"
-    yield Finding(
-        "gpu", "ok", f"{name}: {gpu.get('name')}, driver {gpu.get('driver_version')}, limit {gpu.get('power.limit')} W"
-    )
+    limit = f"limit {gpu.get('power.limit')} W"
+    yield Finding("gpu", "ok", f"{name}: {gpu.get('name')}, driver {gpu.get('driver_version')}, {limit}")
     refused = [key for key, value in gpu.items() if "Insufficient" in value or "No permission" in value]
     if refused:
         text = f"{name}: the driver does not let this user read {', '.join(refused)}"
         yield Finding("nvml", "warn", text, "records will lack energy and clocks; ask the site to allow reading NVML")
-    elif not _is_number(gpu.get("power.draw", "")):
+    elif not re.fullmatch(r"\d+(\.\d+)?", gpu.get("power.draw", "")):
         yield Finding("nvml", "warn", f"{name}: no power reading ({gpu.get('power.draw')})", "records will lack energy")
     bits = gpu.get("clocks_throttle_reasons.active", "")
-    reasons = [
-        text for bit, text in _THROTTLE_REASONS.items() if re.fullmatch(r"0x[0-9a-fA-F]+", bits) and int(bits, 16) & bit
-    ]
+    active = int(bits, 16) if re.fullmatch(r"0x[0-9a-fA-F]+", bits) else 0
+    reasons = [text for bit, text in _THROTTLE_REASONS.items() if active & bit]
     if reasons:
-        yield Finding(
-            "clocks",
-            "warn",
-            f"{name}: throttled by {', '.join(reasons)} at {gpu.get('clocks.sm')} of {gpu.get('clocks.max.sm')} "
-            f"MHz, {gpu.get('temperature.gpu')} °C",
-            "let the GPU cool down, or use another node; otherwise records get a warning",
-        )
+        clock = f"{gpu.get('clocks.sm')} of {gpu.get('clocks.max.sm')} MHz, {gpu.get('temperature.gpu')} °C"
+        mend = "let the GPU cool down, or use another node; otherwise records get a warning"
+        yield Finding("clocks", "warn", f"{name}: throttled by {', '.join(reasons)} at {clock}", mend)
     if gpu.get("mig.mode.current") == "Enabled":
         text = f"{name}: MIG is on: a MIG instance is slower than the whole device and has no energy reading"
         yield Finding("gpu", "warn", text)
 
 
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\d+(\.\d+)?", text) is not None
-
-
 def _check_other_users(context: CheckContext) -> Iterator[Finding]:
     answer = context.run(["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"])
-    users = answer.out.strip().splitlines() if answer and answer.status == 0 else []
+    users = answer.out.strip().splitlines() if answer.status == 0 else []
     if users:
         text = f"{len(users)} other processes use these GPUs: {'; '.join(users[:3])}"
         yield Finding("gpu users", "warn", text, "request the node exclusively (slurm.exclusive = true), or wait")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,15 +33,23 @@ class CommandResult:
     out: str
     err: str = ""
 
+    def last_error(self, otherwise: str) -> str:
+        """Return the last line of its errors, or `otherwise` if it printed none."""
+        return (self.err.strip().splitlines() or [otherwise])[-1]
 
-def run_command(argv: Sequence[str], timeout_s: float = 30.0) -> CommandResult | None:
-    """Run a command; return None if it is missing or hangs."""
+
+#: Result of a command that is missing or hangs.
+NO_ANSWER = CommandResult(-1, "", "no answer")
+
+
+def run_command(argv: Sequence[str], timeout_s: float = 30.0) -> CommandResult:
+    """Run a command; return `NO_ANSWER` if it is missing or hangs."""
     try:
         done = subprocess.run(
             argv, capture_output=True, errors="replace", timeout=timeout_s, stdin=subprocess.DEVNULL, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
+        return NO_ANSWER
     return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
@@ -54,7 +61,7 @@ class CheckContext:
     results: Path | None = None
     root: Path = Path("/")
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    run: Callable[..., CommandResult | None] = run_command
+    run: Callable[..., CommandResult] = run_command
     which: Callable[[str], str | None] = shutil.which
     #: A file in the results folder, just created by the job's first node; all nodes must see it.
     token: Path | None = None
@@ -77,9 +84,9 @@ class CheckContext:
         return sorted(path.name for path in self.root.glob(pattern.lstrip("/")))
 
     @property
-    def node(self) -> str:
-        """Name of this node in Slurm, or its host name."""
-        return self.environment.get("SLURMD_NODENAME") or socket.gethostname()
+    def slurm_job(self) -> str | None:
+        """Id of the Slurm job in which the check runs."""
+        return self.environment.get("SLURM_JOB_ID")
 
     @property
     def runtime(self) -> str:
@@ -87,4 +94,4 @@ class CheckContext:
         return self.site.container.runtime if self.site else "none"
 
 
-Check = Callable[[CheckContext], Iterator[Finding]]
+Check = Callable[[CheckContext], Iterable[Finding]]

@@ -29,10 +29,8 @@ def check_python(context: CheckContext) -> Iterator[Finding]:
 
 def check_packages(context: CheckContext) -> Iterator[Finding]:
     """Check the packages for measuring, storing and reporting, without importing them (slow)."""
-    other_python = (
-        "set software.python in the profile to a Python that has these packages; for container images see "
-        "containers/README.md; or"
-    )
+    other_python = "set software.python in the profile to a Python that has these packages"
+    other_python = f"{other_python}; for container images see containers/README.md; or"
     collect = "run `dlbench collect` with a Python that has pyarrow, or"
     image = "images built from containers/ have them; or"
     for level, packages, effect, advice in (
@@ -43,33 +41,22 @@ def check_packages(context: CheckContext) -> Iterator[Finding]:
     ):
         if missing := [package for module, package in packages.items() if find_spec(module) is None]:
             text = f"{sys.executable} has no {', '.join(missing)}{effect}"
-            yield Finding("packages", level, text, f"{advice}: {_pip_command(missing)}")
-
-
-def _pip_command(packages: list[str]) -> str:
-    return f"{sys.executable} -m pip install {' '.join(packages)}"
+            install = f"{sys.executable} -m pip install {' '.join(missing)}"
+            yield Finding("packages", level, text, f"{advice}: {install}")
 
 
 def check_torch(context: CheckContext) -> Iterator[Finding]:
     """Check PyTorch and the devices it sees."""
     answer = context.run([sys.executable, "-m", "dlbench.worker", "--probe"], 180.0)
-    facts = _last_json(answer.out) if answer else None
+    facts = _last_json(answer.out)
     if facts is None:
-        said = (
-            ([*answer.err.strip().splitlines(), ""][-2] if answer.err.strip() else "nothing") if answer else "no answer"
-        )
         inside = context.runtime != "none"
-        yield Finding(
-            "torch",
-            "note" if inside or not context.environment.get("SLURM_JOB_ID") else "fail",
-            f"this Python cannot measure: {said}",
-            "plan, submit and status do not need PyTorch; only the Python that measures needs it,  "
-            + (
-                "in the image"
-                if inside
-                else "of the jobs: pip install torch torchvision pyarrow psutil nvidia-ml-py there"
-            ),
+        level = "note" if inside or not context.slurm_job else "fail"
+        mend = "plan, submit and status do not need PyTorch; only the Python that measures needs it,  "
+        mend += (
+            "in the image" if inside else "of the jobs: pip install torch torchvision pyarrow psutil nvidia-ml-py there"
         )
+        yield Finding("torch", level, f"this Python cannot measure: {answer.last_error('nothing')}", mend)
         return
     built = f"for CUDA {facts['cuda_version']}" if facts.get("cuda_version") else "without CUDA"
     devices = facts.get("devices") or []
@@ -77,33 +64,25 @@ def check_torch(context: CheckContext) -> Iterator[Finding]:
     sees = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names)) or "no GPU"
     yield Finding("torch", "ok", f"{facts.get('torch_version')}, built {built}; sees {sees}")
     if not devices and nvidia_device_files(context):
-        yield _no_gpu_finding(context, bool(facts.get("cuda_version")))
+        text = "the node has NVIDIA devices, but PyTorch sees none"
+        yield Finding("torch", "fail", text, _no_gpu_advice(context, bool(facts.get("cuda_version"))))
     if devices and facts.get("nccl_version"):
         yield Finding("nccl", "ok", str(facts["nccl_version"]))
     elif devices:
-        mend = (
-            "this PyTorch is built without NCCL, or its library is missing; check torch.distributed.is_nccl_available()"
-        )
+        mend = "this PyTorch is built without NCCL, or its library is missing"
+        mend = f"{mend}; check torch.distributed.is_nccl_available()"
         yield Finding("nccl", "warn", "PyTorch has no NCCL: cases on several GPUs will fail", mend)
 
 
-def _no_gpu_finding(context: CheckContext, with_cuda: bool) -> Finding:
-    text = "the node has NVIDIA devices, but PyTorch sees none"
+def _no_gpu_advice(context: CheckContext, with_cuda: bool) -> str:
     if not with_cuda:
-        return Finding(
-            "torch", "fail", text, "this PyTorch is built without CUDA; install a CUDA build, or use the image"
-        )
+        return "this PyTorch is built without CUDA; install a CUDA build, or use the image"
     if context.environment.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles"):
         value = context.environment["CUDA_VISIBLE_DEVICES"]
-        return Finding(
-            "torch", "fail", text, f"CUDA_VISIBLE_DEVICES is '{value}', which hides all GPUs; request a GPU from Slurm"
-        )
-    return Finding(
-        "torch",
-        "fail",
-        text,
+        return f"CUDA_VISIBLE_DEVICES is '{value}', which hides all GPUs; request a GPU from Slurm"
+    return (
         "in a container: set NVIDIA_VISIBLE_DEVICES=all and NVIDIA_DRIVER_CAPABILITIES=compute,utility; on the "
-        "host: update the driver if it is too old for this PyTorch's CUDA",
+        "host: update the driver if it is too old for this PyTorch's CUDA"
     )
 
 

@@ -20,17 +20,16 @@ def check_runtimes(context: CheckContext) -> Iterator[Finding]:
     yield Finding("runtimes", "ok" if found else "note", f"on PATH: {', '.join(found) or 'none'}")
     record = RUNTIME_RECORDS[context.runtime]
     if record.program not in (None, *found):
-        level = "fail" if context.environment.get("SLURM_JOB_ID") and context.runtime != "pyxis" else "note"
+        level = "fail" if context.slurm_job and context.runtime != "pyxis" else "note"
         text = f"{record.program}, the runtime of the profile, is not installed here"
         yield Finding("runtimes", level, text, "perhaps it is installed on the compute nodes only")
     if record.engine_query and record.program in found:
         answer = context.run(list(record.engine_query))
-        if answer is None or answer.status != 0:
-            said = (answer.err.strip().splitlines() or ["no answer"])[-1] if answer else "no answer"
-            denied = "permission denied" in said.lower()
-            mend = (
-                "ask the site to add you to the group docker" if denied else "start the engine: systemctl start docker"
-            )
+        if answer.status != 0:
+            said = answer.last_error("no answer")
+            mend = "start the engine: systemctl start docker"
+            if "permission denied" in said.lower():
+                mend = "ask the site to add you to the group docker"
             yield Finding("runtimes", "fail", f"the Docker engine cannot be used: {said}", mend)
     gpus = context.site is not None and context.site.has_gpus
     if record.gpu_files and gpus and not any(map(context.matching_paths, record.gpu_files)):
@@ -48,15 +47,10 @@ def _check_user_namespaces(context: CheckContext) -> Iterator[Finding]:
     off = [switch for switch in switches if context.read(switch) == "0"]
     restricted = context.read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
     if off:
-        # A setuid installation of Apptainer does not need them.
-        yield Finding(
-            "user namespaces",
-            "warn" if context.runtime == "apptainer" else "fail",
-            f"disabled by {', '.join(off)}: {context.runtime} cannot start without root",
-            "sysctl -w "
-            + " ".join(f"{s.removeprefix('/proc/sys/').replace('/', '.')}=1" for s in off)
-            + ", by the site",
-        )
+        level = "warn" if context.runtime == "apptainer" else "fail"  # a setuid Apptainer does not need them
+        text = f"disabled by {', '.join(off)}: {context.runtime} cannot start without root"
+        settings = " ".join(f"{s.removeprefix('/proc/sys/').replace('/', '.')}=1" for s in off)
+        yield Finding("user namespaces", level, text, f"sysctl -w {settings}, by the site")
     elif restricted:
         yield Finding("user namespaces", "warn", "restricted by AppArmor: the runtime needs an AppArmor profile")
     else:
@@ -71,11 +65,10 @@ def _check_image_storage(context: CheckContext) -> Iterator[Finding]:
     # Created when the first image is unpacked.
     there = next(path for path in (Path(folder), *Path(folder).parents) if context.exists(str(path)))
     answer = context.run(["df", "--output=avail,fstype", "--block-size=1M", str(there)])
-    words = answer.out.split()[-2:] if answer and answer.status == 0 else []
+    words = answer.out.split()[-2:] if answer.status == 0 else []
     if len(words) < 2 or not words[0].isdigit():
-        yield Finding(
-            "image storage", "note", f"df gives no information on {folder}, where {context.runtime} unpacks images"
-        )
+        text = f"df gives no information on {folder}, where {context.runtime} unpacks images"
+        yield Finding("image storage", "note", text)
         return
     free_mib, kind = int(words[0]), words[1]
     mend = RUNTIME_RECORDS[context.runtime].storage_advice or ""
@@ -104,16 +97,14 @@ def _image_storage_folder(context: CheckContext) -> str | None:
         return None
     if record.storage_query:
         answer = context.run(list(record.storage_query))
-        return answer.out.strip() or None if answer and answer.status == 0 else None
+        return answer.out.strip() or None if answer.status == 0 else None
     home = context.environment.get("HOME", "/")
-    wanted = dict(context.site.environment).get("ENROOT_DATA_PATH") if context.site else None
-    wanted = wanted or context.environment.get("ENROOT_DATA_PATH")
-    set_by_site = re.search(
-        r"^\s*ENROOT_DATA_PATH\s+(\S+)", context.read("/etc/enroot/enroot.conf") or "", re.MULTILINE
-    )
-    if context.runtime == "pyxis":
-        wanted = None  # it starts Enroot with only the site's configuration
-    data = wanted or (set_by_site.group(1) if set_by_site else "")
+    configuration = context.read("/etc/enroot/enroot.conf") or ""
+    set_by_site = re.search(r"^\s*ENROOT_DATA_PATH\s+(\S+)", configuration, re.MULTILINE)
+    data = set_by_site.group(1) if set_by_site else ""
+    if context.runtime != "pyxis":  # which starts Enroot with only the site's configuration
+        wanted = context.site.environment.get("ENROOT_DATA_PATH") if context.site else None
+        data = wanted or context.environment.get("ENROOT_DATA_PATH") or data
     data = re.sub(r"\$\{?(\w+)\}?", lambda name: context.environment.get(name.group(1), name.group()), data)
     return data or f"{context.environment.get('XDG_DATA_HOME') or f'{home}/.local/share'}/enroot"
 

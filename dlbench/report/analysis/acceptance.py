@@ -35,6 +35,8 @@ from dlbench.toml_file import read_toml, typed
 VERDICTS = ("passed", "failed", "not decided")
 #: Beside the axes a selector may name the suite and the device.
 SELECTORS = (*AXES, "suite", "device_name")
+#: On a CPU it may also name these: what stands in a line -> stored column.
+CPU_SELECTORS = {"cpu_model": "system_cpu_model", "torch_threads": "system_torch_threads"}
 _LINE_KEYS = ("case", "metric", "at_least", "at_most", "tolerance", "repeats", "note")
 
 
@@ -109,8 +111,8 @@ def _parse_commitment(values: dict[str, Any], where: str) -> Commitment:
     if not isinstance(case, dict) or not case:
         raise BadInput(f'{where}: case is {excerpt(case)}; it must be a table such as {{model = "resnet50"}}')
     for axis, value in case.items():
-        if axis not in SELECTORS:
-            raise UnknownName("axis", axis, SELECTORS, where)
+        if axis not in (*SELECTORS, *CPU_SELECTORS):
+            raise UnknownName("axis", axis, (*SELECTORS, *CPU_SELECTORS), where)
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise BadInput(f"{where}: {axis} is {excerpt(value)}; it must be a text or a whole number")
     metric = values.get("metric")
@@ -138,14 +140,20 @@ def judge_results(acceptance: Acceptance, sources: Sequence[str | Path], confide
     """
     content = read_content(sources, max_shown=0)
     content.warn_of_skipped()
-    return judge(acceptance, content.attempts, confidence)
+    first = content.rows.drop_duplicates("attempt_id").set_index("attempt_id")
+    # Of a CPU the device's name says nothing.
+    facts = first.loc[first["device"].eq("cpu"), list(CPU_SELECTORS.values())].set_axis(
+        list(CPU_SELECTORS), axis="columns"
+    )
+    attempts = content.attempts.join(facts.astype({"torch_threads": "Int64"}), on="attempt_id")
+    return judge(acceptance, attempts, confidence)
 
 
 def judge(acceptance: Acceptance, attempts: pd.DataFrame, confidence: float = 0.95) -> list[Judgement]:
     """Judge every line.
 
     Args:
-        attempts: one row per attempt with all metrics and their intervals, failed ones included.
+        attempts: one row per attempt with all metrics and their intervals and `CPU_SELECTORS`, failed ones included.
         confidence: of the intervals.
     """
     return [_judge_line(line, attempts, confidence) for line in acceptance.lines]
@@ -159,6 +167,8 @@ def _judge_line(line: Commitment, attempts: pd.DataFrame, confidence: float) -> 
         return Judgement(line, "not decided", reason="no record matches")
     kinds = ["device_name", "network_key", *(axis for axis in AXES if axis != "repeat")]
     different = [axis for axis in kinds if chosen[axis].astype(str).nunique() > 1]
+    # An attempt that failed early knows neither.
+    different += [name for name in CPU_SELECTORS if chosen[name].nunique() > 1]
     if different:
         return Judgement(line, "not decided", reason=f"several cases match; they differ in {', '.join(different)}")
     done = chosen[chosen["status"].isin(DONE_STATUSES)]

@@ -132,6 +132,11 @@ class Comparison:
         """Whether the interval rests on a measured spread between processes, and so may be shown."""
         return self.low is not None and self.basis != "assumed"
 
+    @property
+    def interval_text(self) -> str:
+        """Both ends of the interval, such as "0.0083 to 0.012"; "" where it may not be shown."""
+        return f"{units.ratio(self.low)} to {units.ratio(self.high)}" if self.is_measured else ""
+
     def inverted(self) -> Comparison:
         """A over B."""
         low, high = (None if limit is None else 1 / limit for limit in (self.high, self.low))

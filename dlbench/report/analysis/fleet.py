@@ -19,9 +19,9 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis import fleet_reasons, outliers
 from dlbench.report.analysis.fleet_units import with_unit_names
-from dlbench.report.analysis.labels import MAIN_AXES, network_title, setting_label
+from dlbench.report.analysis.labels import network_title, setting_label, varying_settings
 from dlbench.results import bounds_store
-from dlbench.results.aggregation import SETTING_AXES, process_rows
+from dlbench.results.aggregation import SETTING_AXES, SETTING_COLUMNS, THREADS_COLUMN, process_rows
 
 #: A unit that is slower by less than this does no harm.
 MIN_SLOWDOWN = 0.01
@@ -137,6 +137,7 @@ def compare_units(
     found = _find_outliers(values, rows)
     few = sorted({d.kind for _, d in tested if d.units < outliers.MIN_UNITS})
     notes += [f"{kind}: fewer than {outliers.MIN_UNITS} units per case, too few to find an outlier." for kind in few]
+    notes += _thread_notes(rows)
     shown = [distribution for _, distribution in tested] + _reading_distributions(rows)
     notes += _false_alarm_notes([d for _, d in tested if d.limit is not None])
     return Fleet(tuple(shown), tuple(found), _median_slowdowns(values), tests, false_alarms, tuple(notes))
@@ -165,7 +166,7 @@ def fleet_ceilings(sources: Sequence[str | Path]) -> pd.DataFrame:
 
 def _times_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per unit and case: the logarithm of its step time [s]."""
-    case = rows.groupby(["kind", *SETTING_AXES], sort=False, dropna=False).ngroup()
+    case = rows.groupby(["kind", *SETTING_COLUMNS], sort=False, dropna=False).ngroup()
     # A case over all devices of a node is one value of the node: its slowest device sets the pace.
     several = rows["world_size"].gt(1)
     own = rows.assign(
@@ -183,7 +184,7 @@ def _times_by_case(rows: pd.DataFrame) -> pd.DataFrame:
         slot=("slot", "first"), kind=("kind", "first"),
     ).reset_index()  # fmt: skip
     first = own.drop_duplicates("case").set_index("case")
-    axes = [axis for axis in SETTING_AXES if axis not in MAIN_AXES and first[axis].nunique() > 1]
+    axes = varying_settings(first)
     names = {number: _case_name(row, axes) for number, row in zip(first.index, first.to_dict("records"), strict=True)}
     images = first["batch_size"] * first["devices_per_node"]
     return values.assign(
@@ -208,6 +209,9 @@ def _times_by_ceiling(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -> pd.D
         what=known["kind"].str.cat(known["precision"].fillna(""), " ").str.strip(),
         unit_of=np.where(known["median_flop_per_s"].notna(), "FLOP/s", "B/s"),
     )
+    threads = known["torch_threads"].where(known["device_kind"].eq("cpu"))
+    if threads.nunique() > 1:
+        known = known.assign(what=known["what"] + threads.map(_threads_suffix, na_action="ignore").fillna(""))
     best = known.sort_values("rate").drop_duplicates(["hostname", "device_uuid", "what"], keep="last")
     devices = rows.drop_duplicates(["host_full", "device_uuid"]).set_index(["host_full", "device_uuid"])
     measured = devices.reindex(pd.MultiIndex.from_frame(best[["hostname", "device_uuid"]]))
@@ -220,6 +224,22 @@ def _times_by_ceiling(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -> pd.D
             "kind": best["kind_of_unit"], "what": best["what"], "work": 1.0, "unit_of": best["unit_of"],
         }
     )  # fmt: skip
+
+
+def _threads_suffix(threads: float) -> str:
+    return f", {units.count_text(int(threads), 'thread')}"
+
+
+def _thread_notes(rows: pd.DataFrame) -> list[str]:
+    """Which hosts computed the same case with which number of threads."""
+    on_cpu = rows[rows[THREADS_COLUMN].notna()]
+    several = on_cpu.groupby(["kind", *SETTING_AXES], dropna=False)[THREADS_COLUMN].transform("nunique").gt(1)
+    notes = []
+    for kind, own in on_cpu[several].groupby("kind"):
+        hosts = own.groupby(THREADS_COLUMN)["host"].unique().items()
+        shown = "; ".join(f"{number:.0f}: {units.list_text(sorted(names), 3)}" for number, names in hosts)
+        notes.append(f"{kind}: cases with different numbers of threads are not compared ({shown}).")
+    return notes
 
 
 def _test_case(own: pd.DataFrame, false_alarms: float, tests: int) -> tuple[pd.DataFrame, Distribution]:

@@ -20,8 +20,14 @@ from numpy.typing import NDArray
 from dlbench.process_statistics import MIN_PROCESSES, half_width_of_mean
 from dlbench.report.analysis import change_points
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import MAIN_AXES, network_title, setting_label
-from dlbench.results.aggregation import PROCESS_COLUMNS, SETTING_AXES, SYSTEM_FACTS, day_rows, day_rows_of_attempts
+from dlbench.report.analysis.labels import network_title, setting_label, varying_settings
+from dlbench.results.aggregation import (
+    PROCESS_COLUMNS,
+    SETTING_COLUMNS,
+    SYSTEM_FACTS,
+    day_rows,
+    day_rows_of_attempts,
+)
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import USUAL_CONFIDENCE
 
@@ -130,11 +136,13 @@ def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> H
         notes.append(f"{(~possible).sum()} days are before 2012 or in the future and are left out: {strange[0]}.")
     points = points[possible].sort_values("day", kind="stable")
     points = points.assign(network_key=points["network_key"].astype(object).fillna(""))
-    groups = [own for _, own in points.groupby([*SETTING_AXES, "network_key", "device_kind"], sort=False, dropna=False)]
+    groups = [
+        own for _, own in points.groupby([*SETTING_COLUMNS, "network_key", "device_kind"], sort=False, dropna=False)
+    ]
     long = sum(len(own) >= change_points.MIN_POINTS for own in groups)
     # Two tests of each line: its level and its spread.
     chance = -math.expm1(math.log1p(-false_alarms) / max(1, 2 * long))
-    axes = [axis for axis in SETTING_AXES if axis not in MAIN_AXES and axis != "device" and points[axis].nunique() > 1]
+    axes = [axis for axis in varying_settings(points) if axis != "device"]
     lines = [_build_line(own.drop_duplicates("day", keep="last"), axes, chance) for own in groups]
     short = len(groups) - long
     if short:

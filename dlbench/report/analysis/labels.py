@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from dlbench import units
 from dlbench.suites.case import AXES, describe_axis, value_name
 from dlbench.suites.catalog import CATALOG, LENGTH_SIGN
 
@@ -61,6 +62,14 @@ def varying_axes(cases: pd.DataFrame) -> list[str]:
     return [axis for axis in AXES if axis not in MAIN_AXES and cases[axis].nunique() > 1]
 
 
+def varying_settings(cases: pd.DataFrame) -> list[str]:
+    """The same of `aggregation.SETTING_COLUMNS`: the threads are one of them if they differ between equal axes."""
+    axes = [axis for axis in AXES if axis != "repeat"]
+    threads = cases.groupby(axes, dropna=False)["system_torch_threads"].nunique().gt(1).any()
+    varying = [axis for axis in varying_axes(cases[axes].assign(repeat=0)) if not (threads and axis == "threads")]
+    return [*varying, *(["system_torch_threads"] if threads else [])]
+
+
 def setting_label(case: Mapping[Hashable, Any], axes: Iterable[str]) -> str:
     """The values of these axes in one line: "tf32, batch 64"; what is the plain default is left out."""
     return ", ".join(part for axis in axes if (part := _value_label(axis, case[axis])))
@@ -72,6 +81,8 @@ def case_name(case: Mapping[Any, Any]) -> str:
 
 
 def _value_label(axis: str, value: Any) -> str:
+    if axis == "system_torch_threads":  # null on a GPU
+        return units.count_text(int(value), "thread") if value == value and value is not None else ""
     if axis == "batch_size":
         return f"batch {value}"
     if axis in ("nodes", "devices_per_node", "repeat"):

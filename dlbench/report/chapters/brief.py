@@ -145,9 +145,9 @@ def _system_card(content: Content, brief: Brief, system: str) -> KeyFigure:
     ]
     least, most = min(r.value for r in means), max(r.value for r in means)
     value = (
-        f"{_ratio_text(least)} ×"
-        if _ratio_text(least) == _ratio_text(most)
-        else f"{_ratio_text(least)} to {_ratio_text(most)} ×"
+        f"{units.ratio(least)} ×"
+        if units.ratio(least) == units.ratio(most)
+        else f"{units.ratio(least)} to {units.ratio(most)} ×"
     )
     return KeyFigure(value, brief.names[system], f"throughput over {brief.names[brief.base]}", tuple(lines))
 
@@ -159,7 +159,7 @@ def _card_lines(brief: Brief, system: str) -> list[tuple[str, str]]:
             better = ratio.invert()
             # A range that says no more than the interval is left out.
             wide = better.most > _WIDE_RANGE * better.least
-            cases = f"\ncases: {_ratio_text(better.least)} to {_ratio_text(better.most)}" if wide else ""
+            cases = f"\ncases: {units.ratio(better.least)} to {units.ratio(better.most)}" if wide else ""
             lines.append((_group_name(group), f"{_ratio_with_interval(better)}{cases}"))
     for what, title in _CARD_TITLES.items():
         if what not in brief.logs:
@@ -250,7 +250,7 @@ def _reversed_networks(brief: Brief, one: Leader) -> str:
         ratio = verdicts.mean_ratio(brief.logs["time"], one.second, one.best, (int(n) for n in numbers))
         if ratio and ratio.value > 1 and ratio.decided:
             found.append(
-                f"{network_title(model)}: {brief.names[one.second]} {_ratio_text(ratio.value)} × "
+                f"{network_title(model)}: {brief.names[one.second]} {units.ratio(ratio.value)} × "
                 f"{brief.names[one.best]}"
             )
     return "; ".join(found)
@@ -335,27 +335,23 @@ def _group_name(group: CaseGroup) -> str:
     return f"{group.precision} {group.mode}"
 
 
-def _ratio_text(value: float) -> str:
-    return units.digits(value, 3)
-
-
 def _speedup_text(ratio: Ratio, rival: str) -> str:
     """How many times as fast, and how sure: "1.39 × Alder, ±1.2 %"."""
     better = ratio.invert()
     sure = ""
     if better.interval:
-        low, high = better.interval
-        sure = f", {units.half_width((high - low) / 2 / better.value)}"
-    return f"{_ratio_text(better.value)} × {rival}{sure}"
+        low, high = (end / better.value for end in better.interval)
+        sure = f", {units.half_width((high - low) / 2, (low, high))}"
+    return f"{units.ratio(better.value)} × {rival}{sure}"
 
 
 def _ratio_with_interval(ratio: Ratio) -> str:
-    reach = f" [{_ratio_text(ratio.interval[0])}, {_ratio_text(ratio.interval[1])}]" if ratio.interval else ""
-    return f"{_ratio_text(ratio.value)}{reach}"
+    reach = f" [{units.ratio(ratio.interval[0])}, {units.ratio(ratio.interval[1])}]" if ratio.interval else ""
+    return f"{units.ratio(ratio.value)}{reach}"
 
 
 def _range_text(values: Sequence[float], significant: int = 3) -> str:
-    low, high = units.digits(min(values), significant), units.digits(max(values), significant)
+    low, high = units.ratio(min(values), significant), units.ratio(max(values), significant)
     return low if low == high else f"{low} to {high}"
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from dlbench import units
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Prediction, confidence_text, find_curves
+from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Point, Prediction, confidence_text, find_curves
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.document import Block, Section
 from dlbench.suites.case import USUAL_CONFIDENCE
-from dlbench.table import Cell, Column, Table
+from dlbench.table import Cell, Column, HalfWidth, Table, half_width_text
 
 
 def _quantity_format(unit: str) -> Any:
@@ -31,9 +31,9 @@ def scaling_table(found: list[Curve]) -> Table:
         for p in curve.points:
             speed = None if p.speedup is None else round(p.speedup, 3)
             shares = None if p.share_limits is None else " to ".join(f"{100 * s:.1f}" for s in p.share_limits) + " %"
-            limits = None if p.speedup_low is None else f"{p.speedup_low:.2f} to {p.speedup_high:.2f}"
+            limits = None if p.speedup_low is None else f"{units.ratio(p.speedup_low)} to {units.ratio(p.speedup_high)}"
             size: list[Cell] = [curve.kind, curve.name, "measured", p.devices, p.nodes, p.batch_size]
-            figures: list[Cell] = [p.throughput, p.half_width, None, single, speed, limits, p.efficiency]
+            figures: list[Cell] = [p.throughput, _half_width_cell(p), None, single, speed, limits, p.efficiency]
             rows.append([*size, *figures, p.exposed_s, p.share, shares, p.energy_j])
         rows += [_prediction_row(curve, p, single) for p in curve.predictions()]
     columns = [
@@ -44,7 +44,7 @@ def scaling_table(found: list[Curve]) -> Table:
         Column("nodes"),
         Column("batch_size", "batch per device"),
         Column("throughput_img_per_s", "throughput", "right", _quantity_format(METRICS["throughput"].unit)),
-        Column("half_width", "±", "right", _percent_text),
+        Column("half_width", "±", "right", half_width_text),
         Column("predicted_limits", "limits of throughput", "right"),
         Column("single_device_img_per_s", "single device", "right", _quantity_format(METRICS["throughput"].unit)),
         Column("speedup"),
@@ -61,6 +61,12 @@ def scaling_table(found: list[Curve]) -> Table:
     return Table(columns, rows, notes=[*notes, *([UNKNOWN_SPREAD] if unknown else [])])
 
 
+def _half_width_cell(point: Point) -> Cell:
+    if point.half_width is None or point.throughput_low is None or point.throughput_high is None:
+        return None
+    return HalfWidth(point.half_width, point.throughput, point.throughput_low, point.throughput_high)
+
+
 def _prediction_row(curve: Curve, found: Prediction, single: float | None) -> list[Cell]:
     """A row of the table; only limits where the model knows no more."""
     batch = curve.batch_size(found.devices)
@@ -69,7 +75,7 @@ def _prediction_row(curve: Curve, found: Prediction, single: float | None) -> li
     ends, speedups = None, None
     if not found.known:
         ends = " to ".join(units.quantity(end, METRICS["throughput"].unit, 3) for end in (found.low, found.high))
-        speedups = None if single is None else f"{found.low / single:.2f} to {found.high / single:.2f}"
+        speedups = None if single is None else " to ".join(units.ratio(end / single) for end in (found.low, found.high))
     return [
         *(curve.kind, curve.name, "predicted", found.devices, None, batch, value, None, ends, single),
         *(None if speedup is None else round(speedup, 3), speedups),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from dlbench import units
@@ -90,11 +92,12 @@ def _uncertainty_texts(case: pd.Series) -> list[str]:
     """Half of the range of its processes' intervals, of a single one of its interval; nothing where that is unknown."""
     several = case["processes"] > 1
     reach = (case["throughput_high"] - case["throughput_low"]) / 2 / case["throughput"]
-    width = units.percent(reach if several else case["step_time_half_width"])
+    ends = case["throughput_low"] / case["throughput"], case["throughput_high"] / case["throughput"]
+    width = reach if several else case["step_time_half_width"]
     over = f" over {case['processes']:.0f} processes" if several else ""
     level = confidence_levels.confidence_levels(case.to_frame().T)[0]
     at = "" if level == USUAL_CONFIDENCE else f" at {units.confidence_text(level)}"
-    return [f"± {width}{at}{over}"] if width != units.MISSING else []
+    return [f"{units.half_width(width, ends)}{at}{over}"] if math.isfinite(width) else []
 
 
 def _presentable_cases(shown: pd.DataFrame) -> pd.DataFrame:
@@ -171,23 +174,22 @@ def _summary_text(content: Content, cases: pd.DataFrame) -> str:
         sentences.append(f"The largest share of the datasheet peak is {share} ({name}).")
     over = "half_width" in cases and cases["half_width"].notna().any()
     widths = cases["half_width"] if over else shown["step_time_half_width"]
-    sentences.append(
-        _intervals_sentence(
-            widths, confidence_levels.levels_text(shown), "over processes" if over else "within one run"
-        )
-    )
+    rates = (cases if over else shown)[widths.notna()]
+    low, high = (float((rates[f"throughput_{end}"] / rates["throughput"]).median()) for end in ("low", "high"))
+    kind = "over processes" if over else "within one run"
+    sentences.append(_intervals_sentence(widths, (low, high), confidence_levels.levels_text(shown), kind))
     if shown["energy_per_image"].isna().all():
         sentences.append(plots_rates.no_meter_reason(shown))
     return " ".join(sentences)
 
 
-def _intervals_sentence(widths: pd.Series[float], level: str, kind: str) -> str:
+def _intervals_sentence(widths: pd.Series[float], ends: tuple[float, float], level: str, kind: str) -> str:
     """How many cases have an interval, and how narrow these are."""
     known = widths.dropna()
     cases = units.count_text(len(widths), "case")
     if known.empty:
         return f"None of {cases} has an interval: there are too few steps, or they vary too much."
     if len(known) == 1:
-        return f"1 of {cases} has an interval: ± {units.percent(known.iloc[0])} at {level}, {kind}."
-    width = units.percent(known.median())
-    return f"{len(known)} of {cases} have an interval at {level}; the median of these is ± {width}, {kind}."
+        return f"1 of {cases} has an interval: {units.half_width(known.iloc[0], ends)} at {level}, {kind}."
+    width = units.half_width(known.median(), ends)
+    return f"{len(known)} of {cases} have an interval at {level}; the median of these is {width}, {kind}."

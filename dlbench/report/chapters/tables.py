@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shlex
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
@@ -24,7 +23,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
 from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite
-from dlbench.table import Cell, Column, Table, half_width_text, number_or_none, seconds_text
+from dlbench.table import Cell, Column, HalfWidth, Table, half_width_text, number_or_none, seconds_text
 from dlbench.table import default_text as shown_cell
 
 #: The metrics of the comparison table, in its order; a column in which nothing is known is left out, and named below.
@@ -122,7 +121,10 @@ def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table
         judged += [case["status"], *([words] if any(warned) else [])]
         cells = case_cells(case, axes, system_names)
         cells += [case["label"] if isinstance(case["label"], str) else ""] if labelled else []
-        cells += [number_or_none(case[name]) for name in known]
+        cells += [
+            half_width_cell(case, name) if name == "step_time_half_width" else number_or_none(case[name])
+            for name in known
+        ]
         rows.append([*cells[:place], *judged, *cells[place:], case["runs" if several else "attempt_id"]])
     columns.append(
         Column("runs", "Runs", "left", _count_runs)
@@ -146,6 +148,12 @@ def case_cells(case: Mapping[Hashable, Any], axes: Sequence[str], names: Mapping
     """The cells of a case under `case_columns`."""
     system = [names.get(case["system_id"], "unknown")] if names and len(names) > 1 else []
     return [*system, *(network_title(str(case[axis])) if axis == "model" else case[axis] for axis in axes)]
+
+
+def half_width_cell(case: Mapping[Hashable, Any], name: str) -> Cell:
+    """The half-width `name` of a case, with both ends of its throughput."""
+    fraction = number_or_none(case[name])
+    return fraction and HalfWidth(fraction, *(case[f"throughput{end}"] for end in ("", "_low", "_high")))
 
 
 def _level_text(cell: Cell) -> str:
@@ -195,10 +203,16 @@ def summary_table(shown: pd.DataFrame) -> Table:
         columns.append(metric_column(name, best[name], 3, key=f"{mode}_{name}", title=title))
     rows: list[list[Cell]] = []
     for model in network_order(best.index.get_level_values("model")):
-        values = [best[name].get((model, mode)) for mode, name in wanted]
+        values = [_summary_cell(best, (model, mode), name) for mode, name in wanted]
         warned = [f"{m}: {said}" for m in MODES if (said := _warnings_of_case(best, (model, m)))]
-        rows.append([network_title(model), *(number_or_none(v) for v in values), "; ".join(warned)])
+        rows.append([network_title(model), *values, "; ".join(warned)])
     return Table([*columns, Column("warnings", "Warnings", "left")], rows).without_empty(["warnings"])
+
+
+def _summary_cell(best: pd.DataFrame, key: tuple[str, str], name: str) -> Cell:
+    if name == "half_width" and key in best.index:
+        return half_width_cell(best.loc[[key]].iloc[0].to_dict(), name)
+    return number_or_none(best[name].get(key))
 
 
 def _warnings_of_case(best: pd.DataFrame, key: tuple[str, str]) -> str:
@@ -354,20 +368,14 @@ def metric_column(name: str, values: pd.Series[float], significant: int, key: st
     significant = 2 if METRICS[name].unit == "%" else significant
     if name == "steps":
         return Column(name, short_title, "right", _show_count)
-    # The width of an interval beyond its value says no more than that.
-    most = 100 if name == "step_time_half_width" else math.inf
-    return Column(
-        key or name,
-        title or (f"{short_title} [{unit}]" if unit and not short_title.startswith(unit) else short_title),
-        "right",
-        lambda cell: _number_in_unit(cell, factor, significant, most),
-    )
 
+    def show(cell: Cell) -> str:
+        if name == "step_time_half_width":
+            return half_width_text(cell).removesuffix(" %")
+        return units.digits(cell / factor, significant) if isinstance(cell, int | float) else units.MISSING
 
-def _number_in_unit(cell: Cell, factor: float, significant: int, most: float) -> str:
-    if not isinstance(cell, int | float):
-        return units.MISSING
-    return f"> {most:g}" if cell / factor > most else units.digits(cell / factor, significant)
+    heading = f"{short_title} [{unit}]" if unit and not short_title.startswith(unit) else short_title
+    return Column(key or name, title or heading, "right", show)
 
 
 def _count_runs(cell: Cell) -> str:

@@ -8,7 +8,7 @@ from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.labels import MAIN_AXES, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import sort_cases, summarize_processes, with_case_numbers
-from dlbench.report.chapters.tables import case_cells, case_columns
+from dlbench.report.chapters.tables import case_cells, case_columns, half_width_cell
 from dlbench.table import Cell, Column, Table, half_width_text, number_or_none
 
 
@@ -28,7 +28,9 @@ def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> T
     cases = sort_cases(summarize_processes(processes))
     if cases.empty or cases["processes"].max() < 2:
         return None
-    within = processes.groupby(["number", "system_id"])["step_time_half_width"].median()
+    rates = processes[["throughput", "throughput_low", "throughput_high"]]
+    widths = rates.div(rates["throughput"], axis=0).assign(half_width=processes["step_time_half_width"])
+    within = widths.groupby([processes["number"], processes["system_id"]]).median().to_dict("index")
     axes = [*MAIN_AXES, *(a for a in varying_axes(shown) if a not in ("repeat", "device"))]
     columns = [
         *case_columns(axes, system_names),
@@ -43,10 +45,8 @@ def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> T
     for case in cases.to_dict("records"):
         cells = case_cells(case, axes, system_names)
         groups = case["groups"] if isinstance(case["groups"], str) else ""
-        own = number_or_none(within.get((case["number"], case["system_id"])))
-        cells += [
-            int(case["processes"]),
-            *(number_or_none(case[name]) for name in ("throughput", "half_width", "next_run")),
-        ]
-        rows.append([*cells, own, groups])
+        own = within[case["number"], case["system_id"]]
+        cells += [int(case["processes"]), number_or_none(case["throughput"]), half_width_cell(case, "half_width")]
+        cells += [number_or_none(case["next_run"]), half_width_cell(own, "half_width")]
+        rows.append([*cells, groups])
     return Table(columns, rows).without_empty(["groups"])

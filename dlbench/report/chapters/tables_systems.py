@@ -14,7 +14,7 @@ from dlbench.report.analysis.labels import MAIN_AXES, network_title, setting_lab
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import Standing
 from dlbench.report.chapters import tables
-from dlbench.table import Cell, Column, Table, digits_text, half_width_text, number_or_none
+from dlbench.table import Cell, Column, HalfWidth, Table, half_width_text, number_or_none
 
 #: Where a case failed on a system, its status stands in place of the number.
 FailureTexts = Mapping[tuple[int, str], str]
@@ -48,7 +48,7 @@ def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
         for system in present:
             found = by_system.get(system)
             row.append(number_or_none(found[metric]) if found else failed.get((int(str(number)), system)))
-            row += [_relative_half_width(found, metric) if found else None] if with_spread else []
+            row += [_half_width_cell(found, metric) if found else None] if with_spread else []
         if several:
             row.append(", ".join(f"{by_system[s]['processes']:.0f}" if s in by_system else "0" for s in present))
         rows.append(row)
@@ -88,7 +88,7 @@ def speedups_table(
                 continue
             found = ranking.speedup(sides[number, base], side)
             unmeasured |= not found.is_measured
-            row += [found.ratio, f"{found.low:.2f} to {found.high:.2f}" if found.is_measured else None]
+            row += [found.ratio, found.interval_text or None]
         rows.append(row)
     notes = [
         "Ratio of median step times per case; with several processes, ratio of their geometric means. This table has "
@@ -195,8 +195,10 @@ def _metric_column(key: str, title: str, metric: str, values: pd.Series[float]) 
     return Column(key, title, "right", show)
 
 
-def _relative_half_width(case: Mapping[Any, Any], metric: str) -> float | None:
-    return number_or_none((case[f"{metric}_high"] - case[f"{metric}_low"]) / 2 / case[metric])
+def _half_width_cell(case: Mapping[Any, Any], metric: str) -> Cell:
+    value, low, high = (case[f"{metric}{end}"] for end in ("", "_low", "_high"))
+    fraction = number_or_none((high - low) / 2 / value)
+    return fraction and HalfWidth(fraction, value, low, high)
 
 
 def _spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list[str]:
@@ -215,4 +217,4 @@ def _spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list
 def _times_text(cell: Cell) -> str:
     if isinstance(cell, str):
         return cell
-    return digits_text(cell)
+    return units.ratio(number_or_none(cell))

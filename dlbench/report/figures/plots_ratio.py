@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from dlbench import units
 from dlbench.report.analysis import verdicts
 from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.verdicts import CaseGroup, LogSamples, Ratio
@@ -76,10 +78,12 @@ def ratio_plot(
     _set_ratio_axis(panels, min(reached), max(reached))
     system_legend(figure, {system: names[system] for system in others}, marks)
     left = f" Not drawn: {len(models) - MAX_NETWORKS} networks; see the tables." if len(models) > MAX_NETWORKS else ""
+    wide = min(reached) < 1 / _MAX_RATIO or max(reached) > _MAX_RATIO
+    beyond = " An arrow leads to what lies beyond the axis." if wide else ""
     words = (
         f"Throughput over that of {names[base]} at equal settings, right is faster. A point is the geometric mean over "
         "the batch sizes that all systems share. Its bar is the 95 % interval; a narrow one is hidden by the point. "
-        f"Hollow points rest on fewer than three runs.{left}"
+        f"Hollow points rest on fewer than three runs.{beyond}{left}"
     )
     shown = set().union(*numbers.values())
     records = tuple(attempt for (number, _), of_case in attempts.items() if number in shown for attempt in of_case)
@@ -88,21 +92,38 @@ def ratio_plot(
 
 def _draw_ratio(axes: Axes, found: Ratio, y: float, mark: dict[str, object], gid: str) -> None:
     colour = str(mark["color"])
+    value = _at_most_at_edge(found.value)
     if found.interval:
-        low, high = (min(_MAX_RATIO, max(1 / _MAX_RATIO, end)) for end in found.interval)
-        axes.plot([low, high], [y, y], color=colour, lw=2.4, alpha=0.5, solid_capstyle="butt", gid=f"{gid}-bar")
-    value = min(_MAX_RATIO, max(1 / _MAX_RATIO, found.value))
+        ends = [_at_most_at_edge(end) for end in found.interval]
+        axes.plot(ends, [y, y], color=colour, lw=2.4, alpha=0.5, solid_capstyle="butt", gid=f"{gid}-bar")
+        for shape, end, true_end in zip("<>", ends, found.interval, strict=True):
+            if end not in (true_end, value):
+                arrow: dict[str, Any] = {"marker": shape, "markersize": 5.2, "markeredgewidth": 0, "alpha": 0.5}
+                axes.plot([end], [y], ls="none", color=colour, clip_on=False, gid=f"{gid}-end", **arrow)
     # Hollow: too few runs for an interval.
     edge = {"markeredgewidth": 0} if found.interval else {"markeredgewidth": 1.3, "markerfacecolor": look.PAPER}
-    axes.plot([value], [y], ls="none", markersize=5.2, gid=gid, zorder=3, **edge, **mark)  # type: ignore[arg-type]
+    axes.plot([value], [y], ls="none", markersize=5.2, gid=gid, zorder=3, clip_on=False, **edge, **mark)  # type: ignore[arg-type]
+    if value != found.value:
+        text = units.ratio(found.value)
+        text, side, shift = (f"← {text}", "left", 5) if found.value < 1 else (f"{text} →", "right", -5)
+        axes.annotate(
+            text, (value, y), (shift, 0), textcoords="offset points", ha=side, va="center_baseline", fontsize=7,
+            color=colour, gid=f"{gid}-value", bbox={"facecolor": look.PAPER, "edgecolor": "none", "pad": 0.6},
+        )  # fmt: skip
+
+
+def _at_most_at_edge(ratio: float) -> float:
+    return min(_MAX_RATIO, max(1 / _MAX_RATIO, ratio))
 
 
 def _tooltip(found: Ratio, name: str, base: str, work: str) -> str:
     reach = (
-        f", 95 % interval {found.interval[0]:.3g} to {found.interval[1]:.3g}" if found.interval else ", one run or two"
+        f", 95 % interval {units.ratio(found.interval[0])} to {units.ratio(found.interval[1])}"
+        if found.interval
+        else ", one run or two"
     )
     cases = f"{found.num_cases} cases" if found.num_cases > 1 else "1 case"
-    return f"{name}: {found.value:.3g} times {base}{reach}; {work}, {cases}"
+    return f"{name}: {units.ratio(found.value)} times {base}{reach}; {work}, {cases}"
 
 
 def _label_rows(axes: Axes, places: Mapping[tuple[str, str], float], modes: Sequence[str]) -> None:
@@ -122,7 +143,8 @@ def _set_ratio_axis(panels: Sequence[Axes], low: float, high: float) -> None:
     for choice in (
         (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6, 1.8, 2),
         (0.25, 0.5, 0.7, 1, 1.4, 2, 3, 4),
-        _POWERS_OF_TWO,
+        tuple(2.0**power for power in range(-6, 7)),
+        tuple(4.0**power for power in range(-3, 4)),
     ):
         ticks = [float(tick) for tick in choice if low <= tick <= high]
         if 1 < len(ticks) <= 8 and choice[0] <= low * 1.3 and choice[-1] >= high / 1.3:
@@ -132,7 +154,4 @@ def _set_ratio_axis(panels: Sequence[Axes], low: float, high: float) -> None:
         axes.set_xlim(low, high)
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if math.isfinite(value) else ""))
-
-
-_POWERS_OF_TWO = tuple(2.0**power for power in range(-6, 7))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}" if math.isfinite(value) else ""))

@@ -148,7 +148,7 @@ def _metric_text(metric: str, cell: Cell) -> str:
 def _show_ratio(cell: Cell) -> str:
     if not isinstance(cell, int | float):
         return units.MISSING
-    return f"{cell:.4f}" if cell < 10 else units.digits(cell, 4)
+    return f"{cell:.4f}" if 0.1 <= cell < 10 else units.ratio(cell, 4)
 
 
 def _show_p(cell: Cell) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from dlbench import units
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import shorten
 from dlbench.report.chapters import tables
+from dlbench.stats import reason_without_interval
 from dlbench.suites.case import AXES
 from dlbench.table import Column, Table, text_table
-from dlbench.table_width import terminal_width
+from dlbench.table_width import terminal_width, wrap_text
 
 #: The width of a table that goes elsewhere than to a terminal.
 DEFAULT_WIDTH = 100
@@ -31,24 +33,30 @@ def terminal_summary(content: Content) -> str:
             f"{units.count_text(len(content.failed), 'case')} failed" if len(content.failed) else "the store is empty"
         )
         return f"no measured case: {failed}\n"
-    parts, room, left_out = [], MAX_LINES, 0
+    parts, notes, room, left_out = [], list[str](), MAX_LINES, 0
+    reasons: Counter[str] = Counter()
     for system, name in content.system_names.items():
         cases = content.cases_of_system(system)
         if len(cases):
-            table = tables.comparison_table(tables.merge_repeats(cases), {})
+            merged = tables.merge_repeats(cases)
+            without = merged[merged["step_time_half_width"].isna() & merged["steps"].notna()]
+            reasons.update(map(reason_without_interval, without["steps"], without["confidence"]))
+            table = tables.comparison_table(merged, {})
             left_out += max(0, len(table.rows) - room)
             if room > 0:
                 parts.append(_fit_table(Table(table.columns, table.rows[:room], name), width))
             room -= len(table.rows)
+    for reason, count in reasons.items():
+        notes.append(f"no ± in {units.count_text(count, 'case')}: {reason}.")
     if left_out:
         rows = units.count_text(left_out, "more row")
-        parts.append(f"{rows}: see the report, or `dlbench export RESULTS --format text | less`.\n")
+        notes.append(f"{rows}: see the report, or `dlbench export RESULTS --format text | less`.")
     if content.left_out:
         left = units.count_text(content.left_out, "measured case")
-        parts.append(f"{left} more; `dlbench export --format csv` has all.\n")
+        notes.append(f"{left} more; `dlbench export --format csv` has all.")
     if len(content.failed):
-        parts.append(f"{units.count_text(len(content.failed), 'case')} failed; see the report for the reasons.\n")
-    return "\n".join(parts)
+        notes.append(f"{units.count_text(len(content.failed), 'case')} failed; see the report for the reasons.")
+    return "\n".join([*parts, *("\n".join(wrap_text(note, width)) + "\n" for note in notes)])
 
 
 def _fit_table(table: Table, width: int) -> str:
@@ -60,10 +68,10 @@ def _fit_table(table: Table, width: int) -> str:
     )
     for key in (None, *_COLUMNS_TO_DROP):
         table = _without_columns(table, [i for i, column in enumerate(table.columns) if column.key == key])
-        printed = text_table(table)
-        if max(map(len, printed.splitlines())) <= width:
-            return printed
-    return printed
+        title, *lines = text_table(table).splitlines()
+        if max(map(len, lines)) <= width:
+            break
+    return "\n".join([*wrap_text(title, width), *lines]) + "\n"
 
 
 def _without_columns(table: Table, indices: Sequence[int]) -> Table:

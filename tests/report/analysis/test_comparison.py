@@ -70,6 +70,16 @@ def test_faster_same_and_slower_are_told_apart_and_counted():
     assert summary_line(found) == "3 compared: 1 slower, 1 faster, 1 same, 0 not decided"
 
 
+def test_small_ratios_are_printed_with_their_digits():
+    found = compare_stores(rows(processes(CASE)), rows(processes(CASE, 1 / 1200, side="b")))
+    texts = {
+        c.key: c.show(cell)
+        for c, cell in zip(comparison_tables(found)[1].columns, comparison_tables(found)[1].rows[0], strict=True)
+        if c.show
+    }
+    assert all(texts[key].startswith("0.0008") and len(texts[key]) == 9 for key in ("ratio", "ratio_low", "ratio_high"))
+
+
 def test_verdicts_are_corrected_for_the_number_of_comparisons():
     base = [processes(CASE, count=3)]
     target = [processes(CASE, 1.012, count=3, side="b")]

@@ -210,6 +210,8 @@ def test_a_low_bandwidth_from_ceilings_is_an_outlier():
             "hostname": [f"n{i + 1}" for i in range(10)],
             "device_uuid": [f"GPU-{i:05}" for i in range(10)],
             "device_name": "NVIDIA H200",
+            "device_kind": "cuda",
+            "torch_threads": 8,
             "cpu_model": "x",
             "kind": "copy",
             "precision": None,
@@ -219,6 +221,28 @@ def test_a_low_bandwidth_from_ceilings_is_an_outlier():
     )
     found = compare_units(rows, ceilings)
     assert [(o.host, o.what) for o in found.outliers] == [("n10", "copy")]
+
+
+def test_ceilings_of_cpus_are_compared_among_equal_numbers_of_threads():
+    rows = fleets.rows(num_nodes=20, per_node=1, ranges=(0.01,))
+    threads = [2] * 14 + [1] * 6
+    ceilings = pd.DataFrame(
+        {
+            "hostname": [f"n{i + 1}" for i in range(20)],
+            "device_uuid": None,
+            "device_name": None,
+            "device_kind": "cpu",
+            "torch_threads": threads,
+            "cpu_model": "x",
+            "kind": "matmul",
+            "precision": "fp32",
+            "median_flop_per_s": [count * 1e9 * (1 + i / 1e3) for i, count in enumerate(threads)],
+            "median_bytes_per_s": np.nan,
+        }
+    )
+    found = compare_units(rows, ceilings)
+    assert not found.outliers
+    assert {d.what for d in found.distributions if d.kind == "x"} == {"matmul fp32, 1 thread", "matmul fp32, 2 threads"}
 
 
 def test_ten_thousand_nodes_are_judged_in_seconds():

@@ -6,7 +6,7 @@ import pytest
 
 from dlbench.report.analysis import change_points
 from dlbench.report.analysis.history import build_history
-from dlbench.results.aggregation import SETTING_AXES, SYSTEM_FACTS
+from dlbench.results.aggregation import SETTING_AXES, SYSTEM_FACTS, THREADS_COLUMN
 from dlbench.suites.case import Case
 
 #: From day to day.
@@ -17,7 +17,7 @@ def points(logs, model="resnet50", begin="2026-01-01", **facts):
     """The days of one line as `reduction.days` gives them."""
     case = Case(model, device="cuda")
     frame = pd.DataFrame({name: [getattr(case, name)] * len(logs) for name in SETTING_AXES})
-    known = dict.fromkeys(SYSTEM_FACTS) | {"system_driver_version": "580.1"} | facts
+    known = dict.fromkeys((*SYSTEM_FACTS, THREADS_COLUMN)) | {"system_driver_version": "580.1"} | facts
     return frame.assign(
         day=pd.date_range(begin, periods=len(logs), tz="UTC"), device_kind="NVIDIA H200", processes=3,
         log_step=np.asarray(logs) - 3, log_sd=0.005, suite="daily", suite_version=1, protocol="{}", network_key=None,

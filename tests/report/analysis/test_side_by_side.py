@@ -22,10 +22,11 @@ from dlbench.report.analysis.side_by_side import (
     with_case_numbers,
 )
 from dlbench.report.chapters import tables_systems
+from dlbench.report.chapters.sections import comparison
 from dlbench.report.chapters.summary import summary
 from dlbench.report.chapters.tables_processes import over_processes_table
 from dlbench.suites.case import Case, Protocol
-from dlbench.table import csv_table, text_table
+from dlbench.table import cell_texts, csv_table, text_table
 from tests.fakes import records as fakes
 from tests.fakes import systems as fake
 
@@ -169,7 +170,7 @@ def test_two_unsure_processes_are_not_sure_because_their_medians_are_near_each_o
     for metric in ("step_time", "throughput", "flop_rate"):
         assert case[f"{metric}_low"] == content.shown[f"{metric}_low"].min() < content.shown[metric].min()
         assert case[f"{metric}_high"] == content.shown[f"{metric}_high"].max() > content.shown[metric].max()
-    said = re.match(r"± (\S+) % over 2 processes", headline(content))
+    said = re.match(r"±(\S+) % over 2 processes", headline(content))
     assert float(said[1]) > 4
 
 
@@ -186,7 +187,21 @@ def test_the_medians_of_two_processes_alone_are_no_interval_and_those_of_three_a
     (case,) = summarize_processes(with_case_numbers(three.shown)).to_dict("records")
     assert case["step_time"] == pytest.approx((0.1 * 0.11 * 0.12) ** (1 / 3))
     assert case["step_time_low"] < 0.1 < 0.12 < case["step_time_high"]
-    assert "over 3 processes" in headline(three)
+    # Symmetric in logarithms: 1/1.4 to 1.4.
+    assert headline(three).startswith("−29 to +40 % over 3 processes")
+
+
+def test_wide_intervals_stand_in_every_table_by_their_ends_and_in_csv_as_a_number(tmp_path):
+    content = processes(tmp_path / "3", (0.1,), (0.11,), (0.12,))
+    tables = [block.table for make in (summary, comparison) for block in make(content).blocks if block.table]
+    texts = [cell for table in tables for row in cell_texts(table) for cell in row]
+    assert texts.count("−29 to +40 %") == 2  # of each network, over processes
+    assert texts.count("−29 to +40") == 1  # all cases
+    assert texts.count("−49 to +97 %") == 1  # one more run
+    width = float(tables[-1].records()[0]["step_time_half_width"])
+    assert 0.3 < width < 0.4
+    assert f",{width!r}," in csv_table(tables[-1])
+    assert "1 of 1 case has an interval: −29 to +40 % at 95 %, over processes." in summary(content).blocks[0].words
 
 
 def test_processes_that_fall_into_two_groups_are_shown_as_such(tmp_path):
@@ -320,3 +335,17 @@ def test_a_single_system_shares_nothing(tmp_path):
     content = read_content([fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))])
     assert shared_cases(content).cases.empty
     assert [cell for row in left_out_table(content).rows for cell in row[-1:]] == ["no other system has it"] * 4
+
+
+def test_small_ratios_keep_their_digits_in_the_table_of_speedups(tmp_path):
+    case = CASES[:1]
+    fast = fake.store(tmp_path / "a", fake.campaign(fake.H200, case, repeats=3))
+    slow = fake.store(tmp_path / "b", fake.campaign(fake.A100, case, repeats=3, first=500, slow=lambda host: 80.0))
+    content = read_content([f"H200={fast}", f"A100={slow}"])
+    shared, names = shared_cases(content), content.system_names
+    base = content.baseline_id(names)
+    table = tables_systems.speedups_table(shared.cases, shared.processes, names, base, shared.failed)
+    (row,) = cell_texts(table)
+    # 1 / (2.1 · 80) = 0.00595; "0.01" and "0.01 to 0.01" would say nothing.
+    assert re.fullmatch(r"0\.00\d{3}", row[-2])
+    assert re.fullmatch(r"0\.00\d{3} to 0\.00\d{3}", row[-1])

@@ -418,6 +418,15 @@ def test_the_terminal_table_fits_its_terminal_and_has_units(tmp_path, monkeypatc
             assert word in printed
 
 
+def test_the_terminal_table_explains_a_missing_interval(tmp_path):
+    records = [fakes.record(Case("lenet5", batch_size=size), fakes.CPU) for size in (1, 2)]
+    (system, measured), *_ = records[0].ranks
+    few = dataclasses.replace(measured, step_s=measured.step_s[:9])
+    records[0] = dataclasses.replace(records[0], ranks=((system, few),))
+    printed = summary.terminal_summary(read_content([fakes.fill(tmp_path / "store", records)]))
+    assert "no ± in 1 case: fewer than 20 steps." in printed.splitlines()
+
+
 def test_names_in_a_store_cannot_steer_the_terminal(tmp_path):
     bad = "\x1b[2J\x1b]0;owned\x07\u202e\nfaked row"
     system = dataclasses.replace(fakes.GPU, hostname=bad, device_name=f"card{bad}", cpu_model=bad)
