@@ -95,8 +95,8 @@ def process_interval(windows: Sequence[ProcessWindow], confidence: float = 0.95)
 
         mean y ± c · t · s / √k,        one more process: mean y ± c' · t · s · √(1 + 1/k)
 
-    where c is `DRIFT_ALLOWANCE` and c' is `NEXT_ALLOWANCE`. s holds what windows vary by as well as what processes vary by. Where k medians agree
-    by chance more closely than their windows can be read, the windows' own error stands for s.
+    where c is `DRIFT_ALLOWANCE` and c' is `NEXT_ALLOWANCE`. s holds what windows vary by as well as what processes vary
+    by. Where k medians agree by chance more closely than their windows can be read, the error of the windows is used.
 
     Args:
         windows: one of each process, in any order.

@@ -144,7 +144,9 @@ def coverage_table(data: dict[tuple[str, str], list[Series]], kinds: Sequence[tu
             for name, rule in RULES:
                 n, mean, following, width = coverage(data[model, stating], data[model, judging], rule)
                 which = stating if stating == judging else f"{stating}, judged by {judging}"
-                lines.append(f"| {model} | {which} | {name} | {n} | {mean:.1f} | {following:.1f} | {_two_digits(width)} |")
+                lines.append(
+                    f"| {model} | {which} | {name} | {n} | {mean:.1f} | {following:.1f} | {_two_digits(width)} |"
+                )
     return lines
 
 
