@@ -86,6 +86,34 @@ def test_the_chapter_of_systems_names_the_best_with_margin_and_interval(three):
         assert re.match(r"(H200|A100|L40S)(, .*: not decided.*)?\n−[\d.]+ %", row["energy_per_image"])
 
 
+def systems_with_threads(tmp_path, *threads):
+    """A report of one system for each number of threads, or of one whose cases ran with several of them."""
+    stores = []
+    for number, counts in enumerate(threads):
+        made = []
+        for i, count in enumerate(counts):
+            system = dataclasses.replace(fakes.CPU, cpu_model=f"CPU {number}", torch_threads=count, job_threads=4)
+            case = Case("lenet5", batch_size=4 + i, threads=count if len(counts) > 1 else 0)
+            made.append(fakes.record(case, system, 10 * number + i, system_key=f"key {number}"))
+        stores.append(f"S{number}={fake.store(tmp_path / str(number), made)}")
+    return read_content(stores)
+
+
+def test_the_systems_are_told_apart_by_their_threads(tmp_path):
+    content = systems_with_threads(tmp_path, (4,), (1, 2, 4))
+    assert "differ in PyTorch threads: 4 threads on S0, 1, 2 or 4 threads on S1." in words_of(systems(content))
+    points = next(block.points for block in summary(content).blocks if block.heading == "Systems")
+    assert [", 4 threads, " in points[0], ", 1, 2 or 4 threads, " in points[1]] == [True, True]
+
+
+def test_threads_that_differ_by_case_alone_are_told_and_equal_ones_are_not(tmp_path):
+    by_case = systems_with_threads(tmp_path / "by case", (1, 2), (1, 2))
+    assert "PyTorch ran with 1 or 2 threads, by case." in words_of(systems(by_case))
+    assert "threads" not in words_of(systems(systems_with_threads(tmp_path / "equal", (2,), (2,))))
+    one = systems_with_threads(tmp_path / "one", (1, 2))
+    assert any(", 1 or 2 threads, " in block.words for block in summary(one).blocks)
+
+
 def test_without_repeats_the_summary_does_not_claim_a_winner(three):
     content = three()
     said = words_of(systems(content))

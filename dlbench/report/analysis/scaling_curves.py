@@ -71,6 +71,11 @@ class Point:
         return None if self.speedup is None else self.speedup / self.devices
 
     @property
+    def is_superlinear(self) -> bool:
+        """Whether the efficiency is above 1 by more than its interval."""
+        return self.devices > 1 and self.speedup_low is not None and self.speedup_low > self.devices
+
+    @property
     def share(self) -> float | None:
         """Exposed communication over the step."""
         return None if self.exposed_s is None else self.exposed_s / self.step_s

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import Any
 
 from dlbench import units
+from dlbench.report.analysis.case_selection import reference_network
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Point, Prediction, confidence_text, find_curves
@@ -13,6 +15,9 @@ from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.document import Block, Section
 from dlbench.suites.case import USUAL_CONFIDENCE
 from dlbench.table import Cell, Column, HalfWidth, Table, half_width_text
+
+#: So many curves are named in a sentence.
+_MAX_NAMED = 4
 
 
 def _quantity_format(unit: str) -> Any:
@@ -67,6 +72,26 @@ def _half_width_cell(point: Point) -> Cell:
     return HalfWidth(point.half_width, point.throughput, point.throughput_low, point.throughput_high)
 
 
+def superlinear_sentence(found: list[Curve]) -> str:
+    """A caution where sizes are more than 100 % efficient by more than their intervals; "" where none is."""
+    largest = [
+        (curve.name, max(sizes, key=lambda p: p.efficiency or 0.0))
+        for curve in found
+        if (sizes := [p for p in curve.points if p.is_superlinear])
+    ]
+    if not largest:
+        return ""
+    named = "; ".join(
+        f"{name}: {_percent_text(p.efficiency)} on {p.devices} devices" for name, p in largest[:_MAX_NAMED]
+    )
+    more = f"; {len(largest) - _MAX_NAMED} more curves" if len(largest) > _MAX_NAMED else ""
+    return (
+        f"Efficiency above 100 % ({named}{more}) rarely comes from scaling: usually the "
+        f"single-device case was slowed by other work, the work of one device fits into its caches, or clocks were "
+        f"higher (turbo)."
+    )
+
+
 def _prediction_row(curve: Curve, found: Prediction, single: float | None) -> list[Cell]:
     """A row of the table; only limits where the model knows no more."""
     batch = curve.batch_size(found.devices)
@@ -116,6 +141,7 @@ def scaling_section(content: Content) -> Section:
     from dlbench.report.figures.plots_scaling import scaling_plots
 
     blocks: list[Block] = []
+    cautions = []
     several = sum(bool(len(content.cases_of_system(s))) for s in content.system_names)
     for number, (system, name) in enumerate(content.system_names.items(), 1):
         found = find_curves(content.cases_of_system(system))
@@ -127,9 +153,14 @@ def scaling_section(content: Content) -> Section:
             blocks.append(Block(plot=plot, heading=name if several > 1 else ""))
         blocks.append(Block(table=scaling_table(found), filters=("scaling", "curve", "origin")))
         blocks += [Block(words=model_sentence(curve)) for curve in found]
+        if caution := superlinear_sentence(found):
+            cautions.append(f"{name}: {caution}" if several > 1 else caution)
     if not blocks:
-        blocks = [Block(words="No case ran on several numbers of devices; run `dlbench run scaling_weak`.")]
-    return Section("scaling", "Scaling", blocks)
+        model = "" if content.shown.empty else reference_network(content.shown).partition(" [")[0]
+        chosen = f" -P model={shlex.quote(model)}" if model else ""
+        words = f"No case ran on several numbers of devices; run `dlbench run scaling_weak{chosen}`."
+        blocks = [Block(words=words)]
+    return Section("scaling", "Scaling", blocks, " ".join(cautions))
 
 
 def _attempts_of_curves(found: list[Curve]) -> tuple[str, ...]:

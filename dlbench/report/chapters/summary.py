@@ -8,7 +8,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import fastest_cases
+from dlbench.report.analysis.case_selection import fastest_cases, reference_network
 from dlbench.report.analysis.case_warnings import describe_status, summarize_case_warnings, with_warnings
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
@@ -16,7 +16,7 @@ from dlbench.report.analysis.labels import network_title, setting_label, varying
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.report.chapters import brief, convergence, tables
-from dlbench.report.chapters.systems_section import measured_systems
+from dlbench.report.chapters.systems_section import measured_systems, thread_counts, threads_text
 from dlbench.report.document import Block, KeyFigure, Section
 from dlbench.report.figures import plots_rates
 from dlbench.results import training_store
@@ -55,7 +55,7 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
     )
     if shown.empty:
         return (counted,)
-    of_reference = cases[cases["model"] == _reference_network(cases)]
+    of_reference = cases[cases["model"] == reference_network(cases)]
     training = of_reference[of_reference["mode"] == "training"]
     candidates = _presentable_cases(training if len(training) else of_reference)
     # Among unstable cases the one with the most steps, among good ones the fastest.
@@ -114,7 +114,7 @@ def _status_and_steps(case: pd.Series) -> str:
 
 def _system_sentences(content: Content) -> list[str]:
     """Each system in one sentence: hardware, then software."""
-    rows = content.rows
+    rows, threads = content.rows, thread_counts(content)
     sentences = []
     for system, name in content.system_names.items():
         of_system = (rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")
@@ -123,6 +123,7 @@ def _system_sentences(content: Content) -> list[str]:
         parts = [
             f"{one['system_cpu_model']}" if isinstance(one["system_cpu_model"], str) else "",
             units.count_text(int(one["system_cpu_cores"]), "core") if one["system_cpu_cores"] > 0 else "",
+            threads_text(threads[system]) if threads.get(system) else "",
             units.bytes_(one["system_memory_bytes"]) if one["system_memory_bytes"] > 0 else "",
             f"{hosts} hosts" if hosts > 1 else str(one["system_hostname"]),
             *(f"{title} {one[key]}" for key, title in _SOFTWARE_NAMES.items() if isinstance(one[key], str)),
@@ -137,12 +138,6 @@ _SOFTWARE_NAMES = {
     "system_cudnn_version": "cuDNN",
     "system_driver_version": "driver",
 }
-
-
-def _reference_network(shown: pd.DataFrame) -> str:
-    """The network that stands for all at the head of a report: ResNet-50, or the one with the most work per image."""
-    names = list(shown["model"])
-    return "resnet50" if "resnet50" in names else str(names[shown["flop_per_image"].fillna(0).argmax()])
 
 
 def _setting_text(case: pd.Series, shown: pd.DataFrame) -> str:

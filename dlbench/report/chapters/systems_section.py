@@ -48,6 +48,38 @@ def measured_systems(content: Content) -> dict[str, str]:
     return {system: name for system, name in content.system_names.items() if system in there}
 
 
+def thread_counts(content: Content) -> dict[str, list[int]]:
+    """By `system_id` the numbers of PyTorch threads with which its measured cases ran.
+
+    Ranks share the threads of a node: they count only where no case ran in a single process.
+    """
+    ranks = content.rows[["attempt_id", "system_torch_threads"]].dropna().drop_duplicates("attempt_id")
+    cases = content.shown[["attempt_id", "system_id", "nodes", "devices_per_node"]].merge(ranks, on="attempt_id")
+    found = {}
+    for system, own in cases.groupby("system_id"):
+        single = own[(own["nodes"] * own["devices_per_node"]).eq(1)]
+        counted = single if len(single) else own
+        found[str(system)] = sorted(int(count) for count in counted["system_torch_threads"].unique())
+    return found
+
+
+def threads_text(counts: list[int]) -> str:
+    """Such as "1 thread" or "1, 2 or 4 threads"."""
+    *first, last = map(str, counts)
+    return f"{', '.join(first)} or {last} threads" if first else units.count_text(int(last), "thread")
+
+
+def _threads_sentences(content: Content) -> list[str]:
+    """Where the PyTorch threads of a process differ between systems, and between the cases of one."""
+    names, counts = measured_systems(content), thread_counts(content)
+    known = {names[system]: threads_text(counts[system]) for system in names if system in counts}
+    if len(set(known.values())) < 2:
+        # All systems ran with the same: what differs, if anything, are the cases.
+        return [f"PyTorch ran with {words}, by case." for words in set(known.values()) if " or " in words]
+    listed = ", ".join(f"{words} on {name}" for name, words in known.items())
+    return [f"The systems differ in PyTorch threads: {listed}."]
+
+
 def _best_systems(content: Content, shared: SharedCases) -> list[Block]:
     """The best system per network and metric, in words and as a table, with what keeps it from being certain."""
     names = measured_systems(content)
@@ -112,7 +144,7 @@ def _shared_cases_sentence(content: Content, shared: SharedCases) -> str:
         alone = [name for system, name in names.items() if not (shared.cases["system_id"] == system).any()]
         words += [f"{name} shares no case with another system." for name in alone]
     words += [f"{name} has no measured case." for name in content.system_names.values() if name not in names.values()]
-    return " ".join(words)
+    return " ".join([*words, *_threads_sentences(content)])
 
 
 def _wins_sentence(metric: str, standings: list[Standing], names: Mapping[str, str]) -> str:

@@ -29,8 +29,8 @@ _COLOURS = (look.BLUE, look.ORANGE, look.GREEN, look.VERMILION, look.PINK, look.
 _PANEL_TITLES = {
     "throughput": "Throughput",
     "speedup": "Speedup over one device",
-    "efficiency": "Efficiency",
-    "share": "Communication, share of step",
+    "efficiency": "Efficiency [%]",
+    "share": "Communication, share of step [%]",
     "energy_j": "Energy per sample [J]",
 }
 _KIND_DESCRIPTIONS = {"weak": "the batch per device is fixed", "strong": "the batch over all devices is fixed"}
@@ -143,6 +143,8 @@ def _set_up_axes(axes: Axes, name: str, shown: list[Curve]) -> None:
         make_log_axis(axes, "y")
     else:
         axes.set_ylim(bottom=0)
+    if name in ("efficiency", "share"):
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     most = max([p.devices for c in shown for p in c.points] + [p.devices for c in shown for p in c.predictions()])
     if name == "speedup":
         axes.plot([1, most], [1, most], color=look.MUTED, ls=":", lw=1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.scaling_curves import find_curves
 from dlbench.report.analysis.scaling_model import HOPS, ScalingModel, ScalingSample, fit_scaling_model
 from dlbench.report.analysis.side_by_side import process_windows
-from dlbench.report.chapters.scaling import model_sentence, scaling_table
+from dlbench.report.chapters.scaling import model_sentence, scaling_section, scaling_table
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.figures import figure_style
 from dlbench.report.figures.figure_parts import INTERVAL_CAPTION
@@ -284,9 +285,43 @@ def test_a_prediction_of_unknown_overlap_is_a_range_in_the_table_and_a_band_in_t
             for axes in plot.figure.axes
             if any("Fill" in type(c).__name__ for c in axes.collections)
         ]
-    titles = ("Throughput [img/s]", "Speedup over one device", "Efficiency")
+    titles = ("Throughput [img/s]", "Speedup over one device", "Efficiency [%]")
     assert bands == [f"{title}\nTraining · fp32" for title in titles]
     assert "of which only the limits are known" in plot.caption
+
+
+def slow_single_device(repeats: int = 3):
+    """A weak curve whose single-device case took 1.3 times as long as it should."""
+    made = cluster("weak", repeats=repeats)
+    for number, record in enumerate(made):
+        if record.case["devices_per_node"] == 1:
+            case = Case.from_dict(record.case)
+            steps = fakes.noisy_steps(0.013 * (1 + 0.01 * case.repeat), 200, number)
+            made[number] = fakes.record(case, fakes.GPU, number, step_s=steps)
+    return made
+
+
+def test_an_efficiency_above_100_percent_by_more_than_its_interval_gets_a_caution(tmp_path):
+    section = scaling_section(read_content([fakes.fill(tmp_path / "slow", slow_single_device())]))
+    words = section.finding
+    assert re.match(r"Efficiency above 100 % \(LeNet-5, 16 per device: 1\d\d\.\d % on 2 devices\) rarely", words)
+    assert "single-device case was slowed by other work" in words
+    assert scaling_section(read_content([fakes.fill(tmp_path / "usual", cluster("weak", repeats=3))])).finding == ""
+    # One process of each size does not show how far it can be trusted.
+    once = read_content([fakes.fill(tmp_path / "once", slow_single_device(repeats=1))])
+    assert scaling_section(once).finding == ""
+
+
+def test_axis_and_table_give_efficiency_and_communication_in_percent(tmp_path):
+    found = find_curves(content(tmp_path, cluster("weak")))
+    with figure_style.plot_style():
+        (plot,) = scaling_plots(found)
+    panels = {axes.get_title(loc="left").split("\n")[0]: axes for axes in plot.figure.axes}
+    for title in ("Efficiency [%]", "Communication, share of step [%]"):
+        show = panels[title].yaxis.get_major_formatter()
+        assert [show(value, 0) for value in (0.25, 1.0)] == ["25", "100"]
+    texts = {c.key: c.show for c in scaling_table(found).columns}
+    assert [texts[key](0.25) for key in ("efficiency", "communication_share")] == ["25.0 %", "25.0 %"]
 
 
 def test_each_kind_has_its_figure(tmp_path):
@@ -298,3 +333,9 @@ def test_each_kind_has_its_figure(tmp_path):
     assert names == ["scaling_weak", "scaling_weak_inference", "scaling_strong"]
     assert "Efficiency" in svg
     assert "on one device" in drawn[0].caption
+
+
+def test_the_command_for_several_sizes_names_a_network_of_the_results(tmp_path):
+    records = [fakes.record(Case("lenet5"), fakes.CPU), fakes.record(Case("vgg16"), fakes.CPU, 1)]
+    (block,) = scaling_section(read_content([fakes.fill(tmp_path / "store", records)])).blocks
+    assert block.words.endswith("run `dlbench run scaling_weak -P model=vgg16`.")
