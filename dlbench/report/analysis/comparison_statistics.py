@@ -34,7 +34,7 @@ from typing import Literal
 
 from dlbench import process_statistics, units
 from dlbench.errors import InvalidMeasurement
-from dlbench.process_statistics import DRIFT_ALLOWANCE, MIN_PROCESSES, bounded_exp
+from dlbench.process_statistics import MIN_PROCESSES, bounded_exp
 from dlbench.stats import Interval, checked_times, median_interval, relative_iqr
 
 #: Pairs of processes that `dlbench ab` runs unless told otherwise. With ten, a slowdown of 3 % is called slower in at
@@ -224,7 +224,7 @@ def compare_cases(
         return _comparison_from_error(d, None, math.inf, counts, "assumed", confidence, margin)
     # Welch-Satterthwaite, over the sides of all cases.
     variances = [
-        ((DRIFT_ALLOWANCE * weight * stdev(side)) ** 2 / len(side), len(side) - 1)
+        ((process_statistics.DRIFT_ALLOWANCE * weight * stdev(side)) ** 2 / len(side), len(side) - 1)
         for weight, sides in zip(weights, cases, strict=True)
         for side in sides
     ]
