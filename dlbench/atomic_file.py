@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dlbench import process_identity
-from dlbench.errors import StoreError
+from dlbench.errors import writing
 
 _TEMPORARY_NAME = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})-(?P<pid>\d{1,10})-(?P<start>\d+)\.tmp")
 #: Names of earlier versions, which contain only the process id.
@@ -76,11 +76,9 @@ def save_text(path: Path, text: str | Iterable[str]) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def sync_folder(folder: Path) -> None:

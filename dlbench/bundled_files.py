@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from dlbench.errors import BadInput, UnknownName
+from dlbench.errors import BadInput, UnknownName, writing
 
 _IN_WHEEL = Path(__file__).parent / "shipped_files"
 #: Parent of the folders below.
@@ -67,11 +67,9 @@ def copy_file(source: Path, target: Path) -> Path:
     """
     if os.path.lexists(target):
         raise BadInput(f"'{target}' already exists; move or delete it first")
-    try:
+    with writing(target, kind=BadInput):
         if source.is_dir():
             shutil.copytree(source, target)
         else:
             shutil.copyfile(source, target)
-    except OSError as error:
-        raise BadInput(f"cannot write {target}: {error.strerror or error}") from error
     return target

@@ -25,7 +25,10 @@ def available_bytes() -> int:
     Raises:
         DeviceUnavailable: the kernel reports no value.
     """
-    return min([_meminfo_bytes("MemAvailable"), *(room for _, room in _limited_cgroups())])
+    free_kib = kernel_value(MEMINFO, "MemAvailable:")
+    if free_kib is None:
+        raise DeviceUnavailable(f"{MEMINFO} has no MemAvailable; set a limit with --memory")
+    return min([1024 * free_kib, *(room for _, room in _limited_cgroups())])
 
 
 def cgroup_limits() -> list[int]:
@@ -43,21 +46,16 @@ def allowed_bytes() -> int:
 
 def data_segment_bytes() -> int:
     """Return the bytes that count against RLIMIT_DATA of this process; 0 if unknown."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), 0)
+    return 1024 * (kernel_value(Path("/proc/self/status"), "VmData:") or 0)
 
 
-def _meminfo_bytes(name: str) -> int:
+def kernel_value(file: Path, name: str) -> int | None:
+    """Return the number behind `name`, on a line of its own in a file of the kernel; None if it is missing."""
     try:
-        for line in MEMINFO.read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
+        lines = (line.split() for line in file.read_text().splitlines())
+        return next((int(words[1]) for words in lines if len(words) > 1 and words[0] == name), None)
     except (OSError, ValueError):
-        pass
-    raise DeviceUnavailable(f"{MEMINFO} has no {name}; set a limit with --memory")
+        return None
 
 
 def _limited_cgroups() -> Iterator[tuple[int, int]]:
@@ -67,7 +65,7 @@ def _limited_cgroups() -> Iterator[tuple[int, int]]:
             try:
                 limit = (group / limit_file).read_text().strip()
                 used = int((group / used_file).read_text())
-                cache = _stat_value(group / "memory.stat", cache_name)
+                cache = kernel_value(group / "memory.stat", cache_name) or 0
             except (OSError, ValueError):
                 continue
             if limit.isdigit():
@@ -91,11 +89,3 @@ def control_groups(root: Path, controller: str) -> Iterator[Path]:
         if controller in controllers.split(","):
             parts = Path(os.path.normpath(path)).parts[1:]
             yield from (root.joinpath(*parts[: i + 1]) for i in range(len(parts)))
-
-
-def _stat_value(file: Path, name: str) -> int:
-    try:
-        lines = (line.split() for line in file.read_text().splitlines())
-        return next((int(words[1]) for words in lines if len(words) == 2 and words[0] == name), 0)
-    except OSError:
-        return 0

@@ -133,14 +133,13 @@ def quantity_format(unit: str) -> Callable[[Cell], str]:
     return lambda cell: units.quantity(number_or_none(cell), unit)
 
 
-def bytes_text(cell: Cell) -> str:
-    """Format a memory size."""
-    return units.bytes_(number_or_none(cell))
+def _number_format(show: Callable[[float | None], str]) -> Callable[[Cell], str]:
+    return lambda cell: show(number_or_none(cell))
 
 
-def seconds_text(cell: Cell) -> str:
-    """Format a duration."""
-    return units.seconds(number_or_none(cell))
+bytes_text = _number_format(units.bytes_)
+seconds_text = _number_format(units.seconds)
+percent_text = _number_format(units.percent)
 
 
 def with_shared_unit(table: Table, *keys: str) -> Table:
@@ -153,11 +152,6 @@ def with_shared_unit(table: Table, *keys: str) -> Table:
 
     columns = [replace(c, show=duration_text) if i in chosen and known else c for i, c in enumerate(table.columns)]
     return replace(table, columns=columns)
-
-
-def percent_text(cell: Cell) -> str:
-    """Format a fraction as percent."""
-    return units.percent(number_or_none(cell))
 
 
 def half_width_cell(fraction: float, value: float, low: float, high: float) -> ShownNumber:
@@ -279,7 +273,11 @@ def cell_texts(table: Table) -> list[list[str]]:
 
 def alignments(table: Table) -> list[str]:
     """Return "left" or "right" per column: numbers right, unless the column defines it."""
-    return [_column_alignment(table, i) for i in range(len(table.columns))]
+    found = []
+    for index, column in enumerate(table.columns):
+        numbers = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in table.rows)
+        found.append(column.align or ("right" if numbers else "left"))
+    return found
 
 
 def _printable_line(text: str) -> str:
@@ -301,11 +299,6 @@ def _latex_character(character: str) -> str:
     if kept and kept != character and all(" " <= c <= "~" for c in kept):
         return "".join(_LATEX_ESCAPES.get(c, c) for c in kept)
     return "" if unicodedata.combining(character) else f"[U+{ord(character):04X}]"
-
-
-def _column_alignment(table: Table, index: int) -> str:
-    numbers = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in table.rows)
-    return table.columns[index].align or ("right" if numbers else "left")
 
 
 def _to_terminal(tables: Sequence[Table]) -> str:

@@ -19,21 +19,18 @@ if TYPE_CHECKING:
     from dlbench.results.records import Record
 
 
-_NO_NETWORK_KEYS: Sequence[Mapping[str, str]] = ({}, {})
-
-
 def run_experiment(
     experiment: Experiment,
     pairs: int,
     root: Path,
-    system_key: SystemKeys | tuple[SystemKeys, ...],
-    networks: Sequence[Mapping[str, str]] = _NO_NETWORK_KEYS,
+    system_keys: Sequence[SystemKeys],
+    networks: Sequence[Mapping[str, str]],
     **campaign: Any,
 ) -> int:
     """Measure the incomplete pairs; both sides of an incomplete pair are measured again.
 
     Args:
-        system_key: system key of both sides, or one per side.
+        system_keys: of each side.
         networks: network keys of each side.
         campaign: further fields of `supervise.Campaign`, such as the launcher.
 
@@ -48,9 +45,8 @@ def run_experiment(
 
     results_maintenance.close_open_attempts(root)
     results_maintenance.rebuild_parts(root, results_maintenance.read_stored_attempts(root).without_part)
-    whole = complete_pairs(
-        _experiment_rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs
-    )
+    rows = _experiment_rows(root, experiment, system_keys, networks)
+    whole = complete_pairs(rows, experiment.sides, experiment.matches, pairs)
     order = experiment.order(pairs)
     waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
     progress = ExperimentProgress(2 * len(order), [case for match in experiment.matches for case in match])
@@ -78,9 +74,7 @@ def run_experiment(
             network_keys=of_networks,
             **campaign,
         )
-        for side, suite, key, of_networks in zip(
-            ("a", "b"), experiment.sides, _keys_per_side(system_key), networks, strict=True
-        )
+        for side, suite, key, of_networks in zip("ab", experiment.sides, system_keys, networks, strict=True)
     }
     with contextlib.closing(progress):
         failed = sum(
@@ -98,23 +92,19 @@ def compare_experiment(
     experiment: Experiment,
     pairs: int,
     root: Path,
-    system_key: SystemKeys | tuple[SystemKeys, ...],
+    system_keys: Sequence[SystemKeys],
+    networks: Sequence[Mapping[str, str]],
     rules: ComparisonRules,
-    networks: Sequence[Mapping[str, str]] = _NO_NETWORK_KEYS,
 ) -> ComparisonResult:
     """Compare the two sides over the pairs measured so far."""
     from dlbench.report.analysis.comparison import compare_sides
 
-    return compare_sides(
-        _experiment_rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs, rules
-    )
+    rows = _experiment_rows(root, experiment, system_keys, networks)
+    return compare_sides(rows, experiment.sides, experiment.matches, pairs, rules)
 
 
 def _experiment_rows(
-    root: Path,
-    experiment: Experiment,
-    system_key: SystemKeys | tuple[SystemKeys, ...],
-    networks: Sequence[Mapping[str, str]],
+    root: Path, experiment: Experiment, system_keys: Sequence[SystemKeys], networks: Sequence[Mapping[str, str]]
 ) -> Any:
     """Return the rows of this experiment: of each side, on its system, with its current networks."""
     from dlbench.launch.attempts import system_key_for
@@ -122,12 +112,8 @@ def _experiment_rows(
 
     rows = store.load(root)
     rows = rows[(rows["suite_version"] == experiment.suite_version) & rows["suite"].isin(experiment.sides)]
-    keys = dict(zip(experiment.sides, _keys_per_side(system_key), strict=True))
+    keys = dict(zip(experiment.sides, system_keys, strict=True))
     of_networks = dict(zip(experiment.sides, networks, strict=True))
     wanted = [system_key_for(keys[suite], device) for suite, device in zip(rows["suite"], rows["device"], strict=True)]
     today = [of_networks[suite].get(model, "") for suite, model in zip(rows["suite"], rows["model"], strict=True)]
     return rows[(rows["system_key"] == wanted) & (rows["network_key"].fillna("") == today)]
-
-
-def _keys_per_side(system_key: SystemKeys | tuple[SystemKeys, ...]) -> tuple[SystemKeys, ...]:
-    return system_key if isinstance(system_key, tuple) else (system_key, system_key)

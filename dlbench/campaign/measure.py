@@ -159,7 +159,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
             f"busy host in {busy} of {units.count_text(len(statuses), 'run')}: others used the CPU, so "
             f"figures may be wrong even if intervals are narrow; measure again on an idle machine"
         )
-    _print_remarks(schedule, progress)
+    _print_remarks(schedule, progress, root)
     left = schedule.num_yielded - len(statuses)
     if left > 0:
         say(f"skipped: claimed or already measured by another run: {left} of {schedule.num_yielded}")
@@ -168,7 +168,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     return SOME_FAILED if failed else OK
 
 
-def _print_remarks(schedule: Schedule | Search, progress: Progress) -> None:
+def _print_remarks(schedule: Schedule | Search, progress: Progress, root: Path) -> None:
     """Print why figures have no interval, skipped processes, and the figures over the processes of each case."""
     how_to_fix = "" if schedule.searches else "; raise protocol.max_time_s"  # a search sets its windows itself
     for remark in (*(f"{remark}{how_to_fix}" for remark in progress.remarks()), *schedule.remarks()):
@@ -177,7 +177,7 @@ def _print_remarks(schedule: Schedule | Search, progress: Progress) -> None:
     for case, figures in summary[:MAX_SUMMARY_LINES]:
         progress.print_processes(case, figures)
     if len(summary) > MAX_SUMMARY_LINES:
-        say(f"... and {len(summary) - MAX_SUMMARY_LINES} more cases: see `dlbench report`")
+        say(f"... and {len(summary) - MAX_SUMMARY_LINES} more cases: see `dlbench report {root}`")
 
 
 def _further_processes(campaign: Campaign, cases: list[Case], ended: Collection[Any]) -> Iterator[Case]:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from dlbench.campaign import results_maintenance
-from dlbench.commands.arguments import add_command, add_results_folder, count
+from dlbench.commands.arguments import add_command, add_overrides, add_results_folder, count
 from dlbench.commands.comparison_options import add_comparison_options, comparison_rules, print_comparison
 from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
 from dlbench.messages import say
@@ -25,8 +25,7 @@ def add(commands: Any) -> None:
         )
     parser.add_argument("--pairs", type=count, metavar="N", help="processes per side and case (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random order (default: 0)")
-    parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
-                    help="set an axis or protocol key on both sides; repeatable")  # fmt: skip
+    add_overrides(parser, "set an axis or protocol key on both sides; repeatable")
     add_results_folder(parser)
     parser.add_argument("--dry-run", action="store_true", help="list the processes in order without running them")
     add_comparison_options(parser)
@@ -43,14 +42,13 @@ def _ab(options: argparse.Namespace) -> int:
     a, b = ab_experiment.parse_setting(options.a, "--a"), ab_experiment.parse_setting(options.b, "--b")
     suites = [load_suite(options.suite, [*options.overrides, *side.overrides]) for side in (a, b)]
     pairs = options.pairs or DEFAULT_PAIRS
+    # Also where it runs: wrong values are reported before the slow device probe.
+    planned = ab_experiment.plan_experiment(suites[0], suites[1], a, b, options.seed, "auto")
     if options.dry_run:
-        for pair in ab_experiment.plan_experiment(suites[0], suites[1], a, b, options.seed, "auto").order(pairs):
+        for pair in planned.order(pairs):
             for turn in pair:
                 print(f"{turn.pair:>4}  {turn.side}  {turn.case.model}  {turn.case.mode}  {turn.case.batch_size}")
         return OK
-    ab_experiment.plan_experiment(
-        suites[0], suites[1], a, b, options.seed, "auto"
-    )  # report wrong values before the slow device probe
     check_folder(options.results)
     folder = ResultsFolder(options.results)
     models = models_of([case for suite in suites for case in suite.cases()])
@@ -75,9 +73,6 @@ def _ab(options: argparse.Namespace) -> int:
         except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}; complete pairs are kept; run the same command again to resume")
             return INTERRUPTED
-    print_comparison(
-        compare_experiment(experiment, pairs, options.results, keys, comparison_rules(options), networks),
-        ("A", "B"),
-        options.format,
-    )
+    compared = compare_experiment(experiment, pairs, options.results, keys, networks, comparison_rules(options))
+    print_comparison(compared, ("A", "B"), options.format)
     return SOME_FAILED if failed else OK

@@ -1,11 +1,11 @@
-"""`dlbench accept`: compare results with committed values."""
+"""`dlbench accept`: compare results with guaranteed values."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_sources, nonempty_path
+from dlbench.commands.arguments import add_command, add_format, add_sources, nonempty_path, print_tables
 from dlbench.messages import say
 
 
@@ -22,12 +22,11 @@ def _accept(options: argparse.Namespace) -> int:
     from dlbench.atomic_file import save_text
     from dlbench.report.analysis import acceptance
     from dlbench.report.listings import acceptance as listing
-    from dlbench.table import render
 
     wanted = acceptance.load_acceptance(options.file)
     found = acceptance.judge_results(wanted, options.sources)
     table = listing.acceptance_table(found, raw=options.format in ("csv", "json"))
-    print(render(table, options.format), end="")
+    print_tables(options.format, table)
     if options.output:
         save_text(options.output, listing.acceptance_page(wanted, options.file, found, options.sources))
         say(f"written: {options.output}")

@@ -7,7 +7,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_results_folder, count, new_run_name, nonempty_path
+from dlbench.commands.arguments import (
+    add_command,
+    add_format,
+    add_results_folder,
+    count,
+    new_run_name,
+    nonempty_path,
+    print_tables,
+)
 from dlbench.messages import say
 
 
@@ -16,12 +24,8 @@ def add(commands: Any) -> None:
     allreduce.add_argument("--nodes", type=count, default=1, help="number of nodes (default: 1)")
     allreduce.add_argument("--devices-per-node", type=count, default=2, help="ranks per node (default: 2)")
     allreduce.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="(default: auto)")
-    allreduce.add_argument(
-        "--backend",
-        choices=("auto", "nccl", "gloo", "mpi"),
-        default="auto",
-        help="of torch.distributed (default: auto)",
-    )
+    backends = ("auto", "nccl", "gloo", "mpi")
+    allreduce.add_argument("--backend", choices=backends, default="auto", help="of torch.distributed (default: auto)")
     allreduce.add_argument(
         "--launcher", default="local", help="rank launcher: local, torchrun, mpirun or srun (default: local)"
     )
@@ -46,17 +50,15 @@ def _allreduce(options: argparse.Namespace) -> None:
     from dlbench.report.chapters.bounds_tables import all_reduce_table
     from dlbench.results import bounds_records, bounds_schema
     from dlbench.suites.case import Case, Protocol
-    from dlbench.table import render
 
     check_folder(options.results)
+    several = options.nodes * options.devices_per_node > 1
     case = Case(
         "lenet5",  # no network is built; the case only defines ranks and devices
         device=options.device,
         nodes=options.nodes,
         devices_per_node=options.devices_per_node,
-        backend=options.backend
-        if options.backend != "auto" or options.nodes * options.devices_per_node > 1
-        else "gloo",
+        backend="gloo" if options.backend == "auto" and not several else options.backend,
         protocol=Protocol(timeout_s=options.timeout),
     )
     launcher = launchers.find_launcher(options.launcher)
@@ -72,9 +74,11 @@ def _allreduce(options: argparse.Namespace) -> None:
             text = worker_process.run_request(request, folder, options.timeout, argv=argv, world_size=case.world_size)
         except worker_process.JobFailed as error:
             raise DlbenchError(f"the all-reduce measurement failed: {error}") from None
-    run = bounds_records.with_run_id(bounds_records.parse_all_reduce_run(text), *new_run_name())
+    run_id, started_at = new_run_name()
+    run = bounds_records.parse_run(bounds_records.AllReduceRun, text, run_id=run_id, started_at=started_at)
     part = bounds_schema.write_all_reduces(options.results, run)
-    print(render(all_reduce_table(bounds_schema.all_reduce_frame(run)), options.format), end="")
+    frame = bounds_schema.read_run_files([part], bounds_schema.ALL_REDUCE_SCHEMA)
+    print_tables(options.format, all_reduce_table(frame))
     if run.warning:
         say(run.warning)
     say(f"\nall-reduces: {part}")

@@ -14,6 +14,7 @@ from dlbench.messages import say
 if TYPE_CHECKING:
     from dlbench.report.document import Plot
     from dlbench.suites.suite import Suite
+    from dlbench.table import Table
 
 #: Output formats of every table.
 TABLE_FORMATS = ("text", "markdown", "csv", "latex", "json")
@@ -43,6 +44,24 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=TABLE_FORMATS, default="text", help="output format (default: text)")
 
 
+def print_tables(form: str, *tables: Table) -> None:
+    """Print tables in the format of `--format`; those without rows are left out, except the last."""
+    from dlbench.table import render_all
+
+    *others, last = tables
+    print(render_all([*(table for table in others if table.rows), last], form), end="")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the network that the command is about."""
+    parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
+
+
+def add_overrides(parser: argparse.ArgumentParser, help_text: str, metavar: str = "KEY=VALUE,...") -> None:
+    """Add `-P`, which sets axes and protocol keys."""
+    parser.add_argument("-P", dest="overrides", metavar=metavar, action="append", default=[], help=help_text)
+
+
 def nonempty_path(text: str) -> Path:
     """Parse a path for `type=`. An empty text is an error: `Path("")` would be the current folder."""
     if not text:
@@ -55,14 +74,7 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
     """Add the suite and `-P`, which replaces its values."""
     suite: Any = parser.add_argument("suite", help="TOML file, or a name from `dlbench suites`")
     suite.completer = lambda **_: bundled_files.available_files("suite")  # for argcomplete
-    parser.add_argument(
-        "-P",
-        dest="overrides",
-        metavar="KEY=VALUE,...",
-        action="append",
-        default=[],
-        help="set an axis (-P model=lenet5,vgg16) or protocol key (-P protocol.min_time_s=1); repeatable",
-    )
+    add_overrides(parser, "set an axis (-P model=lenet5,vgg16) or protocol key (-P protocol.min_time_s=1); repeatable")
 
 
 def print_time_estimate(suite: Suite, results: Path, times: int = 1) -> None:
@@ -125,7 +137,7 @@ def save_figure(draw: Callable[[], Plot], folder: Path) -> None:
     Raises:
         StoreError: the folder cannot be written.
     """
-    from dlbench.errors import StoreError
+    from dlbench.errors import writing
     from dlbench.report.figures import figure_style
 
     with figure_style.plot_style():
@@ -133,8 +145,6 @@ def save_figure(draw: Callable[[], Plot], folder: Path) -> None:
         if plot.figure is None:
             say(f"no figure: {plot.caption}")
             return
-        try:
+        with writing(folder):
             figure_style.save_figure(plot.figure, folder, plot.name)
-        except OSError as error:
-            raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
     say(f"figure: {folder / plot.name}.svg, .png, .pdf")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_results_folder, new_run_name
+from dlbench.commands.arguments import add_command, add_format, add_results_folder, new_run_name, print_tables
 from dlbench.commands.worker_job import STARTUP_MARGIN_S, parse_positive_time, run_worker
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
@@ -37,7 +37,6 @@ def _ceilings(options: argparse.Namespace) -> int:
     from dlbench.report.chapters.bounds_tables import ceilings_table
     from dlbench.results import bounds_records, bounds_schema
     from dlbench.suites.case import DEVICES
-    from dlbench.table import render
 
     if options.device not in DEVICES:
         raise UnknownName("device", options.device, DEVICES, "--device")
@@ -58,9 +57,9 @@ def _ceilings(options: argparse.Namespace) -> int:
     text = run_worker(request, folder, 2 * budget_s + STARTUP_MARGIN_S)
     if text is None:
         return SOME_FAILED
-    run = bounds_records.with_run_id(bounds_records.parse_ceiling_run(text), run_id, started_at)
+    run = bounds_records.parse_run(bounds_records.CeilingRun, text, run_id=run_id, started_at=started_at)
     part = bounds_schema.write_ceilings(options.results, run)
-    print(render(ceilings_table(bounds_schema.ceilings_frame(run), options.all), options.format), end="")
+    print_tables(options.format, ceilings_table(bounds_schema.ceilings_frame(run), options.all))
     say(f"\nceilings: {part}")
     return OK
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from dlbench import units
-from dlbench.commands.arguments import add_command, add_format, add_sources, nonempty_path, save_figure
+from dlbench.commands.arguments import add_command, add_format, add_sources, nonempty_path, print_tables, save_figure
 from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--since", metavar="DATE", help="report only changes from this date on")
     parser.add_argument("--fail-on-change", action="store_true", help="exit with status 1 if a change is reported")
     parser.add_argument(
-        "--plot", type=nonempty_path, metavar="FOLDER", help="save a figure of all lines in this folder"
+        "--plot", type=nonempty_path, metavar="FOLDER", help="draw all cases over time and save the figure in FOLDER"
     )
     add_format(parser)
 
@@ -26,7 +26,6 @@ def _history(options: argparse.Namespace) -> int:
     from dlbench.report.analysis import history
     from dlbench.report.chapters import history_tables as listing
     from dlbench.results.aggregation import parse_since
-    from dlbench.table import render_all
 
     since = parse_since(options.since) if options.since else None
     found = history.read_history(options.sources)
@@ -35,7 +34,7 @@ def _history(options: argparse.Namespace) -> int:
 
         save_figure(lambda: plots_history.history_plot(found.lines), options.plot)
     shown, lines = listing.changes_table(found, since), listing.lines_table(found)
-    print(render_all([shown, lines] if shown.rows else [lines], options.format), end="")
+    print_tables(options.format, shown, lines)
     judged = sum(line.is_long_enough for line in found.lines)
     changes = found.changes(since)
     if not judged:

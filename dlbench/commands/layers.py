@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format
+from dlbench.commands.arguments import add_command, add_format, add_model, print_tables
 
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "layers", _layers, "resnet50")
-    parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
+    add_model(parser)
     parser.add_argument("--auxiliary", action="store_true", help="include training-only layers")
     add_format(parser)
 
@@ -18,7 +18,6 @@ def add(commands: Any) -> None:
 def _layers(options: argparse.Namespace) -> None:
     from dlbench.campaign.api import layer_rows
     from dlbench.report.listings.layers import layers_table
-    from dlbench.table import render
 
     rows = layer_rows(options.model, options.auxiliary)
-    print(render(layers_table(options.model, rows), options.format), end="")
+    print_tables(options.format, layers_table(options.model, rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format
+from dlbench.commands.arguments import add_command, add_format, print_tables
 
 
 def add(commands: Any) -> None:
@@ -16,9 +16,8 @@ def add(commands: Any) -> None:
 
 def _models(options: argparse.Namespace) -> None:
     from dlbench.report.listings.models import models_table
-    from dlbench.table import render
 
-    print(render(models_table(), options.format), end="")
+    print_tables(options.format, models_table())
     if options.all:
         from dlbench.models import external
 

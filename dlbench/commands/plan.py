@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_command, add_format, add_results_folder, add_suite, print_time_estimate
+from dlbench.commands.arguments import (
+    add_command,
+    add_format,
+    add_results_folder,
+    add_suite,
+    print_tables,
+    print_time_estimate,
+)
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -35,6 +42,5 @@ def _plan(options: argparse.Namespace) -> None:
 def print_plan(suite: Suite, cases: list[Case], form: str) -> None:
     """Print the cases, each once, regardless of its number of processes."""
     from dlbench.report.listings.plan import plan_table
-    from dlbench.table import render
 
-    print(render(plan_table(suite, cases), form), end="")
+    print_tables(form, plan_table(suite, cases))

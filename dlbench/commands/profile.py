@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_command, add_format, add_results_folder, new_run_name, nonempty_path
+from dlbench.commands.arguments import (
+    add_command,
+    add_format,
+    add_model,
+    add_overrides,
+    add_results_folder,
+    new_run_name,
+    nonempty_path,
+    print_tables,
+)
 from dlbench.commands.worker_job import STARTUP_MARGIN_S, parse_positive_time, run_worker
 from dlbench.errors import BadInput
 from dlbench.exit_codes import OK, SOME_FAILED
@@ -18,14 +28,9 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "profile", _profile, "resnet50 -P batch_size=64")
-    parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
-    parser.add_argument(
-        "-P",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="set an axis (-P batch_size=64) or protocol key (-P protocol.seed=1); repeatable",
+    add_model(parser)
+    add_overrides(
+        parser, "set an axis (-P batch_size=64) or protocol key (-P protocol.seed=1); repeatable", "KEY=VALUE"
     )
     add_results_folder(parser, "results folder with the ceilings")
     parser.add_argument(
@@ -34,7 +39,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--time", default="10s", metavar="TIME", help="measuring time (default: 10s)")
     parser.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes no trace (default: 3)")
     parser.add_argument("--kernels", action="store_true", help="CPU only: list the kernels of oneDNN in one step")
-    parser.add_argument("--all", action="store_true", help="print every layer, not only the 20 that lose the most time")
+    parser.add_argument(
+        "--all", action="store_true", help="print every layer, not only the 20 furthest above their bounds"
+    )
     add_format(parser)
 
 
@@ -48,7 +55,6 @@ def _profile(options: argparse.Namespace) -> int:
     from dlbench.report.chapters.bounds_tables import profile_table
     from dlbench.results import bounds_records, bounds_schema
     from dlbench.suites.suite import one_case
-    from dlbench.table import render
 
     # The worker resolves device "auto": this process does not load torch.
     case = one_case("profile", options.model, options.overrides)
@@ -66,16 +72,17 @@ def _profile(options: argparse.Namespace) -> int:
     text = run_worker(request, folder, max(case.protocol.timeout_s, 3 * time_s + STARTUP_MARGIN_S))
     if text is None:
         return SOME_FAILED
-    run = bounds_records.with_run_id(bounds_records.parse_profile_run(text), run_id, started_at)
+    run = bounds_records.parse_run(bounds_records.ProfileRun, text, run_id=run_id, started_at=started_at)
     ceilings = bounds_schema.read_ceilings(options.results)
     roof = find_roof(ceilings, run.where, case.precision)
     bounds_schema.write_layers(folder, run)
     _write_outputs(folder, run, roof)
-    print(render(profile_table(run, roof, None if options.all else 20), options.format), end="")
+    print_tables(options.format, profile_table(run, roof, None if options.all else 20))
     if options.kernels:
         _print_kernels(folder, options.format)
     if roof.flop_source != "measured":
-        say(f"\n{options.results}/ has no {case.precision} ceilings of this system; run `dlbench ceilings`")
+        to = "" if options.results == Path("results") else f" --results {shlex.quote(str(options.results))}"
+        say(f"\n{options.results}/ has no {case.precision} ceilings of this system; run `dlbench ceilings{to}`")
     trace = ", trace.json.gz" if options.trace_steps else ""
     say(f"\nprofile: {folder}/ (layers.parquet, layers.csv, profile.json, figures{trace})")
     return OK
@@ -88,7 +95,7 @@ def _print_kernels(folder: Path, form: str) -> None:
 
     table = kernels_table((folder / "onednn.txt").read_text(encoding="utf-8", errors="replace"))
     (folder / "kernels.csv").write_text(render(table, "csv"), encoding="utf-8")
-    print(render(table, form), end="")
+    print_tables(form, table)
 
 
 def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:

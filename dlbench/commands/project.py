@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from dlbench import bundled_files
-from dlbench.commands.arguments import add_command, add_format
+from dlbench.commands.arguments import add_command, add_format, print_tables
 
 #: A larger value is a typing error.
 MAX_IMAGES = 10**18
@@ -28,14 +28,13 @@ def _project(options: argparse.Namespace) -> None:
     from dlbench.report.analysis.projection import read_prices
     from dlbench.report.listings.projection import projection_table
     from dlbench.results import store
-    from dlbench.table import render
 
     if options.images > MAX_IMAGES:
         raise BadInput(f"--images {options.images} is above the limit of {MAX_IMAGES:.0e}")
     prices = read_prices(bundled_files.find_file("price list", options.prices)) if options.prices is not None else None
     rows = store.load(options.results)
     table = projection_table(rows, options.images, options.epochs, options.model, prices)
-    print(render(table, options.format), end="")
+    print_tables(options.format, table)
     if options.format == "csv":
         for note in table.notes:
             print(note, file=sys.stderr)

@@ -63,7 +63,7 @@ def add(commands: Any) -> None:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from dlbench.launch import batch_systems, jobs, probe
+    from dlbench.launch import batch_systems, jobs, probe, slurm
     from dlbench.launch.results_folder import check_folder
     from dlbench.launch.sites import load_site, settings_without_effect
     from dlbench.suites.suite import load_suite, models_of
@@ -76,6 +76,9 @@ def _submit(options: argparse.Namespace) -> int:
     suite = load_suite(options.suite, options.overrides)
     # A misspelt network would otherwise fail after hours in the queue.
     probe.check_models(models_of(suite.cases()))
+    ranks_per_node = max(case.devices_per_node for case in suite.cases())
+    if site.scheduler == "slurm" and (remark := slurm.cores_remark(site, ranks_per_node)):
+        say(remark)
     if options.wait and options.dry_run:
         raise BadInput("--wait cannot be combined with --dry-run")
     if options.each_node or options.each_gpu or options.nodes:

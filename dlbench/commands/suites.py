@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench import bundled_files
-from dlbench.commands.arguments import add_command, add_format
+from dlbench.commands.arguments import add_command, add_format, print_tables
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
@@ -58,7 +58,7 @@ def print_files(
         columns: columns before the file; the first is the name.
         describe: returns the cells of the other columns; may raise BadInput.
     """
-    from dlbench.table import Column, Table, render
+    from dlbench.table import Column, Table
 
     rows: list[list[Cell]] = []
     notes = []
@@ -69,4 +69,4 @@ def print_files(
             notes.append(str(error))
     notes.append(f"`dlbench {command} --copy NAME` copies a {kind} to the current folder.")
     table = Table([Column(name) for name in (*columns, "file")], rows, f"{kind.capitalize()}s", notes)
-    print(render(table, form), end="")
+    print_tables(form, table)

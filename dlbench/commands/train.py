@@ -7,7 +7,14 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_command, add_format, add_results_folder, add_suite, new_run_name
+from dlbench.commands.arguments import (
+    add_command,
+    add_format,
+    add_results_folder,
+    add_suite,
+    new_run_name,
+    print_tables,
+)
 from dlbench.commands.worker_job import parse_positive_time, run_worker
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
@@ -30,7 +37,6 @@ def _train(options: argparse.Namespace) -> int:
     from dlbench.report.chapters.convergence import training_table, write_figures
     from dlbench.results import training_store
     from dlbench.suites.training import load_trainings
-    from dlbench.table import render
 
     suite, trainings = load_trainings(options.suite, options.overrides)
     timeout_s = parse_positive_time(options.timeout, "--timeout")
@@ -48,7 +54,7 @@ def _train(options: argparse.Namespace) -> int:
     epochs = training_store.read_trainings([options.results])
     if not epochs.empty:
         epochs = epochs[epochs["suite"] == suite]
-        print(render(training_table(epochs), options.format), end="")
+        print_tables(options.format, training_table(epochs))
         say(f"curves: {', '.join(str(path) for path in write_figures(epochs, place))}")
         say(f"next: `dlbench report {options.results}` builds the report")
     return SOME_FAILED if num_failed else OK

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_results_folder, nonempty_path, save_figure
+from dlbench.commands.arguments import (
+    add_command,
+    add_format,
+    add_model,
+    add_overrides,
+    add_results_folder,
+    nonempty_path,
+    print_tables,
+    save_figure,
+)
 from dlbench.commands.worker_job import parse_positive_time
 from dlbench.exit_codes import INTERRUPTED, OK
 from dlbench.messages import say
 
-if TYPE_CHECKING:
-    from dlbench.campaign.setting_search import Search
-    from dlbench.table import Table
-
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "tune", _tune, "resnet50 --budget 4m")
-    parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
+    add_model(parser)
     parser.add_argument("--budget", default="4m", metavar="TIME", help="time to search (default: 4m)")
     parser.add_argument("--mode", default="training", help="training or inference (default: training)")
     parser.add_argument(
         "--for", dest="goal", default="throughput", help="what to improve: throughput or energy (default: throughput)"
     )
-    parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
-                        help="keep an axis at this value (-P precision=fp32); repeatable")  # fmt: skip
+    add_overrides(parser, "keep an axis at this value (-P precision=fp32); repeatable", "KEY=VALUE")
     parser.add_argument(
         "-o", "--output", type=nonempty_path, help="suite file to write (default: RESULTS/tuned-MODEL-MODE.toml)"
     )
@@ -34,13 +37,16 @@ def add(commands: Any) -> None:
 
 
 def _tune(options: argparse.Namespace) -> int:
+    from dlbench.atomic_file import write_atomically
     from dlbench.campaign.setting_search import GOALS
     from dlbench.campaign.tuning import file_safe_name, run_search, suite_toml
-    from dlbench.errors import UnknownName
+    from dlbench.errors import UnknownName, writing
     from dlbench.launch import processes
+    from dlbench.report.analysis.tuning import title
+    from dlbench.report.chapters.tuning_section import tuning_table
+    from dlbench.report.figures.plots_tuning import waterfall
     from dlbench.suites.case import MODES
     from dlbench.suites.suite import one_case
-    from dlbench.table import render
 
     for name, value, known in (("mode", options.mode, MODES), ("goal", options.goal, GOALS)):
         if value not in known:
@@ -57,34 +63,10 @@ def _tune(options: argparse.Namespace) -> int:
             return INTERRUPTED
     search.require_result()
     output = options.output or options.results / f"tuned-{file_safe_name(options.model)}-{options.mode}.toml"
-    _write_file(output, suite_toml(search))
-    print(render(_changes_table(search), options.format), end="")
+    with writing(output):
+        write_atomically(output, suite_toml(search))
+    changes, shipped, name = search.changes(), search.figures()[search.first], title(first)
+    print_tables(options.format, tuning_table(changes, shipped, search.goal, search.unit, name))
     say(f"suite: {output}")
-    _draw_waterfall(search, output.parent)
+    save_figure(lambda: waterfall(changes, shipped, name, search.goal, search.unit), output.parent)
     return OK
-
-
-def _changes_table(search: Search) -> Table:
-    from dlbench.report.analysis.tuning import title
-    from dlbench.report.chapters.tuning_section import tuning_table
-
-    shipped = search.figures()[search.first]
-    return tuning_table(search.changes(), shipped, search.goal, search.unit, title(search.first))
-
-
-def _draw_waterfall(search: Search, folder: Path) -> None:
-    from dlbench.report.analysis.tuning import title
-    from dlbench.report.figures.plots_tuning import waterfall
-
-    shipped, name = search.figures()[search.first], title(search.first)
-    save_figure(lambda: waterfall(search.changes(), shipped, name, search.goal, search.unit), folder)
-
-
-def _write_file(file: Path, text: str) -> None:
-    from dlbench.atomic_file import write_atomically
-    from dlbench.errors import StoreError
-
-    try:
-        write_atomically(file, text)
-    except OSError as error:
-        raise StoreError(f"cannot write {file}: {error.strerror or error}") from error

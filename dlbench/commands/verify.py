@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_sources
+from dlbench.commands.arguments import add_command, add_format, add_sources, print_tables
 from dlbench.exit_codes import BAD_INPUT, OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -20,10 +20,8 @@ def add(commands: Any) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from dlbench.report.analysis.verification import verify
     from dlbench.report.listings import verification as listing
-    from dlbench.table import render_all
 
     found = verify(options.sources)
-    findings, looked_at = listing.findings_table(found), listing.checks_table(found)
-    print(render_all([findings, looked_at] if findings.rows else [looked_at], options.format), end="")
+    print_tables(options.format, listing.findings_table(found), listing.checks_table(found))
     say(listing.summary_line(found))
     return SOME_FAILED if found.findings else OK if found.rows else BAD_INPUT

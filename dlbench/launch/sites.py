@@ -1,7 +1,7 @@
 """Site profiles: job settings of one cluster. TOML files in slurm/, read into frozen dataclasses.
 
     scheduler      "slurm" (default) or "pbs"
-    [slurm]        partition, account, qos, constraint, time_limit, cpus_per_task, ... -> #SBATCH lines
+    [slurm]        partition, account, qos, constraint, time_limit, cpus_per_node, ... -> #SBATCH lines
     [pbs]          queue, account, time_limit, cpus_per_node, ...   -> #PBS lines
     [gpus]         request = "gres" | "gpus-per-node" | "none", type, per_node, set_power_limit, lock_clock, ...
     [software]     modules, python, host_python
@@ -61,7 +61,7 @@ OWN_DIRECTIVES = {
     "--time": "slurm.time_limit",
     "--nodes": "the suite's cases",
     "--ntasks-per-node": "the suite's cases",
-    "--cpus-per-task": "slurm.cpus_per_task",
+    "--cpus-per-task": "slurm.cpus_per_task or slurm.cpus_per_node",
     "--mem": "slurm.memory",
     "--gres": "gpus.request",
     "--gpus-per-node": "gpus.request",
@@ -120,6 +120,8 @@ class SlurmSettings:
     memory: str | None = _text_field(_SIZE_PATTERN, "a size such as 64G (0: all of the node)")
     max_nodes: int | None = _number_field(1)
     cpus_per_task: int | None = _number_field(1)
+    #: Cores of a node: the ranks share them, unless `cpus_per_task` is set.
+    cpus_per_node: int | None = _number_field(1)
     exclusive: bool = True
     requeue: bool = True
     max_requeues: int = _number_field(0, 20)

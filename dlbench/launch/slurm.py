@@ -209,13 +209,49 @@ def _check_job(site: Site, job: Job) -> None:
         raise BadInput(
             f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.slurm.max_nodes} (slurm.max_nodes)"
         )
-    if site.slurm.cpus_per_task is None:
-        raise BadInput(f"{site.file} has no slurm.cpus_per_task; set it, otherwise Slurm binds each rank to one core")
+    _check_cores(site, job)
     if RUNTIME_RECORDS[site.container.runtime].shares_node and site.has_gpus and not site.slurm.exclusive:
         raise BadInput(
             f"{site.container.runtime} uses all GPUs of a node, including those of other jobs; set slurm.exclusive = "
             f"true in {site.file}"
         )
+
+
+def _check_cores(site: Site, job: Job) -> None:
+    task, node, ranks = site.slurm.cpus_per_task, site.slurm.cpus_per_node, job.ranks_per_node
+    if task is None and node is None:
+        raise BadInput(
+            f"{site.file} has neither slurm.cpus_per_node nor slurm.cpus_per_task; set one of them, otherwise Slurm "
+            f"binds each rank to one core"
+        )
+    if node is not None and (task or 1) * ranks > node:
+        cores = f" with {task} cores each (slurm.cpus_per_task)" if task else ""
+        fix = (
+            f"set slurm.cpus_per_task to at most {node // ranks}, or remove it"
+            if task and node >= ranks
+            else (f"set devices_per_node to at most {node}")
+        )
+        raise BadInput(
+            f"{job.suite} needs {ranks} ranks per node{cores}; {site.file} has {node} cores per node "
+            f"(slurm.cpus_per_node): {fix}"
+        )
+
+
+def cores_remark(site: Site, ranks_per_node: int) -> str:
+    """Return what to check of the cores of a node where the site does not say how many it has; "" if nothing."""
+    cores = site.slurm.cpus_per_task
+    if site.has_gpus or site.slurm.cpus_per_node or cores is None or ranks_per_node == 1:
+        return ""
+    return (
+        f"{ranks_per_node} ranks per node with {cores} cores each need nodes of {ranks_per_node * cores} cores; "
+        f"replace slurm.cpus_per_task by slurm.cpus_per_node in {site.file}, then ranks share the cores of a node"
+    )
+
+
+def _cores_per_rank(site: Site, job: Job) -> int:
+    """Cores of each rank: as the site sets them, else the ranks share the node."""
+    slurm = site.slurm
+    return slurm.cpus_per_task or (slurm.cpus_per_node or 1) // job.ranks_per_node
 
 
 def on_node(site: Site, node: str) -> Site:
@@ -250,7 +286,7 @@ def _campaign_directives(site: Site, job: Job) -> list[str]:
             ("--constraint", slurm.constraint),
             ("--nodes", str(job.nodes)),
             ("--ntasks-per-node", str(job.ranks_per_node)),
-            ("--cpus-per-task", str(slurm.cpus_per_task)),
+            ("--cpus-per-task", str(_cores_per_rank(site, job))),
             ("--gres", f"gpu:{amount}" if gpus.request == "gres" else None),
             ("--gpus-per-node", amount if gpus.request == "gpus-per-node" else None),
             ("--exclusive", "" if slurm.exclusive else None),

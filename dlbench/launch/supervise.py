@@ -16,6 +16,7 @@ from typing import Any
 
 from dlbench import units
 from dlbench.errors import StoreError
+from dlbench.free_memory import kernel_value
 from dlbench.launch import attempts, claims, failure_diagnosis, leftovers, processes, scheduler, worker_process
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local
@@ -23,6 +24,9 @@ from dlbench.launch.processes import Stopped, describe_exit, last_error_line, la
 from dlbench.launch.results_folder import ResultsFolder, check_space
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable
 from dlbench.suites.case import Case
+
+#: Number of out-of-memory kills since boot.
+_OOM_KILLS = (Path("/proc/vmstat"), "oom_kill")
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,7 @@ def _run_case(
     root, label, facts = campaign.root, campaign.label, campaign.facts(case)
     attempt = attempts.create_attempt(root, case, suite, version, system_key, owner, label, network_key, earlier, facts)
     started = time.monotonic()
-    oom_kills = _oom_kills()
+    oom_kills = kernel_value(*_OOM_KILLS)
     process: subprocess.Popen[bytes] | None = None
     ended_by = None
     stopped: Stopped | None = None
@@ -240,7 +244,7 @@ def _run_case(
         if process is None or process.returncode != 0:
             scheduler.cancel_steps(attempt.id)
     exit_code = process.returncode if process else None
-    oom_kill = _oom_kills() > oom_kills or failure_diagnosis.slurm_reported_oom(attempt.folder)
+    oom_kill = kernel_value(*_OOM_KILLS) != oom_kills or failure_diagnosis.slurm_reported_oom(attempt.folder)
     folder.check()
     outcome = _classify_outcome(attempt.folder, exit_code, ended_by, case, oom_kill)
     changed = changed or _changed_file(case, campaign)
@@ -350,12 +354,3 @@ def _finished_at(started_at: str, wall_s: float | None) -> str:
         return (max(now, started) if wall_s is None else started + timedelta(seconds=wall_s)).isoformat()
     except (ValueError, TypeError, OverflowError):
         return now.isoformat()
-
-
-def _oom_kills() -> int:
-    """Return the number of out-of-memory kills since boot."""
-    try:
-        counters = Path("/proc/vmstat").read_text(encoding="ascii").split()
-        return int(counters[counters.index("oom_kill") + 1])
-    except (OSError, ValueError):
-        return 0

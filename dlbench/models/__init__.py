@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -36,9 +35,6 @@ from dlbench.tasks import TASKS, Batch, Task
 from dlbench.tasks.classification import CLASSIFICATION
 from dlbench.tasks.outputs import require_targets
 
-if TYPE_CHECKING:
-    from dlbench.models.external import LoadedModel
-
 __all__ = ["BUILDERS", "BuiltModel", "available", "build", "build_on_meta", "check"]
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
@@ -47,20 +43,10 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "alexnet": alexnet.alexnet,
     "alexnet_owt": alexnet.alexnet_owt,
     "overfeat_fast": overfeat.overfeat_fast,
-    "vgg11": vgg.vgg11,
-    "vgg13": vgg.vgg13,
-    "vgg16": vgg.vgg16,
-    "vgg19": vgg.vgg19,
+    **vgg.BUILDERS,
     "googlenet": googlenet.googlenet,
     "googlenet_floor": googlenet.googlenet_floor,
-    "resnet18": resnet.resnet18,
-    "resnet34": resnet.resnet34,
-    "resnet50": resnet.resnet50,
-    "resnet101": resnet.resnet101,
-    "resnet152": resnet.resnet152,
-    "resnet50_v1_5": resnet.resnet50_v1_5,
-    "resnet101_v1_5": resnet.resnet101_v1_5,
-    "resnet152_v1_5": resnet.resnet152_v1_5,
+    **resnet.BUILDERS,
     "mlp": fully_connected.mlp,
     "deep_autoencoder": fully_connected.deep_autoencoder,
     "conv_autoencoder": fully_connected.conv_autoencoder,
@@ -77,7 +63,7 @@ class BuiltModel:
     module: nn.Module
     input_shape: tuple[int, ...]  # (C, H, W) of an image, (T,) of tokens, (S, T) of source and target tokens
     num_classes: int  # or the vocabulary; 0 for a network that has neither
-    name: str
+    name: str = ""
     warnings: tuple[str, ...] = ()  # for the record
     task: Task = CLASSIFICATION
 
@@ -112,10 +98,10 @@ def build(name: str, training: bool = True) -> BuiltModel:
     facts = find_model(name)
     if facts is not None:
         module = BUILDERS[name.partition(LENGTH_SIGN)[0]]()
-        module = module if training else _without_auxiliary(module)
+        if isinstance(module, googlenet.GoogLeNet) and not training:
+            module.drop_auxiliary()
         return BuiltModel(module, facts.input_shape, facts.num_classes, name, task=TASKS[facts.task])
-    found = _builder_of(name)(training)
-    return BuiltModel(found.module, found.input_shape, found.num_classes, name, found.warnings, found.task)
+    return dataclasses.replace(_builder_of(name)(training), name=name)
 
 
 def build_on_meta(name: str, training: bool = True) -> BuiltModel:
@@ -159,7 +145,7 @@ def check(name: str) -> None:
         _builder_of(name)
 
 
-def _builder_of(name: str) -> Callable[[bool], LoadedModel]:
+def _builder_of(name: str) -> Callable[[bool], BuiltModel]:
     """Return the builder of a network outside the catalogue, for training or inference."""
     from dlbench.models import external  # imports torchvision, which takes seconds
 
@@ -180,21 +166,13 @@ def _builder_of(name: str) -> Callable[[bool], LoadedModel]:
     raise UnknownName("model", name, available(), hint="`dlbench models --all` lists all.")
 
 
-def _build_frozen(name: str, training: bool) -> LoadedModel:
-    from dlbench.models.external import LoadedModel
-
+def _build_frozen(name: str, training: bool) -> BuiltModel:
     built = build(name, training)
     try:
         frozen.freeze_all_but_last(built.module, built.num_classes)
     except BadInput as error:
         raise BadInput(f"model 'frozen:{name}' {error}") from None
-    return LoadedModel(built.module, built.input_shape, built.num_classes, built.warnings, built.task)
-
-
-def _without_auxiliary(module: nn.Module) -> nn.Module:
-    if isinstance(module, googlenet.GoogLeNet):
-        module.drop_auxiliary()
-    return module
+    return built
 
 
 def available() -> list[str]:

@@ -20,7 +20,6 @@ def load_weights(module: nn.Module, path: str) -> tuple[str, ...]:
     """Load the weights in file `path` whose name and shape fit; return a warning that names the others.
 
     Args:
-        module: the network.
         path: a file of `torch.save(module.state_dict(), path)`; "": nothing is loaded.
 
     Raises:
@@ -35,12 +34,9 @@ def load_weights(module: nn.Module, path: str) -> tuple[str, ...]:
         raise BadInput(f"weights '{path}' cannot be read: {error.strerror}") from None
     except Exception as error:  # whatever unpickling raises
         raise BadInput(f"weights '{path}' is not a file of weights ({type(error).__name__})") from None
-    inside = [
-        found[key] for key in _STATE_DICT_KEYS if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)
-    ]
-    state = inside[0] if inside else found
-    if not isinstance(state, Mapping):
-        raise BadInput(f"weights '{path}' contains a {type(state).__name__}, not the weights of a network")
+    if not isinstance(found, Mapping):
+        raise BadInput(f"weights '{path}' contains a {type(found).__name__}, not the weights of a network")
+    state = next((found[key] for key in _STATE_DICT_KEYS if isinstance(found.get(key), Mapping)), found)
     own = module.state_dict()
     # DistributedDataParallel puts "module." before each name.
     named = {str(name).removeprefix("module."): value for name, value in state.items()}

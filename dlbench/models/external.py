@@ -9,17 +9,17 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from dlbench.errors import BadInput, UnknownName
+from dlbench.models import BuiltModel
 from dlbench.models.wrappers import initialise_lazy, unwrap
 from dlbench.safe_names import excerpt
 from dlbench.tasks import Batch, Task, map_batch
-from dlbench.tasks.classification import CLASSIFICATION
 from dlbench.tasks.user_task import declared_attribute, user_task
 
 #: Default input shape of a factory's network; the number of classes is taken from its outputs, if possible.
@@ -27,16 +27,6 @@ DEFAULT_INPUT_SHAPE = (3, 224, 224)
 DEFAULT_NUM_CLASSES = 1000
 #: Maximum numbers in one input: 4 TB in single precision.
 _MAX_INPUT_VALUES = 10**12
-
-
-class LoadedModel(NamedTuple):
-    """A network, the shape of its input, its number of classes (0: it has no class scores), warnings and its task."""
-
-    module: nn.Module
-    input_shape: tuple[int, ...]
-    num_classes: int
-    warnings: tuple[str, ...] = ()
-    task: Task = CLASSIFICATION
 
 
 @cache
@@ -60,7 +50,7 @@ def is_timm_name(name: str) -> bool:
     return name.partition(".")[0] in timm_names()
 
 
-def torchvision_builder(name: str) -> Callable[[bool], LoadedModel]:
+def torchvision_builder(name: str) -> Callable[[bool], BuiltModel]:
     """Return the builder of a torchvision classification model without weights, for training or inference.
 
     Raises:
@@ -71,7 +61,7 @@ def torchvision_builder(name: str) -> Callable[[bool], LoadedModel]:
     return lambda training: _build_torchvision(name, training)
 
 
-def timm_builder(name: str) -> Callable[[bool], LoadedModel]:
+def timm_builder(name: str) -> Callable[[bool], BuiltModel]:
     """Return the builder of a timm model without weights.
 
     Raises:
@@ -85,18 +75,19 @@ def timm_builder(name: str) -> Callable[[bool], LoadedModel]:
     return lambda _: _build_timm(name)
 
 
-def factory_builder(module_name: str, factory_name: str) -> Callable[[bool], LoadedModel]:
+def factory_builder(module_name: str, factory_name: str) -> Callable[[bool], BuiltModel]:
     """Return the builder that calls a user's `module_name:factory_name`, searched also in the current folder.
 
     Raises:
         BadInput: the module cannot be imported or has no such callable. The builder raises it if the factory raises or
         returns no network, or one with wrong input or output shapes.
     """
-    factory = _find_factory(module_name, factory_name)
-    return lambda _: _build_from_factory(f"{module_name}:{factory_name}", factory)
+    name = f"{module_name}:{factory_name}"
+    factory = _find_factory(name, module_name, factory_name)
+    return lambda _: _build_from_factory(name, factory)
 
 
-def _build_torchvision(name: str, training: bool) -> LoadedModel:
+def _build_torchvision(name: str, training: bool) -> BuiltModel:
     options: dict[str, bool] = {}
     if name in ("googlenet", "inception_v3"):
         # Their initialisation draws truncated normals one by one, which takes seconds, and warns.
@@ -109,19 +100,18 @@ def _build_torchvision(name: str, training: bool) -> LoadedModel:
         side = weights.transforms().crop_size[0]
     elif not isinstance(side, int):
         side = max(224, *weights.meta.get("min_size", (1, 1)))
-    return LoadedModel(module, (3, side, side), len(weights.meta["categories"]))
+    return BuiltModel(module, (3, side, side), len(weights.meta["categories"]))
 
 
-def _build_timm(name: str) -> LoadedModel:
+def _build_timm(name: str) -> BuiltModel:
     import timm
 
     module: nn.Module = timm.create_model(name, pretrained=False)
     config: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]  # timm's own attribute
-    return LoadedModel(module, tuple(config["input_size"]), int(config["num_classes"]))
+    return BuiltModel(module, tuple(config["input_size"]), int(config["num_classes"]))
 
 
-def _find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
-    name = f"{module_name}:{factory_name}"
+def _find_factory(name: str, module_name: str, factory_name: str) -> Callable[[], object]:
     _import_from_current_folder()
     try:
         module = importlib.import_module(module_name)
@@ -147,7 +137,7 @@ def _import_from_current_folder() -> None:
     sys.path.insert(packages[0] if packages else len(sys.path), here)
 
 
-def _build_from_factory(name: str, factory: Callable[[], object]) -> LoadedModel:
+def _build_from_factory(name: str, factory: Callable[[], object]) -> BuiltModel:
     """Build the network of a factory; `input_shape` and `num_classes` come from the network, else from the factory."""
     try:
         module = factory()
@@ -157,15 +147,12 @@ def _build_from_factory(name: str, factory: Callable[[], object]) -> LoadedModel
         raise BadInput(f"model '{name}': the factory returned a {type(module).__name__}, not a torch.nn.Module")
     try:
         module, warnings = unwrap(module)
-    except BadInput as error:
-        raise BadInput(f"model '{name}' {error}") from None
-    try:
         return _with_inputs(module, factory, warnings)
     except BadInput as error:
         raise BadInput(f"model '{name}' {error}") from error.__cause__
 
 
-def _with_inputs(module: nn.Module, factory: object, warnings: tuple[str, ...]) -> LoadedModel:
+def _with_inputs(module: nn.Module, factory: object, warnings: tuple[str, ...]) -> BuiltModel:
     """The network with its input shape, number of classes and task; initialises lazy layers.
 
     Raises:
@@ -190,7 +177,7 @@ def _with_inputs(module: nn.Module, factory: object, warnings: tuple[str, ...]) 
         inputs = (torch.randn(size, *shape),) if batch is None else batch[0]
     initialise_lazy(module, inputs)
     found = 0 if batch is None else _num_classes(task, module, batch, num_classes)
-    return LoadedModel(module, shape, found, warnings, task)
+    return BuiltModel(module, shape, found, warnings=warnings, task=task)
 
 
 def _input_shape(value: Any, task: Task) -> tuple[int, ...]:

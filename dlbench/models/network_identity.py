@@ -29,12 +29,8 @@ _PACKAGES_IN_SYSTEM_KEY = ("torch", "torchvision")
 
 def is_user_network(name: str) -> bool:
     """Whether the name is that of a user's factory, `package.module:factory`."""
-    library, colon, _ = _without_frozen_suffix(name).partition(":")
+    library, colon, _ = name.removeprefix("frozen:").partition(":")
     return bool(colon) and library not in ("torchvision", "timm")
-
-
-def _without_frozen_suffix(name: str) -> str:
-    return name.removeprefix("frozen:")
 
 
 def library_key(name: str) -> str:
@@ -43,7 +39,7 @@ def library_key(name: str) -> str:
     The catalogue's networks are dlbench's, and torchvision's version follows that of torch, which the system's key
     holds. The version of timm changes independently, and with it the computation of a network (fused attention in 0.9).
     """
-    name = _without_frozen_suffix(name)
+    name = name.removeprefix("frozen:")
     if find_model(name) is not None or name.startswith("torchvision:"):
         return ""
     from dlbench.models import external  # imports torchvision, which takes seconds
@@ -64,7 +60,7 @@ def user_network_key(name: str, built: BuiltModel | None) -> str:
     """
     what = {
         "sources": sorted(source_files(name).values()),
-        "version": _library_version(_without_frozen_suffix(name).partition(":")[0]),
+        "version": _library_version(name.removeprefix("frozen:").partition(":")[0]),
         "structure": None if built is None else _describe_structure(built),
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]

@@ -8,6 +8,7 @@ are projections (the paper's option B). Modules are named as in torchvision, so 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -86,54 +87,6 @@ class ResNet(nn.Module):
         return scores
 
 
-def resnet18() -> nn.Module:
-    """ResNet-18 for 224x224 images."""
-    return ResNet(BasicBlock, 1, (2, 2, 2, 2))
-
-
-def resnet34() -> nn.Module:
-    """ResNet-34 for 224x224 images."""
-    return ResNet(BasicBlock, 1, (3, 4, 6, 3))
-
-
-def resnet50() -> nn.Module:
-    """ResNet-50 v1 for 224x224 images."""
-    return ResNet(_v1_bottleneck, 4, (3, 4, 6, 3))
-
-
-def resnet101() -> nn.Module:
-    """ResNet-101 v1 for 224x224 images."""
-    return ResNet(_v1_bottleneck, 4, (3, 4, 23, 3))
-
-
-def resnet152() -> nn.Module:
-    """ResNet-152 v1 for 224x224 images."""
-    return ResNet(_v1_bottleneck, 4, (3, 8, 36, 3))
-
-
-def resnet50_v1_5() -> nn.Module:
-    """ResNet-50 v1.5 for 224x224 images, as in torchvision and MLPerf."""
-    return ResNet(_v1_5_bottleneck, 4, (3, 4, 6, 3))
-
-
-def resnet101_v1_5() -> nn.Module:
-    """ResNet-101 v1.5 for 224x224 images, as in torchvision."""
-    return ResNet(_v1_5_bottleneck, 4, (3, 4, 23, 3))
-
-
-def resnet152_v1_5() -> nn.Module:
-    """ResNet-152 v1.5 for 224x224 images, as in torchvision."""
-    return ResNet(_v1_5_bottleneck, 4, (3, 8, 36, 3))
-
-
-def _v1_bottleneck(channels: int, width: int, stride: int) -> nn.Module:
-    return Bottleneck(channels, width, stride, stride_in_3x3=False)
-
-
-def _v1_5_bottleneck(channels: int, width: int, stride: int) -> nn.Module:
-    return Bottleneck(channels, width, stride, stride_in_3x3=True)
-
-
 def _shortcut(channels: int, out_channels: int, stride: int) -> nn.Module:
     if stride == 1 and channels == out_channels:
         return nn.Identity()
@@ -145,3 +98,17 @@ def _initialise(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+
+_V1, _V1_5 = partial(Bottleneck, stride_in_3x3=False), partial(Bottleneck, stride_in_3x3=True)
+#: Networks for 224x224 images, by name; v1.5 as in torchvision and MLPerf.
+BUILDERS: dict[str, Callable[[], nn.Module]] = {
+    "resnet18": partial(ResNet, BasicBlock, 1, (2, 2, 2, 2)),
+    "resnet34": partial(ResNet, BasicBlock, 1, (3, 4, 6, 3)),
+    "resnet50": partial(ResNet, _V1, 4, (3, 4, 6, 3)),
+    "resnet101": partial(ResNet, _V1, 4, (3, 4, 23, 3)),
+    "resnet152": partial(ResNet, _V1, 4, (3, 8, 36, 3)),
+    "resnet50_v1_5": partial(ResNet, _V1_5, 4, (3, 4, 6, 3)),
+    "resnet101_v1_5": partial(ResNet, _V1_5, 4, (3, 4, 23, 3)),
+    "resnet152_v1_5": partial(ResNet, _V1_5, 4, (3, 8, 36, 3)),
+}

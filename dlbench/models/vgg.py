@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import nn
 
 #: 3x3 convolutions in each of the five stages: configurations A, B, D, E of Table 1.
 _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _WIDTHS = (64, 128, 256, 512, 512)
-
-
-def vgg11() -> nn.Module:
-    """Configuration A for 224x224 images."""
-    return _vgg(11)
-
-
-def vgg13() -> nn.Module:
-    """Configuration B for 224x224 images."""
-    return _vgg(13)
-
-
-def vgg16() -> nn.Module:
-    """Configuration D for 224x224 images."""
-    return _vgg(16)
-
-
-def vgg19() -> nn.Module:
-    """Configuration E for 224x224 images."""
-    return _vgg(19)
 
 
 def _vgg(num_layers: int) -> nn.Module:
@@ -56,3 +39,7 @@ def _initialise(network: nn.Module) -> None:
             nn.init.normal_(layer.weight, std=0.01)
         if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+#: Networks for 224x224 images, by name.
+BUILDERS: dict[str, Callable[[], nn.Module]] = {f"vgg{number}": partial(_vgg, number) for number in _DEPTHS}

@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 from dlbench.atomic_file import save_text
 from dlbench.results import bounds_schema, bounds_store, store
 from dlbench.results.bounds_records import ProfileRun, to_json
-from dlbench.results.parts import ROW_GROUP, open_temporary
-from dlbench.results.parts import write_part as _write
+from dlbench.results.parts import ROW_GROUP, open_temporary, write_part
 from dlbench.results.reader import Reader
 from dlbench.results.records import parse_details
 from dlbench.results.schema import LONG_TEXT, SCHEMA
@@ -51,7 +50,8 @@ class Anonymizer:
         )
         names = sorted({host for host in hosts if isinstance(host, str) and host})
         self._hosts = {name: f"node{i}" for i, name in enumerate(names, 1)}
-        words = set(self._hosts) | {name.partition(".")[0] for name in names}
+        self._short_names = {name.partition(".")[0]: self._hosts[name] for name in reversed(names)}
+        words = self._hosts.keys() | self._short_names.keys()
         # The longest first: otherwise n10 would become the replacement of n1 followed by 0.
         alternatives = "|".join(re.escape(word) for word in sorted(words, key=lambda w: (-len(w), w)))
         self._pattern = re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])") if words else None
@@ -69,10 +69,7 @@ class Anonymizer:
             text = re.sub(rf"(?<![\w-]){re.escape(user)}(?![\w-])", "user", text)
         if self._pattern is None:
             return text
-        return self._pattern.sub(lambda match: self._hosts.get(match[0]) or self._node_of_short_name(match[0]), text)
-
-    def _node_of_short_name(self, word: str) -> str:
-        return next(node for name, node in self._hosts.items() if name.partition(".")[0] == word)
+        return self._pattern.sub(lambda match: self._hosts.get(match[0]) or self._short_names[match[0]], text)
 
     def anonymize_value(self, value: Any) -> Any:
         """Anonymize every text in a list or dictionary."""
@@ -116,7 +113,9 @@ def write_records(sources: Sequence[str | Path], target: Path, private: bool = F
     for table, name in kinds:
         if table.num_rows:
             folder = target.parent / bounds_schema.CEILINGS_FOLDER
-            _write(folder / name, table if private else _anonymize_table(table, scrubber, "hostname", "device_uuid"))
+            write_part(
+                folder / name, table if private else _anonymize_table(table, scrubber, "hostname", "device_uuid")
+            )
     for number, run in enumerate(profiles, 1):
         folder = target.parent / bounds_schema.PROFILES_FOLDER / f"{number:03}"
         shown = run if private else _anonymize_profile(run, scrubber)

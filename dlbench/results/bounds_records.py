@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from dlbench.json_text import dump_json, load_json
 from dlbench.results.records import from_dict
-from dlbench.safe_names import excerpt
 
 BOUNDS_VERSION = 1
 #: Kinds of ceiling: the first two in FLOP/s, the others in bytes read and written per second.
@@ -128,6 +127,8 @@ class ProfileRun:
     network_key: str = ""  # definition of the network; "" for catalogue networks, and in earlier profiles
 
 
+#: Required values that identify the case of a profile.
+_CASE_KEYS = {"model", "mode", "precision", "batch_size", "optimizer"}
 Run = TypeVar("Run", CeilingRun, ProfileRun, AllReduceRun)
 
 
@@ -136,65 +137,14 @@ def to_json(run: CeilingRun | ProfileRun | AllReduceRun) -> str:
     return dump_json({"dlbench_bounds_version": BOUNDS_VERSION, **dataclasses.asdict(run)})
 
 
-def with_run_id(run: Run, run_id: str, started_at: str) -> Run:
-    """Return `run` with its id and start time."""
-    return dataclasses.replace(run, run_id=run_id, started_at=started_at)
-
-
-def parse_ceiling_run(text: str) -> CeilingRun:
-    """Parse a run that `to_json` wrote.
+def parse_run(kind: type[Run], text: str, **more: str) -> Run:
+    """Parse a run that `to_json` wrote, with other values of the fields in `more`.
 
     Raises:
         ValueError: the text is not JSON, or not such a run.
     """
-    values = _parse_values(text, "ceilings")
-    values["ceilings"] = tuple(from_dict(Ceiling, c) for c in values["ceilings"])
-    run: CeilingRun = from_dict(CeilingRun, values)
-    return run
-
-
-def parse_all_reduce_run(text: str) -> AllReduceRun:
-    """Parse a run that `to_json` wrote.
-
-    Raises:
-        ValueError: the text is not JSON, or not such a run.
-    """
-    values = _parse_values(text, "sizes")
-    values["sizes"] = [from_dict(AllReduce, size) for size in values["sizes"]]
-    run: AllReduceRun = from_dict(AllReduceRun, values)
-    return run
-
-
-#: Required values that identify the case of a profile.
-_CASE_KEYS = {"model", "mode", "precision", "batch_size", "optimizer"}
-
-
-def parse_profile_run(text: str) -> ProfileRun:
-    """Parse a run that `to_json` wrote.
-
-    Raises:
-        ValueError: the text is not JSON, or not such a run.
-    """
-    values = _parse_values(text, "layers")
-    values["layers"] = [from_dict(LayerTime, layer) for layer in values["layers"]]
-    parts = values.get("parts_s", {})
-    if not isinstance(parts, dict):
-        raise ValueError(f"parts_s is {excerpt(parts)}; it must be an object with lists of samples")
-    values["parts_s"] = {name: from_dict(_StepPart, {"samples": samples}).samples for name, samples in parts.items()}
-    run: ProfileRun = from_dict(ProfileRun, values)
-    if not _CASE_KEYS.issubset(run.case):
+    values = load_json(text)
+    run: Run = from_dict(kind, values | more if isinstance(values, dict) else values)
+    if isinstance(run, ProfileRun) and not _CASE_KEYS.issubset(run.case):
         raise ValueError("the case is incomplete")
     return run
-
-
-@dataclass(frozen=True)
-class _StepPart:
-    samples: tuple[float, ...]
-
-
-def _parse_values(text: str, key: str) -> dict[str, Any]:
-    """Parse the object and its device; it must contain a list under `key`."""
-    values = load_json(text)
-    if not isinstance(values, dict) or not isinstance(values.get(key), list):
-        raise ValueError(f"no run with {key}")
-    return values | {"where": from_dict(DeviceIdentity, values.get("where"))}

@@ -23,8 +23,7 @@ import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
 from dlbench.results.bounds_records import BOUNDS_VERSION, AllReduceRun, Ceiling, CeilingRun, LayerTime, ProfileRun
-from dlbench.results.parts import SkippedPart, path_text, unreadable_error
-from dlbench.results.parts import write_part as _write
+from dlbench.results.parts import SkippedPart, path_text, unreadable_error, write_part
 from dlbench.results.row_validation import CONVERSION_ERRORS
 
 if TYPE_CHECKING:
@@ -111,9 +110,7 @@ def write_ceilings(root: Path, run: CeilingRun) -> Path:
     Raises:
         StoreError: the folder cannot be written.
     """
-    rows = [_run_values(run) | _ceiling_row(ceiling) | {"busy_share": run.busy_share} for ceiling in run.ceilings]
-    target = root / CEILINGS_FOLDER / f"ceilings-{run.run_id}.parquet"
-    return _write(target, pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA))
+    return write_part(root / CEILINGS_FOLDER / f"ceilings-{run.run_id}.parquet", _ceilings_table(run))
 
 
 def write_all_reduces(root: Path, run: AllReduceRun) -> Path:
@@ -123,7 +120,7 @@ def write_all_reduces(root: Path, run: AllReduceRun) -> Path:
         StoreError: the folder cannot be written.
     """
     target = root / CEILINGS_FOLDER / f"allreduce-{run.run_id}.parquet"
-    return _write(target, pa.Table.from_pylist(_all_reduce_rows(run), schema=ALL_REDUCE_SCHEMA))
+    return write_part(target, pa.Table.from_pylist(_all_reduce_rows(run), schema=ALL_REDUCE_SCHEMA))
 
 
 def write_layers(folder: Path, run: ProfileRun) -> Path:
@@ -135,7 +132,7 @@ def write_layers(folder: Path, run: ProfileRun) -> Path:
     case = {name: run.case.get(name) for name in (*_CASE_COLUMNS, "batch_size")}
     case["network_key"] = run.network_key
     rows = [_run_values(run) | case | dataclasses.asdict(layer) for layer in run.layers]
-    return _write(folder / "layers.parquet", pa.Table.from_pylist(rows, schema=LAYERS_SCHEMA))
+    return write_part(folder / "layers.parquet", pa.Table.from_pylist(rows, schema=LAYERS_SCHEMA))
 
 
 def read_ceilings(root: Path) -> pd.DataFrame:
@@ -154,8 +151,7 @@ def read_run_table(
     A file that cannot be read, or is of another kind, is skipped with a `SkippedPart` warning.
 
     Args:
-        files: Parquet files.
-        schema: their columns; those added later may be missing.
+        schema: the columns; those added later may be missing.
         check: raises ValueError for the rows of a file that must be skipped.
     """
     tables = []
@@ -186,15 +182,13 @@ def layers_frame(layers: tuple[LayerTime, ...]) -> pd.DataFrame:
 
 def ceilings_frame(run: CeilingRun) -> pd.DataFrame:
     """Convert one run to the frame that `read_ceilings` returns."""
+    frame: pd.DataFrame = _ceilings_table(run).to_pandas()
+    return frame
+
+
+def _ceilings_table(run: CeilingRun) -> pa.Table:
     rows = [_run_values(run) | _ceiling_row(ceiling) | {"busy_share": run.busy_share} for ceiling in run.ceilings]
-    frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA).to_pandas()
-    return frame
-
-
-def all_reduce_frame(run: AllReduceRun) -> pd.DataFrame:
-    """Convert one run to the frame that `read_run_files` returns."""
-    frame: pd.DataFrame = pa.Table.from_pylist(_all_reduce_rows(run), schema=ALL_REDUCE_SCHEMA).to_pandas()
-    return frame
+    return pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA)
 
 
 def _all_reduce_rows(run: AllReduceRun) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from dlbench.atomic_file import read_text
-from dlbench.results.bounds_records import ProfileRun, parse_profile_run
+from dlbench.results.bounds_records import ProfileRun, parse_run
 from dlbench.results.bounds_schema import (
     ALL_REDUCE_SCHEMA,
     CEILINGS_FOLDER,
@@ -47,31 +47,23 @@ def read_bounds(sources: Sequence[str | Path]) -> StoredBounds:
     Args:
         sources: as for `store.load`. A folder may contain several stores.
     """
-    folders = list(dict.fromkeys(store_folders(sources)))
     files: dict[str, Path] = {}
-    return StoredBounds(
-        _read_kind(folders, CEILINGS_FILES, CEILINGS_SCHEMA, files).to_pandas(),
-        _read_kind(folders, ALL_REDUCE_FILES, ALL_REDUCE_SCHEMA, files).to_pandas(),
-        _read_profiles(folders, files),
-        files,
-    )
+    ceilings, all_reduces = read_bounds_tables(sources, files)
+    return StoredBounds(ceilings.to_pandas(), all_reduces.to_pandas(), read_profiles(sources, files), files)
 
 
-def read_bounds_tables(sources: Sequence[str | Path]) -> tuple[pa.Table, pa.Table]:
+def read_bounds_tables(
+    sources: Sequence[str | Path], of_runs: dict[str, Path] | None = None
+) -> tuple[pa.Table, pa.Table]:
     """Read ceilings and all-reduces of these sources with each value as it is stored.
 
-    Unreadable files are skipped with a `SkippedPart` warning.
+    Unreadable files are skipped with a `SkippedPart` warning; `of_runs` receives the file of each run.
     """
+    kinds = ((CEILINGS_FILES, CEILINGS_SCHEMA), (ALL_REDUCE_FILES, ALL_REDUCE_SCHEMA))
     folders = list(dict.fromkeys(store_folders(sources)))
-    return (
-        _read_kind(folders, CEILINGS_FILES, CEILINGS_SCHEMA, {}),
-        _read_kind(folders, ALL_REDUCE_FILES, ALL_REDUCE_SCHEMA, {}),
-    )
-
-
-def read_profiles(sources: Sequence[str | Path]) -> tuple[ProfileRun, ...]:
-    """Read the profiles of these sources, by the time of their start; unreadable ones are skipped with a warning."""
-    return _read_profiles(list(dict.fromkeys(store_folders(sources))), {})
+    files = {} if of_runs is None else of_runs
+    ceilings, all_reduces = (_read_kind(folders, pattern, schema, files) for pattern, schema in kinds)
+    return ceilings, all_reduces
 
 
 def store_folders(sources: Sequence[str | Path]) -> Iterator[Path]:
@@ -86,7 +78,7 @@ def store_folders(sources: Sequence[str | Path]) -> Iterator[Path]:
 
 
 def _read_kind(folders: Sequence[Path], pattern: str, schema: pa.Schema, of_runs: dict[str, Path]) -> pa.Table:
-    """Read the rows of all files of one kind; `of_runs` receives the run of each file."""
+    """Read the rows of all files of one kind; `of_runs` receives the file of each run."""
     tables = []
     for file in (f for folder in folders for f in sorted((folder / CEILINGS_FOLDER).glob(pattern))):
         table = read_run_table([file], schema)
@@ -96,13 +88,18 @@ def _read_kind(folders: Sequence[Path], pattern: str, schema: pa.Schema, of_runs
     return pa.concat_tables(tables or [schema.empty_table()])
 
 
-def _read_profiles(folders: Sequence[Path], of_runs: dict[str, Path]) -> tuple[ProfileRun, ...]:
-    """Read all profiles by the time of their start; `of_runs` receives the run of each file."""
+def read_profiles(sources: Sequence[str | Path], of_runs: dict[str, Path] | None = None) -> tuple[ProfileRun, ...]:
+    """Read the profiles of these sources, by the time of their start; unreadable ones are skipped with a warning.
+
+    `of_runs` receives the file of each run.
+    """
     found = []
+    folders = dict.fromkeys(store_folders(sources))
     for file in (f for folder in folders for f in sorted((folder / PROFILES_FOLDER).glob("*/profile.json"))):
         try:
-            run = parse_profile_run(read_text(file))
-            of_runs[run.run_id] = file
+            run = parse_run(ProfileRun, read_text(file))
+            if of_runs is not None:
+                of_runs[run.run_id] = file
             found.append(run)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -44,7 +44,8 @@ def case_figures(record: Record) -> CaseFigures | None:
         return None
     median_s = stats.percentile(steps, 50)
     images = case.batch_size * case.world_size
-    flop = _flop_per_image(case, measured[0])
+    parts = [measured[0].forward_flop, measured[0].backward_flop if case.mode == "training" else 0]
+    flop = None if None in parts else float(sum(part or 0 for part in parts))
     rate = None if flop is None else flop * images / median_s
     peaks = find_peaks(measured[0].device_name)
     peak = peaks.flop_per_s(case.precision) if peaks else None
@@ -92,11 +93,6 @@ def average_power(ranks: Sequence[tuple[System, Measurement]]) -> float | None:
     if not found or len(found) < len(powers) or len(ranks) < max(m.world_size for _, m in ranks):
         return None
     return math.fsum(found)
-
-
-def _flop_per_image(case: Case, first: Measurement) -> float | None:
-    parts = [first.forward_flop, first.backward_flop if case.mode == "training" else 0]
-    return None if None in parts else float(sum(part for part in parts if part is not None))
 
 
 def _positive_or_none(value: float | None) -> float | None:

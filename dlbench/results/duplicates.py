@@ -11,9 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-#: Key columns of a row.
-KEY_COLUMNS = ("attempt_id", "rank")
-
 
 def row_keys(table: pa.Table) -> pa.Array:
     """Return one key per row, from attempt and rank."""
@@ -36,24 +33,10 @@ def contains_rows(table: pa.Table, part: pa.Table) -> bool:
     if not set(part.column_names) <= set(table.column_names):
         return False
     places = pc.index_in(row_keys(part), value_set=row_keys(table))
-    return not places.null_count and not differing_columns(part, table.select(part.column_names).take(places))
-
-
-def differing_columns(part: pa.Table, other: pa.Table) -> list[str]:
-    """Return the columns in which a row of `part` has a value that the same row of `other` lacks."""
-    return [name for name in part.column_names if not _all_equal(_one_array(part[name]), _one_array(other[name]))]
-
-
-def without_duplicates(tables: Sequence[tuple[Path, pa.Table]]) -> tuple[pa.Table, list[str]]:
-    """Return the most complete row per attempt and rank over all files, and their disagreements."""
-    whole = pa.concat_tables([table for _, table in tables])
-    codes = _key_codes(whole)
-    places = np.flatnonzero(np.bincount(codes)[codes] > 1) if codes.size else codes
-    if not places.size:
-        return whole, []
-    files = np.repeat(np.arange(len(tables)), [table.num_rows for _, table in tables])[places]
-    kept, problems = choose_rows(with_list_checksums(whole.take(pa.array(places))), files, [file for file, _ in tables])
-    return whole.take(pa.array(np.delete(np.arange(whole.num_rows), places[~kept]))), problems
+    if places.null_count:
+        return False
+    other = table.select(part.column_names).take(places)
+    return all(_all_equal(_one_array(part[name]), _one_array(other[name])) for name in part.column_names)
 
 
 #: Column that `with_list_checksums` adds: number of values of a row.

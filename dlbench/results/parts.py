@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dlbench.atomic_file import temporary_name
-from dlbench.errors import StoreError
+from dlbench.errors import StoreError, writing
 from dlbench.results.records import SCHEMA_VERSION
 from dlbench.results.row_validation import (
     CHECKED_COLUMNS,
@@ -222,7 +222,6 @@ def read_part(part: Path, columns: Iterable[str] | None = None, problems: list[s
     """Read one part in the current schema, or some of its columns; missing columns are null.
 
     Args:
-        part: the file.
         columns: of the schema; None for all.
         problems: receives descriptions of dropped rows, and a remark if the file is newer than this dlbench.
 
@@ -278,9 +277,8 @@ def read_pieces(
     schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
     try:
         for batch in opened.file.iter_batches(_ROWS_PER_PIECE, columns=opened.needed_columns(schema)):
-            yield opened.drop_invalid_attempts(
-                opened.fit_to_schema(pa.Table.from_batches([batch]), found), schema, found
-            )
+            rows = opened.fit_to_schema(pa.Table.from_batches([batch]), found)
+            yield opened.drop_invalid_attempts(rows, schema, found)
     except CONVERSION_ERRORS as error:
         raise unreadable_error(part, error) from error
 
@@ -316,18 +314,13 @@ def _signature(file: IO[bytes], name: str) -> tuple[int, bytes, bytes]:
     return size - 8 - length + len(head) + len(key), rest[:16], digest.encode() if key else b"-"
 
 
-def write_part(target: Path, table: pa.Table, make_folder: bool = True) -> Path:
-    """Write a Parquet file atomically; return its path.
-
-    Args:
-        target: the file.
-        table: its rows.
-        make_folder: create the folder if missing.
+def write_part(target: Path, table: pa.Table) -> Path:
+    """Write a Parquet file atomically, in a folder that may be missing; return its path.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    with open_temporary(target, make_folder) as file:
+    with open_temporary(target) as file:
         pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
     return target
 
@@ -337,7 +330,6 @@ def open_signed_writer(target: Path, make_folder: bool = True, compression: str 
     """Return a writer of rows of `SCHEMA`, whose file is signed (`is_signed`) on success.
 
     Args:
-        target: the file.
         make_folder: create the folder if missing.
         compression: a codec of Parquet; `ONE_ATTEMPT_CODEC` for few rows.
 
@@ -361,16 +353,15 @@ def open_temporary(target: Path, make_folder: bool = True) -> Iterator[IO[Any]]:
         StoreError: the file cannot be written.
     """
     temporary = temporary_name(target)
-    try:
-        if make_folder:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with writing(target):
+        try:
+            if make_folder:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)

@@ -133,18 +133,9 @@ class Reader:
         shared = self._find_shared_attempts()
         self.num_held = self.num_copies = 0
         self._held = []
-        apart: list[pa.Table] = []
-        yield from _join_tables(
-            self._unshared_rows(
-                self._part_tables(range(len(self.parts)), _restricted_schema(columns), on_progress), apart
-            )
-        )
         self._holders |= {a: tuple(sorted({p for p, _ in ranks.values()})) for a, ranks in shared.items()}
-        yield from _join_tables(iter([pa.concat_tables(apart)] if apart else []))
-
-    def frame(self, columns: Sequence[str]) -> pd.DataFrame:
-        """Read all rows as a DataFrame, sorted by attempt and rank."""
-        return to_frame(self.tables(columns), columns)
+        tables = self._part_tables(range(len(self.parts)), _restricted_schema(columns), on_progress)
+        yield from _join_tables(self._used_rows(tables))
 
     def read_attempts(self, attempts: Collection[str], columns: Iterable[str]) -> Iterator[Batch]:
         """Read some attempts, from the parts in which `batches` found them."""
@@ -152,11 +143,8 @@ class Reader:
         for attempt, parts in sorted(self.parts_of_attempts(attempts).items()):
             for part in parts:
                 wanted.setdefault(part, []).append(attempt)
-        apart: list[pa.Table] = []
-        yield from map(
-            _to_batch, _join_tables(self._unshared_rows(self._read_wanted(wanted, _restricted_schema(columns)), apart))
-        )
-        yield from map(_to_batch, _join_tables(iter([pa.concat_tables(apart)] if apart else [])))
+        tables = self._read_wanted(wanted, _restricted_schema(columns))
+        yield from map(_to_batch, _join_tables(self._used_rows(tables)))
 
     def parts_of_attempts(self, attempts: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Return the indices of the parts of each attempt, as found by `batches`."""
@@ -227,9 +215,10 @@ class Reader:
             if counts and self._shared is not None:
                 self._shared.setdefault(attempt, {})[rank] = place
 
-    def _unshared_rows(self, tables: Iterator[_ReadRows], apart: list[pa.Table]) -> Iterator[pa.Table]:
-        """Return the rows of attempts that are complete in one part; `apart` receives the used rows of others."""
+    def _used_rows(self, tables: Iterator[_ReadRows]) -> Iterator[pa.Table]:
+        """Return the rows of attempts that are complete in one part, and at the end the used rows of the others."""
         places = self._shared or {}
+        apart: list[pa.Table] = []
         shared = sorted(places)
         for indices, table in tables:
             self.num_held += table.num_rows
@@ -246,6 +235,8 @@ class Reader:
             if table.num_rows:
                 self._held.append((pa.concat_arrays(table["attempt_id"].chunks), indices.astype(np.int32)))
             yield table
+        if apart:
+            yield pa.concat_tables(apart)
 
     def _read_wanted(self, wanted: Mapping[int, Sequence[str]], schema: pa.Schema) -> Iterator[_ReadRows]:
         """Read the rows of some attempts by part; unreadable parts are reported at the end."""

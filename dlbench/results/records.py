@@ -8,6 +8,8 @@ becomes one Parquet row per rank (`schema.py`). Raw samples are kept; every stat
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -321,32 +323,39 @@ def parse_details(text: object) -> dict[str, Any]:
 
 
 def from_dict(cls: type, values: Any) -> Any:
-    """Build an instance of dataclass `cls`; unknown keys are ignored, lists become tuples.
-
-    The caller builds fields of other dataclasses.
+    """Build an instance of dataclass `cls`, also those in its fields; unknown keys are ignored, lists become tuples.
 
     Raises:
         ValueError: not a dictionary, a required field is missing, or a value has the wrong type.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{cls.__name__} is {excerpt(values)}; it must be an object with fields")
-    made = {}
+    made, names = {}, vars(sys.modules[cls.__module__])
     for f in dataclasses.fields(cls):
         if f.name in values:
-            made[f.name] = _check_type(values[f.name], str(f.type), f"{f.name} of {cls.__name__}")
+            made[f.name] = _check_type(values[f.name], str(f.type), f"{f.name} of {cls.__name__}", names)
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise ValueError(f"{cls.__name__} has no {f.name}")
     return cls(**made)
 
 
-def _check_type(value: Any, wanted: str, what: str) -> Any:
-    """Check that `value` has the type of a field's annotation; null is allowed in arrays of numbers."""
+def _check_type(value: Any, wanted: str, what: str, names: Mapping[str, Any]) -> Any:
+    """Check that `value` has the type of a field's annotation, in which `names` are those of its module.
+
+    Null is allowed in arrays of numbers.
+    """
     optional, wanted = wanted.endswith(" | None"), wanted.removesuffix(" | None")
     if value is None and optional:
         return None
-    if wanted in ("tuple[float, ...]", "tuple[int, ...]", "tuple[str, ...]"):
+    if wanted.startswith("tuple[") and wanted.endswith(", ...]"):
         if isinstance(value, list | tuple):
-            return tuple(_check_type(item, f"{wanted[6:-6]} | None", what) for item in value)
+            of = f"{wanted[6:-6]} | None" if wanted[6:-6] in _TYPE_NAMES else wanted[6:-6]
+            return tuple(_check_type(item, of, what, names) for item in value)
+    elif wanted == "dict[str, tuple[float, ...]]":
+        if isinstance(value, dict):
+            return {key: _check_type(item, wanted[10:-1], what, names) for key, item in value.items()}
+    elif isinstance(kind := names.get(wanted), type) and dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else from_dict(kind, value)
     elif wanted not in _TYPE_NAMES or _is_kind(value, wanted):
         return tuple(value) if isinstance(value, list) else value
     raise ValueError(f"{what} is {excerpt(value)}, not {_TYPE_NAMES.get(wanted, 'a list of such')}")

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from dlbench.atomic_file import temporary_name
 from dlbench.cache import cache_folder
 from dlbench.errors import StoreError
+from dlbench.results.parts import open_temporary
 from dlbench.safe_names import excerpt
 
 _CHECKSUM_FILE = "SHA256SUMS"
@@ -104,19 +104,11 @@ def _read_url(url: str, most_bytes: int | None = None) -> Iterator[bytes]:
 def _save_verified(file: Path, blocks: Iterator[bytes], digest: str | None) -> None:
     """Write the file, and give it its name once it is complete and has the right checksum."""
     hashed = hashlib.sha256()
-    partial = temporary_name(file)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as out:
-            for block in blocks:
-                hashed.update(block)
-                out.write(block)
+    with open_temporary(file) as out:
+        for block in blocks:
+            hashed.update(block)
+            out.write(block)
         if digest is not None and hashed.hexdigest() != digest:
             raise StoreError(
                 f"{file.name} differs from its checksum in {_CHECKSUM_FILE}: it was changed after publication"
             )
-        partial.replace(file)
-    except OSError as error:
-        raise StoreError(f"cannot write {file}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -68,11 +68,8 @@ def fit_to_schema(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[st
             columns.append(pa.chunked_array([pa.repeat(pa.scalar(DEFAULTS.get(f.name), f.type), table.num_rows)]))
             continue
         column, misfits = _fit_column(table[f.name], f)
-        if (
-            table[f.name].null_count
-            and not pa.types.is_nested(f.type)
-            and (default := DEFAULTS.get(f.name)) is not None
-        ):
+        default = None if pa.types.is_nested(f.type) else DEFAULTS.get(f.name)
+        if default is not None and table[f.name].null_count:
             column = pc.if_else(table[f.name].is_null(), pa.scalar(default, f.type), column)
         columns.append(column)
         if misfits:
@@ -171,17 +168,13 @@ def _to_utc(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """Convert times, dates or texts (with or without time zone) to UTC times."""
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         return column.cast(pa.timestamp("ms", getattr(column.type, "tz", None)), safe=False).cast(kind)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or _is_string_view(column.type)):
+    if str(column.type) not in ("string", "large_string", "string_view"):
         raise TypeError(f"{column.type} is not a time type")
     column = column.cast(pa.string())
     try:
         return column.cast(pa.timestamp("us", "UTC")).cast(kind, safe=False)
     except pa.ArrowInvalid:
         return column.cast(pa.timestamp("us")).cast(kind, safe=False)
-
-
-def _is_string_view(kind: pa.DataType) -> bool:
-    return str(kind) == "string_view"
 
 
 def drop_invalid_attempts(table: pa.Table, present: Collection[str]) -> tuple[pa.Table, list[str]]:
@@ -203,9 +196,7 @@ def drop_invalid_attempts(table: pa.Table, present: Collection[str]) -> tuple[pa
         return table, []
     ids = table["attempt_id"]
     spoilt = pc.is_in(ids, value_set=ids.filter(pa.array(bad)).combine_chunks().drop_null())
-    problems = []
-    for place, reason in reasons:
-        problems.append(f"attempt {excerpt(ids[place].as_py())} is skipped: {reason}")
+    problems = [f"attempt {excerpt(ids[place].as_py())} is skipped: {reason}" for place, reason in reasons]
     num_attempts = len(ids.filter(pa.array(bad)).unique())
     if num_attempts > len(problems):
         problems.append(f"{num_attempts} attempts are skipped for such reasons")
@@ -236,12 +227,8 @@ def _find_faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
 def _missing_values(table: pa.Table) -> Iterable[_Fault]:
     for name in REQUIRED_COLUMNS:
         if table[name].null_count:
-            reason = f"some rows have no value in column '{name}'"
-            yield table[name].is_null().to_numpy(), partial(_constant_reason, reason)
-
-
-def _constant_reason(reason: str, _: int) -> str:
-    return reason
+            reason = "some rows have no value in column '{}'".format
+            yield table[name].is_null().to_numpy(), partial(reason, name)
 
 
 def _out_of_range(table: pa.Table) -> Iterable[_Fault]:
@@ -251,19 +238,12 @@ def _out_of_range(table: pa.Table) -> Iterable[_Fault]:
         column = table[name].cast(pa.int64())
         extremes = pc.min_max(column).as_py()
         if (extremes["min"] or least) < least or (extremes["max"] or least) > greatest:
-            rule = (
-                "is not a valid time of a measurement"
-                if name in _TIME_COLUMNS
-                else f"must be from {least} to {greatest}"
-            )
-            yield (
-                _to_mask(pc.or_(pc.less(column, least), pc.greater(column, greatest))),
-                _reason_with_value(table, name, rule),
-            )
-    yield (
-        _to_mask(pc.greater_equal(table["rank"], table["world_size"])),
-        _reason_with_value(table, "rank", "must be below world_size"),
-    )
+            is_time = name in _TIME_COLUMNS
+            rule = "is not a valid time of a measurement" if is_time else f"must be from {least} to {greatest}"
+            outside = pc.or_(pc.less(column, least), pc.greater(column, greatest))
+            yield _to_mask(outside), _reason_with_value(table, name, rule)
+    too_high = pc.greater_equal(table["rank"], table["world_size"])
+    yield _to_mask(too_high), _reason_with_value(table, "rank", "must be below world_size")
 
 
 def _impossible_steps(table: pa.Table) -> Iterable[_Fault]:
@@ -287,11 +267,8 @@ def _to_mask(places: pa.ChunkedArray) -> NDArray[np.bool_]:
 
 def _reason_with_value(table: pa.Table, name: str, rule: str) -> Callable[[int], str]:
     # Python cannot represent every Arrow time: print milliseconds.
-    return lambda place: f"{name} is {excerpt(table[name].cast(_display_type(name))[place].as_py())}; it {rule}"
-
-
-def _display_type(name: str) -> pa.DataType:
-    return pa.int64() if name in _TIME_COLUMNS else SCHEMA.field(name).type
+    kind = pa.int64() if name in _TIME_COLUMNS else SCHEMA.field(name).type
+    return lambda place: f"{name} is {excerpt(table[name].cast(kind)[place].as_py())}; it {rule}"
 
 
 def _invalid_values(table: pa.Table, name: str, fault: Callable[[Any], str]) -> Iterable[_Fault]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -113,13 +114,8 @@ def _rank_values(system: System, measurement: Measurement) -> dict[str, Any]:
 
 def to_table(records: list[Record]) -> pa.Table:
     """Convert records to one Arrow table of `SCHEMA`."""
-    return pa.Table.from_pylist(
-        [_with_parsed_times(row) for record in records for row in record_rows(record)], schema=SCHEMA
-    )
-
-
-def _with_parsed_times(row: dict[str, Any]) -> dict[str, Any]:
-    # Arrow needs datetime objects; JSON has texts.
-    from datetime import datetime
-
-    return row | {name: datetime.fromisoformat(row[name]) for name in _TIME_COLUMNS if row.get(name)}
+    rows = [row for record in records for row in record_rows(record)]
+    for row in rows:
+        # Arrow needs datetime objects; JSON has texts.
+        row |= {name: datetime.fromisoformat(row[name]) for name in _TIME_COLUMNS if row.get(name)}
+    return pa.Table.from_pylist(rows, schema=SCHEMA)

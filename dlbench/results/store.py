@@ -24,9 +24,7 @@ from dlbench.errors import StoreError, UnknownName
 from dlbench.results.duplicates import contains_rows
 from dlbench.results.merging import drop_contained_parts, merge
 from dlbench.results.parts import (
-    NON_CASE_FOLDERS,
     ONE_ATTEMPT_CODEC,
-    REBUILD_ADVICE,
     SkippedPart,
     find_parts,
     is_signed,
@@ -35,9 +33,8 @@ from dlbench.results.parts import (
     part_files,
     read_part,
     read_pieces,
-    unreadable_error,
 )
-from dlbench.results.reader import Reader
+from dlbench.results.reader import Reader, to_frame
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Record
 from dlbench.results.schema import ADDED_LATER, IN_MEMORY, SCHEMA, to_table
 from dlbench.safe_names import excerpt, why_unsafe
@@ -46,8 +43,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "NON_CASE_FOLDERS",
-    "REBUILD_ADVICE",
     "SkippedPart",
     "append",
     "attempt_ids",
@@ -59,7 +54,6 @@ __all__ = [
     "part_files",
     "read",
     "read_part",
-    "unreadable_error",
     "warn_skipped",
 ]
 
@@ -72,8 +66,6 @@ def append(root: Path, record: Record, make_folder: bool = True) -> Path:
     """Write one record as a separate part, atomically; return its path.
 
     Args:
-        root: the results folder.
-        record: an attempt.
         make_folder: create the folder if missing; not during a run, whose folder may have been moved or deleted.
 
     Raises:
@@ -118,7 +110,6 @@ def attempt_ids(
     Excludes attempts in corrupt parts, and those in foreign files without all columns, ranks or samples.
 
     Args:
-        root: the results folder.
         among: only these parts.
         original: gives the record of an attempt, if it still exists. Each part is then read completely, to find damage
             in any column, and foreign files must hold each value of the record.
@@ -164,13 +155,9 @@ def _complete_attempts(rows: pa.Table) -> set[str]:
 
 
 def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[tuple[str, int, str, str, str]]:
-    """Return the keys of cases that have ended according to the Parquet parts of `root`.
+    """Return the keys of cases that have ended according to the Parquet parts of `root`, or those `among` them.
 
     A measured case without samples has not ended.
-
-    Args:
-        root: the results folder.
-        among: only these parts.
     """
     ended = set()
     for part in find_parts(root)[0] if among is None else among:
@@ -223,7 +210,8 @@ def load(sources: str | Path | Sequence[str | Path] = "results", columns: Sequen
             raise UnknownName("column", name, SCHEMA.names)
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     reader = Reader.from_sources(named)
-    frame = reader.frame(SCHEMA.names if columns is None else columns)
+    wanted = SCHEMA.names if columns is None else columns
+    frame = to_frame(reader.tables(wanted), wanted)
     warn_skipped(reader.problems)
     frame.attrs["sources"] = list(map(str, named))
     return frame if columns is None else frame[list(columns)]

@@ -91,34 +91,3 @@ def _memory_bytes(device: torch.device) -> int | None:
 def _properties(device: torch.device) -> Any:
     read = getattr(getattr(torch, device.type), "get_device_properties", None)
     return read(device) if read is not None else None
-
-
-class EventClock:
-    """Events of the device, as `CudaClock` has them; taken from a pool."""
-
-    name = "device_event"
-    runs_ahead = True
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool: list[torch.Event] = []
-
-    def stamp(self) -> torch.Event:
-        event = self._pool.pop() if self._pool else torch.Event(self._device, enable_timing=True)
-        event.record()
-        return event
-
-    def wait(self, stamp: torch.Event) -> None:
-        stamp.synchronize()
-
-    def is_done(self, stamp: torch.Event) -> bool:
-        return bool(stamp.query())
-
-    def elapsed_s(self, start: torch.Event, end: torch.Event) -> float:
-        return float(start.elapsed_time(end)) * 1e-3
-
-    def release(self, stamp: torch.Event) -> None:
-        self._pool.append(stamp)
-
-    def synchronize(self) -> None:
-        torch.accelerator.synchronize(self._device)

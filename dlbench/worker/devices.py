@@ -11,13 +11,13 @@ from dlbench.suites.case import Case
 from dlbench.version import __version__
 from dlbench.worker import accelerators
 from dlbench.worker.machine.system import device_facts, node_name, probe_facts, system_key
-from dlbench.worker.timing import Clock, CudaClock, HostClock
+from dlbench.worker.timing import Clock, CudaClock, EventClock, HostClock
 
 
 def clock_for(device: torch.device) -> Clock:
     """Return the clock for steps on this device: events on a GPU, the host clock on a CPU."""
     if device.type in accelerators.KINDS:
-        return accelerators.EventClock(device)
+        return EventClock(device)
     return CudaClock() if device.type == "cuda" else HostClock()
 
 

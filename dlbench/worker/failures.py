@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
+import traceback
 
 import torch
 
 from dlbench.errors import DlbenchError, InvalidMeasurement
 from dlbench.free_memory import allowed_bytes
 from dlbench.units import bytes_
+from dlbench.worker.progress import current_phase
 
 #: Message of PyTorch's CPU allocator (c10/core/CPUAllocator.cpp), which raises a plain RuntimeError.
 CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")
@@ -42,6 +45,15 @@ def classify(error: BaseException) -> tuple[str, str]:
     if INDEX_OUTSIDE.search(text):
         text += "; a token, position or label is outside its table: check the network's input_shape and num_classes"
     return "crashed", text
+
+
+def report_failure(error: BaseException, who: str = "") -> tuple[str, str]:
+    """Print status and error text on stderr, below the traceback of an unexpected error; return both."""
+    if not isinstance(error, DlbenchError) or error.__cause__ is not None:
+        traceback.print_exception(error)
+    status, text = classify(error)
+    print(f"{who}{status} in phase {current_phase()}: {text}", file=sys.stderr, flush=True)
+    return status, text
 
 
 def _first_sentence(text: str) -> str:

@@ -7,14 +7,13 @@ does not overlap with backward, plus the wait for the slowest rank.
 from __future__ import annotations
 
 import statistics
-from itertools import pairwise
 
 import torch
 import torch.distributed as dist
 
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import RankContext
-from dlbench.worker.timing import Clock
+from dlbench.worker.timing import Clock, host_time, time_each
 from dlbench.worker.workload import Workload
 
 #: Steps without synchronisation: share of the window, at least this time [s]; and limits of their number.
@@ -22,6 +21,7 @@ UNSYNCED_SHARE, UNSYNCED_MIN_S = 0.1, 0.2
 UNSYNCED_MIN_STEPS, UNSYNCED_MAX_STEPS = 10, 2000
 #: Discarded steps before them.
 UNSYNCED_WARMUP_STEPS = 2
+ALL_REDUCE_REPETITIONS = 10
 
 
 def measure_unsynced_steps(
@@ -29,9 +29,7 @@ def measure_unsynced_steps(
 ) -> tuple[float, ...]:
     """Measure steps without gradient synchronisation [s]; empty if the case has no synchronisation.
 
-    Args:
-        step_s: step time with synchronisation [s]; gives all ranks the same number of steps.
-        window_s: length of the window [s].
+    The time of a step with it, and the length of the window [s], give all ranks the same number of steps.
     """
     if not workload.synchronises:
         return ()
@@ -39,21 +37,12 @@ def measure_unsynced_steps(
     wished_s = max(UNSYNCED_MIN_S, UNSYNCED_SHARE * window_s)
     count = context.broadcast(min(UNSYNCED_MAX_STEPS, max(UNSYNCED_MIN_STEPS, int(wished_s / max(step_s, 1e-9)))))
     with workload.unsynchronised():
-        for _ in range(UNSYNCED_WARMUP_STEPS):
-            workload.step()
-        clock.synchronize()
+        host_time(workload.step, clock, UNSYNCED_WARMUP_STEPS)
         context.barrier()
-        stamps = [clock.stamp()]
-        for _ in range(count):
-            workload.step()
-            stamps.append(clock.stamp())
-        clock.synchronize()
-    return tuple(clock.elapsed_s(a, b) for a, b in pairwise(stamps))
+        return tuple(time_each(workload.step, clock, count))
 
 
-def measure_gradient_all_reduce(
-    workload: Workload, clock: Clock, context: RankContext, repetitions: int = 10
-) -> float | None:
+def measure_gradient_all_reduce(workload: Workload, clock: Clock, context: RankContext) -> float | None:
     """Measure an all-reduce of all gradients in buckets of DDP's size, without other work [s].
 
     Median over repetitions, of the slowest rank; None if steps have no synchronisation.
@@ -69,17 +58,17 @@ def measure_gradient_all_reduce(
     while left > 0:
         buckets.append(torch.empty(min(left, most), dtype=dtype, device=workload.device))
         left -= most
+
+    def all_reduce_buckets() -> None:
+        for bucket in buckets:
+            dist.all_reduce(bucket)
+
     times = []
-    for _ in range(repetitions + 2):
+    for _ in range(ALL_REDUCE_REPETITIONS + 2):
         for bucket in buckets:
             bucket.fill_(1.0)
         clock.synchronize()
         context.barrier()
-        begin = clock.stamp()
-        for bucket in buckets:
-            dist.all_reduce(bucket)
-        end = clock.stamp()
-        clock.synchronize()
-        times.append(clock.elapsed_s(begin, end))
+        times += time_each(all_reduce_buckets, clock, 1)
     slowest: list[float] = [max(column) for column in zip(*context.all_gather(times[2:]), strict=True)]
     return statistics.median(slowest)

@@ -31,7 +31,7 @@ from dlbench.worker.meters.reading import Reading
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, SlowestRankRule, WarmupRule, WindowRule
-from dlbench.worker.timing import NO_LIMIT, Clock, Window, no_garbage_collection, run_window
+from dlbench.worker.timing import NO_LIMIT, Clock, Window, host_time, no_garbage_collection, run_window
 from dlbench.worker.workload import Workload, build_workload
 
 #: Number of last warm-up steps whose median is the expected step time of the window.
@@ -188,7 +188,7 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, watch: DeviceWatch,
     context.barrier()
     meter.measure_idle(protocol.idle_time_s)
     enter_phase("warmup")
-    second_s = _time_step(workload, clock)
+    second_s = host_time(workload.step, clock)
     window = run_window(
         workload.step,
         clock,
@@ -220,7 +220,7 @@ def _time_first_step(workload: Workload, clock: Clock) -> float:
         InvalidMeasurement: the network fails on inputs of its `input_shape`, whatever the device.
     """
     try:
-        return _time_step(workload, clock)
+        return host_time(workload.step, clock)
     except Exception as error:  # users' networks may raise anything
         from dlbench.models.external import outputs_on_meta  # imports torchvision, which takes seconds
 
@@ -234,14 +234,6 @@ def _time_first_step(workload: Workload, clock: Clock) -> float:
                 "if it needs another shape, set input_shape of the network or its factory"
             ) from error
         raise  # the shape is not the cause
-
-
-def _time_step(workload: Workload, clock: Clock) -> float:
-    clock.synchronize()
-    began_s = time.perf_counter()
-    workload.step()
-    clock.synchronize()
-    return time.perf_counter() - began_s
 
 
 def _measure_window(

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlbench.free_memory import kernel_value
 from dlbench.tasks import tensors_of
 from dlbench.worker import accelerators
 from dlbench.worker.workload import Workload
@@ -45,13 +46,8 @@ def read_peaks(device: torch.device) -> dict[str, Any]:
 
 def rss_peak_bytes() -> int:
     """Read the peak resident set of this process (VmHWM; ru_maxrss is inherited through fork and exec on Linux)."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak_kib = kernel_value(Path("/proc/self/status"), "VmHWM:")
+    return 1024 * (peak_kib or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def measure_memory_split(workload: Workload) -> dict[str, int | None]:
@@ -67,7 +63,7 @@ def measure_memory_split(workload: Workload) -> dict[str, int | None]:
         return split
     split["activation_bytes"] = activation_bytes(workload)
     split["gradient_bytes"] = storage_bytes(p.grad for p in parameters if p.grad is not None)
-    split["optimizer_state_bytes"] = storage_bytes(_state_tensors(workload.optimizer))
+    split["optimizer_state_bytes"] = storage_bytes(optimizer_tensors(workload))
     return split
 
 
@@ -76,29 +72,29 @@ def activation_bytes(workload: Workload) -> int | None:
 
     None for a compiled module: hooks do not see the tensors that a compiled graph saves.
     """
-    if workload.case.compile != "off":
-        return None
-    saved: dict[int, int] = {}
-    keep_alive: list[Tensor] = []
-    known = {_storage_address(t) for t in (*workload.module.parameters(), *workload.module.buffers())}
+    return saved_bytes(workload) if workload.case.compile == "off" else None
+
+
+def saved_bytes(workload: Workload) -> int:
+    """Run one step; return bytes saved by forward for backward, each storage once, without weights and batch."""
+    batch = next(workload.batches)
+    own = {storage_id(t) for t in (*workload.module.parameters(), *workload.module.buffers(), *tensors_of(batch))}
+    # The tensors themselves, because a freed storage may be followed by another one of the same identity.
+    saved: dict[int, Tensor] = {}
 
     def record_saved(tensor: Tensor) -> Tensor:
         # Tensors recomputed by activation checkpointing in the backward pass are not saved by forward.
-        if not is_in_backward() and _storage_address(tensor) not in known:
-            saved[_storage_address(tensor)] = tensor.untyped_storage().nbytes()
-            # The address of a freed storage may be reused within the step.
-            keep_alive.append(tensor)
+        if not is_in_backward() and storage_id(tensor) not in own:
+            saved[storage_id(tensor)] = tensor
         return tensor
 
-    batch = next(workload.batches)
-    known |= {_storage_address(t) for t in tensors_of(batch)}
     batches, workload.batches = workload.batches, iter([batch])
     try:
         with torch.autograd.graph.saved_tensors_hooks(record_saved, lambda tensor: tensor):
             workload.step()
     finally:
         workload.batches = batches
-    return sum(saved.values())
+    return storage_bytes(saved.values())
 
 
 def is_in_backward() -> bool:
@@ -125,7 +121,18 @@ def cpu_allocated_peak_bytes(workload: Workload) -> int | None:
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
     """Sum the bytes of the storages of `tensors`, each storage once."""
-    return sum({_storage_address(t): t.untyped_storage().nbytes() for t in tensors}.values())
+    return sum({storage_id(t): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def storage_id(tensor: Tensor) -> int:
+    """Return the identity of a tensor's storage; unlike its address, it exists without data."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def optimizer_tensors(workload: Workload) -> list[Tensor]:
+    """Return the tensors of the optimizer's state; none in inference."""
+    states: Iterable[dict[str, Any]] = workload.optimizer.state.values() if workload.optimizer is not None else ()
+    return [value for state in states for value in state.values() if isinstance(value, Tensor)]
 
 
 def _max_running_sum(changes: Iterable[int]) -> int:
@@ -136,20 +143,9 @@ def _max_running_sum(changes: Iterable[int]) -> int:
     return highest
 
 
-def _storage_address(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
 def _alive_tensors(workload: Workload) -> Iterable[Tensor]:
     yield from workload.module.parameters()
     yield from workload.module.buffers()
-    if workload.optimizer is not None:
-        yield from _state_tensors(workload.optimizer)
+    yield from optimizer_tensors(workload)
     if workload.case.data == "synthetic":
         yield from tensors_of(next(workload.batches))
-
-
-def _state_tensors(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:
-    for state in optimizer.state.values():
-        values: Iterable[Any] = state.values()
-        yield from (value for value in values if isinstance(value, Tensor))

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -90,39 +91,78 @@ class HostClock:
         pass
 
 
-class CudaClock:
-    """CUDA events, resolution about 0.5 µs; taken from a pool, since to create one costs more.
+class EventClock:
+    """Events of a device of `torch.accelerator`; taken from a pool, since to create one costs more."""
 
-    They are recorded in the stream that is current when the clock is made.
-    """
-
-    name = "cuda_event"
+    name = "device_event"
     runs_ahead = True
 
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: list[Any] = []
+
+    def stamp(self) -> Any:
+        event = self._pool.pop() if self._pool else torch.Event(self._device, enable_timing=True)
+        event.record()
+        return event
+
+    def wait(self, stamp: Any) -> None:
+        stamp.synchronize()
+
+    def is_done(self, stamp: Any) -> bool:
+        return bool(stamp.query())
+
+    def elapsed_s(self, start: Any, end: Any) -> float:
+        return float(start.elapsed_time(end)) * 1e-3
+
+    def release(self, stamp: Any) -> None:
+        self._pool.append(stamp)
+
+    def synchronize(self) -> None:
+        torch.accelerator.synchronize(self._device)
+
+
+class CudaClock(EventClock):
+    """CUDA events, resolution about 0.5 µs, recorded in the stream that is current when the clock is made."""
+
+    name = "cuda_event"
+
     def __init__(self) -> None:
-        self._pool: list[torch.cuda.Event] = []
+        super().__init__(torch.device("cuda"))
         # Read once: without a stream argument each event creates a new stream object.
         self._stream = torch.cuda.current_stream()
 
-    def stamp(self) -> torch.cuda.Event:
+    def stamp(self) -> Any:
         event = self._pool.pop() if self._pool else torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(self._stream)
         return event
 
-    def wait(self, stamp: torch.cuda.Event) -> None:
-        stamp.synchronize()
-
-    def is_done(self, stamp: torch.cuda.Event) -> bool:
-        return bool(stamp.query())  # type: ignore[no-untyped-call]
-
-    def elapsed_s(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
-        return float(start.elapsed_time(end)) * 1e-3
-
-    def release(self, stamp: torch.cuda.Event) -> None:
-        self._pool.append(stamp)
-
     def synchronize(self) -> None:
         torch.cuda.synchronize()
+
+
+def host_time(call: Callable[[], Any], clock: Clock, calls: int = 1) -> float:
+    """Time `calls` calls by the host clock, from an idle device until it is idle again [s]."""
+    clock.synchronize()
+    began_s = time.perf_counter()
+    for _ in range(calls):
+        call()
+    clock.synchronize()
+    return time.perf_counter() - began_s
+
+
+def time_each(call: Callable[[], Any], clock: Clock, calls: int) -> list[float]:
+    """Time each of `calls` calls that are queued one after the other [s], from an idle device on."""
+    clock.synchronize()
+    stamps = [clock.stamp()]
+    for _ in range(calls):
+        call()
+        stamps.append(clock.stamp())
+    clock.wait(stamps[-1])
+    times = [clock.elapsed_s(a, b) for a, b in pairwise(stamps)]
+    for stamp in stamps:
+        clock.release(stamp)
+    return times
 
 
 #: Runs one step. With a clock it returns the stamps between its phases: two in training, none in inference.
@@ -180,7 +220,8 @@ def run_window(
     """
     agreed: Broadcast = broadcast or (lambda decision: decision)
     # All ranks must time their phases in the same steps.
-    _, stride = agreed((None, _phase_stride(step_estimate_s)))
+    most_phases = math.ceil(PHASE_COST_S / (PHASE_BUDGET * max(step_estimate_s, 1e-9)))
+    _, stride = agreed((None, max(1, most_phases)))
     window = Window(phase_stride=stride)
     reader = _StampReader(clock, window)
     lag = _lag_steps(step_estimate_s) if clock.runs_ahead else 0
@@ -270,10 +311,6 @@ def _steps_in(time_s: float, step_s: float, lowest: int, highest: int) -> int:
 
 def _lag_steps(step_s: float) -> int:
     return min(MAX_LAG_STEPS, max(2, math.ceil(LAG_TIME_S / max(step_s, 1e-9))))
-
-
-def _phase_stride(step_s: float) -> int:
-    return max(1, math.ceil(PHASE_COST_S / (PHASE_BUDGET * max(step_s, 1e-9))))
 
 
 class _StampReader:

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import re
+import shlex
 
 import pytest
 
@@ -54,6 +55,28 @@ def test_show_prints_all_of_one_record_by_a_part_of_its_id(results, capsys):
     assert f"--fresh --results {results}" in on_progress
 
 
+def test_show_calls_a_setting_without_value_not_set_and_keeps_what_is_zero(capsys, tmp_path):
+    cases = [
+        Case("lenet5", device="cuda"),
+        Case("lenet5", device="cuda", power_cap_w=300, clock_mhz=1200, cudnn_benchmark_limit=0),
+        Case("lenet5", threads=4),
+    ]
+    systems = (fakes.GPU, fakes.GPU, fakes.CPU)
+    records = [fakes.record(c, s, n, page_faults=0) for n, (c, s) in enumerate(zip(cases, systems, strict=True))]
+    store = fakes.fill(tmp_path / "results", records)
+    shown = [run(capsys, "show", record.attempt_id, "--results", store).out for record in records]
+    values = [dict(re.findall(r"^(\w+) {2,}(\S.*)$", text, re.MULTILINE)) for text in shown]
+    names = ("power_cap_w", "clock_mhz", "threads", "warmup_until_c", "cudnn_benchmark_limit")
+    assert [[one[name] for name in names] for one in values] == [
+        ["not set", "not set", "not set", "not set", "10"],
+        ["300 W", "1200 MHz", "not set", "not set", "all"],
+        ["not set", "not set", "4", "not set", "10"],
+    ]
+    assert all(one[name] == "0" for one in values for name in ("page_faults", "repeat", "loader_workers"))
+    machine = json.loads(run(capsys, "show", records[0].attempt_id, "--results", store, "--format", "json").out)
+    assert machine["case"]["clock_mhz"] == 0
+
+
 def test_show_as_json_has_every_metric_its_interval_and_each_ranks_samples(results, capsys):
     record = json.loads(run(capsys, "show", ids()[1], "--results", results, "--format", "json").out)
     assert set(record["metrics"]) == set(METRICS)
@@ -100,6 +123,12 @@ def test_show_says_when_no_or_no_single_record_is_meant(results, capsys, wanted,
     error = run(capsys, "show", wanted, "--results", results, status=2).err
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_the_command_that_show_advises_lists_the_records_of_the_same_results(results, capsys):
+    error = run(capsys, "show", "nothing", "--results", results, status=2).err
+    command = shlex.split(re.search(r"`dlbench (.*)`", error)[1])
+    assert ids()[0] in run(capsys, *command).out
 
 
 # query

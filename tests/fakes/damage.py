@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from dlbench.campaign.tuning import suite_name
 from dlbench.launch import attempts
 from dlbench.results import store
-from dlbench.results.bounds_records import parse_profile_run
+from dlbench.results.bounds_records import ProfileRun, parse_run
 from dlbench.results.bounds_schema import write_layers
 from dlbench.results.records import Outcome, Record
 from dlbench.results.training_records import TrainingRun
@@ -66,7 +66,8 @@ def healthy(root: Path) -> list[str]:
         store.append(root, record)
         _leave_folder(root, record)
     bounds.add(root, fakes.CPU)
-    write_layers(root / "profiles" / "p", parse_profile_run((root / "profiles" / "p" / "profile.json").read_text()))
+    folder = root / "profiles" / "p"
+    write_layers(folder, parse_run(ProfileRun, (folder / "profile.json").read_text()))
     (root / "tuned-lenet5-training.toml").write_text(
         'name = "tuned-lenet5-training"\nversion = 1\n\n[axes]\nmodel = "lenet5"\nbatch_size = 64\nthreads = 1\n'
     )

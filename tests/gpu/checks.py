@@ -25,7 +25,7 @@ def every_call_answers(uuid: str) -> dict[str, Any]:
     assert nvml.power_limit_range_w() is not None
     assert nvml.sm_clock_range_mhz() is not None
     limits = {"range_w": nvml.power_limit_range_w(), "set_w": nvml.power_limit_w(), "mhz": nvml.sm_clock_range_mhz()}
-    return {"state": vars(state), "instant_power_w": instant_w, "health": vars(health), "limits": limits}
+    return {"state": vars(state), "instant_power_w": instant_w, "health": health, "limits": limits}
 
 
 def the_counter_moves_in_ticks(uuid: str, seconds: float) -> dict[str, float]:

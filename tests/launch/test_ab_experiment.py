@@ -31,6 +31,8 @@ steps = [0.010 * slow * jitter] * 30
 outcome['ranks'][0]['measurement'].update(step_s=steps, window_s=sum(steps))
 (folder / 'result.json').write_text(json.dumps(outcome))
 """
+#: System keys and network keys of the two sides.
+OF_SIDES = (("sys", "sys"), ({}, {}))
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def experiment(file, a="", b="env.SLOW=1.2", seed=0):
 
 def run(what, root, pairs=3, body=MEASURE):
     root.mkdir(exist_ok=True)
-    return run_experiment(what, pairs, root, "sys", launcher=script(body))
+    return run_experiment(what, pairs, root, *OF_SIDES, launcher=script(body))
 
 
 def in_order(root):
@@ -80,7 +82,7 @@ def test_the_order_is_random_and_the_same_for_the_same_seed(suite_file):
 def test_the_variable_reaches_the_processes_of_its_side_alone_and_the_slower_side_is_found(suite_file, tmp_path):
     what = experiment(suite_file)
     run(what, tmp_path / "r", pairs=4)
-    found = compare_experiment(what, 4, tmp_path / "r", "sys", ComparisonRules())
+    found = compare_experiment(what, 4, tmp_path / "r", *OF_SIDES, ComparisonRules())
     assert [line.verdict for line in found.lines] == ["slower", "slower"]
     assert found.lines[0].comparison.ratio == pytest.approx(1.2, rel=0.02)
     assert found.lines[0].comparison.basis == "pairs"
@@ -111,11 +113,11 @@ def test_a_pair_of_which_half_failed_is_measured_again_as_a_whole(suite_file, tm
     what = experiment(suite_file)
     broken = "if float(os.environ.get('SLOW', '1')) > 1: raise SystemExit('no')\n" + MEASURE
     assert run(what, tmp_path / "r", pairs=1, body=broken) == 2
-    found = compare_experiment(what, 1, tmp_path / "r", "sys", ComparisonRules())
+    found = compare_experiment(what, 1, tmp_path / "r", *OF_SIDES, ComparisonRules())
     assert [line.verdict for line in found.lines] == ["failed", "failed"]
     assert run(what, tmp_path / "r", pairs=1) == 0
     assert collections.Counter(side for side, *_ in in_order(tmp_path / "r")) == {"a": 4, "b": 4}
-    found = compare_experiment(what, 1, tmp_path / "r", "sys", ComparisonRules())
+    found = compare_experiment(what, 1, tmp_path / "r", *OF_SIDES, ComparisonRules())
     assert found.num_compared == 2
 
 
@@ -133,7 +135,7 @@ def test_halves_that_ran_far_apart_are_no_pair(suite_file, tmp_path):
 def test_other_settings_are_another_experiment(suite_file, tmp_path):
     run(experiment(suite_file), tmp_path / "r", pairs=1)
     other = experiment(suite_file, b="env.SLOW=1.5")
-    assert compare_experiment(other, 1, tmp_path / "r", "sys", ComparisonRules()).num_compared == 0
+    assert compare_experiment(other, 1, tmp_path / "r", *OF_SIDES, ComparisonRules()).num_compared == 0
     assert run(other, tmp_path / "r", pairs=1) == 0
     assert len(in_order(tmp_path / "r")) == 8
 
@@ -147,7 +149,7 @@ def test_a_signal_ends_the_experiment_and_the_same_command_goes_on(suite_file, t
         run(what, tmp_path / "r", pairs=1, body=body)
     assert stop.value.signal_name == signal.SIGTERM.name
     assert run(what, tmp_path / "r", pairs=1) == 0
-    assert compare_experiment(what, 1, tmp_path / "r", "sys", ComparisonRules()).num_compared == 2
+    assert compare_experiment(what, 1, tmp_path / "r", *OF_SIDES, ComparisonRules()).num_compared == 2
 
 
 def test_axes_and_protocol_keys_can_be_compared_too(suite_file):
@@ -161,7 +163,7 @@ def test_axes_and_protocol_keys_can_be_compared_too(suite_file):
 def test_steps_of_different_batches_are_compared_per_sample(suite_file, tmp_path):
     what = experiment(suite_file, b="batch_size=16,env.SLOW=2")
     run(what, tmp_path / "r")
-    lines = compare_experiment(what, 3, tmp_path / "r", "sys", ComparisonRules()).lines
+    lines = compare_experiment(what, 3, tmp_path / "r", *OF_SIDES, ComparisonRules()).lines
     assert [line.comparison.ratio for line in lines] == pytest.approx([0.5, 0.5], rel=0.02)
     assert [line.base for line in lines] == pytest.approx([0.0025, 0.0025], rel=0.02)
     assert all(line.note.startswith("times are per sample: a step has 4 in A, 16 in B") for line in lines)
@@ -182,13 +184,13 @@ def test_an_axis_that_varies_on_one_side_alone_is_refused(tmp_path):
 def test_sides_of_different_threads_are_two_systems_and_still_compared(suite_file, tmp_path):
     what = experiment(suite_file, b="env.OMP_NUM_THREADS=1")
     keys = ({"cpu": "two threads"}, {"cpu": "one thread"})
-    run_experiment(what, 2, tmp_path, keys, launcher=script(MEASURE))
+    run_experiment(what, 2, tmp_path, keys, ({}, {}), launcher=script(MEASURE))
     frame = store.load(tmp_path)
     assert set(zip(frame["suite"].str[-1], frame["system_key"], strict=True)) == {
         ("a", "two threads"),
         ("b", "one thread"),
     }
-    assert compare_experiment(what, 2, tmp_path, keys, ComparisonRules()).num_compared == 2
+    assert compare_experiment(what, 2, tmp_path, keys, ({}, {}), ComparisonRules()).num_compared == 2
     # Where the processes may use other cores now, nothing of it counts.
     elsewhere = ({"cpu": "one core"}, {"cpu": "one thread"})
-    assert compare_experiment(what, 2, tmp_path, elsewhere, ComparisonRules()).num_compared == 0
+    assert compare_experiment(what, 2, tmp_path, elsewhere, ({}, {}), ComparisonRules()).num_compared == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dlbench.__main__ import main
 from dlbench.errors import BadInput
 from dlbench.launch import job_script, slurm
 from dlbench.launch.containers import Mount
@@ -26,6 +27,7 @@ JOB = slurm.Job(
     user="1000:1000",
 )
 MANY = dataclasses.replace(JOB, nodes=2, ranks_per_node=4, image_digest="sha256:0123")
+FOUR = dataclasses.replace(JOB, ranks_per_node=4)
 ARRAY = dataclasses.replace(JOB, array=8, throttle=2, overrides=("model=lenet5,vgg16", "protocol.min_time_s=1"))
 DOCKER = Site(
     "workstation", "workstation.toml", slurm=SlurmTable(cpus_per_task=8), gpus=GpuSettings("gres", None, 2),
@@ -104,12 +106,51 @@ def test_two_nodes_with_four_gpus_have_none_of_the_known_traps(name):
         ({}, dataclasses.replace(JOB, checkout="/home/a;b"), "the folder of dlbench"),
         ({"max_nodes": 1}, MANY, r"classic needs 2 nodes; here.toml allows 1 \(slurm.max_nodes\)"),
         ({"cpus_per_task": None}, JOB, "otherwise Slurm binds each rank to one core"),
+        (
+            {"cpus_per_task": 64, "cpus_per_node": 64},
+            FOUR,
+            r"classic needs 4 ranks per node with 64 cores each \(slurm.cpus_per_task\); here.toml has 64 cores per node "
+            r"\(slurm.cpus_per_node\): set slurm.cpus_per_task to at most 16, or remove it",
+        ),
+        (
+            {"cpus_per_task": None, "cpus_per_node": 2},
+            FOUR,
+            r"needs 4 ranks per node; here.toml has 2 cores per node .*: set devices_per_node to at most 2",
+        ),
     ],
 )
 def test_what_cannot_be_carried_or_given_is_refused(change, job, message):
     base = plain()
     with pytest.raises(BadInput, match=message):
         slurm.campaign_script(dataclasses.replace(base, slurm=dataclasses.replace(base.slurm, **change)), job)
+
+
+@pytest.mark.parametrize(("ranks", "cores"), [(1, 64), (2, 32), (3, 21), (64, 1)])
+def test_the_ranks_of_a_cpu_node_share_its_cores(ranks, cores):
+    script = slurm.campaign_script(site("cpu"), dataclasses.replace(JOB, ranks_per_node=ranks))
+    assert f"#SBATCH --ntasks-per-node={ranks}\n#SBATCH --cpus-per-task={cores}\n" in script
+
+
+def test_cores_that_the_site_sets_per_rank_stay_as_they_are():
+    assert "--cpus-per-task=1\n" in slurm.campaign_script(plain(cpus_per_node=64), FOUR)
+
+
+def test_ranks_that_may_need_more_cores_than_a_node_has_are_said_before_submission(tmp_path, capsys):
+    file = tmp_path / "mysite.toml"
+    words = ["submit", "scaling_strong", "--site", str(file), "--results", str(tmp_path / "r"), "--dry-run"]
+    words += ["-P", "devices_per_node=1,4", "-P", "nodes=1"]
+    file.write_text("[slurm]\ncpus_per_task = 64\n")
+    assert main(words) == 0
+    output = capsys.readouterr()
+    assert "4 ranks per node with 64 cores each need nodes of 256 cores; replace slurm.cpus_per_task by" in output.err
+    file.write_text("[slurm]\ncpus_per_node = 64\n")
+    assert main(words) == 0
+    output = capsys.readouterr()
+    assert "#SBATCH --cpus-per-task=16\n" in output.out
+    assert "cores each" not in output.err
+    file.write_text("[slurm]\ncpus_per_node = 64\ncpus_per_task = 64\n")
+    assert main(words) == 2
+    assert "set slurm.cpus_per_task to at most 16, or remove it" in capsys.readouterr().err
 
 
 def test_more_gpus_than_a_node_has_are_refused():

@@ -21,6 +21,12 @@ def fastest_cases(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MA
     return sorted_.head(limit) if limit else sorted_
 
 
+def reference_network(shown: pd.DataFrame) -> str:
+    """The network that stands for all of a report: ResNet-50, or the one with the most work per image."""
+    names = list(shown["model"])
+    return "resnet50" if "resnet50" in names else str(names[shown["flop_per_image"].fillna(0).argmax()])
+
+
 def records_of(shown: pd.DataFrame) -> tuple[str, ...]:
     """The attempts behind the rows that are drawn, by their column `records`; none where they have no such column."""
     return tuple(record for records in shown.get("records", ()) for record in records)

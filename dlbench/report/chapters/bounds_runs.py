@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -38,7 +38,7 @@ def _run_rows(stored: StoredBounds) -> Iterator[list[Cell]]:
             yield _run_row(stored, str(run_id), what, first["hostname"], when, words)
     for run in stored.profiles:
         when = run.started_at[:19].replace("T", " ")
-        yield _run_row(stored, run.run_id, _profile_title(run), run.where.hostname, when, _profile_command(run))
+        yield _run_row(stored, run.run_id, _profile_title(run), run.where.hostname, when, profile_command(run.case))
 
 
 def _run_row(stored: StoredBounds, run_id: str, what: str, host: str, when: str, words: list[str]) -> list[Cell]:
@@ -67,10 +67,11 @@ def _profile_title(run: ProfileRun) -> str:
     return f"profile, {network_title(case['model'])}, {case['mode']}, {case['precision']}, batch {case['batch_size']}"
 
 
-def _profile_command(run: ProfileRun) -> list[str]:
-    words, defaults = ["dlbench", "profile", str(run.case["model"])], Case("")
+def profile_command(case: Mapping[Any, Any]) -> list[str]:
+    """The command that profiles a case."""
+    words, defaults = ["dlbench", "profile", str(case["model"])], Case("")
     for axis in AXES:
-        value = run.case.get(axis, getattr(defaults, axis))
+        value = case.get(axis, getattr(defaults, axis))
         if axis in _NAMED_AXES or (axis != "model" and value != getattr(defaults, axis)):
             words += ["-P", f"{axis}={value}"]
     return words

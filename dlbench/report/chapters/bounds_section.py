@@ -15,8 +15,10 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis.bounds import Roof, find_roof
+from dlbench.report.analysis.case_selection import reference_network
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_order, network_title
+from dlbench.report.chapters.bounds_runs import profile_command
 from dlbench.report.chapters.bounds_tables import all_reduce_table, ceilings_table, none_if_missing, profile_table
 from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import plots_bounds
@@ -140,10 +142,11 @@ def _missing_blocks(content: Content, found: Sequence[Device]) -> Iterator[Block
     """What was not measured, and the command that does it."""
     folder = next((source for source in content.sources if Path(source).is_dir()), "results")
     to = "" if folder == "results" else f" --results {shlex.quote(folder)}"
+    profile = f"`{_profile_example(content)}{to}`"
     if not found:
         yield Block(
             words=f"The peak rates of this device were not measured, so this report has only the datasheet's bounds, "
-            f"if known. Run `dlbench ceilings{to}` to measure them, and `dlbench profile resnet50{to}` to "
+            f"if known. Run `dlbench ceilings{to}` to measure them, and {profile} to "
             f"measure the time of every layer. The next report of the same results shows both."
         )
     elif not any(len(device.ceilings) for device in found):
@@ -151,17 +154,26 @@ def _missing_blocks(content: Content, found: Sequence[Device]) -> Iterator[Block
             words=f"These results contain profiles but no ceilings; run `dlbench ceilings{to}` to measure them."
         )
     elif not any(device.profiles for device in found):
-        yield Block(
-            words=f"These results contain no profile; run `dlbench profile resnet50{to}` to measure the time "
-            f"of every layer."
-        )
+        yield Block(words=f"These results contain no profile; run {profile} to measure the time of every layer.")
     above = int(content.shown["share_of_measured_peak"].gt(1).sum())
     if above:
         yield Block(
             words=f"{units.count_text(above, 'case')} reached more FLOP/s than every shape of the ceilings. The "
-            "ceilings were measured under other conditions, or for too short a time. Run `dlbench ceilings` again; the "
-            "best result counts."
+            "ceilings were measured under other conditions, or for too short a time. Run "
+            f"`dlbench ceilings{to}` again; the best result counts."
         )
+
+
+def _profile_example(content: Content) -> str:
+    """The command that profiles one of these cases."""
+    shown = content.shown
+    if shown.empty:
+        return "dlbench profile MODEL"
+    model = reference_network(shown)
+    case = shown[shown["model"] == model].iloc[0].to_dict()
+    # The layers of one device; a name of several networks also has the key of the network.
+    alone = {"model": model.partition(" [")[0], "repeat": 0, "nodes": 1, "devices_per_node": 1}
+    return shlex.join(profile_command(case | alone))
 
 
 def _device_key(where: DeviceIdentity) -> tuple[object, ...]:

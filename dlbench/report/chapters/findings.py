@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
@@ -123,9 +124,10 @@ def _duplicate_findings(content: Content) -> Iterator[tuple[str, str, pd.DataFra
     several = done["attempt_id"].map(sources).groupby(keys).transform("nunique").gt(1).astype(bool)
     concerned = content.shown[content.shown["attempt_id"].isin(done.loc[several, "attempt_id"])]
     if len(concerned):
+        named = zip(("OLD", "NEW"), content.sources, strict=False)
         words = (
             "Several sources contain these cases, from systems that look the same. Only the latest result counts. To "
-            "keep the sources apart, name them: OLD=results/a NEW=results/b."
+            f"keep the sources apart, name them: {' '.join(f'{name}={shlex.quote(path)}' for name, path in named)}."
         )
         yield "in several sources", words, concerned
 

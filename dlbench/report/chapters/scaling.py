@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import Any
 
 from dlbench import units
+from dlbench.report.analysis.case_selection import reference_network
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Point, Prediction, confidence_text, find_curves
@@ -154,7 +156,10 @@ def scaling_section(content: Content) -> Section:
         if caution := superlinear_sentence(found):
             cautions.append(f"{name}: {caution}" if several > 1 else caution)
     if not blocks:
-        blocks = [Block(words="No case ran on several numbers of devices; run `dlbench run scaling_weak`.")]
+        model = "" if content.shown.empty else reference_network(content.shown).partition(" [")[0]
+        chosen = f" -P model={shlex.quote(model)}" if model else ""
+        words = f"No case ran on several numbers of devices; run `dlbench run scaling_weak{chosen}`."
+        blocks = [Block(words=words)]
     return Section("scaling", "Scaling", blocks, " ".join(cautions))
 
 

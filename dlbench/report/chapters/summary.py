@@ -8,7 +8,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import fastest_cases
+from dlbench.report.analysis.case_selection import fastest_cases, reference_network
 from dlbench.report.analysis.case_warnings import describe_status, summarize_case_warnings, with_warnings
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
@@ -55,7 +55,7 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
     )
     if shown.empty:
         return (counted,)
-    of_reference = cases[cases["model"] == _reference_network(cases)]
+    of_reference = cases[cases["model"] == reference_network(cases)]
     training = of_reference[of_reference["mode"] == "training"]
     candidates = _presentable_cases(training if len(training) else of_reference)
     # Among unstable cases the one with the most steps, among good ones the fastest.
@@ -138,12 +138,6 @@ _SOFTWARE_NAMES = {
     "system_cudnn_version": "cuDNN",
     "system_driver_version": "driver",
 }
-
-
-def _reference_network(shown: pd.DataFrame) -> str:
-    """The network that stands for all at the head of a report: ResNet-50, or the one with the most work per image."""
-    names = list(shown["model"])
-    return "resnet50" if "resnet50" in names else str(names[shown["flop_per_image"].fillna(0).argmax()])
 
 
 def _setting_text(case: pd.Series, shown: pd.DataFrame) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +25,15 @@ from dlbench.results.records import parse_details
 from dlbench.results.schema import SCHEMA, unit_of
 from dlbench.suites.case import AXES
 from dlbench.table import Cell, Column, Table
+from dlbench.table_width import terminal_width
 
-#: Lists of words break before lines get wider than this.
+#: Elsewhere than on a terminal, lists of words break before lines get wider than this.
 _LINE_WIDTH = 120
+#: Settings of which 0 is no quantity, and what it means.
+_MEANING_OF_ZERO = {
+    **dict.fromkeys(("threads", "power_cap_w", "clock_mhz", "warmup_until_c"), "not set"),
+    "cudnn_benchmark_limit": "all",
+}
 #: The quantiles that are shown for each list of samples.
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 _OUTCOME_COLUMNS = (
@@ -55,7 +62,10 @@ def find_attempt(wanted: str, sources: Sequence[str | Path]) -> tuple[Path, str]
         return next((part, attempt) for attempt, part in found.items())
     place = ", ".join(map(str, sources))
     if not found:
-        raise BadInput(f"no record '{wanted}' in {place}; `dlbench query 'select attempt_id from records'` lists all")
+        where = "".join(f" --results {shlex.quote(str(source))}" for source in sources if str(source) != "results")
+        raise BadInput(
+            f"no record '{wanted}' in {place}; `dlbench query 'select attempt_id from records'{where}` lists all"
+        )
     names = units.list_text(sorted(found), 5)
     raise BadInput(f"'{wanted}' matches {len(found)} records in {place}: {names}; give more characters of the id")
 
@@ -144,12 +154,12 @@ def _record_text(record: dict[str, Any]) -> str:
         _name_value_lines("Protocol", record["protocol"]),
     ]
     metrics = _metrics_table(record)
-    parts += [table.text_table(metrics)] if metrics.rows else []
+    parts += [table.text_table(metrics, terminal_width())] if metrics.rows else []
     several = len(record["ranks"]) > 1
     for rank in record["ranks"]:
         of = f" of rank {rank['rank']}" if several else ""
         samples = {n: v for n, v in rank.items() if isinstance(v, dict)}
-        parts += [table.text_table(_samples_table(f"Samples{of}", samples))] if samples else []
+        parts += [table.text_table(_samples_table(f"Samples{of}", samples), terminal_width())] if samples else []
         parts.append(_name_value_lines(f"Measured{of}", {n: v for n, v in rank.items() if n not in samples}))
     parts.append(_name_value_lines("System", {n: v for n, v in record["system"].items() if n != "details"}))
     parts.append(_name_value_lines("Details of the system", record["system"]["details"]))
@@ -162,7 +172,7 @@ def _name_value_lines(title: str, values: dict[str, Any]) -> str:
     width = max(map(len, known), default=0)
     lines = []
     for name, value in known.items():
-        first, *more = _wrap_value(name, value, _LINE_WIDTH - width - 2)
+        first, *more = _wrap_value(name, value, (terminal_width() or _LINE_WIDTH) - width - 2)
         lines += [f"{name.ljust(width)}  {first}", *(" " * (width + 2) + line for line in more)]
     return "\n".join([title, "", *lines] if title and lines else lines) + ("\n" if lines else "")
 
@@ -204,6 +214,8 @@ def _value_text(name: str, value: Any) -> str:
     """A value with its unit, on one line and without what a terminal might obey."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value == 0 and name in _MEANING_OF_ZERO:
+        return _MEANING_OF_ZERO[name]
     if isinstance(value, int | float):
         unit = unit_of(name)
         known = {"s": units.seconds, "B": units.bytes_}

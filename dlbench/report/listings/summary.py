@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -46,14 +47,15 @@ def terminal_summary(content: Content) -> str:
             if room > 0:
                 parts.append(_fit_table(Table(table.columns, table.rows[:room], name), width))
             room -= len(table.rows)
+    sources = shlex.join(content.sources)
     for reason, count in reasons.items():
         notes.append(f"no ± in {units.count_text(count, 'case')}: {reason}.")
     if left_out:
         rows = units.count_text(left_out, "more row")
-        notes.append(f"{rows}: see the report, or `dlbench export RESULTS --format text | less`.")
+        notes.append(f"{rows}: see the report, or `dlbench export {sources} --format csv`.")
     if content.left_out:
         left = units.count_text(content.left_out, "measured case")
-        notes.append(f"{left} more; `dlbench export --format csv` has all.")
+        notes.append(f"{left} more; `dlbench export {sources} --format csv` has all.")
     if len(content.failed):
         notes.append(f"{units.count_text(len(content.failed), 'case')} failed; see the report for the reasons.")
     return "\n".join([*parts, *("\n".join(wrap_text(note, width)) + "\n" for note in notes)])

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dlbench.worker.memory import storage_id
+
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Dispatch mode that follows every storage until it is freed; `peak` is the maximum alive at once [bytes].
@@ -41,8 +43,3 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(leaf, Tensor):
                 self.watch(leaf)
         return result
-
-
-def storage_id(tensor: Tensor) -> int:
-    """Return the identity of a tensor's storage; unlike its address, it exists without data."""
-    return int(tensor.untyped_storage()._cdata)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ from dlbench.errors import BadInput, DlbenchError
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.suites.case import Case
 from dlbench.tasks import Batch, map_batch, tensors_of
-from dlbench.worker.counting.footprint import LiveBytes, storage_id
-from dlbench.worker.memory import is_in_backward
+from dlbench.worker.counting.footprint import LiveBytes
+from dlbench.worker.memory import optimizer_tensors, saved_bytes, storage_bytes
 from dlbench.worker.workload import Workload, cast_batch, cast_module, make_optimizer
 
 _CPU = torch.device("cpu")
@@ -93,10 +93,10 @@ def predict_with_trace(case: Case) -> tuple[Prediction, list[int]]:
 
 def _trace_step(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
     workload = _fake_workload(case, built)
-    activations = _saved_bytes(workload)  # first step: the optimizer creates its state
+    activations = saved_bytes(workload)  # first step: the optimizer creates its state
     workload.release_step_state()
     parameters = list(workload.module.parameters())
-    state = _optimizer_state(workload)
+    state = optimizer_tensors(workload)
     batch = tensors_of(next(workload.batches)) if case.data == "synthetic" else ()
     step = _StepTrace(case.device)
     for tensor in (*parameters, *workload.module.buffers(), *state, *batch):
@@ -106,16 +106,16 @@ def _trace_step(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
         workload.step(step)  # type: ignore[arg-type]  # only the stamps of a clock are used
     multiplies = any(isinstance(m, nn.Linear) for m in workload.module.modules())
     cublas = _cublas_bytes(case) if case.device == "cuda" and multiplies else 0
-    kept = _storage_bytes([*parameters, *workload.module.buffers()])
+    kept = storage_bytes([*parameters, *workload.module.buffers()])
     prediction = Prediction(
         peak_bytes=step.peak + cublas,
         peak_phase=step.peak_phase,
         parameter_bytes=kept,
-        buffer_bytes=kept - _storage_bytes(parameters),
-        gradient_bytes=_storage_bytes([p.grad for p in parameters if p.grad is not None]),
-        optimizer_state_bytes=_storage_bytes(state),
+        buffer_bytes=kept - storage_bytes(parameters),
+        gradient_bytes=storage_bytes([p.grad for p in parameters if p.grad is not None]),
+        optimizer_state_bytes=storage_bytes(state),
         activation_bytes=activations,
-        batch_bytes=_storage_bytes(tensors_of(next(workload.batches))),
+        batch_bytes=storage_bytes(tensors_of(next(workload.batches))),
         workspace_bytes=step.peak_workspace + cublas,
     )
     return prediction, step.held
@@ -249,36 +249,9 @@ def _fake_batches(case: Case, built: BuiltModel) -> Iterator[Batch]:
     return (map_batch(torch.empty_like, batch) for _ in itertools.count())
 
 
-def _saved_bytes(workload: Workload) -> int:
-    """Run one step; return bytes saved by forward for backward, each storage once, without weights and batch."""
-    batch = next(workload.batches)
-    own = {storage_id(t) for t in (*workload.module.parameters(), *workload.module.buffers(), *tensors_of(batch))}
-    saved: dict[int, Tensor] = {}
-
-    def record_saved(tensor: Tensor) -> Tensor:
-        if not is_in_backward() and storage_id(tensor) not in own:
-            saved[storage_id(tensor)] = tensor
-        return tensor
-
-    batches, workload.batches = workload.batches, iter([batch])
-    with torch.autograd.graph.saved_tensors_hooks(record_saved, lambda tensor: tensor):
-        workload.step()
-    workload.batches = batches
-    return _storage_bytes(list(saved.values()))
-
-
 def _cublas_bytes(case: Case) -> int:
     hopper = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 9
     return (_CUBLAS_BYTES_FROM_HOPPER if hopper else _CUBLAS_BYTES) * (2 if case.mode == "training" else 1)
-
-
-def _optimizer_state(workload: Workload) -> list[Tensor]:
-    states = workload.optimizer.state.values() if workload.optimizer is not None else ()
-    return [value for state in states for value in state.values() if isinstance(value, Tensor)]
-
-
-def _storage_bytes(tensors: Sequence[Tensor]) -> int:
-    return sum({storage_id(t): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def _tensor_bytes(tensor: Tensor) -> int:

@@ -25,8 +25,8 @@ from torch import Tensor
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.counting.flops import NUM_PASSES, OTHER_THREAD, CountingMode, run_forward, seeded, suppress_warnings
-from dlbench.worker.counting.footprint import storage_id
 from dlbench.worker.counting.operation_macs import is_counted, is_unknown, macs_of, operation_name
+from dlbench.worker.memory import storage_id
 
 #: Owner of operations after the network: the loss and its gradient.
 LOSS = "(loss)"
@@ -136,16 +136,17 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
             self.uncounted.setdefault(owner, {})[operation_name(func)] = None
         if packet is _aten.bernoulli_:
             self._masks[storage_id(result)] = result
-        elif macs or not (func.is_view or packet in _FREE_OPERATIONS or self._is_mask_scaled(packet, args)):
+        elif macs or not (
+            func.is_view
+            or packet in _FREE_OPERATIONS
+            or (packet is _aten.div_ and storage_id(args[0]) in self._masks)  # a mask is scaled
+        ):
             skipped = len(args) if packet in _CREATING_OPERATIONS else 1 if packet in _OVERWRITING_OPERATIONS else 0
             self._add_work(owner, macs or 0, [*args[skipped:], *kwargs.values()], result)
 
     def _record_other_thread(self, path: str) -> None:
         self.work.setdefault(path, ModuleWork())
         self.uncounted.setdefault(path, {})[OTHER_THREAD] = None
-
-    def _is_mask_scaled(self, packet: Any, args: Any) -> bool:
-        return packet is _aten.div_ and storage_id(args[0]) in self._masks
 
     def _add_work(self, owner: str, macs: int, arguments: list[Any], result: Any) -> None:
         work = self.work.setdefault(owner, ModuleWork())

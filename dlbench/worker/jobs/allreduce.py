@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import process_group
 from dlbench.worker.ranks.context import RankContext, detect_rank
 from dlbench.worker.ranks.transport import find_transport
-from dlbench.worker.timing import Clock
+from dlbench.worker.timing import Clock, time_each
 
 #: Limit of the repeated sum of ones before it restarts, far below the largest fp32 number.
 _LARGEST_SUM = 1e30
@@ -59,13 +58,7 @@ def series_lengths(count: int, world_size: int) -> list[int]:
 
 def _time_all_reduces(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
     data.fill_(1.0)
-    clock.synchronize()
-    stamps = [clock.stamp()]
-    for _ in range(count):
-        dist.all_reduce(data)
-        stamps.append(clock.stamp())
-    clock.synchronize()
-    return [clock.elapsed_s(a, b) for a, b in pairwise(stamps)]
+    return time_each(lambda: dist.all_reduce(data), clock, count)
 
 
 def serve(request: dict[str, Any], folder: Path) -> int:

@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from dlbench.worker.machine.system import CPU_FOLDER, device_facts
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.precision import set_precision, supported_precisions
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.timing import Clock
+from dlbench.worker.timing import Clock, host_time, time_each
 
 #: One sample lasts about this long [s], in as many calls as that takes: a stamp costs microseconds.
 SAMPLE_S = {"cuda": 0.002, "cpu": 0.01}
@@ -296,11 +295,17 @@ def _measure_ceiling(
     enter_phase(f"{ceiling.kind} {ceiling.precision or ''} {ceiling.shape}")
     expected_s = _expected_call_s(ceiling, done)
     if expected_s > most_s:
-        return replace(
-            ceiling, error=f"skipped: one call takes about {expected_s:.2g} s, but at most {most_s:.2g} s are available"
-        )
+        left = f"but at most {most_s:.2g} s are available"
+        return replace(ceiling, error=f"skipped: one call takes about {expected_s:.2g} s, {left}")
+    return _sample_ceiling(ceiling, microbenchmark, clock, SAMPLE_S[size_class(device)], share_s)
+
+
+def _sample_ceiling(
+    ceiling: Ceiling, microbenchmark: Microbenchmark, clock: Clock, sample_s: float, share_s: float
+) -> Ceiling:
+    """Add the samples of a ceiling, or the reason for missing samples."""
     try:
-        time_s, calls = sample_call(microbenchmark.prepare(), clock, SAMPLE_S[size_class(device)], share_s)
+        time_s, calls = sample_call(microbenchmark.prepare(), clock, sample_s, share_s)
     except (RuntimeError, MemoryError) as error:
         return replace(ceiling, error=f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}")
     return replace(ceiling, time_s=time_s, calls=calls)
@@ -322,13 +327,7 @@ def _measure_sustained(microbenchmark: Microbenchmark, clock: Clock, time_s: flo
     """Measure one ceiling again, for `time_s` without a pause [s]."""
     ceiling = replace(microbenchmark.ceiling, kind=f"{microbenchmark.ceiling.kind}{SUSTAINED_SUFFIX}")
     enter_phase(f"{ceiling.kind} {ceiling.precision or ''} {ceiling.shape}")
-    try:
-        samples_s, calls = sample_call(
-            microbenchmark.prepare(), clock, min(SUSTAINED_SAMPLE_S, time_s / MIN_SAMPLES), time_s
-        )
-    except (RuntimeError, MemoryError) as error:
-        return replace(ceiling, error=f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}")
-    return replace(ceiling, time_s=samples_s, calls=calls)
+    return _sample_ceiling(ceiling, microbenchmark, clock, min(SUSTAINED_SAMPLE_S, time_s / MIN_SAMPLES), time_s)
 
 
 def _expected_call_s(ceiling: Ceiling, done: Sequence[Ceiling]) -> float:
@@ -349,37 +348,24 @@ def sample_call(
         share_s: how long all of it may take [s]; exceeded up to twice where fewer than `MIN_SAMPLES` would fit.
     """
     began_s = time.perf_counter()
-    _time_calls(call, clock)  # holds the search for an algorithm
-    once_s = _time_calls(call, clock)
+    host_time(call, clock)  # holds the search for an algorithm
+    once_s = host_time(call, clock)
     calls = max(1, math.ceil(sample_s / max(once_s, 1e-7)))
     if calls > 1:
         # The single call held the gap between two stamps: what many take is nearer to the truth.
-        once_s = _time_calls(call, clock, calls) / calls
+        once_s = host_time(call, clock, calls) / calls
         calls = max(1, math.ceil(sample_s / max(once_s, 1e-7)))
     left_s = share_s - (time.perf_counter() - began_s)
     fitting = int(left_s / max(once_s * calls, 1e-7))
     # At most about twice the share, the two calls before included: else the shapes behind would have no time.
     least = max(1, min(MIN_SAMPLES, int(2 * share_s / max(once_s * calls, 1e-7)) - 2))
     count = min(MAX_SAMPLES, max(least, fitting))
-    stamps = [clock.stamp()]
-    for _ in range(count):
+
+    def sample() -> None:
         for _ in range(calls):
             call()
-        stamps.append(clock.stamp())
-    clock.wait(stamps[-1])
-    times = tuple(clock.elapsed_s(a, b) / calls for a, b in pairwise(stamps))
-    for stamp in stamps:
-        clock.release(stamp)
-    return times, calls
 
-
-def _time_calls(call: Callable[[], Any], clock: Clock, calls: int = 1) -> float:
-    clock.synchronize()
-    began_s = time.perf_counter()
-    for _ in range(calls):
-        call()
-    clock.synchronize()
-    return time.perf_counter() - began_s
+    return tuple(time_s / calls for time_s in time_each(sample, clock, count)), calls
 
 
 def serve(request: dict[str, Any], folder: Path) -> int:

@@ -7,11 +7,12 @@ SIGUSR1, which a scheduler sends before the time limit or a preemption, the outc
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from dlbench.atomic_file import sync_folder, write_atomically
 from dlbench.errors import DlbenchError
 from dlbench.exit_codes import BAD_INPUT, NOT_DONE, OK
-from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
+from dlbench.results.records import DONE_STATUSES, Outcome
 from dlbench.suites import worker_request as requests
 from dlbench.suites.case import Case
 from dlbench.worker.fork_check import exit_if_forked
@@ -61,28 +62,17 @@ def _measure_outcome(case: Case, context: RankContext, facts: dict[str, Any] | N
     """The outcome of `case`, whatever happens to it."""
     enter_phase("import")
     began_s = time.perf_counter()
-    from dlbench.worker.failures import classify
-    from dlbench.worker.measure import measure
+    from dlbench.worker.failures import report_failure
+    from dlbench.worker.measure import describe_failed_rank, measure
 
     import_s = time.perf_counter() - began_s
     try:
         return measure(case, context, import_s, facts)
     except (Exception, SystemExit) as error:  # a network may call sys.exit
-        if not isinstance(error, DlbenchError) or error.__cause__ is not None:
-            traceback.print_exc()
-        status, text = classify(error)
-        print(f"{status} in phase {current_phase()}: {text}", file=sys.stderr, flush=True)
-        return Outcome(status, text, _describe_failed_system(case, context))
-
-
-def _describe_failed_system(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
-    """Describe the machine for the record of a failure; empty if that fails too, for example with a lost device."""
-    from dlbench.worker.measure import describe_failed_rank
-
-    try:
-        return describe_failed_rank(case, context)
-    except Exception:
-        return ()
+        outcome = Outcome(*report_failure(error))
+        with contextlib.suppress(Exception):  # for example with a lost device
+            return dataclasses.replace(outcome, ranks=describe_failed_rank(case, context))
+        return outcome
 
 
 def _measure_as_rank(case: Case, folder: Path, found: DetectedRank) -> int:

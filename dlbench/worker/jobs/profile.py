@@ -40,7 +40,7 @@ from dlbench.worker.network_check import check_network
 from dlbench.worker.onednn import record_kernels
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.stopping import WarmupRule
-from dlbench.worker.timing import Clock, no_garbage_collection
+from dlbench.worker.timing import Clock, no_garbage_collection, time_each
 from dlbench.worker.workload import Workload, build_workload
 
 INPUT, OPTIMIZER, MEASURING = "(input)", "(optimizer)", "(measuring)"
@@ -334,18 +334,12 @@ def _alternate_blocks(
 
 
 def _plain_block(workload: Workload, clock: Clock, block: int) -> list[float]:
-    clock.synchronize()
-    stamps = [clock.stamp()]
-    for _ in range(block):
+    def shown_step() -> None:
         # The clock, as in every shown step of `measure`: the same two stamps between the phases.
         for stamp in workload.step(clock):
             clock.release(stamp)
-        stamps.append(clock.stamp())
-    clock.synchronize()
-    times = [clock.elapsed_s(a, b) for a, b in pairwise(stamps)]
-    for stamp in stamps:
-        clock.release(stamp)
-    return times
+
+    return time_each(shown_step, clock, block)
 
 
 def _hooked_block(workload: Workload, clock: Clock, hooks: LayerHooks, block: int) -> list[tuple[float, SelfTimes]]:

@@ -16,15 +16,15 @@ PREFIXES = ("CUDA_", "CUBLAS_", "CUDNN_", "NCCL_", "NVIDIA_", "OMP_", "KMP_", "G
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 #: Names that contain one of these words are excluded.
 SECRET_WORDS = ("TOKEN", "SECRET", "PASSW", "CREDENTIAL", "API_KEY", "_JWT", "PRIVATE", "AUTH")
-#: Environment variable of a runtime -> variable with its image.
-RUNTIME_VARIABLES = (
-    ("pyxis", "PYXIS_CONTAINER_IMAGE", "PYXIS_CONTAINER_IMAGE"),
-    ("pyxis", "SLURM_SPANK_OPTION_pyxis_container_image", "SLURM_SPANK_OPTION_pyxis_container_image"),
-    ("apptainer", "APPTAINER_CONTAINER", "APPTAINER_CONTAINER"),
-    ("apptainer", "SINGULARITY_CONTAINER", "SINGULARITY_CONTAINER"),
-    ("enroot", "ENROOT_ROOTFS", "ENROOT_ROOTFS"),
-    ("udocker", "UDOCKER_CONTAINER", "UDOCKER_CONTAINER"),
-)
+#: Variable with the image of a runtime -> the runtime.
+RUNTIME_VARIABLES = {
+    "PYXIS_CONTAINER_IMAGE": "pyxis",
+    "SLURM_SPANK_OPTION_pyxis_container_image": "pyxis",
+    "APPTAINER_CONTAINER": "apptainer",
+    "SINGULARITY_CONTAINER": "apptainer",
+    "ENROOT_ROOTFS": "enroot",
+    "UDOCKER_CONTAINER": "udocker",
+}
 #: Variable in which the launcher passes the image with its digest.
 IMAGE_VARIABLE = "DLBENCH_CONTAINER_IMAGE"
 RUNTIME_VARIABLE = "DLBENCH_CONTAINER_RUNTIME"
@@ -40,11 +40,12 @@ def detect_container(environment: Mapping[str, str], root: Path = Path("/")) -> 
     image = environment.get(IMAGE_VARIABLE)
     if environment.get(RUNTIME_VARIABLE):
         return environment[RUNTIME_VARIABLE], image
-    for runtime, mark, image_variable in RUNTIME_VARIABLES:
-        if environment.get(mark):
-            return runtime, image or environment.get(image_variable)
+    for variable, runtime in RUNTIME_VARIABLES.items():
+        if environment.get(variable):
+            return runtime, image or environment[variable]
     if (root / "run/.containerenv").exists():
-        return "podman", image or _podman_image(root / "run/.containerenv")
+        found = re.search(r'^image="(.*)"$', read_text(root / "run/.containerenv") or "", re.MULTILINE)
+        return "podman", image or (found.group(1) if found else None)
     if (root / ".dockerenv").exists():
         return "docker", image
     if (root / ".singularity.d").exists():
@@ -52,11 +53,6 @@ def detect_container(environment: Mapping[str, str], root: Path = Path("/")) -> 
     if (root / "etc/rc.local").exists() and (root / "etc/enroot").exists():
         return "enroot", image
     return (environment["container"], image) if environment.get("container") else (None, image)
-
-
-def _podman_image(file: Path) -> str | None:
-    found = re.search(r'^image="(.*)"$', read_text(file) or "", re.MULTILINE)
-    return found.group(1) if found else None
 
 
 def environment_of_interest(environment: Mapping[str, str]) -> dict[str, str]:
@@ -84,13 +80,8 @@ def linked_libraries(files: Iterable[Path]) -> list[str] | None:
     None without ldd or file. Also lists libraries that were not found.
     """
     command = ["ldd", *map(str, files)]
-    if len(command) == 1:
-        return None
-    try:
-        done = subprocess.run(
-            command, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    done = _run_program(command, 30) if len(command) > 1 else None
+    if done is None:
         return None
     found = re.findall(r"^\s*(\S+) => (not found|/.*?)(?: \(0x[0-9a-f]+\))?$", done.stdout, re.MULTILINE)
     links = {f"{name} => {Path(path).resolve() if path.startswith('/') else path}" for name, path in found}
@@ -114,12 +105,17 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 def _run_git(folder: Path, *arguments: str) -> str | None:
     # --no-optional-locks: do not touch the index of a checkout in use. safe.directory: in a container the checkout may
     # belong to another user.
-    command = ["git", "--no-optional-locks", "-c", "safe.directory=*", "-C", str(folder), *arguments]
+    done = _run_program(["git", "--no-optional-locks", "-c", "safe.directory=*", "-C", str(folder), *arguments], 10)
+    return done.stdout.strip() if done is not None and done.returncode == 0 else None
+
+
+def _run_program(argv: list[str], timeout_s: float) -> subprocess.CompletedProcess[str] | None:
+    """Run a program with English output; None if it is missing or hangs."""
+    environment = os.environ | {"LC_ALL": "C"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def os_name(root: Path = Path("/")) -> str | None:
@@ -137,8 +133,3 @@ def read_text(file: Path) -> str | None:
         return file.read_text(errors="replace").strip()
     except OSError:
         return None
-
-
-def slurm_job(environment: Mapping[str, str] | None = None) -> str | None:
-    """Return the id of the current Slurm job."""
-    return (os.environ if environment is None else environment).get("SLURM_JOB_ID")

@@ -24,7 +24,7 @@ from dlbench.version import __version__
 from dlbench.worker import accelerators
 from dlbench.worker.machine import software
 from dlbench.worker.meters.nvml import driver_version, vbios_version
-from dlbench.worker.precision import read_precision
+from dlbench.worker.precision import active_precision_switches
 
 CPU_FOLDER = Path("/sys/devices/system/cpu")
 NODES_FOLDER = Path("/sys/devices/system/node")
@@ -47,12 +47,7 @@ GPU_FILES = ("nvidia[0-9]*", "kfd")
 
 
 def describe_system(device: torch.device, load_before: tuple[float, ...] | None) -> System:
-    """Describe the system as this process sees it.
-
-    Args:
-        device: device of the case.
-        load_before: load averages before the measurement (afterwards they include it).
-    """
+    """Describe the system as this process sees it; `load_before`: load averages before the measurement."""
     facts = probe_facts()
     runtime, image = software.detect_container(os.environ)
     commit, dirty = software.git_state(Path(__file__).parent)
@@ -68,7 +63,7 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
         kernel=platform.release(),
         python_version=platform.python_version(),
         torchvision_version=_package_version("torchvision"),
-        cudnn_version=_dotted_cudnn_version(_cudnn_version()) if cuda else None,
+        cudnn_version=_cudnn_version() if cuda else None,
         nccl_version=facts["nccl_version"] if cuda else None,
         torch_threads=torch.get_num_threads(),
         firmware=firmware(facts["devices"][device.index or 0]["uuid"] if cuda else None),
@@ -77,11 +72,11 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
         dlbench_version=__version__,
         git_commit=commit,
         git_dirty=dirty,
-        slurm_job_id=software.slurm_job(),
+        slurm_job_id=os.environ.get("SLURM_JOB_ID"),
         details={
             "system_key": system_key(facts, device.type),
             "devices": facts["devices"],
-            "precision_switches": read_precision(),
+            "precision_switches": active_precision_switches(),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "cpu_governor": software.read_text(CPU_FOLDER / "cpu0/cpufreq/scaling_governor"),
@@ -272,9 +267,13 @@ def _package_version(package: str) -> str | None:
         return None
 
 
-def _cudnn_version() -> int | None:
-    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    return version
+def _cudnn_version() -> str | None:
+    """92600 is 9.26.0; before version 9 the major number stood one digit lower: 8907 is 8.9.7."""
+    cudnn: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    if cudnn is None:
+        return None
+    major = 10_000 if cudnn >= 90_000 else 1_000
+    return f"{cudnn // major}.{cudnn % major // 100}.{cudnn % 100}"
 
 
 def _nccl_version() -> str | None:
@@ -282,11 +281,3 @@ def _nccl_version() -> str | None:
         return ".".join(str(part) for part in torch.cuda.nccl.version())  # type: ignore[no-untyped-call]
     except (AttributeError, RuntimeError):
         return None
-
-
-def _dotted_cudnn_version(cudnn: int | None) -> str | None:
-    """92600 is 9.26.0; before version 9 the major number stood one digit lower: 8907 is 8.9.7."""
-    if cudnn is None:
-        return None
-    major = 10_000 if cudnn >= 90_000 else 1_000
-    return f"{cudnn // major}.{cudnn % major // 100}.{cudnn % 100}"

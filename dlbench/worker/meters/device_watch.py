@@ -7,7 +7,7 @@ from typing import Any
 
 from dlbench.results.records import CHOSEN_CLOCK_REASONS, POWER_CAP_REASON
 from dlbench.worker.meters.amd import AmdDevice
-from dlbench.worker.meters.device_health import DeviceHealth, health_facts, health_warnings, read_health
+from dlbench.worker.meters.device_health import UNKNOWN_HEALTH, health_facts, health_warnings, read_health
 from dlbench.worker.meters.nvml import (
     THROTTLE_NAMES,
     DeviceState,
@@ -43,7 +43,7 @@ class DeviceWatch:
         self._others: int | None = None
         self._device: NvmlDevice | AmdDevice | None = None
         self._xids: tuple[int, ...] | None = None
-        self._health = self._health_after = DeviceHealth()
+        self._health = self._health_after = UNKNOWN_HEALTH
         if uuid is not None or amd_address is not None:
             try:
                 self._device = AmdDevice(amd_address) if amd_address else NvmlDevice(uuid or "")
@@ -63,7 +63,7 @@ class DeviceWatch:
         if self._device is not None:
             self._after = self._device.state()
             self._others = count_other_processes(self._processes_before, self._device.process_ids())
-            self._read_health()
+            self._read_health(self._device)
 
     def temperature_c(self) -> float | None:
         """Read the temperature now; None without NVML."""
@@ -73,13 +73,12 @@ class DeviceWatch:
         """Return the device's errors until now as fields of `Measurement`, with warnings: for a case that failed."""
         if self._device is None:
             return {}
-        self._read_health()
+        self._read_health(self._device)
         return {**self._health_facts(), "warnings": self._health_warnings()}
 
-    def _read_health(self) -> None:
-        if self._device is not None:
-            self._health_after = read_health(self._device)
-            self._xids = self._xid_events.read() if self._xid_events else None
+    def _read_health(self, device: NvmlDevice | AmdDevice) -> None:
+        self._health_after = read_health(device)
+        self._xids = self._xid_events.read() if self._xid_events else None
 
     def _health_facts(self) -> dict[str, Any]:
         return {**health_facts(self._health, self._health_after), "xid_events": self._xids}

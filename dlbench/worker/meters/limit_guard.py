@@ -66,11 +66,6 @@ def _read_state(file: int) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write_state(file: int, found: dict[str, Any]) -> None:
-    os.pwrite(file, json.dumps(found).encode(), 0)
-    os.fsync(file)
-
-
 def _restore_limits(control: LimitControl, found: dict[str, Any]) -> str | None:
     """Put back what was found; return what could not be put back, with how to do it by hand."""
     failed = []
@@ -99,7 +94,8 @@ def hold_until_parent_ends(uuid: str, limits: Limits) -> int:
         os.ftruncate(file, 0)
         control.check(limits)
         found = {"power_w": control.power_limit_w() if limits.power_w else None, "clock_locked": bool(limits.clock_mhz)}
-        _write_state(file, found)
+        os.pwrite(file, json.dumps(found).encode(), 0)
+        os.fsync(file)
         try:
             control.set_limits(limits)
             print("ready", flush=True)

@@ -168,6 +168,11 @@ class NvmlDevice:
         processes = read_optional(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle)
         return None if processes is None else [int(p.pid) for p in processes]
 
+    def has_nvlink(self) -> bool:
+        """Whether a link to another GPU is active."""
+        links = range(pynvml.NVML_NVLINK_MAX_LINKS)
+        return any(read_optional(pynvml.nvmlDeviceGetNvLinkState, self._handle, link) for link in links)
+
     def _read_power_field(self, scope: int) -> float | None:
         values = read_optional(
             pynvml.nvmlDeviceGetFieldValues, self._handle, [(pynvml.NVML_FI_DEV_POWER_INSTANT, scope)]

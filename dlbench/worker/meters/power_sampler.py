@@ -8,6 +8,7 @@ processes of a node.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -70,15 +71,9 @@ def sample_until_stdin_ends(read: Callable[[], SampleRow], period_s: float) -> t
         now_s = time.perf_counter()
         due_s += period_s * max(1, -(-(now_s - due_s) // period_s))
         if select.select([sys.stdin], [], [], max(0.0, due_s - now_s))[0]:
-            return [*rows, *_read_last_row(read)], None
-
-
-def _read_last_row(read: Callable[[], SampleRow]) -> list[SampleRow]:
-    """Add one row after the stop, so that rows cover the end of the window."""
-    try:
-        return [read()]
-    except Exception:
-        return []
+            with contextlib.suppress(Exception):
+                rows.append(read())  # after the stop, so that rows cover the end of the window
+            return rows, None
 
 
 def main(arguments: list[str]) -> int:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-import sys
-import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -20,13 +18,13 @@ import torch
 import torch.distributed as dist
 
 from dlbench.affinity import allowed_cores, threads_set_by_torchrun
-from dlbench.errors import BadInput, DlbenchError
+from dlbench.errors import BadInput
 from dlbench.exit_codes import NOT_DONE, OK
 from dlbench.results.records import DONE_STATUSES, Outcome
 from dlbench.suites.case import Case
-from dlbench.worker.progress import current_phase, enter_phase
+from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import DetectedRank, RankContext
-from dlbench.worker.ranks.rank_status import RankStatus, die_with_launcher, exit_at_once
+from dlbench.worker.ranks.rank_status import RankStatus, die_with_launcher, exit_process
 from dlbench.worker.ranks.rendezvous import connect_ranks
 
 
@@ -66,7 +64,7 @@ def run_rank(case: Case, attempt: Path, found: DetectedRank, work: RankWork) -> 
     die_with_launcher()
     rank_status = RankStatus(attempt, found.rank)
     rank_status.watch_signals()
-    from dlbench.worker.failures import classify
+    from dlbench.worker.failures import report_failure
 
     try:
         enter_phase("rendezvous")
@@ -76,12 +74,8 @@ def run_rank(case: Case, attempt: Path, found: DetectedRank, work: RankWork) -> 
         context.barrier()
         dist.destroy_process_group()
     except BaseException as error:
-        if not isinstance(error, DlbenchError) or error.__cause__ is not None:
-            traceback.print_exc()
-        status, text = classify(error)
-        rank_status.ended(status, text)
-        print(f"rank {found.rank}: {status} in phase {current_phase()}: {text}", file=sys.stderr, flush=True)
-        exit_at_once(NOT_DONE)
+        rank_status.ended(*report_failure(error, f"rank {found.rank}: "))
+        exit_process(NOT_DONE, abort=True)
     return OK if outcome.status in DONE_STATUSES else NOT_DONE
 
 

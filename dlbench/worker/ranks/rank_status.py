@@ -105,11 +105,11 @@ def die_with_launcher() -> None:
         os._exit(NOT_DONE)
 
 
-def exit_process(code: int) -> NoReturn:
+def exit_process(code: int, abort: bool = False) -> NoReturn:
     """Exit this process after its results are written.
 
     Code of the network cannot delay it or change the exit status: no endless thread, exit handler or library teardown.
-    Only MPI is finalized.
+    Only MPI is finalized, or, with `abort`, ended on all ranks: teardown may wait for dead ones.
     """
     with contextlib.suppress(Exception):  # the network's code may have replaced or closed them
         sys.stdout.flush()
@@ -120,18 +120,5 @@ def exit_process(code: int) -> NoReturn:
         from mpi4py import MPI
 
         if MPI.Is_initialized() and not MPI.Is_finalized():
-            MPI.Finalize()
-    os._exit(code)
-
-
-def exit_at_once(code: int) -> NoReturn:
-    """Exit this process without teardown of process groups, which may wait for dead ranks."""
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    if "mpi4py.MPI" in sys.modules:
-        from mpi4py import MPI
-
-        if MPI.Is_initialized() and not MPI.Is_finalized():
-            MPI.COMM_WORLD.Abort(code)
+            MPI.COMM_WORLD.Abort(code) if abort else MPI.Finalize()
     os._exit(code)

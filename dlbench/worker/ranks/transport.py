@@ -7,9 +7,10 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice
 
 INFINIBAND = Path("/sys/class/infiniband")
 
@@ -28,11 +29,9 @@ _VIA_PATTERN = re.compile(r"via (P2P|SHM|NET/[A-Za-z]+|COLLNET|NVLS)")
 
 @dataclass(frozen=True)
 class Transport:
-    """Transport in use, fastest available transport, and a warning if they differ."""
+    """Transport in use, and a warning if a faster one is available."""
 
     used: str | None
-    ways: tuple[str, ...] = ()
-    links: dict[str, Any] | None = None
     warning: str | None = None
 
 
@@ -51,13 +50,13 @@ def prepare_debug(token: str) -> None:
 def find_transport(backend: str, device: torch.device, world_size: int, one_node: bool) -> Transport:
     """Find the transport of `backend` between the ranks of this case."""
     if backend != "nccl":
-        interface = os.environ.get("GLOO_SOCKET_IFNAME") if backend == "gloo" else None
-        used = "sockets" if backend == "gloo" else None
-        return Transport(used, links={"interface": interface} if interface else None)
-    links = {"nvlink_active": count_nvlinks(device), "infiniband": infiniband_devices()}
+        return Transport("sockets" if backend == "gloo" else None)
     if world_size > 1 and not _log_path().name:
-        return Transport(None, (), links, TRANSPORT_UNKNOWN)
-    return slowest_transport(nccl_transports(_read_and_remove_log()), links, world_size, one_node)
+        return Transport(None, TRANSPORT_UNKNOWN)
+    ways = nccl_transports(_read_and_remove_log())
+    if world_size == 1 or not ways:
+        return Transport(None)
+    return slowest_transport(ways, has_nvlink(device), any(INFINIBAND.glob("*")), one_node)
 
 
 def nccl_transports(log: str) -> tuple[str, ...]:
@@ -70,13 +69,10 @@ def nccl_transports(log: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def slowest_transport(ways: tuple[str, ...], links: dict[str, Any], world_size: int, one_node: bool) -> Transport:
-    """Return the slowest transport in use, with a warning if a faster one is available."""
-    if world_size == 1 or not ways:
-        return Transport(None, ways, links)
+def slowest_transport(ways: tuple[str, ...], nvlink: bool, infiniband: bool, one_node: bool) -> Transport:
+    """Return the slowest transport in use, with a warning if the node has a faster one."""
     order = ("sockets", "libfabric", "infiniband", "shared_memory", "p2p", "collnet", "nvlink")
     used = next(way for way in order if way in ways)
-    nvlink = bool(links.get("nvlink_active"))
     if used == "p2p" and nvlink:
         used = "nvlink"
     warning = None
@@ -85,41 +81,22 @@ def slowest_transport(ways: tuple[str, ...], links: dict[str, Any], world_size: 
             "transport_lost: NCCL uses shared memory although the GPUs have NVLink; make all GPUs of the "
             "node visible to every rank (no --gpus-per-task), and check NCCL_P2P_DISABLE and NCCL_P2P_LEVEL."
         )
-    elif links.get("infiniband") and "sockets" in ways and not one_node:
+    elif infiniband and "sockets" in ways and not one_node:
         warning = (
             "transport_lost: NCCL uses sockets although InfiniBand is available; check NCCL_IB_DISABLE, "
             "NCCL_IB_HCA, the memlock limit, and InfiniBand libraries in the container."
         )
     elif one_node and "sockets" in ways:
         warning = "transport_lost: NCCL uses sockets within one node; check the size of /dev/shm."
-    return Transport(used, ways, links, warning)
+    return Transport(used, warning)
 
 
-def infiniband_devices() -> list[str]:
-    """Return the names of the InfiniBand devices of this node."""
+def has_nvlink(device: torch.device) -> bool:
+    """Whether the GPU of this rank has an active NVLink, by NVML; False if unknown."""
     try:
-        return sorted(entry.name for entry in INFINIBAND.iterdir())
-    except OSError:
-        return []
-
-
-def count_nvlinks(device: torch.device) -> int | None:
-    """Count the active NVLinks of this rank's GPU, by NVML; None if unknown."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        uuid = str(torch.cuda.get_device_properties(device).uuid)
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-        count = 0
-        for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
-            try:
-                count += bool(pynvml.nvmlDeviceGetNvLinkState(handle, link))
-            except pynvml.NVMLError:
-                break
-        return count
-    except (pynvml.NVMLError, AttributeError):
-        return None
+        return NvmlDevice(str(torch.cuda.get_device_properties(device).uuid)).has_nvlink()
+    except (MeterUnavailable, AttributeError):
+        return False
 
 
 def _log_path() -> Path:

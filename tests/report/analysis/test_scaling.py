@@ -333,3 +333,9 @@ def test_each_kind_has_its_figure(tmp_path):
     assert names == ["scaling_weak", "scaling_weak_inference", "scaling_strong"]
     assert "Efficiency" in svg
     assert "on one device" in drawn[0].caption
+
+
+def test_the_command_for_several_sizes_names_a_network_of_the_results(tmp_path):
+    records = [fakes.record(Case("lenet5"), fakes.CPU), fakes.record(Case("vgg16"), fakes.CPU, 1)]
+    (block,) = scaling_section(read_content([fakes.fill(tmp_path / "store", records)])).blocks
+    assert block.words.endswith("run `dlbench run scaling_weak -P model=vgg16`.")

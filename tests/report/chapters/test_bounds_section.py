@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+import shlex
 
 import pytest
 
+from dlbench.__main__ import main
 from dlbench.report import build
 from dlbench.report.analysis import content
 from dlbench.report.chapters import bounds_section
@@ -76,13 +79,30 @@ def test_without_ceilings_the_chapter_is_the_command_that_measures_them(store):
     assert f"`dlbench ceilings --results {store}`" in section.blocks[0].words
 
 
+def test_the_command_of_a_profile_names_a_case_of_the_results(tmp_path, capsys):
+    case = Case("lenet5", memory_format="channels_last", batch_size=2, repeat=1)
+    records = [
+        fakes.record(Case("lenet5", batch_size=4), fakes.CPU, status="crashed"),
+        fakes.record(case, fakes.CPU, 1),
+    ]
+    store = fakes.fill(tmp_path / "a store", records)
+    found = re.findall(r"`(dlbench profile [^`]*)`", words_of(section_of(store)))
+    assert found == [
+        "dlbench profile lenet5 -P mode=training -P precision=fp32 -P memory_format=channels_last -P batch_size=2 "
+        f"-P device=cpu --results '{store}'"
+    ]
+    assert main([*shlex.split(found[0])[1:], "--time", "0.1s", "--trace-steps", "0"]) == 0
+    assert "dlbench profile" not in words_of(section_of(store))
+
+
 def test_ceilings_stand_in_a_table_named_as_the_report_names_the_system(store):
     add_ceilings(store)
     section = section_of(store)
     table = next(block for block in section.blocks if block.table)
     assert table.heading == "Ceilings: AMD EPYC 7B13, 2 threads"
     assert table.table.records()[0]["best"] == 100e9
-    assert "`dlbench profile resnet50" in words_of(section)
+    profile = "`dlbench profile alexnet -P mode=training -P precision=fp32 -P batch_size=4 -P device=cpu"
+    assert f"{profile} --results {store}`" in words_of(section)
 
 
 def test_a_profile_gives_both_figures_and_its_layers(store):

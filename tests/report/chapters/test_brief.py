@@ -191,8 +191,8 @@ def test_the_interval_of_a_mean_over_cases_follows_from_their_processes():
         logs[case, "a"] = [0.0, 0.02, -0.02]
         logs[case, "b"] = [0.1, 0.12, 0.08]
     found = verdicts.mean_ratio(logs, "a", "b", [1, 2])
-    # Standard error of each case √(2 · 0.02² / 3), of the mean of two that over √2, times 1.5; 8 degrees of freedom.
-    assert found.comparison.standard_error == pytest.approx(1.5 * (2 * 0.02**2 / 3) ** 0.5 / 2**0.5)
+    # Standard error of each case √(2 · 0.02² / 3), of the mean of two that over √2, times 2; 8 degrees of freedom.
+    assert found.comparison.standard_error == pytest.approx(2 * (2 * 0.02**2 / 3) ** 0.5 / 2**0.5)
     assert found.value == pytest.approx(2.718281828**0.1)
     assert found.interval[0] == pytest.approx(
         found.value / 2.718281828 ** (2.306 * found.comparison.standard_error), rel=1e-4

@@ -24,7 +24,9 @@ def test_what_several_sources_hold_of_one_system_is_said_and_names_keep_it_apart
     found = codes([first, second])
     assert found["in several sources"]["cases"] == 1
     assert found["in several sources"]["which"] == "LeNet-5"
-    assert "in several sources" not in codes([f"OLD={first}", f"NEW={second}"])
+    named = [f"OLD={first}", f"NEW={second}"]
+    assert found["in several sources"]["sentence"].endswith(f"name them: {' '.join(named)}.")
+    assert "in several sources" not in codes(named)
     assert "in several sources" not in codes([first])
 
 

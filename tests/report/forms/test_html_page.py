@@ -2,11 +2,13 @@
 
 import dataclasses
 import re
+import shlex
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 
+from dlbench.__main__ import main
 from dlbench.errors import StoreError
 from dlbench.report import build
 from dlbench.report.analysis.content import read_content
@@ -416,6 +418,15 @@ def test_the_terminal_table_fits_its_terminal_and_has_units(tmp_path, monkeypatc
         assert max(map(len, printed.splitlines())) <= (width or summary.DEFAULT_WIDTH)
         for word in ("img/s", "%", "ResNet-50", "amp_bf16"):
             assert word in printed
+
+
+def test_a_command_that_the_terminal_table_advises_gives_what_it_leaves_out(tmp_path, capsys):
+    records = [fakes.record(Case("lenet5", batch_size=size), fakes.CPU, size) for size in range(1, 50)]
+    store = fakes.fill(tmp_path / "store", records)
+    printed = summary.terminal_summary(read_content([store]))
+    (command,) = re.findall(r"`dlbench ([^`]*)`", " ".join(printed.split()))
+    assert main(shlex.split(command)) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(records)
 
 
 def test_the_terminal_table_explains_a_missing_interval(tmp_path):

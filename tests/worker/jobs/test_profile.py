@@ -18,7 +18,7 @@ from torch import nn
 from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, UnknownName
 from dlbench.launch import worker_process
 from dlbench.models import BuiltModel
-from dlbench.results.bounds_records import parse_profile_run, to_json
+from dlbench.results.bounds_records import ProfileRun, parse_run, to_json
 from dlbench.results.bounds_schema import LAYERS_SCHEMA, write_layers
 from dlbench.suites.case import Case
 from dlbench.worker.counting.flops import count_network
@@ -237,7 +237,7 @@ def lenet(tmp_path_factory):
 
 def test_a_profile_covers_the_step_and_survives_json_and_parquet(lenet, tmp_path):
     run = lenet[0]
-    assert parse_profile_run(to_json(run)) == run
+    assert parse_run(ProfileRun, to_json(run)) == run
     assert len(run.hooked_step_s) >= profiling.MIN_STEPS
     assert {x.kind for x in run.layers} == {"Conv2d", "Tanh", "AvgPool2d", "Flatten", "Linear"}
     assert all(len(x.forward_s) == len(run.hooked_step_s) for x in run.layers)
