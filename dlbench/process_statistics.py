@@ -25,10 +25,12 @@ from dlbench.errors import InvalidMeasurement
 
 #: Fewer processes than this cannot show how processes differ.
 MIN_PROCESSES = 3
-#: Processes measured near each other in time share conditions that a later run does not: standard errors are multiplied
-#: by this. A correlation of 0.38 between one process and the next has this effect. Chosen on the processes of
-#: docs/experiments/data/aa.parquet, and checked on other ones in docs/experiments/reruns.md.
-DRIFT_ALLOWANCE = 1.5
+#: Processes measured near each other in time share conditions that a later run does not, and a few processes are much
+#: slower than the others: standard errors of means are multiplied by this. The smallest of 1, 1.5, 2 and 2.5 with which
+#: equal campaigns minutes apart are called different in at most 5 % of comparisons (docs/experiments/reruns.md).
+DRIFT_ALLOWANCE = 2.0
+#: The same for the prediction of the next process, which conditions of minutes touch less.
+NEXT_ALLOWANCE = 1.5
 #: Processes form two groups where the gap between these is at least this much of a step time, ...
 MIN_GAP = 0.05
 #: ... this many times the range of each group, and this many times the widest half-width of a window.
@@ -91,10 +93,10 @@ def process_interval(windows: Sequence[ProcessWindow], confidence: float = 0.95)
 
     With y the logarithms of k medians and s their standard deviation, Student's t with k - 1 degrees gives
 
-        mean y ± c · t · s / √k,        one more process: mean y ± c · t · s · √(1 + 1/k)
+        mean y ± c · t · s / √k,        one more process: mean y ± c' · t · s · √(1 + 1/k)
 
-    where c is `DRIFT_ALLOWANCE`. s holds what windows vary by as well as what processes vary by. Where k medians agree
-    by chance more closely than their windows can be read, the windows' own error stands for s.
+    where c is `DRIFT_ALLOWANCE` and c' is `NEXT_ALLOWANCE`. s holds what windows vary by as well as what processes vary
+    by. Where k medians agree by chance more closely than their windows can be read, the error of the windows is used.
 
     Args:
         windows: one of each process, in any order.
@@ -118,7 +120,7 @@ def process_interval(windows: Sequence[ProcessWindow], confidence: float = 0.95)
         return None
     window_error = _within_window_error(windows)
     of_mean = half_width_of_mean(spread, window_error, k, confidence)
-    of_next = of_mean * math.sqrt(k + 1)
+    of_next = of_mean * math.sqrt(k + 1) * NEXT_ALLOWANCE / DRIFT_ALLOWANCE
     middle = fmean(logs)
     low, high, next_low, next_high = (
         bounded_exp(middle + signed) for signed in (-of_mean, of_mean, -of_next, of_next)

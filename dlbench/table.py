@@ -23,6 +23,18 @@ from dlbench.units import GROUP_SEPARATOR, MISSING, digits
 Cell = str | int | float | bool | None
 
 
+class ShownNumber(float):
+    """A number that people read as `text`; CSV, JSON and the sorting of a page take the number."""
+
+    text: str
+
+    def __new__(cls, value: float, text: str) -> ShownNumber:
+        """A cell of a number and its text."""
+        cell = super().__new__(cls, value)
+        cell.text = text
+        return cell
+
+
 @dataclass(frozen=True)
 class Column:
     """One column: key in CSV and JSON, title in other formats ("" means the key), and cell format."""
@@ -98,6 +110,8 @@ def render_all(tables: Sequence[Table], format: str) -> str:
 
 def default_text(value: Cell) -> str:
     """Format a cell by default, if its column defines no format."""
+    if isinstance(value, ShownNumber):
+        return value.text
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     if isinstance(value, bool):
@@ -140,23 +154,17 @@ def with_shared_unit(table: Table, *keys: str) -> Table:
     return replace(table, columns=columns)
 
 
-class HalfWidth(float):
-    """Half of an interval's width over its value: a number like any other that also holds both ends over the value."""
-
-    ends: tuple[float, float]
-
-    def __new__(cls, fraction: float, value: float, low: float, high: float) -> HalfWidth:
-        """A cell of the number `fraction`; `low` and `high` are in the unit of `value`."""
-        cell = super().__new__(cls, fraction)
-        cell.ends = low / value, high / value
-        return cell
+def half_width_cell(fraction: float, value: float, low: float, high: float) -> ShownNumber:
+    """Half of an interval's width over its value, shown under a heading "±" as `units.half_width` does."""
+    return ShownNumber(fraction, units.half_width(fraction, (low / value, high / value)).removeprefix("±"))
 
 
 def half_width_text(cell: Cell) -> str:
     """Format half of an interval's width under a heading "±", as `units.half_width` does."""
     fraction = number_or_none(cell)
-    ends = cell.ends if isinstance(cell, HalfWidth) else None
-    return MISSING if fraction is None else units.half_width(fraction, ends).removeprefix("±")
+    if isinstance(cell, ShownNumber) or fraction is None:
+        return default_text(cell)
+    return units.half_width(fraction).removeprefix("±")
 
 
 def signed_percent_text(cell: Cell) -> str:

@@ -37,9 +37,8 @@ def test_three_processes_have_an_interval_around_their_geometric_mean():
     found = process_interval(windows(0.010, 0.0102, 0.0099))
     assert found.value == pytest.approx((0.010 * 0.0102 * 0.0099) ** (1 / 3))
     spread = math.sqrt(sum((math.log(x) - math.log(found.value)) ** 2 for x in (0.010, 0.0102, 0.0099)) / 2)
-    reach = process_statistics.DRIFT_ALLOWANCE * 4.3027 * spread
-    assert math.log(found.high / found.value) == pytest.approx(reach / math.sqrt(3), rel=1e-4)
-    assert math.log(found.next_high / found.value) == pytest.approx(reach * math.sqrt(4 / 3), rel=1e-4)
+    assert math.log(found.high / found.value) == pytest.approx(2 * 4.3027 * spread / math.sqrt(3), rel=1e-4)
+    assert math.log(found.next_high / found.value) == pytest.approx(1.5 * 4.3027 * spread * math.sqrt(4 / 3), rel=1e-4)
 
 
 @pytest.mark.parametrize("medians", [(), (0.01,), (0.01, 0.011), (0.01, 0.01, 0.01)])

@@ -10,7 +10,7 @@ import pytest
 
 from dlbench import units
 from dlbench.report.chapters.tables import metric_column
-from dlbench.table import Column, HalfWidth, Table, half_width_text, render
+from dlbench.table import Column, Table, half_width_cell, half_width_text, render
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_both_ends_of_an_interval_that_are_equally_far_stay_one_number():
 
 def test_a_column_of_intervals_says_the_same_and_keeps_its_numbers():
     column = metric_column("step_time_half_width", pd.Series([0.011, 330.0]), 3)
-    wide = HalfWidth(0.343, 200.0, 142.8, 280.0)
+    wide = half_width_cell(0.343, 200.0, 142.8, 280.0)
     assert [column.show(cell) for cell in (0.011, 330.0, wide, None)] == ["1.1", "> 100", "−29 to +40", units.MISSING]
     assert half_width_text(wide) == "−29 to +40 %"
     table = Table([Column("half_width", "±", "right", half_width_text)], [[wide]])

@@ -45,7 +45,7 @@ class _CaseProcesses:
     ended: str = ""  # a status after which no further process is tried
 
     @property
-    def unit(self) -> str:
+    def rate_unit(self) -> str:
         """The unit of its throughput; a user's own network is taken to be on images."""
         model = find_model(self.case.model)
         return "img/s" if model is None else f"{model.sample_unit}/s"
@@ -213,17 +213,19 @@ def _figures_text(sample: _CaseProcesses) -> str:
     groups = two_groups(sample.windows)
     if groups is not None:
         shown = [
-            f"{len(group)} at {units.rate(sample.images / math.exp(fmean(map(math.log, group))), sample.unit)}"
+            f"{len(group)} at {units.rate(sample.images / math.exp(fmean(map(math.log, group))), sample.rate_unit)}"
             for group in (groups.fast, groups.slow)
         ]
         return f"in two groups: {' and '.join(shown)}"
     found = sample.interval
     if found is None:
-        rates = [units.rate(sample.images / window.value, sample.unit) for window in sample.windows[:MAX_RATES]]
+        rates = [units.rate(sample.images / window.value, sample.rate_unit) for window in sample.windows[:MAX_RATES]]
         rates += ["..."] if len(sample.windows) > MAX_RATES else []
         return (
             f"{' and '.join(rates)}: no interval, because there are too few processes or their values are too similar"
         )
-    rate = f"{units.rate(sample.images / found.value, sample.unit):>12} {units.half_width(found.relative_half_width)}"
+    rate = (
+        f"{units.rate(sample.images / found.value, sample.rate_unit):>12} {units.half_width(found.relative_half_width)}"
+    )
     level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.confidence_text(found.confidence)}"
     return f"{rate}, one more run {units.half_width(found.relative_prediction)}{level}"

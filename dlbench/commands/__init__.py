@@ -29,7 +29,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Judge a site": {
         "fleet": "find nodes and devices that are slower than the others, and why",
-        "accept": "compare results with committed values: passed, failed or not decided",
+        "accept": "compare results with guaranteed values: passed, failed or not decided",
         "verify": "check results for impossible or inconsistent values",
         "history": "find changes over months of results, and their likely causes",
         "publish": "make an anonymised folder of results for publication",

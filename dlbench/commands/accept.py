@@ -1,4 +1,4 @@
-"""`dlbench accept`: compare results with committed values."""
+"""`dlbench accept`: compare results with guaranteed values."""
 
 from __future__ import annotations
 

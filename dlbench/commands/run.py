@@ -27,8 +27,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--launcher",
         default="local",
-        help="rank launcher: local, torchrun, mpirun or srun (default: local); arguments after the final `--` replace "
-        "its command",
+        help="rank launcher: local, torchrun, mpirun or srun (default: local); for other options, give its "
+        "whole command after `--`",
     )
 
 

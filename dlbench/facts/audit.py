@@ -17,6 +17,7 @@ from dlbench.errors import BadInput
 from dlbench.facts.csv_files import read_rows
 from dlbench.facts.layer_totals import CountedFacts
 from dlbench.table import Cell, Column, Table, default_text, escape_latex, escape_markdown, render
+from dlbench.table_width import terminal_width
 from dlbench.units import MISSING, percent
 
 #: Networks of the published table -> names in the catalogue.
@@ -305,13 +306,12 @@ def _figures_text(row: AuditRow) -> str:
 
 def _text_differences(rows: Sequence[AuditRow]) -> str:
     lines = [_DIFFERENCES_TITLE, ""] if rows else []
+    width = min(terminal_width() or _TEXT_WIDTH, _TEXT_WIDTH)
     for number, row in enumerate(rows, 1):
         label = f"[{number}]".ljust(5)
-        lines.append(f"{label}{row.title}: {_figures_text(row)}")
         indent = " " * len(label)
-        lines += textwrap.wrap(
-            row.reason or "", _TEXT_WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
-        )
+        for start, text in ((label, f"{row.title}: {_figures_text(row)}"), (indent, row.reason or "")):
+            lines += textwrap.wrap(text, width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False)
         lines.append("")
     return "\n".join(lines)
 

@@ -260,5 +260,7 @@ def list_attempt_folders(root: Path, case_id: str | None = None) -> list[Path]:
     except OSError as error:
         raise StoreError(f"cannot read {folder}: {error.strerror or error}") from error
     if case_id is not None:
-        found = [name for name in found if f"-{case_id}-" in name or not _ATTEMPT_NAME.fullmatch(name)]
+        own = f"-{case_id}-"
+        # Length and hyphen tell foreign names in a fraction of the time of the pattern.
+        found = [name for name in found if own in name or len(name) != 35 or name[28] != "-"]
     return [folder / name for name in sorted(found) if not name.startswith(".")]

@@ -131,8 +131,9 @@ def take(root: Path, name: str) -> Claim | None:
 
 
 def is_owner_local_or_gone(heartbeat: Path) -> bool:
-    """Whether the owner of a claim or attempt folder runs on this host, or has released it."""
-    return not heartbeat.exists() or process_identity.is_running(_read_owner(heartbeat)) is not None
+    """Whether the owner of a claim or attempt folder runs on this host, has released it, or never wrote its name."""
+    owner = _read_owner(heartbeat)
+    return not owner or process_identity.is_running(owner) is not None
 
 
 def abandoned_heartbeats(heartbeats: Iterable[Path]) -> Iterator[Path]:

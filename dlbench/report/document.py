@@ -40,7 +40,6 @@ class KeyFigure:
     value: str
     label: str
     note: str = ""
-    lines: tuple[tuple[str, str], ...] = ()  # further names and values, below it
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,8 @@ class Fingerprint:
         """Raise InvalidMeasurement if the deviation is beyond the limit."""
         if not self.deviation <= self.limit:  # NaN as well
             raise InvalidMeasurement(
-                f"fingerprint: {self.of}: {self.deviation:.2%} from the same in fp32 on the CPU; rounding in "
-                f"{precision} explains {self.limit:.2%}; check driver, libraries and device"
+                f"fingerprint: {self.of}: {self.deviation:.2%} away from fp32 on the CPU, but rounding in {precision} "
+                f"explains at most {self.limit:.2%}; the results may be wrong: check driver, libraries and device"
             )
 
 

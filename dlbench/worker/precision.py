@@ -46,7 +46,7 @@ def set_precision(precision: str, device_kind: str) -> None:
         backend.fp32_precision = "ieee"
 
 
-def read_precision() -> dict[str, str]:
+def active_precision_switches() -> dict[str, str]:
     """Read the current switches, with PyTorch's names of their values."""
     return {
         "convolution": str(_BACKENDS.cudnn.conv.fp32_precision),

@@ -17,7 +17,7 @@ import torch
 from dlbench import units
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.suites.case import Case
-from dlbench.worker.precision import read_precision, set_precision
+from dlbench.worker.precision import active_precision_switches, set_precision
 
 #: Not a constant: the compiler of Python would multiply it in advance.
 _HALF = float("0.5")
@@ -83,7 +83,7 @@ class Settings:
         """Read the current settings, by names for messages."""
         kind = self.device.type
         return {
-            **{f"precision of {name.replace('_', ' ')}": value for name, value in read_precision().items()},
+            **{f"precision of {name.replace('_', ' ')}": value for name, value in active_precision_switches().items()},
             "default dtype": torch.get_default_dtype(),
             "default device": torch.get_default_device(),
             "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),

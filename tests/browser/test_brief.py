@@ -110,12 +110,28 @@ def test_runs_of_a_case_unfold_in_its_row(page):
     assert runs.locator("a").count() == 3
 
 
-def test_long_warnings_stay_inside_their_card(page):
-    cells = page.locator("#summary .lines td")
+@pytest.mark.parametrize("width", [1280, 375])
+def test_long_warnings_stay_inside_the_table_of_systems(chromium, choice, width):
+    context = chromium.new_context(viewport={"width": width, "height": 900})
+    page = Watched(context.new_page(), choice, unfolded=False).page
+    cells = page.locator("#summary .table").first.locator("td.warnings")
     cells.evaluate_all("all => all.forEach(cell => { cell.textContent = 'busy host, '.repeat(30); })")
+    assert cells.count() == 3
     for cell in cells.all():
-        own, card = (one.bounding_box() for one in (cell, cell.locator("xpath=ancestor::div[1]")))
-        assert own["x"] + own["width"] <= card["x"] + card["width"]
+        own, table = (one.bounding_box() for one in (cell, cell.locator("xpath=ancestor::div[1]")))
+        assert own["x"] + own["width"] <= table["x"] + table["width"]
+    context.close()
+
+
+def test_the_table_of_systems_sorts_by_any_of_its_ratios(page):
+    table = page.locator("#summary .table").first
+    names = "rows => rows.map(row => row.cells[0].textContent.trim())"
+    rows = table.locator("tbody tr")
+    assert rows.evaluate_all(names) == ["Birch", "Alder", "Cedar"]
+    table.get_by_role("button", name="Energy per image").click()
+    assert rows.evaluate_all(names) == ["Alder", "Cedar", "Birch"]
+    table.get_by_role("button", name="Cost per image").click()
+    assert rows.evaluate_all(names) == ["Cedar", "Alder", "Birch"]
 
 
 def test_the_printed_page_is_short_and_repeats_the_heads_of_tables(page):

@@ -112,7 +112,7 @@ def test_a_process_that_crashed_among_three_leaves_the_others():
     assert "too few" in lenet
     assert "3 processes" in alexnet
     # Three medians of 10, 11 and 12 ms: symmetric in logarithms, and so not in the rate.
-    assert alexnet.endswith("img/s −29 to +40 %, one more run −49 to +97 %")
+    assert alexnet.endswith("img/s −36 to +57 %, one more run −49 to +97 %")
     assert " at " not in alexnet
 
 

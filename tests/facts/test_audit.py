@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import re
+import sys
 import unicodedata
 from dataclasses import dataclass
 
@@ -320,6 +321,15 @@ def test_the_text_fits_120_columns_and_shows_both_figures_and_every_reason():
     assert (
         "57 of 71 published figures agree in the printed digits, 9 differ; 5 (top-5 error) need trained weights" in text
     )
+
+
+def test_the_reasons_follow_the_width_of_a_narrow_terminal(monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    text = audit_table(by_hand(), "text")
+    assert max(map(len, text.splitlines())) <= 80
+    flat = " ".join(text.split())
+    assert all(" ".join(row.reason.split()) in flat for row in differing_rows(audit_rows(by_hand())))
 
 
 def test_each_number_in_the_table_leads_to_its_reason():

@@ -234,6 +234,7 @@ def test_a_claim_whose_process_was_killed_while_writing_it_is_not_waited_for_as_
     monkeypatch.setattr(claims, "_HALF_WRITTEN_S", 0.5)
     path = held(tmp_path, "case")
     path.write_text("")
+    assert claims.is_owner_local_or_gone(path)  # no run waits for another node
     began = time.monotonic()
     assert list(claims.abandoned_heartbeats([path])) == [path]
     assert 0.5 <= time.monotonic() - began < 30

@@ -18,7 +18,7 @@ from dlbench.results.records import SHARED_FACTS, Outcome, shared_facts
 from dlbench.suites import worker_request as requests
 from dlbench.suites.case import Case
 from dlbench.worker import precision
-from dlbench.worker.precision import read_precision, set_precision
+from dlbench.worker.precision import active_precision_switches, set_precision
 from tests.fakes import records as fakes
 from tests.worker.conftest import TINY, run_worker, start_worker, worker_environment
 
@@ -154,13 +154,13 @@ def test_a_precision_that_the_hardware_does_not_have_is_refused():
 
 def test_fp32_is_ieee_in_convolutions_and_in_matrix_products():
     set_precision("fp32", "cpu")
-    assert set(read_precision().values()) == {"ieee"}
+    assert set(active_precision_switches().values()) == {"ieee"}
 
 
 def test_tf32_and_back_leaves_no_switch_behind(monkeypatch):
     monkeypatch.setattr(precision, "_has_tf32", lambda device_kind: True)
     set_precision("tf32", "cuda")
-    switches = read_precision()
+    switches = active_precision_switches()
     assert {name for name, value in switches.items() if value == "tf32"} == {
         *("convolution", "compiled_convolution", "matrix_product")
     }
@@ -169,7 +169,7 @@ def test_tf32_and_back_leaves_no_switch_behind(monkeypatch):
     assert torch.backends.cudnn.allow_tf32
     assert torch.get_float32_matmul_precision() == "high"
     set_precision("fp32", "cuda")
-    assert set(read_precision().values()) == {"ieee"}
+    assert set(active_precision_switches().values()) == {"ieee"}
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
 

@@ -34,7 +34,7 @@ from typing import Literal
 
 from dlbench import process_statistics, units
 from dlbench.errors import InvalidMeasurement
-from dlbench.process_statistics import DRIFT_ALLOWANCE, MIN_PROCESSES, bounded_exp
+from dlbench.process_statistics import MIN_PROCESSES, bounded_exp
 from dlbench.stats import Interval, checked_times, median_interval, relative_iqr
 
 #: Pairs of processes that `dlbench ab` runs unless told otherwise. With ten, a slowdown of 3 % is called slower in at
@@ -193,7 +193,7 @@ def compare(
     if min(len(a), len(b)) < MIN_PROCESSES:
         error = _assumed_standard_error(a, b, logs_a, logs_b, between_processes, single_values)
         basis: Basis = "assumed" if between_processes is None else "stated"
-        return _conclude(d, error, math.inf, (len(a), len(b)), basis, confidence, margin)
+        return _comparison_from_error(d, error, math.inf, (len(a), len(b)), basis, confidence, margin)
     found = compare_cases([(logs_a, logs_b)], [1.0], confidence, margin)
     return replace(found, chance_b_slower=_chance_of_larger(logs_b, logs_a))
 
@@ -221,17 +221,17 @@ def compare_cases(
     d = mean if ratio is None else math.log(ratio)
     counts = min(len(a) for a, _ in cases), min(len(b) for _, b in cases)
     if min(counts) < MIN_PROCESSES:
-        return _conclude(d, None, math.inf, counts, "assumed", confidence, margin)
+        return _comparison_from_error(d, None, math.inf, counts, "assumed", confidence, margin)
     # Welch-Satterthwaite, over the sides of all cases.
     variances = [
-        ((DRIFT_ALLOWANCE * weight * stdev(side)) ** 2 / len(side), len(side) - 1)
+        ((process_statistics.DRIFT_ALLOWANCE * weight * stdev(side)) ** 2 / len(side), len(side) - 1)
         for weight, sides in zip(weights, cases, strict=True)
         for side in sides
     ]
     total = sum(variance for variance, _ in variances)
     # Equal medians on both sides leave no variance to divide by.
     degrees = total**2 / sum(variance**2 / n for variance, n in variances) if total > 0 else math.inf
-    return _conclude(d, math.sqrt(total), degrees, counts, "processes", confidence, margin)
+    return _comparison_from_error(d, math.sqrt(total), degrees, counts, "processes", confidence, margin)
 
 
 def compare_pairs(
@@ -256,7 +256,7 @@ def compare_pairs(
     differences = [y - x for x, y in zip(logs_a, logs_b, strict=True)]
     error = stdev(differences) / math.sqrt(len(differences))
     n = len(differences)
-    found = _conclude(fmean(differences), error, n - 1, (n, n), "pairs", confidence, margin)
+    found = _comparison_from_error(fmean(differences), error, n - 1, (n, n), "pairs", confidence, margin)
     return replace(found, chance_b_slower=_chance_of_larger(logs_b, logs_a))
 
 
@@ -283,7 +283,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def _conclude(
+def _comparison_from_error(
     d: float,
     error: float | None,
     degrees: float,

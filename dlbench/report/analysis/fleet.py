@@ -129,7 +129,7 @@ def compare_units(
     ):
         if count:
             notes.append(f"{count} rows are left out: {words}.")
-    values = pd.concat([_times_by_case(rows), _times_by_ceiling(ceilings, rows)], ignore_index=True)
+    values = pd.concat([_times_by_case(rows), _times_per_flop_or_byte(ceilings, rows)], ignore_index=True)
     tests = int(values.groupby("case")["unit"].transform("size").ge(outliers.MIN_UNITS).sum())
     tested = [_test_case(own, false_alarms, tests) for _, own in values.groupby("case", sort=False)]
     values = pd.concat([frame for frame, _ in tested]) if tested else values.assign(slower=0.0, limit=np.nan)
@@ -198,7 +198,7 @@ def _case_name(case: Mapping[Hashable, Any], axes: Sequence[str]) -> str:
     return f"{network_title(str(case['model']))}, {rest}"
 
 
-def _times_by_ceiling(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame:
+def _times_per_flop_or_byte(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame:
     """One row per unit and kind of ceiling: the best of its median rates, as the time of one FLOP or byte."""
     if ceilings is None or ceilings.empty:
         return pd.DataFrame()

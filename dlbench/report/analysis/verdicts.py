@@ -14,6 +14,7 @@ from statistics import fmean
 
 import pandas as pd
 
+from dlbench import units
 from dlbench.report.analysis.comparison_statistics import Comparison, compare_cases, correct_by_holm
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.projection import Prices
@@ -37,6 +38,11 @@ class CaseGroup:
     precision: str
     numbers: tuple[int, ...]
 
+    @property
+    def name(self) -> str:
+        """Such as "fp32 training"."""
+        return f"{self.precision} {self.mode}"
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -57,6 +63,12 @@ class Ratio:
         """The interval of `value`; None where the spread between processes was not measured."""
         c = self.comparison
         return None if c.low is None or c.high is None else (c.low, c.high)
+
+    @property
+    def text(self) -> str:
+        """The value with its interval: "1.25 [1.24, 1.26]"."""
+        ends = f" [{', '.join(map(units.ratio, self.interval))}]" if self.interval else ""
+        return f"{units.ratio(self.value)}{ends}"
 
     @property
     def decided(self) -> bool:
@@ -94,13 +106,17 @@ class Brief:
         """Every system but the baseline."""
         return [system for system in self.names if system != self.base]
 
+    def ratio(self, what: str, base: str, target: str, numbers: Iterable[int]) -> Ratio | None:
+        """Target over base in `what`, as the geometric mean over the cases that both have; None without any."""
+        return mean_ratio(self.logs.get(what, {}), base, target, numbers)
+
     def leaders(self, what: str) -> list[Leader]:
         """Per precision and mode the best system by time, energy or cost, where two or more are known."""
         found = []
         for group in self.groups:
             ranked = rank_systems(self.logs[what], list(self.names), group.numbers)
             if len(ranked) > 1:
-                apart = mean_ratio(self.logs[what], ranked[1], ranked[0], group.numbers)
+                apart = self.ratio(what, ranked[1], ranked[0], group.numbers)
                 assert apart
                 found.append(Leader(group, ranked[0], ranked[1], apart, what))
         # Read together, so that one false "faster" in all of them stays improbable.

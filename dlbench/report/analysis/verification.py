@@ -68,7 +68,7 @@ CHECKS: tuple[Check, ...] = (
     Check("window", "the sum of the steps against the window", rows_of.check_window),
     Check("bound", "the FLOP rate against the device's datasheet peak", rows_of.check_bound),
     Check("energy", "the energy against counter, sampled power and power limit", rows_of.check_energy),
-    Check("samples", "samples that repeat or do not vary", rows_of.check_samples),
+    Check("samples", "step times that repeat or do not vary", rows_of.check_samples),
     Check("clocks", "clocks of the device and times of the record", rows_of.check_clocks),
     Check("work", "parameters and MACs against the catalogue", rows_of.check_work),
     Check("protocol", "warm-up, window and steps against the protocol", rows_of.check_protocol),

@@ -61,7 +61,8 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
     if hidden:
         lost_s = _sum_or_none(frame["lost_s"].iloc[shown:])
         notes.append(
-            f"{hidden} more layers lose {seconds_text(lost_s)} in total (`dlbench profile --all` prints them)."
+            f"{hidden} more layers take {seconds_text(lost_s)} more than their bounds in total "
+            "(`dlbench profile --all` prints them)."
         )
     notes.append(roof.describe())
     step = f"Step {seconds_text(network.step_s)}"

@@ -1,38 +1,33 @@
-"""The brief of several systems: which is best for what, by how much and how sure; a card each; cautions."""
+"""The brief of several systems: which is best for what, by how much and how sure; a row each; cautions."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
 
 import pandas as pd
 
 from dlbench import units
 from dlbench.process_statistics import DRIFT_ALLOWANCE, MIN_PROCESSES
 from dlbench.report.analysis import verdicts
-from dlbench.report.analysis.case_warnings import summarize_case_warnings
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_order, network_title
-from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
-from dlbench.report.analysis.verdicts import Brief, CaseGroup, Leader, Ratio, prepare_brief
+from dlbench.report.analysis.side_by_side import with_case_numbers
+from dlbench.report.analysis.verdicts import Brief, Leader, Ratio, prepare_brief
 from dlbench.report.analysis.workload_mix import WorkShare
-from dlbench.report.document import Block, KeyFigure
+from dlbench.report.chapters.brief_systems import num_failed, system_warnings, systems_table
+from dlbench.report.document import Block
 from dlbench.report.figures import plots_ratio
 from dlbench.table import Cell, Column, Table
 
 MAX_CAUTIONS = 5
-#: The range of single cases is shown where the largest is more than this many times the least.
-_WIDE_RANGE = 1.1
-#: By what systems are compared: how a sentence names the best, the columns of the table, the lines of a card.
+_TABLE_HEADING = "Systems by speed, energy and cost"
+#: By what systems are compared: how a sentence names the best, the columns of the table.
 _BEST_PHRASES = {"energy": "needs the least energy per image", "cost": "costs the least per image"}
 _CRITERION_TITLES = {"time": "Fastest", "energy": "Least energy", "cost": "Lowest cost"}
-_CARD_TITLES = {"energy": "Energy per image", "memory": "Peak memory", "cost": "Cost per image"}
 
 
 def brief_blocks(content: Content) -> list[Block]:
-    """The sentence, the cards, the verdicts, one figure and at most five cautions."""
+    """The sentence, the systems, the verdicts, one figure and at most five cautions."""
     brief = prepare_brief(content)
     if brief is None:
         return [Block(words="No case was measured on two systems, so no comparison is possible.")]
@@ -49,13 +44,9 @@ def brief_blocks(content: Content) -> list[Block]:
     return [
         Block(words=brief_sentence(brief), emphasis=True),
         *mixed,
-        Block(figures=tuple(_system_card(content, brief, system) for system in brief.names)),
+        Block(heading=_TABLE_HEADING, table=systems_table(content, brief)),
         Block(heading="Verdict per precision and mode", table=_leaders_table(brief)),
-        Block(
-            plot=plots_ratio.ratio_plot(
-                brief.cases, brief.logs["time"], brief.base, brief.names, brief.groups, brief.attempts
-            )
-        ),
+        Block(plot=plots_ratio.ratio_plot(brief)),
         Block(heading="What to be careful about", points=tuple(cautions)),
     ]
 
@@ -68,7 +59,7 @@ def brief_sentence(brief: Brief) -> str:
         if what in brief.logs and (best := brief.leaders(what)):
             sentences.append(_lowest_sentence(brief, best, words))
     sentences += [
-        f"In {_group_name(one.group)} {brief.names[one.best]} against {brief.names[one.second]} is "
+        f"In {one.group.name} {brief.names[one.best]} against {brief.names[one.second]} is "
         f"{_undecided_text(one.ratio)}." + _opposite(brief, one)
         for one in leaders
         if not one.ratio.decided
@@ -89,7 +80,7 @@ def _fastest_sentences(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
             return [words + "".join(_opposite(brief, one) for one in won)]
         if won:
             works = _join_with_and(
-                f"{_group_name(one.group)} ({_speedup_text(one.ratio, brief.names[one.second])})" for one in won
+                f"{one.group.name} ({_speedup_text(one.ratio, brief.names[one.second])})" for one in won
             )
             parts.append(f"{brief.names[best]} is fastest in {works}." + "".join(_opposite(brief, one) for one in won))
     return parts
@@ -107,100 +98,14 @@ def _lowest_sentence(brief: Brief, leaders: Sequence[Leader], words: str) -> str
     for best in dict.fromkeys(one.best for one in decided):
         won = [one for one in decided if one.best == best]
         everywhere = len(won) == len(leaders)
-        where = (
-            "in every precision and mode"
-            if everywhere
-            else f"in {_join_with_and(_group_name(one.group) for one in won)}"
-        )
+        where = "in every precision and mode" if everywhere else f"in {_join_with_and(one.group.name for one in won)}"
         saved = _range_text([100 * (1 - one.ratio.value) for one in won], 2)
         seconds = {one.second for one in won}
         rival = brief.names[won[0].second] if len(seconds) == 1 else "the next"
         parts.append(f"{brief.names[best]} {words} {where} ({saved} % less than {rival})")
-    open_ = [_group_name(one.group) for one in leaders if not one.ratio.decided]
+    open_ = [one.group.name for one in leaders if not one.ratio.decided]
     parts += [f"for {_join_with_and(open_)} it is not decided which system {words}"] if open_ else []
     return f"{'; '.join(parts)}."
-
-
-def _warnings_text(content: Content, system: str) -> str:
-    """How many of the cases of a system have which warning."""
-    processes = with_case_numbers(content.cases_of_system(system))
-    return summarize_case_warnings(processes, summarize_processes(processes, ["step_time"]))
-
-
-def _system_card(content: Content, brief: Brief, system: str) -> KeyFigure:
-    """The ratios of one system to the baseline; of the baseline itself its throughputs."""
-    warned = _warnings_text(content, system)
-    lines = [] if system == brief.base else _card_lines(brief, system)
-    if failed := _num_failed(content, system):
-        lines.append(("Failed cases", str(failed)))
-    lines.append(("Warnings", warned or "none"))
-    if system == brief.base:
-        model, best = _baseline_lines(content, brief, system)
-        note = f"baseline; its {model} at the fastest batch:" if model else "baseline of all ratios"
-        return KeyFigure("1 ×", brief.names[system], note, (*best, *lines))
-    means = [
-        r.invert()
-        for g in brief.groups
-        if (r := verdicts.mean_ratio(brief.logs["time"], brief.base, system, g.numbers))
-    ]
-    least, most = min(r.value for r in means), max(r.value for r in means)
-    value = (
-        f"{units.ratio(least)} ×"
-        if units.ratio(least) == units.ratio(most)
-        else f"{units.ratio(least)} to {units.ratio(most)} ×"
-    )
-    return KeyFigure(value, brief.names[system], f"throughput over {brief.names[brief.base]}", tuple(lines))
-
-
-def _card_lines(brief: Brief, system: str) -> list[tuple[str, str]]:
-    lines = []
-    for group in brief.groups:
-        if ratio := verdicts.mean_ratio(brief.logs["time"], brief.base, system, group.numbers):
-            better = ratio.invert()
-            # A range that says no more than the interval is left out.
-            wide = better.most > _WIDE_RANGE * better.least
-            cases = f"\ncases: {units.ratio(better.least)} to {units.ratio(better.most)}" if wide else ""
-            lines.append((_group_name(group), f"{_ratio_with_interval(better)}{cases}"))
-    for what, title in _CARD_TITLES.items():
-        if what not in brief.logs:
-            continue
-        found = [verdicts.mean_ratio(brief.logs[what], brief.base, system, g.numbers) for g in brief.groups]
-        known = [r.value for r in found if r]
-        lines.append((title, f"{_range_text(known)} ×" if known else "not known"))
-    return lines
-
-
-def _baseline_lines(content: Content, brief: Brief, system: str) -> tuple[str, list[tuple[str, str]]]:
-    """The baseline's network with the most work, and what that takes at its fastest per precision and mode."""
-    mine = brief.cases[brief.cases["system_id"] == system]
-    shared = set.intersection(*(set(mine.loc[mine["number"].isin(g.numbers), "model"]) for g in brief.groups))
-    if not shared:
-        return "", []
-    model = "resnet50" if "resnet50" in shared else network_order(shared)[-1]
-    of_model = mine[mine["model"] == model].sort_values("throughput", ascending=False, kind="stable")
-    best = [of_model[of_model["number"].isin(group.numbers)].iloc[0] for group in brief.groups]
-    lines = [
-        (_group_name(group), METRICS["throughput"].show(case["throughput"]))
-        for group, case in zip(brief.groups, best, strict=True)
-    ]
-    for what, title in _CARD_TITLES.items():
-        logs = [own for case in best if (own := brief.logs.get(what, {}).get((case["number"], system)))]
-        if logs:
-            values = [math.exp(fmean(own)) for own in logs]
-            low, high = (_metric_text(content, what, end(values)) for end in (min, max))
-            first, _, unit = low.rpartition(" ")
-            shown = high if low == high else f"{first if high.endswith(f' {unit}') else low} to {high}"
-            lines.append((title.replace("Cost per image", "Cost per million images"), shown))
-    return network_title(model), lines
-
-
-def _metric_text(content: Content, what: str, value: float) -> str:
-    if what == "energy":
-        return METRICS["energy_per_image"].show(value)
-    if what == "memory":
-        return units.bytes_(value)
-    assert content.prices
-    return f"{units.digits(1e6 * value, 3)} {content.prices.currency}"
 
 
 def _leaders_table(brief: Brief) -> Table:
@@ -213,9 +118,7 @@ def _leaders_table(brief: Brief) -> Table:
     for group in brief.groups:
         best = [_leader_cell(brief, leaders[what].get(group)) for what in criteria]
         fastest = leaders["time"].get(group)
-        rows.append(
-            [_group_name(group), len(group.numbers), *best, _reversed_networks(brief, fastest) if fastest else ""]
-        )
+        rows.append([group.name, len(group.numbers), *best, _reversed_networks(brief, fastest) if fastest else ""])
     notes = [
         f"Geometric mean over the cases that all systems share, with its 95 % interval. It is valid for these cases, "
         f"not for other networks. The interval is the spread between processes, times {DRIFT_ALLOWANCE:g} for drift. "
@@ -235,9 +138,9 @@ def _leader_cell(brief: Brief, one: Leader | None) -> str:
         return units.MISSING
     best, second = brief.names[one.best], brief.names[one.second]
     if one.ratio.decided and one.what == "time":
-        return f"{best}\n{_ratio_with_interval(one.ratio.invert())} × {second}"
+        return f"{best}\n{one.ratio.invert().text} × {second}"
     if one.ratio.decided:
-        return f"{best}\n{_ratio_with_interval(one.ratio)} × that of {second}"
+        return f"{best}\n{one.ratio.text} × that of {second}"
     return f"{best}, {second}\n{one.ratio.comparison.verdict_text}"
 
 
@@ -247,7 +150,7 @@ def _reversed_networks(brief: Brief, one: Leader) -> str:
     of_group = brief.cases[brief.cases["number"].isin(one.group.numbers)]
     for model in network_order(of_group["model"]):
         numbers = of_group.loc[of_group["model"] == model, "number"].unique()
-        ratio = verdicts.mean_ratio(brief.logs["time"], one.second, one.best, (int(n) for n in numbers))
+        ratio = brief.ratio("time", one.second, one.best, (int(n) for n in numbers))
         if ratio and ratio.value > 1 and ratio.decided:
             found.append(
                 f"{network_title(model)}: {brief.names[one.second]} {units.ratio(ratio.value)} × "
@@ -264,7 +167,7 @@ def _mix_sentence(brief: Brief, weights: Mapping[int, float]) -> str:
         if ratio is None:
             continue
         sure = "" if ratio.decided else f", {ratio.comparison.verdict_text}"
-        parts.append(f"{brief.names[system]} is {_ratio_with_interval(ratio.invert())} times as fast{sure}")
+        parts.append(f"{brief.names[system]} is {ratio.invert().text} times as fast{sure}")
     work = units.count_text(len(weights), "case")
     return f"Your mix of work ({work}, shares of the time on {base}): {'; '.join(parts)}."
 
@@ -288,10 +191,10 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
             f"add runs."
         )
     for system, name in content.system_names.items():
-        if failed := _num_failed(content, system):
+        if failed := num_failed(content, system):
             found.append(f"{name} failed in {units.count_text(failed, 'case')}; no ratio includes them.")
     for system, name in brief.names.items():
-        if warned := _warnings_text(content, system):
+        if warned := system_warnings(content, system):
             found.append(f"{name}: {warned}.")
     shared, total = len(set(_cases_of_groups(brief)["number"])), with_case_numbers(content.shown)["number"].nunique()
     if shared < total:
@@ -305,14 +208,10 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
     return found or ["No warnings and no failed cases. Every case was measured on all systems."]
 
 
-def _num_failed(content: Content, system: str) -> int:
-    return int((content.failed["system_id"] == system).sum()) if "system_id" in content.failed else 0
-
-
 def _opposite(brief: Brief, one: Leader) -> str:
     """A further sentence where the second system is faster with some networks; else ""."""
     said = _reversed_networks(brief, one)
-    return f" The opposite holds in {_group_name(one.group)} for {said}." if said else ""
+    return f" The opposite holds in {one.group.name} for {said}." if said else ""
 
 
 def _difference_cautions(content: Content, brief: Brief) -> list[str]:
@@ -331,10 +230,6 @@ def _difference_cautions(content: Content, brief: Brief) -> list[str]:
     return found
 
 
-def _group_name(group: CaseGroup) -> str:
-    return f"{group.precision} {group.mode}"
-
-
 def _speedup_text(ratio: Ratio, rival: str) -> str:
     """How many times as fast, and how sure: "1.39 × Alder, ±1.2 %"."""
     better = ratio.invert()
@@ -343,11 +238,6 @@ def _speedup_text(ratio: Ratio, rival: str) -> str:
         low, high = (end / better.value for end in better.interval)
         sure = f", {units.half_width((high - low) / 2, (low, high))}"
     return f"{units.ratio(better.value)} × {rival}{sure}"
-
-
-def _ratio_with_interval(ratio: Ratio) -> str:
-    reach = f" [{units.ratio(ratio.interval[0])}, {units.ratio(ratio.interval[1])}]" if ratio.interval else ""
-    return f"{units.ratio(ratio.value)}{reach}"
 
 
 def _range_text(values: Sequence[float], significant: int = 3) -> str:

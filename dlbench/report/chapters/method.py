@@ -162,8 +162,8 @@ def _throttling_text(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
     throttled, capped = int(found["throttled"].sum()), int(found["at its power limit"].sum())
     cases = units.count_text(len(shown), "case")
     return (
-        f"Read before, during and after the window. Of {cases}, {throttled} throttled and {capped} ran at the power "
-        f"limit; all are listed."
+        f"Throttling is read before, during and after the timed steps. Of {cases}, {throttled} throttled and {capped} "
+        f"ran at the power limit; all are listed."
     )
 
 

@@ -14,7 +14,7 @@ from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Point, 
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.document import Block, Section
 from dlbench.suites.case import USUAL_CONFIDENCE
-from dlbench.table import Cell, Column, HalfWidth, Table, half_width_text
+from dlbench.table import Cell, Column, Table, half_width_cell, half_width_text
 
 #: So many curves are named in a sentence.
 _MAX_NAMED = 4
@@ -69,7 +69,7 @@ def scaling_table(found: list[Curve]) -> Table:
 def _half_width_cell(point: Point) -> Cell:
     if point.half_width is None or point.throughput_low is None or point.throughput_high is None:
         return None
-    return HalfWidth(point.half_width, point.throughput, point.throughput_low, point.throughput_high)
+    return half_width_cell(point.half_width, point.throughput, point.throughput_low, point.throughput_high)
 
 
 def superlinear_sentence(found: list[Curve]) -> str:

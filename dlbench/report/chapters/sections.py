@@ -71,7 +71,7 @@ def comparison(content: Content) -> Section:
     blocks = [Block(words=words), Block(table=table, filters=filters)]
     over = tables_processes.over_processes_table(content.shown, content.system_names)
     if over is not None:
-        heading = "Over processes: expected result of a rerun"
+        heading = "Mean over processes: what a rerun should give"
         blocks = [Block(heading=heading, words=tables_processes.interval_note(content.shown), table=over), *blocks]
     return Section("comparison", "Comparison", blocks, finding)
 

@@ -23,7 +23,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
 from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite
-from dlbench.table import Cell, Column, HalfWidth, Table, half_width_text, number_or_none, seconds_text
+from dlbench.table import Cell, Column, Table, half_width_cell, half_width_text, number_or_none, seconds_text
 from dlbench.table import default_text as shown_cell
 
 #: The metrics of the comparison table, in its order; a column in which nothing is known is left out, and named below.
@@ -122,7 +122,7 @@ def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table
         cells = case_cells(case, axes, system_names)
         cells += [case["label"] if isinstance(case["label"], str) else ""] if labelled else []
         cells += [
-            half_width_cell(case, name) if name == "step_time_half_width" else number_or_none(case[name])
+            case_half_width(case, name) if name == "step_time_half_width" else number_or_none(case[name])
             for name in known
         ]
         rows.append([*cells[:place], *judged, *cells[place:], case["runs" if several else "attempt_id"]])
@@ -150,10 +150,11 @@ def case_cells(case: Mapping[Hashable, Any], axes: Sequence[str], names: Mapping
     return [*system, *(network_title(str(case[axis])) if axis == "model" else case[axis] for axis in axes)]
 
 
-def half_width_cell(case: Mapping[Hashable, Any], name: str) -> Cell:
+def case_half_width(case: Mapping[Hashable, Any], name: str) -> Cell:
     """The half-width `name` of a case, with both ends of its throughput."""
     fraction = number_or_none(case[name])
-    return fraction and HalfWidth(fraction, *(case[f"throughput{end}"] for end in ("", "_low", "_high")))
+    ends = (case[f"throughput{end}"] for end in ("", "_low", "_high"))
+    return None if fraction is None else half_width_cell(fraction, *ends)
 
 
 def _level_text(cell: Cell) -> str:
@@ -211,7 +212,7 @@ def summary_table(shown: pd.DataFrame) -> Table:
 
 def _summary_cell(best: pd.DataFrame, key: tuple[str, str], name: str) -> Cell:
     if name == "half_width" and key in best.index:
-        return half_width_cell(best.loc[[key]].iloc[0].to_dict(), name)
+        return case_half_width(best.loc[[key]].iloc[0].to_dict(), name)
     return number_or_none(best[name].get(key))
 
 

@@ -8,7 +8,7 @@ from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.labels import MAIN_AXES, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import sort_cases, summarize_processes, with_case_numbers
-from dlbench.report.chapters.tables import case_cells, case_columns, half_width_cell
+from dlbench.report.chapters.tables import case_cells, case_columns, case_half_width
 from dlbench.table import Cell, Column, Table, half_width_text, number_or_none
 
 
@@ -46,7 +46,7 @@ def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> T
         cells = case_cells(case, axes, system_names)
         groups = case["groups"] if isinstance(case["groups"], str) else ""
         own = within[case["number"], case["system_id"]]
-        cells += [int(case["processes"]), number_or_none(case["throughput"]), half_width_cell(case, "half_width")]
-        cells += [number_or_none(case["next_run"]), half_width_cell(own, "half_width")]
+        cells += [int(case["processes"]), number_or_none(case["throughput"]), case_half_width(case, "half_width")]
+        cells += [number_or_none(case["next_run"]), case_half_width(own, "half_width")]
         rows.append([*cells, groups])
     return Table(columns, rows).without_empty(["groups"])

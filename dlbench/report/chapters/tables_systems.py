@@ -14,7 +14,7 @@ from dlbench.report.analysis.labels import MAIN_AXES, network_title, setting_lab
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import Standing
 from dlbench.report.chapters import tables
-from dlbench.table import Cell, Column, HalfWidth, Table, half_width_text, number_or_none
+from dlbench.table import Cell, Column, Table, half_width_cell, half_width_text, number_or_none
 
 #: Where a case failed on a system, its status stands in place of the number.
 FailureTexts = Mapping[tuple[int, str], str]
@@ -198,7 +198,7 @@ def _metric_column(key: str, title: str, metric: str, values: pd.Series[float]) 
 def _half_width_cell(case: Mapping[Any, Any], metric: str) -> Cell:
     value, low, high = (case[f"{metric}{end}"] for end in ("", "_low", "_high"))
     fraction = number_or_none((high - low) / 2 / value)
-    return fraction and HalfWidth(fraction, value, low, high)
+    return None if fraction is None else half_width_cell(fraction, value, low, high)
 
 
 def _spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list[str]:

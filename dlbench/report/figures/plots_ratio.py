@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dlbench import units
-from dlbench.report.analysis import verdicts
 from dlbench.report.analysis.labels import network_order, network_title
-from dlbench.report.analysis.verdicts import CaseGroup, LogSamples, Ratio
+from dlbench.report.analysis.verdicts import Brief, Ratio
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import system_legend, system_markers
@@ -26,28 +24,14 @@ MAX_NETWORKS = 12
 _MAX_RATIO = 64.0
 
 
-def ratio_plot(
-    cases: pd.DataFrame,
-    logs: LogSamples,
-    base: str,
-    names: Mapping[str, str],
-    groups: Sequence[CaseGroup],
-    attempts: Mapping[tuple[int, str], Sequence[str]],
-) -> Plot:
-    """How many times as fast as the baseline each system is.
-
-    Args:
-        cases: one row per shared case and system, with `number`.
-        logs: of the step times.
-        names: of the systems by `system_id`.
-        groups: the precisions and modes that are drawn.
-        attempts: behind each case and system.
-    """
+def ratio_plot(brief: Brief) -> Plot:
+    """How many times as fast as the baseline each system is."""
+    cases, base, names, groups, attempts = brief.cases, brief.base, brief.names, brief.groups, brief.attempts
     used = [p for p in PRECISIONS if any(group.precision == p for group in groups)]
     modes = [m for m in MODES if any(group.mode == m for group in groups)]
     numbers = {(group.precision, group.mode): set(group.numbers) for group in groups}
     models = network_order(cases.loc[cases["number"].isin(set().union(*numbers.values())), "model"])
-    others = [system for system in names if system != base]
+    others = brief.others()
     rows = [(model, mode) for mode in modes for model in models[:MAX_NETWORKS]]
     gap = 0.8  # between modes, in rows
     places = {row: i + gap * modes.index(row[1]) for i, row in enumerate(rows)}
@@ -62,7 +46,7 @@ def ratio_plot(
         for (model, mode), place in places.items():
             here = by_case[(by_case["model"] == model) & by_case["number"].isin(numbers.get((precision, mode), ()))]
             for i, system in enumerate(others):
-                found = verdicts.mean_ratio(logs, base, system, (int(n) for n in here["number"]))
+                found = brief.ratio("time", base, system, (int(n) for n in here["number"]))
                 if found is None:
                     continue
                 y = place + 0.62 * ((i + 0.5) / len(others) - 0.5)

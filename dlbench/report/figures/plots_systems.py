@@ -50,7 +50,8 @@ def metric_over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: s
     spread = f" {interval_caption(confidence_levels.levels_text(shown))}"
     words = (
         f"{METRICS[metric].description} Each network and mode is shown at the setting that most systems share, printed "
-        f"under its name. If several settings are shared equally, the one with the highest throughput is shown.{spread}"
+        f"under its name. If several settings were measured on equally many systems, the one with the highest "
+        f"throughput is shown.{spread}"
     )
     return Plot(name, words + not_drawn_sentence(shown, MAX_ROWS), figure, records_of(shown), marks=tooltips)
 

@@ -32,5 +32,4 @@ def _markdown_block(block: Block) -> list[str]:
 
 
 def _key_figure_line(figure: KeyFigure) -> str:
-    more = "".join(f"; {name}: {value}" for name, value in figure.lines)
-    return f"- **{escape_markdown(figure.value)}** {escape_markdown(f'{figure.label} ({figure.note}){more}')}"
+    return f"- **{escape_markdown(figure.value)}** {escape_markdown(f'{figure.label} ({figure.note})')}"

@@ -77,7 +77,6 @@ def _block_data(block: Block, figures: Path) -> dict[str, Any]:
                 "value": _drawable_text(f.value),
                 "label": _drawable_text(f.label),
                 "note": _drawable_text(shorten(f.note, _MAX_NOTE)),
-                "lines": [[_drawable_text(name), _drawable_text(value)] for name, value in f.lines],
             }
             for f in block.figures
         ],

@@ -27,7 +27,7 @@ def models_table() -> Table:
     ]
     notes = [
         "Per image or sequence. Biases count as parameters. In training, GoogLeNet has two additional auxiliary heads.",
-        "Also available: every torchvision and timm classification model by its name (`dlbench models --all`),",
-        "and your own networks as package.module:factory.",
+        "Also available: every torchvision and timm classification model by its name (`dlbench models --all`), and "
+        "your own networks as package.module:factory.",
     ]
     return Table(columns, rows, "Networks of the catalogue", notes)

@@ -24,7 +24,7 @@ from dlbench.version import __version__
 from dlbench.worker import accelerators
 from dlbench.worker.machine import software
 from dlbench.worker.meters.nvml import driver_version, vbios_version
-from dlbench.worker.precision import read_precision
+from dlbench.worker.precision import active_precision_switches
 
 CPU_FOLDER = Path("/sys/devices/system/cpu")
 NODES_FOLDER = Path("/sys/devices/system/node")
@@ -76,7 +76,7 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
         details={
             "system_key": system_key(facts, device.type),
             "devices": facts["devices"],
-            "precision_switches": read_precision(),
+            "precision_switches": active_precision_switches(),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "cpu_governor": software.read_text(CPU_FOLDER / "cpu0/cpufreq/scaling_governor"),

@@ -82,7 +82,7 @@ def test_small_ratios_are_printed_with_their_digits():
 
 def test_verdicts_are_corrected_for_the_number_of_comparisons():
     base = [processes(CASE, count=3)]
-    target = [processes(CASE, 1.009, count=3, side="b")]
+    target = [processes(CASE, 1.012, count=3, side="b")]
     (alone,) = lines_of(base, target, margin=0.0)
     assert alone.verdict == "slower"
     others = [Case("alexnet", batch_size=b) for b in range(1, 11)]

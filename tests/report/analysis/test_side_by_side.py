@@ -187,21 +187,21 @@ def test_the_medians_of_two_processes_alone_are_no_interval_and_those_of_three_a
     (case,) = summarize_processes(with_case_numbers(three.shown)).to_dict("records")
     assert case["step_time"] == pytest.approx((0.1 * 0.11 * 0.12) ** (1 / 3))
     assert case["step_time_low"] < 0.1 < 0.12 < case["step_time_high"]
-    # Symmetric in logarithms: 1/1.4 to 1.4.
-    assert headline(three).startswith("−29 to +40 % over 3 processes")
+    # Symmetric in logarithms: 1/1.57 to 1.57.
+    assert headline(three).startswith("−36 to +57 % over 3 processes")
 
 
 def test_wide_intervals_stand_in_every_table_by_their_ends_and_in_csv_as_a_number(tmp_path):
     content = processes(tmp_path / "3", (0.1,), (0.11,), (0.12,))
     tables = [block.table for make in (summary, comparison) for block in make(content).blocks if block.table]
     texts = [cell for table in tables for row in cell_texts(table) for cell in row]
-    assert texts.count("−29 to +40 %") == 2  # of each network, over processes
-    assert texts.count("−29 to +40") == 1  # all cases
+    assert texts.count("−36 to +57 %") == 2  # of each network, over processes
+    assert texts.count("−36 to +57") == 1  # all cases
     assert texts.count("−49 to +97 %") == 1  # one more run
     width = float(tables[-1].records()[0]["step_time_half_width"])
-    assert 0.3 < width < 0.4
+    assert 0.4 < width < 0.5
     assert f",{width!r}," in csv_table(tables[-1])
-    assert "1 of 1 case has an interval: −29 to +40 % at 95 %, over processes." in summary(content).blocks[0].words
+    assert "1 of 1 case has an interval: −36 to +57 % at 95 %, over processes." in summary(content).blocks[0].words
 
 
 def test_processes_that_fall_into_two_groups_are_shown_as_such(tmp_path):

@@ -1,5 +1,8 @@
 """The brief of a choice between three made-up systems: who is best for what, and what is not known."""
 
+import dataclasses
+import re
+
 import pytest
 
 from dlbench.report.analysis import verdicts
@@ -7,7 +10,11 @@ from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.workload_mix import WorkShare
 from dlbench.report.chapters import brief
 from dlbench.report.figures import figure_style
+from dlbench.suites.case import Case
+from dlbench.table import cell_texts
 from tests.fakes import decision
+from tests.fakes import records as fakes
+from tests.fakes import systems as fake
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +34,9 @@ def blocks(content):
 
 
 def table_of(blocks):
-    return {row["work"]: row for block in blocks if block.table for row in block.table.records()}
+    return {
+        row["work"]: row for block in blocks if block.heading.startswith("Verdict") for row in block.table.records()
+    }
 
 
 def test_the_first_sentence_names_the_fastest_per_precision_and_mode(blocks):
@@ -52,19 +61,79 @@ def test_a_network_that_goes_the_other_way_is_named_at_once_and_in_the_table(blo
     assert 0 < len(points) <= brief.MAX_CAUTIONS
 
 
-def test_each_system_has_a_card_whose_headline_hides_no_reversal(blocks):
-    cards = {card.label: card for block in blocks for card in block.figures}
-    assert list(cards) == ["Alder", "Birch", "Cedar"]
-    assert cards["Birch"].value == "0.819 to 1.25 ×"
-    lines = dict(cards["Cedar"].lines)
-    assert {"Energy per image", "Peak memory", "Cost per image", "Warnings"} <= set(lines)
-    assert lines["Peak memory"] == "1.00 ×"
-    base = dict(cards["Alder"].lines)
-    assert "its ResNet-50" in cards["Alder"].note
-    assert base["fp32 training"].endswith(" img/s")
-    assert base["Energy per image"].endswith(" mJ/img")
-    assert " to " in base["Peak memory"]
-    assert base["Cost per million images"].endswith(" EUR")
+def systems_of(blocks):
+    """The table of systems, as raw values by column and as texts."""
+    table = next(block.table for block in blocks if block.heading == "Systems by speed, energy and cost")
+    texts = [dict(zip((c.key for c in table.columns), row, strict=True)) for row in cell_texts(table)]
+    return table, {row["system"]: row for row in table.records()}, {row["system"]: row for row in texts}
+
+
+def test_every_system_has_a_row_of_its_ratios_the_fastest_first(blocks):
+    table, rows, texts = systems_of(blocks)
+    keys = ["training speed", "inference speed", "energy", "cost", "cases", "warnings"]
+    assert [c.key for c in table.columns] == ["system", *keys]
+    assert list(rows) == sorted(rows, key=lambda name: -rows[name]["training speed"]) == ["Birch", "Alder", "Cedar"]
+    assert [texts["Alder"][key] for key in keys[:5]] == [*["1 (baseline)"] * 4, "48 of 48"]
+    assert rows["Cedar"]["cost"] == pytest.approx(0.63, abs=0.02)
+    assert "Sorted by training speed." in table.notes[0]
+
+
+def test_a_mean_ratio_hides_no_reversal_and_none_stands_without_an_absolute_value(blocks):
+    table, _, texts = systems_of(blocks)
+    assert re.fullmatch(r"1\.01 \[[\d., ]+\]\ncases: 0\.8\d+ to 1\.39", texts["Birch"]["training speed"])
+    assert re.fullmatch(r"0\.587 \[[\d., ]+\]", texts["Cedar"]["training speed"])
+    note = table.notes[1]
+    assert note.startswith("Alder with ResNet-50 at its fastest batch: ")
+    for words in (" img/s in fp32 training, ", " mJ/img, ", "cost per million images ", " EUR, ", "peak memory "):
+        assert words in note
+
+
+def test_ratios_of_the_table_are_those_of_the_brief(blocks, content):
+    _, rows, _ = systems_of(blocks)
+    found = verdicts.prepare_brief(content)
+    ids = {name: system for system, name in found.names.items()}
+    numbers = [n for group in found.groups if group.mode == "inference" for n in group.numbers]
+    ratio = found.ratio("time", found.base, ids["Cedar"], numbers)
+    assert rows["Cedar"]["inference speed"] == 1 / ratio.value
+
+
+def test_training_and_inference_share_a_column_where_they_agree_and_memory_has_one_where_it_differs(tmp_path):
+    cases = fake.classic_cases(("alexnet", "resnet50"), (16,))
+    stores = []
+    for i, (name, memory) in enumerate({"X": 4, "Y": 2}.items()):
+        system = dataclasses.replace(fake.H200, cpu_model=name)
+        made = fake.campaign(
+            system, cases, repeats=3, first=500 * i, times=lambda device, case: 1 + 0.001 * case.repeat, power=1.0
+        )
+        used = [
+            dataclasses.replace(
+                record,
+                ranks=tuple(
+                    (s, dataclasses.replace(m, memory_allocated_peak_bytes=memory * 2**30)) for s, m in record.ranks
+                ),
+            )
+            for record in made
+        ]
+        stores.append(f"{name}={fake.store(tmp_path / name, used)}")
+    with figure_style.plot_style():
+        table, _, texts = systems_of(brief.brief_blocks(read_content(stores)))
+    assert [c.key for c in table.columns][1:4] == ["speed", "energy", "memory"]
+    assert texts["Y"]["memory"].startswith("0.500")
+    assert "Sorted by speed." in table.notes[0]
+
+
+def test_failed_cases_and_unshared_ones_stand_in_the_row_of_their_system(tmp_path):
+    cases = fake.classic_cases(("alexnet",), (16, 64))
+    more = fake.campaign(fake.H200, fake.classic_cases(("resnet50",), (16,)), first=900, repeats=3)
+    oom = fakes.record(
+        Case("vgg16", batch_size=999, device="cuda"), number=990, status="oom", system_key=more[0].system_key
+    )
+    a = fake.store(tmp_path / "a", fake.campaign(fake.H200, cases, repeats=3), [*more, oom])
+    b = fake.store(tmp_path / "b", fake.campaign(fake.A100, cases, repeats=3, first=500))
+    with figure_style.plot_style():
+        _, _, texts = systems_of(brief.brief_blocks(read_content([f"A={a}", f"B={b}"])))
+    assert [texts[name]["cases"] for name in "AB"] == ["8 of 12", "8 of 8"]
+    assert texts["A"]["warnings"].startswith("1 failed; ")
 
 
 def test_the_figure_has_a_panel_per_precision_and_marks_that_lead_to_records(blocks, content):
@@ -122,8 +191,8 @@ def test_the_interval_of_a_mean_over_cases_follows_from_their_processes():
         logs[case, "a"] = [0.0, 0.02, -0.02]
         logs[case, "b"] = [0.1, 0.12, 0.08]
     found = verdicts.mean_ratio(logs, "a", "b", [1, 2])
-    # Standard error of each case √(2 · 0.02² / 3), of the mean of two that over √2, times 1.5; 8 degrees of freedom.
-    assert found.comparison.standard_error == pytest.approx(1.5 * (2 * 0.02**2 / 3) ** 0.5 / 2**0.5)
+    # Standard error of each case √(2 · 0.02² / 3), of the mean of two that over √2, times 2; 8 degrees of freedom.
+    assert found.comparison.standard_error == pytest.approx(2 * (2 * 0.02**2 / 3) ** 0.5 / 2**0.5)
     assert found.value == pytest.approx(2.718281828**0.1)
     assert found.interval[0] == pytest.approx(
         found.value / 2.718281828 ** (2.306 * found.comparison.standard_error), rel=1e-4

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from dlbench.report.analysis.verdicts import CaseGroup
+from dlbench.report.analysis.verdicts import Brief, CaseGroup
 from dlbench.report.figures import figure_style
 from dlbench.report.figures.plots_ratio import ratio_plot
 
@@ -19,7 +19,7 @@ def plot_of(ratios, spread=0.01):
     groups = [CaseGroup("training", "fp32", tuple(range(len(ratios))))]
     attempts = {key: [f"{key}"] for key in logs}
     with figure_style.plot_style():
-        return ratio_plot(cases, logs, "a", {"a": "A", "b": "B"}, groups, attempts)
+        return ratio_plot(Brief({"a": "A", "b": "B"}, "a", groups, cases, {"time": logs}, attempts))
 
 
 def axis_of(plot):

@@ -1,0 +1,130 @@
+"""The table of the brief with a row for each system: speed, energy, cost and warnings, the fastest first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from statistics import fmean
+
+from dlbench import units
+from dlbench.report.analysis.case_warnings import summarize_case_warnings
+from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.labels import network_order, network_title
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
+from dlbench.report.analysis.verdicts import Brief, CaseGroup, Ratio
+from dlbench.suites.case import MODES
+from dlbench.table import Cell, Column, ShownNumber, Table
+
+#: The range of single cases is shown where the largest is more than this many times the least.
+_WIDE_RANGE = 1.1
+_TITLES = {"energy": "Energy per image", "cost": "Cost per image", "memory": "Peak memory"}
+_BASELINE = ShownNumber(1.0, "1 (baseline)")
+
+
+def systems_table(content: Content, brief: Brief) -> Table:
+    """One row per system: its ratios to the baseline over the cases that all share, and what to know beside them."""
+    numbers = _numbers_of(brief.groups)
+    parts = _speed_parts(brief)
+    ratios = {what: {s: brief.ratio(what, brief.base, s, numbers) for s in brief.names} for what in _TITLES}
+    # Where all ask for the same memory, there is nothing to choose by.
+    metrics = [what for what in _TITLES if what in brief.logs and (what != "memory" or _differ(ratios[what].values()))]
+    columns = [
+        Column("system", "System"),
+        *(Column(key, f"{key.capitalize()} [×]", "right") for key in parts),
+        *(Column(what, f"{_TITLES[what]} [×]", "right") for what in metrics),
+        Column("cases", "Cases shared", "right"),
+        Column("warnings", "Warnings", "left"),
+    ]
+    rows: list[list[Cell]] = []
+    for system, name in brief.names.items():
+        speeds = [brief.ratio("time", brief.base, system, of_part) for of_part in parts.values()]
+        row: list[Cell] = [name, *(_ratio_cell(r and r.invert(), system == brief.base) for r in speeds)]
+        row += [_ratio_cell(ratios[what][system], system == brief.base) for what in metrics]
+        measured = with_case_numbers(content.cases_of_system(system))["number"].nunique()
+        failed = num_failed(content, system)
+        said = [f"{failed} failed" if failed else "", system_warnings(content, system)]
+        row += [ShownNumber(len(numbers), f"{len(numbers)} of {measured}"), "; ".join(filter(None, said)) or "none"]
+        rows.append(row)
+    rows.sort(key=lambda row: tuple(float(cell) if isinstance(cell, float) else 0.0 for cell in row[1:3]), reverse=True)
+    notes = [
+        f"Ratios to {brief.names[brief.base]}: geometric means over the cases that all systems share, with 95 % "
+        f"intervals, and the range of single cases where it is wide. A higher speed is better, and less of all else. "
+        f"Sorted by {next(iter(parts))}.",
+        _baseline_note(content, brief),
+    ]
+    return Table(columns, rows, notes=notes)
+
+
+def system_warnings(content: Content, system: str) -> str:
+    """How many of the cases of a system have which warning; "" without any."""
+    processes = with_case_numbers(content.cases_of_system(system))
+    return summarize_case_warnings(processes, summarize_processes(processes, ["step_time"]))
+
+
+def num_failed(content: Content, system: str) -> int:
+    """How many cases of a system failed."""
+    return int((content.failed["system_id"] == system).sum()) if "system_id" in content.failed else 0
+
+
+def _numbers_of(groups: Iterable[CaseGroup]) -> list[int]:
+    return [number for group in groups for number in group.numbers]
+
+
+def _speed_parts(brief: Brief) -> dict[str, list[int]]:
+    """The cases of each column of speed: training and inference apart, unless both give the same ratios."""
+    by_mode = {mode: _numbers_of(g for g in brief.groups if g.mode == mode) for mode in MODES}
+    parts = {f"{mode} speed": numbers for mode, numbers in by_mode.items() if numbers}
+    texts = [[_value_text(brief.ratio("time", brief.base, s, part)) for s in brief.names] for part in parts.values()]
+    return parts if len(texts) > 1 and texts[0] != texts[1] else {"speed": _numbers_of(brief.groups)}
+
+
+def _value_text(ratio: Ratio | None) -> str:
+    return units.MISSING if ratio is None else units.ratio(ratio.value)
+
+
+def _differ(ratios: Iterable[Ratio | None]) -> bool:
+    return any(ratio and not 0.99 < ratio.value < 1.01 for ratio in ratios)
+
+
+def _ratio_cell(ratio: Ratio | None, is_base: bool) -> Cell:
+    if ratio is None or is_base:
+        return _BASELINE if is_base else None
+    # A range that says no more than the interval is left out.
+    wide = ratio.most > _WIDE_RANGE * ratio.least
+    cases = f"\ncases: {units.ratio(ratio.least)} to {units.ratio(ratio.most)}" if wide else ""
+    return ShownNumber(ratio.value, f"{ratio.text}{cases}")
+
+
+def _baseline_note(content: Content, brief: Brief) -> str:
+    """What the baseline's network with the most work takes at its fastest, per precision and mode: no ratio alone."""
+    base = brief.names[brief.base]
+    mine = brief.cases[brief.cases["system_id"] == brief.base]
+    shared = set.intersection(*(set(mine.loc[mine["number"].isin(g.numbers), "model"]) for g in brief.groups))
+    if not shared:
+        return f"Systems side by side has the absolute values of {base}."
+    model = "resnet50" if "resnet50" in shared else network_order(shared)[-1]
+    of_model = mine[mine["model"] == model].sort_values("throughput", ascending=False, kind="stable")
+    best = [of_model[of_model["number"].isin(group.numbers)].iloc[0] for group in brief.groups]
+    parts = [
+        f"{METRICS['throughput'].show(case['throughput'])} in {group.name}"
+        for group, case in zip(brief.groups, best, strict=True)
+    ]
+    for what, title in _TITLES.items():
+        logs = [own for case in best if (own := brief.logs.get(what, {}).get((case["number"], brief.base)))]
+        if logs:
+            values = [math.exp(fmean(own)) for own in logs]
+            low, high = (_metric_text(content, what, end(values)) for end in (min, max))
+            first, _, unit = low.rpartition(" ")
+            shown = high if low == high else f"{first if high.endswith(f' {unit}') else low} to {high}"
+            parts.append(f"{title.lower().replace('cost per image', 'cost per million images')} {shown}")
+    return f"{base} with {network_title(model)} at its fastest batch: {', '.join(parts)}."
+
+
+def _metric_text(content: Content, what: str, value: float) -> str:
+    if what == "energy":
+        return METRICS["energy_per_image"].show(value)
+    if what == "memory":
+        return units.bytes_(value)
+    assert content.prices
+    return f"{units.digits(1e6 * value, 3)} {content.prices.currency}"
