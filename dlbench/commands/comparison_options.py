@@ -69,7 +69,7 @@ def comparison_rules(options: argparse.Namespace, **more: Any) -> ComparisonRule
 
 
 def print_comparison(found: ComparisonResult, names: tuple[str, str], form: str) -> None:
-    from dlbench.report.listings.comparison import comparison_tables, for_terminal, summary_line
+    from dlbench.report.chapters.comparison_tables import comparison_tables, for_terminal, summary_line
     from dlbench.table import render_all
 
     systems, comparison = comparison_tables(found, names)

@@ -62,7 +62,9 @@ def _report(options: argparse.Namespace) -> None:
         remote_results.download_source(source, lambda file: _show_step(f"downloading {file}"))
         for source in options.sources
     ]
-    found = content.read_content([*sources, *references], options.baseline, prices, _show_step, mix=mix)
+    found = content.read_content(
+        [*sources, *references], options.baseline, prices, _show_step, mix=mix, with_sides=True
+    )
     if found.attempts.empty and not found.skipped and training_store.read_trainings(found.sources).empty:
         _show_step("")
         raise BadInput(f"{' '.join(options.sources)} has no records; run `dlbench run quick` first")

@@ -16,18 +16,22 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from dlbench.errors import BadInput
 from dlbench.launch.progress import Progress
 from dlbench.results.records import Record
+from dlbench.suites.ab_sides import (
+    ENVIRONMENT_PREFIX,
+    SIDES,
+    UNCHANGED,
+    match_key,
+    side_label,
+    side_suite,
+    split_items,
+)
 from dlbench.suites.case import Case
 from dlbench.suites.suite import Suite
 
-SIDES = ("a", "b")
-_ENVIRONMENT_PREFIX = "env."
-#: A comma ends a value only if another key follows: ``env.CUDA_VISIBLE_DEVICES=0,1,precision=tf32``.
-_ITEM_SEPARATOR = re.compile(r",(?=\s*[A-Za-z_][\w.]*=)")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -41,9 +45,8 @@ class Setting:
     @property
     def text(self) -> str:
         """The setting as text, in a fixed order; "as is" if it changes nothing."""
-        return ",".join(
-            sorted([*self.overrides, *(f"{_ENVIRONMENT_PREFIX}{k}={v}" for k, v in self.environment.items())])
-        ) or ("as is")
+        items = [*self.overrides, *(f"{ENVIRONMENT_PREFIX}{k}={v}" for k, v in self.environment.items())]
+        return ",".join(sorted(items)) or UNCHANGED
 
     @property
     def names(self) -> set[str]:
@@ -59,14 +62,14 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
     """
     overrides: dict[str, str] = {}
     environment: dict[str, str] = {}
-    for part in (part for text in texts for part in _ITEM_SEPARATOR.split(text) if part.strip()):
-        key, equals, value = part.strip().partition("=")
+    for part in (part for text in texts for part in split_items(text)):
+        key, equals, value = part.partition("=")
         if not equals:
             raise BadInput(f"cannot use {option} {part}: write axis=value, protocol.key=value or env.NAME=value")
         if key == "repeat":
             raise BadInput(f"cannot use {option} {part}: dlbench sets repeat to the number of the pair; use --pairs")
-        if key.startswith(_ENVIRONMENT_PREFIX):
-            name = key.removeprefix(_ENVIRONMENT_PREFIX)
+        if key.startswith(ENVIRONMENT_PREFIX):
+            name = key.removeprefix(ENVIRONMENT_PREFIX)
             if not _VARIABLE_NAME.fullmatch(name) or "\0" in value:
                 raise BadInput(f"cannot use {option} {part}: '{name}' is not a valid name of an environment variable")
             environment[name] = value
@@ -103,7 +106,7 @@ class Experiment:
         """Suite names of the records of A and B."""
         text = json.dumps([self.a.text, self.b.text, self.seed])
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return f"{self.suite}-ab-{digest}-a", f"{self.suite}-ab-{digest}-b"
+        return side_suite(self.suite, digest, "a"), side_suite(self.suite, digest, "b")
 
     def setting(self, side: str) -> Setting:
         """Setting of the side, "a" or "b"."""
@@ -111,7 +114,7 @@ class Experiment:
 
     def label(self, side: str) -> str:
         """Label in the records of a side: ``b (seed 0): env.OMP_NUM_THREADS=1``."""
-        return f"{side} (seed {self.seed}): {self.setting(side).text}"
+        return side_label(side, self.seed, self.setting(side).text)
 
     def order(self, pairs: int) -> list[tuple[ScheduledRun, ScheduledRun]]:
         """Return the runs of all pairs in their order; within each pair the order is random.
@@ -152,7 +155,7 @@ def plan_experiment(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed
     for found, suite in zip(cases, (suite_a, suite_b), strict=True):
         for case in suite.cases(device):
             first = replace(case, repeat=0)
-            of_key = found.setdefault(_match_key(first, changed), [])
+            of_key = found.setdefault(match_key(first, changed), [])
             if first not in of_key:
                 of_key.append(first)
     for side, of_side, others in (("A", cases[0], cases[1]), ("B", cases[1], cases[0])):
@@ -170,10 +173,3 @@ def plan_experiment(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed
                 )
     matches = tuple((of_a[0], cases[1][key][0]) for key, of_a in cases[0].items())
     return Experiment(suite_a.name, suite_a.version, a, b, seed, matches)
-
-
-def _match_key(case: Case, changed: set[str]) -> str:
-    """Key that two matching cases share."""
-    values: dict[str, Any] = case.to_dict()
-    values["protocol"] = {k: v for k, v in values["protocol"].items() if f"protocol.{k}" not in changed}
-    return json.dumps({k: v for k, v in values.items() if k not in changed}, sort_keys=True)

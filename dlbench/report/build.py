@@ -48,7 +48,7 @@ def build_report(sources: Sequence[Path | str], out: Path, title: str | None = N
     Raises:
         StoreError: a source does not exist, or `out` cannot be written.
     """
-    return write_report(read_content(sources), out, title)
+    return write_report(read_content(sources, with_sides=True), out, title)
 
 
 def write_report(
@@ -233,6 +233,9 @@ _FIGURE_FORMS = {"report.pdf", "appendix.pdf", "index.html"}
 
 
 def _report_title(content: Content) -> str:
+    if content.sides:
+        a, b = sorted(content.sides.values(), key=lambda side: side.letter)
+        return f"A/B test: {b.title} against {a.title}"
     names = list(content.system_names.values())
     machine = " and ".join(names) if len(names) <= 2 else f"{len(names)} systems"
     return f"Deep learning on {machine}" if names else "Deep learning"

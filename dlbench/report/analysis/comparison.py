@@ -108,7 +108,17 @@ def compare_sides(
         matches: the two cases of each comparison; their axis `repeat` is the number of the pair.
         pairs: how many of them.
     """
-    cases = paired_rows(rows, sides)
+    return compare_attempts_of_sides(paired_rows(rows, sides), sides, matches, pairs, rules)
+
+
+def compare_attempts_of_sides(
+    cases: pd.DataFrame,
+    sides: tuple[str, str],
+    matches: Sequence[tuple[Case, Case]],
+    pairs: int,
+    rules: ComparisonRules,
+) -> ComparisonResult:
+    """As `compare_sides`, from the attempts that count, with their metrics and `samples`."""
     lines = []
     for case_a, case_b in matches:
         found = [find_pair(cases, sides, case_a, case_b, number) for number in range(pairs)]

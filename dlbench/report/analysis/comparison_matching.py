@@ -248,10 +248,15 @@ def find_pair(
         if found.empty:
             return None
         halves.append(found.iloc[-1].to_dict())
-    first, second = sorted(halves, key=lambda half: half["started_at"])
+    return (halves[0], halves[1]) if ran_in_turns(*halves) else None
+
+
+def ran_in_turns(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
+    """Whether two attempts ran one right after the other."""
+    first, second = sorted((a, b), key=lambda half: half["started_at"])
     gap_s = (second["started_at"] - first["finished_at"]).total_seconds()
     # Records keep milliseconds; halves that overlap disturbed each other.
-    return (halves[0], halves[1]) if -0.01 <= gap_s <= MAX_PAIR_GAP_S else None
+    return bool(-0.01 <= gap_s <= MAX_PAIR_GAP_S)
 
 
 def setting_of_groups(group: AttemptGroup, other: AttemptGroup | None = None) -> dict[str, Cell]:

@@ -204,8 +204,9 @@ def compare_cases(
     confidence: float = 0.95,
     margin: float = DEFAULT_MARGIN,
     ratio: float | None = None,
+    paired: bool = False,
 ) -> Comparison:
-    """B against A over several cases, from independent processes of each.
+    """B against A over several cases, from independent processes of each, or from pairs.
 
     Args:
         cases: of each case the logarithms of A's processes and of B's.
@@ -213,6 +214,7 @@ def compare_cases(
         confidence: of the interval, between 0 and 1.
         margin: relative difference that counts as none.
         ratio: B over A; by default the weighted geometric mean of the cases' ratios.
+        paired: processes of A and B at the same place ran next to each other.
 
     Returns:
         Without an interval where a side of a case has fewer than three processes.
@@ -222,16 +224,19 @@ def compare_cases(
     counts = min(len(a) for a, _ in cases), min(len(b) for _, b in cases)
     if min(counts) < MIN_PROCESSES:
         return _comparison_from_error(d, None, math.inf, counts, "assumed", confidence, margin)
-    # Welch-Satterthwaite, over the sides of all cases.
+    # What drifts is common to both halves of a pair.
+    allowance = 1.0 if paired else process_statistics.DRIFT_ALLOWANCE
+    # Welch-Satterthwaite, over the sides of all cases, or over the differences within their pairs.
     variances = [
-        ((process_statistics.DRIFT_ALLOWANCE * weight * stdev(side)) ** 2 / len(side), len(side) - 1)
-        for weight, sides in zip(weights, cases, strict=True)
-        for side in sides
+        ((allowance * weight * stdev(sample)) ** 2 / len(sample), len(sample) - 1)
+        for weight, (a, b) in zip(weights, cases, strict=True)
+        for sample in ([[y - x for x, y in zip(a, b, strict=True)]] if paired else [a, b])
     ]
     total = sum(variance for variance, _ in variances)
     # Equal medians on both sides leave no variance to divide by.
     degrees = total**2 / sum(variance**2 / n for variance, n in variances) if total > 0 else math.inf
-    return _comparison_from_error(d, math.sqrt(total), degrees, counts, "processes", confidence, margin)
+    basis: Basis = "pairs" if paired else "processes"
+    return _comparison_from_error(d, math.sqrt(total), degrees, counts, basis, confidence, margin)
 
 
 def compare_pairs(
@@ -253,10 +258,7 @@ def compare_pairs(
     if len(a) < MIN_PROCESSES:
         return compare(a, b, confidence, margin, between_processes, single_values)
     logs_a, logs_b = _log_medians(a, "A"), _log_medians(b, "B")
-    differences = [y - x for x, y in zip(logs_a, logs_b, strict=True)]
-    error = stdev(differences) / math.sqrt(len(differences))
-    n = len(differences)
-    found = _comparison_from_error(fmean(differences), error, n - 1, (n, n), "pairs", confidence, margin)
+    found = compare_cases([(logs_a, logs_b)], [1.0], confidence, margin, paired=True)
     return replace(found, chance_b_slower=_chance_of_larger(logs_b, logs_a))
 
 

@@ -17,6 +17,7 @@ from dlbench.results import bounds_store, store
 from dlbench.results.aggregation import PROCESS_COLUMNS
 from dlbench.results.frame_builder import as_objects, release_memory
 from dlbench.results.records import DONE_STATUSES
+from dlbench.suites.ab_sides import Side
 from dlbench.suites.case import AXES
 
 #: Tables and figures are made of at most so many cases; metrics.csv has all.
@@ -55,6 +56,7 @@ class Content:
     files: Mapping[str, Path] = field(default_factory=dict)  # of each listed attempt the Parquet file that holds it
     #: The largest median step of each attempt's ranks [s], from which the history is made.
     medians: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
+    sides: Mapping[str, Side] = field(default_factory=dict)  # by system_id, where these are those of an A/B experiment
     machine_states: Mapping[str, machine_state.NodeState] = field(default_factory=dict)  # of nodes, by MachineState
 
     def cases_of_system(self, system_id: str) -> pd.DataFrame:
@@ -81,6 +83,7 @@ def read_content(
     max_shown: float | None = None,
     with_rows: bool = True,
     mix: tuple[WorkShare, ...] = (),
+    with_sides: bool = False,
 ) -> Content:
     """Read the stores and derive everything that a report shows.
 
@@ -92,13 +95,14 @@ def read_content(
         max_shown: at most so many cases are shown, with their samples; None for `MAX_CASES`.
         with_rows: keep the rows; those of a large store take more than a gigabyte.
         mix: the user's own work, for a verdict on it.
+        with_sides: the two sides of an A/B experiment (`dlbench ab`) are systems, if the sources hold nothing else.
 
     Raises:
         StoreError: a source does not exist.
         UnknownName: no system is called as the baseline is.
     """
     named = [systems.parse_source(source) for source in sources]
-    loaded = stores.load_stores(named, progress, stores.ROW_COLUMNS if with_rows else stores.METRIC_COLUMNS)
+    loaded = stores.load_stores(named, progress, stores.ROW_COLUMNS if with_rows else stores.METRIC_COLUMNS, with_sides)
     states, unread = machine_state.read_states([source.path for source in named])
     rows = loaded.rows
     with warnings.catch_warnings(record=True) as caught:
@@ -118,7 +122,8 @@ def read_content(
     loaded = replace(loaded, rows=rows, statistics=loaded.statistics.iloc[:0].copy())
     system_id = as_objects(attempts["attempt_id"].map(first["system_id"])).rename("system_id")
     attempts = pd.concat([derived_metrics.with_intervals(attempts), system_id], axis=1)
-    attempts = derived_metrics.with_network_names(attempts)
+    sides = systems.sides_by_system(attempts) if with_sides else {}
+    attempts = derived_metrics.with_network_names(attempts, by_system=bool(sides))
     latest = derived_metrics.latest_attempts(attempts)
     done = latest["status"].isin(DONE_STATUSES)
     usable = done & latest["steps"].gt(0)
@@ -158,6 +163,7 @@ def read_content(
         mix=mix,
         bounds=bounds,
         medians=medians,
+        sides=sides,
         machine_states=states,
         files=loaded.files(_listed_attempts(attempts, chosen, failed)) if with_rows else {},
     )

@@ -131,10 +131,14 @@ def latest_attempts(cases: pd.DataFrame) -> pd.DataFrame:
     return cases if len(kept) == len(cases) else cases.loc[kept]
 
 
-def with_network_names(cases: pd.DataFrame) -> pd.DataFrame:
-    """`cases` in which a model's name stands for one network: where it stood for several, their keys are part of it."""
+def with_network_names(cases: pd.DataFrame, by_system: bool = False) -> pd.DataFrame:
+    """`cases` in which a model's name stands for one network: where it stood for several, their keys are part of it.
+
+    Args:
+        by_system: the name may stand for another network on each system.
+    """
     keys = cases["network_key"].astype(object).fillna("")
-    several = keys.groupby(cases["model"]).transform("nunique") > 1
+    several = keys.groupby([cases["model"], *([cases["system_id"]] if by_system else [])]).transform("nunique") > 1
     if not several.any():
         return cases
     named = cases["model"].astype(object) + " [" + keys.replace("", NO_KEY_TEXT) + "]"

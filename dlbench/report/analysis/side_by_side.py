@@ -23,6 +23,8 @@ from dlbench.report.analysis.derived_metrics import INVERSE_TO_TIME, PROPORTIONA
 from dlbench.report.analysis.labels import axis_title, network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.loading.intervals import protocol_value
+from dlbench.report.loading.systems import sides_by_system
+from dlbench.suites.ab_sides import PROTOCOL_PREFIX, Side
 from dlbench.suites.case import AXES, MODES, PRECISIONS, USUAL_CONFIDENCE, Case
 from dlbench.table import Cell, Column, Table
 
@@ -243,6 +245,12 @@ def representative(cases: pd.DataFrame) -> pd.DataFrame:
     return sort_cases(cases[cases["number"].isin(best.index)])
 
 
+def equal_axes(cases: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """Those of the axes in which the systems agree in every case; the sides of an A/B experiment differ in some."""
+    different = cases.groupby("number")[list(axes)].nunique().gt(1).any()
+    return [axis for axis in axes if not different[axis]]
+
+
 def sort_cases(cases: pd.DataFrame) -> pd.DataFrame:
     """Cases in the order of networks, modes and precisions, and then by batch."""
     order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
@@ -274,7 +282,7 @@ def failure_texts(content: Content, cases: pd.DataFrame) -> dict[tuple[int, str]
 
 
 _SHOWN_FACTS = ("device_name", "energy_source", "energy_scope", "energy_note", "flop_partial")
-_REQUIRED_COLUMNS = ["attempt_id", "system_id", "status", *MATCH_COLUMNS]
+_REQUIRED_COLUMNS = ["attempt_id", "system_id", "status", "label", *MATCH_COLUMNS]
 
 
 def left_out_table(content: Content) -> Table:
@@ -346,4 +354,15 @@ def _with_comparable_protocol(cases: pd.DataFrame) -> pd.DataFrame:
         if axis.name in MATCH_COLUMNS and axis.name not in ("model", "protocol"):
             known = values[axis.name].notna()
             values[axis.name] = values[axis.name] if known.all() else values[axis.name].where(known, axis.default)
-    return values
+    sides = list(sides_by_system(cases).values())
+    return _without_settings(values, sides) if sides else values
+
+
+def _without_settings(values: pd.DataFrame, sides: Sequence[Side]) -> pd.DataFrame:
+    """The values of the two sides of an A/B experiment, equal where only their settings differ."""
+    changed = set().union(*(side.changed for side in sides))
+    keys = [key.removeprefix(PROTOCOL_PREFIX) for key in changed if key.startswith(PROTOCOL_PREFIX)]
+    protocols = {text: {k: v for k, v in json.loads(text).items() if k not in keys} for text in set(values["protocol"])}
+    texts = {text: json.dumps(protocol, sort_keys=True) for text, protocol in protocols.items()}
+    same = dict.fromkeys((name for name in MATCH_COLUMNS if name in changed), "")
+    return values.assign(suite=sides[0].experiment, protocol=values["protocol"].map(texts), **same)

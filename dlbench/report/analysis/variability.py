@@ -67,7 +67,7 @@ def repeated_processes(content: Content) -> pd.DataFrame:
     """
     attempts = content.attempts
     # All metrics of a large store, and several times over, would take gigabytes.
-    names = dict.fromkeys(["attempt_id", "system_id", "step_time", *MATCH_COLUMNS, *AXES])
+    names = dict.fromkeys(["attempt_id", "system_id", "label", "step_time", *MATCH_COLUMNS, *AXES])
     measured = attempts["status"].isin(DONE_STATUSES) & attempts["step_time"].gt(0)
     done = _select_rows(attempts[list(names)], measured)
     if done.empty:

@@ -15,6 +15,7 @@ from statistics import fmean
 import pandas as pd
 
 from dlbench import units
+from dlbench.report.analysis.comparison_matching import ran_in_turns
 from dlbench.report.analysis.comparison_statistics import Comparison, compare_cases, correct_by_holm
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.projection import Prices
@@ -24,6 +25,7 @@ from dlbench.report.analysis.workload_mix import WorkShare
 from dlbench.suites.case import MODES, PRECISIONS
 
 COST_COLUMN = "cost_per_image"
+TIME_COLUMN = "time_per_image"
 _COST_COLUMNS = ["system_id", "throughput", "nodes", "devices_per_node", "energy_per_image"]
 
 #: The logarithms of a metric, one per process, by case and system.
@@ -101,6 +103,7 @@ class Brief:
     cases: pd.DataFrame
     logs: Mapping[str, LogSamples]  # by what is compared: time, energy, memory, cost
     attempts: Mapping[tuple[int, str], Sequence[str]]  # by number and system
+    paired: bool = False  # the two sides of `dlbench ab`: logarithms at the same place ran next to each other
 
     def others(self) -> list[str]:
         """Every system but the baseline."""
@@ -108,7 +111,7 @@ class Brief:
 
     def ratio(self, what: str, base: str, target: str, numbers: Iterable[int]) -> Ratio | None:
         """Target over base in `what`, as the geometric mean over the cases that both have; None without any."""
-        return mean_ratio(self.logs.get(what, {}), base, target, numbers)
+        return mean_ratio(self.logs.get(what, {}), base, target, numbers, self.paired)
 
     def leaders(self, what: str) -> list[Leader]:
         """Per precision and mode the best system by time, energy or cost, where two or more are known."""
@@ -133,34 +136,51 @@ def prepare_brief(content: Content) -> Brief | None:
     names = {system: name for system, name in content.system_names.items() if system in there}
     base = content.baseline_id(names)
     processes = with_cost(shared.processes, content.prices, names)
-    logs = {what: log_metric(processes, column) for what, column in compared_metrics(processes).items()}
+    # The sides of an A/B experiment may differ in the batch: their times are per sample.
+    processes = processes.assign(**{TIME_COLUMN: 1 / processes["throughput"]})
+    columns = compared_metrics(processes)
+    logs = {what: log_metric(processes, column, bool(content.sides)) for what, column in columns.items()}
     attempts: dict[tuple[int, str], list[str]] = {}
     for number, system, attempt in processes[["number", "system_id", "attempt_id"]].itertuples(index=False):
         attempts.setdefault((int(number), str(system)), []).append(str(attempt))
-    return Brief(names, base, case_groups(shared.cases, list(names)), shared.cases, logs, attempts)
+    groups = case_groups(shared.cases, list(names))
+    return Brief(names, base, groups, shared.cases, logs, attempts, bool(content.sides))
 
 
 def case_groups(cases: pd.DataFrame, systems: Sequence[str]) -> list[CaseGroup]:
     """The precisions and modes in which all `systems` share cases; training first.
+
+    Where the sides of an A/B experiment differ in precision, that of the group is such as "fp32 → tf32".
 
     Args:
         cases: one row per case and system, with `number`.
     """
     shared = cases[cases["system_id"].isin(systems)]
     everywhere = shared[shared.groupby("number")["system_id"].transform("nunique").eq(len(systems)).astype(bool)]
+    place = {system: i for i, system in enumerate(systems)}
+    in_order = everywhere.sort_values("system_id", key=lambda ids: ids.map(place), kind="stable")
+    precisions = in_order.groupby("number")["precision"].agg(lambda values: " → ".join(dict.fromkeys(values)))
+    modes = everywhere.groupby("number")["mode"].first()
+    numbers = everywhere["number"].unique()
     found = []
     for mode in MODES:
-        for precision in PRECISIONS:
-            there = everywhere[(everywhere["mode"] == mode) & (everywhere["precision"] == precision)]
-            if len(there):
-                found.append(CaseGroup(mode, precision, tuple(int(n) for n in there["number"].unique())))
+        for precision in sort_precisions(precisions):
+            there = tuple(int(n) for n in numbers if (modes[n], precisions[n]) == (mode, precision))
+            if there:
+                found.append(CaseGroup(mode, precision, there))
     return found
+
+
+def sort_precisions(names: Iterable[str]) -> list[str]:
+    """Precisions, and what they change to such as "fp32 → tf32", in the usual order."""
+    order = {name: i for i, name in enumerate(PRECISIONS)}
+    return sorted(set(names), key=lambda name: [order.get(part, len(order)) for part in name.split(" → ")])
 
 
 def compared_metrics(processes: pd.DataFrame) -> dict[str, str]:
     """What systems are compared by, with the column of each: less is better in all."""
     found = {
-        "time": "step_time",
+        "time": TIME_COLUMN,
         "energy": "energy_per_image",
         "memory": most_available_metric(processes, MEMORY_METRICS),
     }
@@ -184,24 +204,42 @@ def with_cost(processes: pd.DataFrame, prices: Prices | None, names: Mapping[str
     return processes.assign(**{COST_COLUMN: costs})
 
 
-def log_metric(processes: pd.DataFrame, metric: str) -> dict[tuple[int, str], list[float]]:
-    """The logarithm of a metric in each process, by case and system; energies of one kind of meter only."""
+def log_metric(processes: pd.DataFrame, metric: str, paired: bool = False) -> dict[tuple[int, str], list[float]]:
+    """The logarithm of a metric in each process, by case and system; energies of one kind of meter only.
+
+    Args:
+        paired: only of whole pairs, which have the same `repeat` on both systems, and in their order.
+    """
     known = processes[processes[metric].gt(0)]
     if metric == "energy_per_image":
         known = with_common_energy_scope(known)
+    if paired:
+        known = _whole_pairs(known)
     found: dict[tuple[int, str], list[float]] = {}
     for number, system, value in known[["number", "system_id", metric]].itertuples(index=False):
         found.setdefault((int(number), str(system)), []).append(math.log(value))
     return found
 
 
-def mean_ratio(logs: LogSamples, base: str, target: str, numbers: Iterable[int]) -> Ratio | None:
+def _whole_pairs(processes: pd.DataFrame) -> pd.DataFrame:
+    """The processes whose other half ran right before or after, by number and pair."""
+    kept = []
+    for _, halves in processes.sort_values(["number", "repeat"], kind="stable").groupby(["number", "repeat"]):
+        rows = halves.to_dict("records")
+        if len(rows) == 2 and ran_in_turns(*rows):
+            kept += halves.index.tolist()
+    return processes.loc[kept]
+
+
+def mean_ratio(logs: LogSamples, base: str, target: str, numbers: Iterable[int], paired: bool = False) -> Ratio | None:
     """Target over base as the geometric mean over the cases that both have; None without any."""
     pairs = [(logs[n, base], logs[n, target]) for n in numbers if (n, base) in logs and (n, target) in logs]
-    return _combine_cases(pairs, [1 / len(pairs)] * len(pairs)) if pairs else None
+    return _combine_cases(pairs, [1 / len(pairs)] * len(pairs), paired=paired) if pairs else None
 
 
-def mix_ratio(logs: LogSamples, base: str, target: str, weights: Mapping[int, float]) -> Ratio | None:
+def mix_ratio(
+    logs: LogSamples, base: str, target: str, weights: Mapping[int, float], paired: bool = False
+) -> Ratio | None:
     """The time of a whole mix of work on target over that on base.
 
     Args:
@@ -214,7 +252,7 @@ def mix_ratio(logs: LogSamples, base: str, target: str, weights: Mapping[int, fl
     times = [w * math.exp(fmean(b) - fmean(a)) for (a, b), w in zip(pairs, known.values(), strict=True)]
     total = sum(times) / sum(known.values())
     # By the delta method each case weighs by its share of the time on target.
-    return _combine_cases(pairs, [time / sum(times) for time in times], total)
+    return _combine_cases(pairs, [time / sum(times) for time in times], total, paired)
 
 
 def work_weights(mix: Sequence[WorkShare], cases: pd.DataFrame) -> tuple[dict[int, float], list[WorkShare]]:
@@ -238,8 +276,11 @@ def rank_systems(logs: LogSamples, systems: Sequence[str], numbers: Sequence[int
 
 
 def _combine_cases(
-    pairs: Sequence[tuple[Sequence[float], Sequence[float]]], weights: Sequence[float], value: float | None = None
+    pairs: Sequence[tuple[Sequence[float], Sequence[float]]],
+    weights: Sequence[float],
+    value: float | None = None,
+    paired: bool = False,
 ) -> Ratio:
     """The ratio over cases, and their range."""
     ratios = [math.exp(fmean(b) - fmean(a)) for a, b in pairs]
-    return Ratio(compare_cases(pairs, weights, ratio=value), min(ratios), max(ratios), len(pairs))
+    return Ratio(compare_cases(pairs, weights, ratio=value, paired=paired), min(ratios), max(ratios), len(pairs))

@@ -14,13 +14,13 @@ from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.side_by_side import with_case_numbers
 from dlbench.report.analysis.verdicts import Brief, Leader, Ratio, prepare_brief
 from dlbench.report.analysis.workload_mix import WorkShare
+from dlbench.report.chapters.ab_blocks import ab_blocks, ab_sentence
 from dlbench.report.chapters.brief_systems import num_failed, system_warnings, systems_table
 from dlbench.report.document import Block
 from dlbench.report.figures import plots_ratio
 from dlbench.table import Cell, Column, Table
 
 MAX_CAUTIONS = 5
-_TABLE_HEADING = "Systems by speed, energy and cost"
 #: By what systems are compared: how a sentence names the best, the columns of the table.
 _BEST_PHRASES = {"energy": "needs the least energy per image", "cost": "costs the least per image"}
 _CRITERION_TITLES = {"time": "Fastest", "energy": "Least energy", "cost": "Lowest cost"}
@@ -30,22 +30,30 @@ def brief_blocks(content: Content) -> list[Block]:
     """The sentence, the systems, the verdicts, one figure and at most five cautions."""
     brief = prepare_brief(content)
     if brief is None:
-        return [Block(words="No case was measured on two systems, so no comparison is possible.")]
+        words = "No case was measured on two systems, so no comparison is possible."
+        return [Block(words=words), *ab_blocks(content)]
     if not brief.groups:
         names = ", ".join(brief.names.values())
         words = f"No case was measured on all of {names}. Systems side by side shows the cases that some of them share."
-        return [Block(words=words)]
+        return [Block(words=words), *ab_blocks(content)]
     missing: list[WorkShare] = []
     mixed = []
     if content.mix:
         weights, missing = verdicts.work_weights(content.mix, _cases_of_groups(brief))
         mixed = [Block(words=_mix_sentence(brief, weights))] if weights else []
     cautions = _cautions(content, brief, missing)
+    sentence = brief_sentence(brief)
+    table = Block(heading="Systems by speed, energy and cost", table=systems_table(content, brief))
+    if content.sides:
+        # The verdicts of its pairs, case by case, as `dlbench ab` prints them.
+        sentence, tables = f"{ab_sentence(content)}\n{sentence}", [*ab_blocks(content), table]
+    else:
+        leaders = Block(heading="Verdict per precision and mode", table=_leaders_table(brief))
+        tables = [table, leaders, *ab_blocks(content)]
     return [
-        Block(words=brief_sentence(brief), emphasis=True),
+        Block(words=sentence, emphasis=True),
         *mixed,
-        Block(heading=_TABLE_HEADING, table=systems_table(content, brief)),
-        Block(heading="Verdict per precision and mode", table=_leaders_table(brief)),
+        *tables,
         Block(plot=plots_ratio.ratio_plot(brief)),
         Block(heading="What to be careful about", points=tuple(cautions)),
     ]
@@ -54,7 +62,7 @@ def brief_blocks(content: Content) -> list[Block]:
 def brief_sentence(brief: Brief) -> str:
     """Which system is best for what, by how much, and how sure; a line per question."""
     leaders = brief.leaders("time")
-    sentences = [*_fastest_sentences(brief, leaders)]
+    sentences = _speed_sentences(brief, leaders) if brief.paired else _fastest_sentences(brief, leaders)
     for what, words in _BEST_PHRASES.items():
         if what in brief.logs and (best := brief.leaders(what)):
             sentences.append(_lowest_sentence(brief, best, words))
@@ -62,10 +70,25 @@ def brief_sentence(brief: Brief) -> str:
         f"In {one.group.name} {brief.names[one.best]} against {brief.names[one.second]} is "
         f"{_undecided_text(one.ratio)}." + _opposite(brief, one)
         for one in leaders
-        if not one.ratio.decided
+        if not one.ratio.decided and not brief.paired
     ]
     # The confidence stands where the first ± does.
     return "\n".join(sentences).replace(" %)", " % at 95 %)", 1)
+
+
+def _speed_sentences(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
+    """A sentence for each precision and mode of an A/B experiment: how many times as fast B is as A."""
+    found = []
+    for one in leaders:
+        speed = one.ratio if one.best == brief.base else one.ratio.invert()
+        (other,) = brief.others()
+        mean = f" (mean of {speed.num_cases} cases)" if speed.num_cases > 1 else ""
+        verdict = "" if one.ratio.decided else f": {_undecided_text(one.ratio)}"
+        found.append(
+            f"In {one.group.name} {brief.names[other]} is {speed.text} times as fast as {brief.names[brief.base]}"
+            f"{mean}{verdict}."
+        )
+    return [sentence.replace("]", " at 95 %]", number == 0) for number, sentence in enumerate(found)]
 
 
 def _fastest_sentences(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
@@ -163,7 +186,7 @@ def _mix_sentence(brief: Brief, weights: Mapping[int, float]) -> str:
     base = brief.names[brief.base]
     parts = []
     for system in brief.others():
-        ratio = verdicts.mix_ratio(brief.logs["time"], brief.base, system, weights)
+        ratio = verdicts.mix_ratio(brief.logs["time"], brief.base, system, weights, brief.paired)
         if ratio is None:
             continue
         sure = "" if ratio.decided else f", {ratio.comparison.verdict_text}"
@@ -200,7 +223,7 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
     if shared < total:
         found.append(f"{total - shared} of {total} cases are not shared by all systems; no ratio includes them.")
     found += _difference_cautions(content, brief)
-    if content.rows.groupby("system_id")["system_hostname"].nunique().max() == 1:
+    if not content.sides and content.rows.groupby("system_id")["system_hostname"].nunique().max() == 1:
         found.append("Each system was measured on one machine: others of its kind may differ by some percent.")
     if len(found) > MAX_CAUTIONS:
         more = f"{len(found) - MAX_CAUTIONS + 1} more: see Failures and warnings and Systems side by side."

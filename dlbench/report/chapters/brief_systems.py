@@ -47,10 +47,11 @@ def systems_table(content: Content, brief: Brief) -> Table:
         row += [ShownNumber(len(numbers), f"{len(numbers)} of {measured}"), "; ".join(filter(None, said)) or "none"]
         rows.append(row)
     rows.sort(key=lambda row: tuple(float(cell) if isinstance(cell, float) else 0.0 for cell in row[1:3]), reverse=True)
+    of_pairs = " from pairs of processes" if brief.paired else ""
     notes = [
         f"Ratios to {brief.names[brief.base]}: geometric means over the cases that all systems share, with 95 % "
-        f"intervals, and the range of single cases where it is wide. A higher speed is better, and less of all else. "
-        f"Sorted by {next(iter(parts))}.",
+        f"intervals{of_pairs}, and the range of single cases where it is wide. A higher speed is better, and less of "
+        f"all else. Sorted by {next(iter(parts))}.",
         _baseline_note(content, brief),
     ]
     return Table(columns, rows, notes=notes)

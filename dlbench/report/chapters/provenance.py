@@ -161,6 +161,8 @@ def _property_rows(content: Content) -> list[list[Cell]]:
     if len({n for some in numbers for n in some}) > 1:
         read_from = [sorted({content.sources[int(n)] for n in some}) for some in numbers]
         cells.append(["Read from", *(", ".join(sources) for sources in read_from)])
+    if content.sides:
+        cells.append(["Setting of the side", *(content.sides[system].setting for system in content.system_names)])
     for name, title in _PROPERTY_TITLES.items():
         values: list[Cell] = [
             _distinct_values_text(content.rows[f"system_{name}"][places], name) for places in of_systems

@@ -16,6 +16,7 @@ from dlbench.report.analysis.labels import network_title, setting_label, varying
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.report.chapters import brief, convergence, tables
+from dlbench.report.chapters.ab_blocks import ab_blocks
 from dlbench.report.chapters.systems_section import measured_systems, thread_counts, threads_text
 from dlbench.report.document import Block, KeyFigure, Section
 from dlbench.report.figures import plots_rates
@@ -36,6 +37,7 @@ def summary(content: Content) -> Section:
         blocks.append(Block(figures=_key_figures(content, cases)))
     if warned := summarize_case_warnings(processes, cases):
         blocks.append(Block(words=f"Warnings: {warned}. See Failures and warnings."))
+    blocks += ab_blocks(content)
     blocks += [Block(words=words) for words in _system_sentences(content)]
     if len(cases):
         heading = "Each network at its fastest setting"
@@ -121,6 +123,7 @@ def _system_sentences(content: Content) -> list[str]:
         one = rows.iloc[int(of_system.to_numpy().argmax())].to_dict()
         hosts = rows["system_hostname"][of_system].nunique()
         parts = [
+            f"setting {content.sides[system].setting}" if system in content.sides else "",
             f"{one['system_cpu_model']}" if isinstance(one["system_cpu_model"], str) else "",
             units.count_text(int(one["system_cpu_cores"]), "core") if one["system_cpu_cores"] > 0 else "",
             threads_text(threads[system]) if threads.get(system) else "",

@@ -34,7 +34,8 @@ def systems(content: Content) -> Section:
     shared = shared_cases(content)
     blocks: list[Block] = []
     if len(shared.cases):
-        blocks += [*_best_systems(content, shared), *_metric_tables(content, shared)]
+        # The verdicts of an A/B experiment are those of its pairs, which the brief has.
+        blocks += [*([] if content.sides else _best_systems(content, shared)), *_metric_tables(content, shared)]
     rest = left_out_table(content)
     if rest.rows:
         words = "Cases are compared only if they are equal in everything except system and repeat. These cases are not."
@@ -111,7 +112,7 @@ def _metric_tables(content: Content, shared: SharedCases) -> list[Block]:
         table = tables_systems.metric_table(shared.cases, names, metric, shared.failed)
         heading, folded = METRICS[metric].title, metric != "throughput"
         blocks.append(Block(heading=heading, table=table, folded=folded, filters=_FILTER_COLUMNS))
-        if metric == "throughput":
+        if metric == "throughput" and not content.sides:
             blocks.append(_speedups_block(content, shared, names))
     best = Block(
         heading="Each system at its fastest",
@@ -136,6 +137,8 @@ def _shared_cases_sentence(content: Content, shared: SharedCases) -> str:
     words = [f"{len(names)} systems: {', '.join(names.values())}."]
     if not numbers:
         words.append("They have no case in common.")
+    elif content.sides:
+        words.append(f"{units.count_text(numbers, 'case')} measured with both settings in turns.")
     else:
         words.append(
             f"{units.count_text(numbers, 'case')} measured on two or more of them, with the same network, pass, "

@@ -21,6 +21,7 @@ from dlbench.report.analysis.derived_metrics import has_uneven_steps
 from dlbench.report.analysis.labels import AXIS_TITLES, axis_title, network_order, network_title, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
+from dlbench.report.loading.systems import sides_by_system
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
 from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite
 from dlbench.table import Cell, Column, Table, half_width_cell, half_width_text, number_or_none, seconds_text
@@ -65,9 +66,9 @@ _SI_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""), (1e-3, "m"), (1e
 def merge_repeats(shown: pd.DataFrame) -> pd.DataFrame:
     """One row per case where cases were measured several times: medians, `processes`, and all attempts as `runs`.
 
-    Settings that `dlbench ab` labels stay apart, though they may differ in no axis.
+    Settings that `dlbench ab` labels stay apart, though they may differ in no axis, unless each is a system.
     """
-    labelled = shown["label"].fillna("").ne("").any()
+    labelled = shown["label"].fillna("").ne("").any() and not sides_by_system(shown)
     if labelled or shown["repeat"].nunique() < 2:
         return shown
     processes = with_case_numbers(shown)

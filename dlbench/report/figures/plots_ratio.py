@@ -11,12 +11,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dlbench import units
 from dlbench.report.analysis.labels import network_order, network_title
-from dlbench.report.analysis.verdicts import Brief, Ratio
+from dlbench.report.analysis.verdicts import Brief, Ratio, sort_precisions
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import system_legend, system_markers
 from dlbench.report.figures.marks import Marks
-from dlbench.suites.case import MODES, PRECISIONS
+from dlbench.suites.case import MODES
 
 #: A panel has room for so many networks.
 MAX_NETWORKS = 12
@@ -27,7 +27,7 @@ _MAX_RATIO = 64.0
 def ratio_plot(brief: Brief) -> Plot:
     """How many times as fast as the baseline each system is."""
     cases, base, names, groups, attempts = brief.cases, brief.base, brief.names, brief.groups, brief.attempts
-    used = [p for p in PRECISIONS if any(group.precision == p for group in groups)]
+    used = sort_precisions(group.precision for group in groups)
     modes = [m for m in MODES if any(group.mode == m for group in groups)]
     numbers = {(group.precision, group.mode): set(group.numbers) for group in groups}
     models = network_order(cases.loc[cases["number"].isin(set().union(*numbers.values())), "model"])
@@ -64,8 +64,9 @@ def ratio_plot(brief: Brief) -> Plot:
     left = f" Not drawn: {len(models) - MAX_NETWORKS} networks; see the tables." if len(models) > MAX_NETWORKS else ""
     wide = min(reached) < 1 / _MAX_RATIO or max(reached) > _MAX_RATIO
     beyond = " An arrow leads to what lies beyond the axis." if wide else ""
+    same = "in the same work" if brief.paired else "at equal settings"
     words = (
-        f"Throughput over that of {names[base]} at equal settings, right is faster. A point is the geometric mean over "
+        f"Throughput over that of {names[base]} {same}, right is faster. A point is the geometric mean over "
         "the batch sizes that all systems share. Its bar is the 95 % interval; a narrow one is hidden by the point. "
         f"Hollow points rest on fewer than three runs.{beyond}{left}"
     )

@@ -15,6 +15,7 @@ from dlbench.report.analysis.case_selection import MAX_ROWS, records_of
 from dlbench.report.analysis.labels import network_order, network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import with_common_energy_scope
+from dlbench.report.analysis.side_by_side import equal_axes
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
@@ -43,6 +44,7 @@ def metric_over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: s
     if known.empty:
         return Plot(name, f"No shared case has a value for: {METRICS[metric].title.lower()}.")
     axes = ["precision", "batch_size", *(a for a in varying_axes(known) if a not in ("device", "repeat"))]
+    axes = equal_axes(known, axes)
     shown = known.assign(setting=[setting_label(case, axes) for case in known.to_dict("records")])
     marks = system_markers(names)
     figure, tooltips = dot_plot(shown, metric, Hue("system_id", marks, names), with_batch=False, with_setting=True)

@@ -96,12 +96,16 @@ class LoadedStores:
 
 
 def load_stores(
-    sources: Sequence[systems.Source], progress: ProgressCallback | None = None, columns: Sequence[str] = ROW_COLUMNS
+    sources: Sequence[systems.Source],
+    progress: ProgressCallback | None = None,
+    columns: Sequence[str] = ROW_COLUMNS,
+    with_sides: bool = False,
 ) -> LoadedStores:
     """Read the sources once.
 
     Args:
         columns: of the rows.
+        with_sides: as `systems.join_sources` takes it.
 
     Raises:
         StoreError: a source does not exist.
@@ -117,7 +121,7 @@ def load_stores(
     counts = [(reader.num_rows, reader.num_rows - reader.num_held, reader.num_copies) for reader in readers]
     num_rows, num_passed_over, num_copies = (sum(of_kind) for of_kind in zip(*counts, strict=True))
     num_copies += _num_copies(frames)
-    rows = systems.join_sources(frames)
+    rows = systems.join_sources(frames, with_sides)
     known = pd.concat(statistics) if statistics else pd.DataFrame(columns=_STATISTIC_COLUMNS)
     # An attempt that several sources hold counts as it stands in the first.
     known = known[~known.index.duplicated()]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.errors import BadInput, UnknownName
+from dlbench.suites import ab_sides
 
 #: What tells systems of one name apart, in this order, each with the word before its value.
 _DISTINGUISHING_COLUMNS = {
@@ -57,13 +58,58 @@ def with_source(rows: pd.DataFrame, source: Source, number: int) -> pd.DataFrame
     return rows.assign(source_name=name, source_number=number)
 
 
-def join_sources(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The rows of all sources, each attempt from the first that holds it, with the `system_id` of each."""
+def join_sources(tables: Sequence[pd.DataFrame], with_sides: bool = False) -> pd.DataFrame:
+    """The rows of all sources, each attempt from the first that holds it, with the `system_id` of each.
+
+    Args:
+        with_sides: the two sides of an A/B experiment are systems, if the sources hold nothing else.
+    """
     filled = [table for table in tables if len(table)] or list(tables[:1])
     rows = filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
     doubled = rows.duplicated(["attempt_id", "rank"])
     rows = rows[~doubled].reset_index(drop=True) if doubled.any() else rows
+    rows = _name_sides(rows) if with_sides else rows
     return rows.assign(system_id=system_ids(rows))
+
+
+def sides_of_one_experiment(suites: pd.Series, labels: pd.Series) -> dict[tuple[str, str], ab_sides.Side] | None:
+    """The side of each suite and label that occurs; None unless all are of the two sides of one A/B experiment."""
+    if not suites.astype(str).str.endswith(("-a", "-b")).all():
+        return None
+    found = {(str(s), str(n)): ab_sides.parse_side(s, n) for s, n in set(zip(suites, labels, strict=True))}
+    sides = {key: side for key, side in found.items() if side is not None}
+    one = len(sides) == len(found) and len({side.experiment for side in sides.values()}) == 1
+    return sides if one else None
+
+
+def sides_by_system(cases: pd.DataFrame) -> dict[str, ab_sides.Side]:
+    """The side of each system, where each is of one side of one A/B experiment; else nothing.
+
+    Args:
+        cases: with `suite`, `label` and `system_id`; without labels, no side is known.
+    """
+    sides = sides_of_one_experiment(cases["suite"], cases["label"]) if "label" in cases and len(cases) else None
+    if sides is None or cases["suite"].groupby(cases["system_id"]).nunique().max() > 1:
+        return {}
+    first = cases.drop_duplicates("system_id")
+    keys = zip(first["suite"].astype(str), first["label"].astype(str), strict=True)
+    return {str(system): sides[key] for system, key in zip(first["system_id"], keys, strict=True)}
+
+
+def _name_sides(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` of one A/B experiment on one machine, the sides as names of sources: each is a system; else `rows`."""
+    sides = sides_of_one_experiment(rows["suite"], rows["label"]) if len(rows) else None
+    if sides is None or rows["source_name"].nunique(dropna=False) > 1:
+        return rows
+    of_row = [sides[str(s), str(n)] for s, n in zip(rows["suite"], rows["label"], strict=True)]
+    letters = pd.Series([side.letter for side in of_row], rows.index)
+    # Environment variables may make another system of a side, such as one of other threads.
+    num_systems = rows["system_key"].groupby([letters, rows["device"]]).nunique()
+    if letters.nunique() < 2 or num_systems.groupby(level=0).sum().gt(1).any():
+        return rows
+    given = rows["source_name"].iloc[0]
+    before = "" if _is_missing(given) else f"{given} "
+    return rows.assign(source_name=pd.Series([before + side.name for side in of_row], rows.index, dtype=object))
 
 
 def system_ids(rows: pd.DataFrame) -> pd.Series[str]:
@@ -79,11 +125,11 @@ def system_ids(rows: pd.DataFrame) -> pd.Series[str]:
         rows: one per rank; `source_name` and `source_number` may be missing.
     """
     number = rows["source_number"] if "source_number" in rows else pd.Series(0, rows.index)
-    keys = rows["system_key"].groupby([number, rows["device"]])
+    name = rows["source_name"].fillna("").astype(str) if "source_name" in rows else pd.Series("", rows.index)
+    keys = rows["system_key"].groupby([number, name, rows["device"]])
     # `first` passes over what is missing.
     only = keys.transform("first").where(keys.transform("nunique").eq(1))
     key = rows["system_key"].fillna(only).astype(object).fillna(_UNKNOWN_SYSTEM).astype(str)
-    name = rows["source_name"].fillna("").astype(str) if "source_name" in rows else ""
     found: pd.Series[str] = name + "/" + key + "/" + rows["device"].astype(str)
     return found + _setting_suffixes(rows, found)
 
@@ -166,9 +212,11 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
     # For each system an attempt of one rank, where there is one: it has the threads of one process.
     single = (rows["nodes"] * rows["devices_per_node"]).eq(1) | rows["system_job_threads"].notna()
     # All columns of a large store, sorted, would be a copy that takes gigabytes.
-    places = rows[["system_id", "source_number"]].assign(shared=~single)[told]
+    places = rows[["system_id", "source_number", "source_name"]].assign(shared=~single)[told]
     order = places.sort_values(["source_number", "shared"], kind="stable").drop_duplicates("system_id")
-    ids = places.sort_values("source_number", kind="stable")["system_id"].drop_duplicates().tolist()
+    # Within a source, side A comes before B.
+    in_order = places.sort_values(["source_number", "source_name"], kind="stable")
+    ids = in_order["system_id"].drop_duplicates().tolist()
     best = rows.loc[order.index].set_index("system_id")
     described = best.loc[ids].copy().reset_index()  # in one piece: pandas warns of more than 100
     hardware = described["device_name"].fillna(described["system_cpu_model"]).fillna(described["system_hostname"])

@@ -6,7 +6,7 @@ import pytest
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis.comparison import compare_sides, regressions, why_undecided
 from dlbench.report.analysis.comparison_matching import ComparisonRules
-from dlbench.report.listings.comparison import comparison_tables, summary_line
+from dlbench.report.chapters.comparison_tables import comparison_tables, summary_line
 from dlbench.results import store
 from dlbench.results.schema import to_table
 from dlbench.suites.case import Case, Protocol

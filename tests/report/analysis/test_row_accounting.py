@@ -178,7 +178,7 @@ def test_copies_in_several_sources_are_counted(store, tmp_path):
 
 def test_rows_that_disappear_are_an_error_that_the_page_shows(store, monkeypatch):
     real = stores.systems.join_sources
-    monkeypatch.setattr(stores.systems, "join_sources", lambda frames: real(frames).iloc[3:])
+    monkeypatch.setattr(stores.systems, "join_sources", lambda *given: real(*given).iloc[3:])
     content = read_content([store])
     assert content.account.missing == 3
     said = f"{ROWS} rows were read, but only {ROWS - 3} appear in this report: 3 are missing."

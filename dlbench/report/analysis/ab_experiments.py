@@ -1,0 +1,104 @@
+"""The A/B experiments (`dlbench ab`) among the results of a report, compared as the command compares them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dlbench.report.analysis.comparison import ComparisonResult, compare_attempts_of_sides
+from dlbench.report.analysis.comparison_matching import ComparisonRules
+from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.derived_metrics import latest_attempts
+from dlbench.suites.ab_sides import SIDES, Side, match_key, parse_side
+from dlbench.suites.case import AXES, MODES, PRECISIONS, Case, make_protocol
+
+#: What `with_network_names` adds to the name of a network.
+_NETWORK_KEY = re.compile(r" \[[^\]]*\]$")
+
+
+@dataclass(frozen=True)
+class AbComparison:
+    """Side B against side A of one experiment, on the systems that they ran on."""
+
+    sides: tuple[Side, Side]
+    systems: tuple[str, str]  # by `system_id`
+    result: ComparisonResult
+
+
+@lru_cache(maxsize=1)
+def compare_experiments(content: Content) -> tuple[AbComparison, ...]:
+    """Every experiment whose both sides were measured, once for each system that it ran on; at 95 %, as by default."""
+    attempts = content.attempts[content.attempts["suite"].astype(str).str.contains("-ab-", regex=False)]
+    if attempts.empty:
+        return ()
+    found = {key: parse_side(*key) for key in set(zip(attempts["suite"], attempts["label"], strict=True))}
+    sides = {(side.experiment, side.letter): (key, side) for key, side in found.items() if side}
+    experiments = sorted({experiment for experiment, _ in sides})
+    # Names that stand for several networks have got their keys since the cases got their ids.
+    plain = [_NETWORK_KEY.sub("", str(model)) for model in attempts["model"]]
+    cases = _with_samples(latest_attempts(attempts.assign(model=plain)), content)
+    return tuple(
+        one
+        for experiment in experiments
+        if all((experiment, letter) in sides for letter in SIDES)
+        for one in _comparisons(cases, *(sides[experiment, letter] for letter in SIDES))
+    )
+
+
+def _comparisons(
+    cases: pd.DataFrame, a: tuple[tuple[str, str], Side], b: tuple[tuple[str, str], Side]
+) -> Iterator[AbComparison]:
+    """The comparisons of one experiment: each system with itself, or A's with B's where a setting makes another."""
+    of_a, of_b = (cases[(cases["suite"] == key[0]) & (cases["label"] == key[1])] for key, _ in (a, b))
+    for system in of_a["system_id"].unique():
+        others = [system] if system in set(of_b["system_id"]) else of_b["system_id"].unique()
+        for other in others:
+            own = [of_a[of_a["system_id"] == system], of_b[of_b["system_id"] == other]]
+            for version in sorted(set(own[0]["suite_version"]) & set(own[1]["suite_version"])):
+                halves = [side[side["suite_version"] == version] for side in own]
+                if matches := _matching_cases(halves, a[1].changed | b[1].changed):
+                    both = pd.concat(halves)
+                    pairs = int(both["repeat"].max()) + 1
+                    result = compare_attempts_of_sides(both, (a[0][0], b[0][0]), matches, pairs, ComparisonRules())
+                    yield AbComparison((a[1], b[1]), (str(system), str(other)), result)
+
+
+def _matching_cases(halves: list[pd.DataFrame], changed: set[str]) -> list[tuple[Case, Case]]:
+    """The cases of both sides that differ in their settings alone, training before inference."""
+    of_a, of_b = ({match_key(case, changed): case for case in _cases_of(side)} for side in halves)
+    return [(case, of_b[key]) for key, case in of_a.items() if key in of_b]
+
+
+def _cases_of(attempts: pd.DataFrame) -> list[Case]:
+    names = [axis for axis in AXES if axis != "repeat"]
+    rows = attempts[[*names, "protocol"]].drop_duplicates().to_dict("records")
+    cases = [_case_of_row(row, names) for row in rows]
+    order = {name: i for i, name in enumerate((*MODES, *PRECISIONS))}
+    return sorted(cases, key=lambda case: (order[case.mode], order[case.precision], case.batch_size, case.id))
+
+
+def _case_of_row(row: Mapping[Hashable, Any], axes: list[str]) -> Case:
+    """The case of an attempt; what its record does not know had its default."""
+    values = {axis: row[axis].item() if isinstance(row[axis], np.generic) else row[axis] for axis in axes}
+    # A column of whole numbers in which some are missing holds floats.
+    known: dict[str, Any] = {
+        axis: int(value) if isinstance(value, float) else value
+        for axis, value in values.items()
+        if value is not None and value == value
+    }
+    return Case(**known, protocol=make_protocol(json.loads(row["protocol"] or "{}")))
+
+
+def _with_samples(cases: pd.DataFrame, content: Content) -> pd.DataFrame:
+    """`cases` with the steps of those that are shown; of the others the median stands for them."""
+    steps = dict(zip(content.shown["attempt_id"], content.shown["samples"], strict=True))
+    medians = ([value] for value in cases["step_time"])
+    found = [steps.get(attempt, np.array(middle)) for attempt, middle in zip(cases["attempt_id"], medians, strict=True)]
+    return cases.assign(samples=pd.Series(found, cases.index, dtype=object))
