@@ -298,11 +298,11 @@ def require(condition: bool, name: str, value: object, wanted: str) -> None:
         raise BadInput(f"{name} is {value}; it must be {wanted}")
 
 
-def require_choices(values: object, choices: Mapping[str, Sequence[str]], where: str = "") -> None:
+def require_choices(values: object, choices: Mapping[str, Sequence[str]], table: str = "") -> None:
     """Raise UnknownName for the first field of `values` whose value is not among its choices."""
     for name, known in choices.items():
         if getattr(values, name) not in known:
-            raise UnknownName(name, getattr(values, name), known, where)
+            raise UnknownName(name, getattr(values, name), known, f"{table}.{name}" if table else "")
 
 
 def _without_defaults(value: Any) -> dict[str, Any]:

@@ -50,6 +50,8 @@ def value_of(field):
     rule = field.metadata
     if "known" in rule:
         return st.sampled_from(rule["known"])
+    if field.name == "cpus_per_node":
+        return st.integers(4 * 501, 4 * 1000)  # room for every number of ranks and cores per rank
     if "least" in rule:
         return st.integers(rule["least"], rule["least"] + 500)
     if str(field.type) == "bool":

@@ -29,7 +29,7 @@ def results(tmp_path):
         ("status", "done", "its status is 'done'"),
         ("epochs_to_target", None, "its epochs or time to the target are missing"),
         ("num_training", None, "num_training of TrainingRun is None, not a whole number"),
-        ("optimizer", "sdg", "unknown optimizer 'sdg' in train; did you mean 'sgd'?"),
+        ("optimizer", "sdg", "unknown optimizer 'sdg' in train.optimizer; did you mean 'sgd'?"),
         ("seed", None, "train: seed is None; it must be a whole number"),
         ("model", "a\nb", "its model must be a text of one line"),
     ],

@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.suites.case import Case
@@ -98,6 +99,7 @@ def test_what_compiling_for_a_gpu_lacks_is_said_before_it_fails_late(monkeypatch
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_weights_and_images_have_the_type_of_the_case(precision):
+    counters.clear()  # of what earlier tests compiled in this process
     workload = build_workload(Case("lenet5", batch_size=2, precision=precision, device="cpu"), CPU)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     workload.step()
