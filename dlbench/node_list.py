@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from itertools import product
@@ -22,12 +23,10 @@ def expand_nodes(text: str) -> list[str]:
         BadInput: the text is not a node list.
     """
     names: dict[str, None] = {}
-    for part in _split_at_commas(text):
+    # At the commas that stand outside brackets.
+    for part in filter(None, map(str.strip, re.split(r",(?![^\[]*\])", text))):
         pieces = [list(_expand_piece(piece, text)) for piece in re.split(r"(\[[^][]*\])", part) if piece]
-        count = 1
-        for piece in pieces:
-            count *= len(piece)
-        if len(names) + count > MAX_NODES:
+        if len(names) + math.prod(map(len, pieces)) > MAX_NODES:
             raise BadInput(f"the node list {excerpt(text)} has more than {MAX_NODES} nodes")
         names |= dict.fromkeys("".join(words) for words in product(*pieces))
     for name in names:
@@ -55,9 +54,11 @@ def fold_nodes(names: Iterable[str]) -> str:
         groups.setdefault((found[1], found[3], width), []).append(int(number))
     folded = list(plain)
     for (head, tail, width), numbers in sorted(_merge_padded(groups).items()):
-        ranges = [_format_range(first, last, width) for first, last in _consecutive_runs(sorted(numbers))]
-        single = len(numbers) == 1
-        folded.append(f"{head}{ranges[0] if single else '[' + ','.join(ranges) + ']'}{tail}")
+        ranges = [
+            "-".join(f"{number:0{width}}" for number in dict.fromkeys(ends))
+            for ends in _consecutive_runs(sorted(numbers))
+        ]
+        folded.append(f"{head}{ranges[0] if len(numbers) == 1 else '[' + ','.join(ranges) + ']'}{tail}")
     return ",".join(sorted(folded, key=natural_key))
 
 
@@ -71,10 +72,6 @@ def _merge_padded(groups: dict[tuple[str, str, int], list[int]]) -> dict[tuple[s
     return merged
 
 
-def _format_range(first: int, last: int, width: int) -> str:
-    return f"{first:0{width}}" if first == last else f"{first:0{width}}-{last:0{width}}"
-
-
 def _consecutive_runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
     first = last = numbers[0]
     for number in numbers[1:]:
@@ -83,12 +80,6 @@ def _consecutive_runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
             first = number
         last = number
     yield first, last
-
-
-def _split_at_commas(text: str) -> list[str]:
-    """The parts between commas that stand outside brackets."""
-    parts = re.split(r",(?![^\[]*\])", text.strip())
-    return [part.strip() for part in parts if part.strip()]
 
 
 def _expand_piece(piece: str, text: str) -> Iterator[str]:

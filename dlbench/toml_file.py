@@ -103,10 +103,9 @@ def refuse(value: Any, name: str, wanted: str, where: str) -> NoReturn:
 
 
 def read_toml(file: Path, what: str) -> TomlFile:
-    """Read a TOML file.
+    """Read a TOML file, with or without a byte-order mark.
 
     Args:
-        file: with or without a byte-order mark.
         what: kind of file for messages, such as "a suite".
 
     Raises:

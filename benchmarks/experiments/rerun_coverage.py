@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 
 from dlbench import process_statistics, stats
 from dlbench.process_statistics import ProcessWindow, process_interval, student_quantile
-from dlbench.report.analysis import comparison_statistics
 from dlbench.report.analysis.comparison_statistics import compare_cases
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -245,14 +244,14 @@ def differences(blocks: list[Series], campaign: int) -> tuple[int, int, int]:
 
 def differences_table(data: dict[str, tuple[dict[tuple[str, str], list[Series]], str]]) -> list[str]:
     """How often equal campaigns are called different, and slower ones slower, by the factor."""
-    used = comparison_statistics.DRIFT_ALLOWANCE
+    used = process_statistics.DRIFT_ALLOWANCE
     lines = [
         f"| processes | factor | comparisons | called different [%] | +{100 * (SLOWDOWN - 1):.0f} % called slower [%] |"
     ]
     lines += ["|---:|---:|---:|---:|---:|"]
     for campaign in (TRIPLE, 5):
         for factor in FACTORS:
-            comparison_statistics.DRIFT_ALLOWANCE = factor
+            process_statistics.DRIFT_ALLOWANCE = factor
             found = [
                 differences(blocks, campaign)
                 for series, kind in data.values()
@@ -261,7 +260,7 @@ def differences_table(data: dict[str, tuple[dict[tuple[str, str], list[Series]],
             ]
             n, different, slower = map(sum, zip(*found, strict=True))
             lines.append(f"| {campaign} | {factor:g} | {n} | {100 * different / n:.1f} | {100 * slower / n:.0f} |")
-    comparison_statistics.DRIFT_ALLOWANCE = used
+    process_statistics.DRIFT_ALLOWANCE = used
     return lines
 
 

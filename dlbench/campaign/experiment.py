@@ -30,8 +30,7 @@ def run_experiment(
     """Measure the incomplete pairs; both sides of an incomplete pair are measured again.
 
     Args:
-        system_keys: of each side.
-        networks: network keys of each side.
+        system_keys, networks: the keys of each side.
         campaign: further fields of `supervise.Campaign`, such as the launcher.
 
     Returns:

@@ -71,13 +71,7 @@ def _print_changed_networks(campaign: Campaign, waiting: list[Case], ended: set[
 def measure_cases(
     campaign: Campaign, cases: list[Case], fresh: bool, max_processes: int = 0, budget_s: float | None = None
 ) -> int:
-    """Measure the missing cases of a campaign; return the exit status.
-
-    Args:
-        cases: every process, by rounds.
-        max_processes: see `schedule.Schedule`.
-        budget_s: likewise.
-    """
+    """Measure the missing cases of a campaign in a `schedule.Schedule`; return the exit status."""
     from dlbench.campaign.schedule import Schedule
 
     return measure_scheduled(campaign, cases, fresh, Schedule(cases, max_processes, budget_s, say))

@@ -27,8 +27,6 @@ def publish(sources: Sequence[str | Path], folder: Path, title: str | None, on_p
     Args:
         sources: results folders, Parquet files or glob patterns.
         folder: does not exist, or is empty.
-        title: of the report.
-        on_progress: called with a message after each step.
 
     Raises:
         BadInput: the folder holds something, or the sources have no records.
@@ -56,11 +54,8 @@ def publish(sources: Sequence[str | Path], folder: Path, title: str | None, on_p
     tables = [listing.findings_table(found), listing.checks_table(found)]
     shown = "\n".join(render(dataclasses.replace(table, notes=[]), "markdown") for table in tables if table.rows)
     save_text(folder / "verification.md", f"# Verification\n\n{listing.summary_line(found)}.\n\n{shown}")
-    save_text(folder / "SHA256SUMS", _checksum_lines(folder))
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder)}\n" for file in files]
+    save_text(folder / "SHA256SUMS", sums)
     on_progress(f"published: {folder}; serve it as static files, or name it as a source of `dlbench report`")
     return len(found.findings)
-
-
-def _checksum_lines(folder: Path) -> list[str]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder)}\n" for file in files]

@@ -151,7 +151,7 @@ def merge_all_parts(root: Path) -> None:
         say(f"merged parts into {merged}")
     others = sorted(part.name for part in root.glob("*.parquet") if not store.is_signed(part))
     if others:
-        names = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
+        names = units.list_text(others, 3)
         say(f"not merged, because another program or an earlier dlbench wrote them: {names} ({len(others)} in total)")
 
 
@@ -175,8 +175,8 @@ def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
         except StoreError as error:
             say(f"{error}; skipped")
     if lost:
-        names = ", ".join(lost[:3]) + (" ..." if len(lost) > 3 else "")
-        say(f"samples are missing in result.json and Parquet for {units.count_text(len(lost), 'attempt')}: {names}")
+        count = units.count_text(len(lost), "attempt")
+        say(f"samples are missing in result.json and Parquet for {count}: {units.list_text(lost, 3)}")
     return rebuilt
 
 

@@ -179,7 +179,8 @@ class Search:
             best = self._ranking()[0]
             yield from self._search_batch_size(best, self._longest_rung(best), HALVING_END)
         yield from self._check_best()
-        yield from self._measure_path_settings()
+        for case in missing_on_path(self.figures, self.first, self.best):
+            yield from self._measure(case, 0, until=PATH_END)
         yield from self._alternate_first_and_best()
 
     def _search_batch_size(self, start: Case, rung: int, until: float) -> Generator[Case, None, Case]:
@@ -263,10 +264,6 @@ class Search:
         )
         return False
 
-    def _measure_path_settings(self) -> Iterator[Case]:
-        for case in missing_on_path(_LiveFigures(self), self.first, self.best):
-            yield from self._measure(case, 0, until=PATH_END)
-
     def _alternate_first_and_best(self) -> Iterator[Case]:
         if self.best == self.first:
             return
@@ -277,11 +274,7 @@ class Search:
     def _measure(
         self, case: Case, rung: int, until: float = 1.0, repeat: int = 0, needed: bool = False
     ) -> Generator[Case, None, bool]:
-        """Yield the case, unless an earlier search measured it; return whether it has a figure.
-
-        Args:
-            until: share of the budget that must not be exceeded.
-        """
+        """Yield the case, unless measured or beyond the share `until` of the budget; return whether it has a figure."""
         key = (case, rung, repeat)
         if key not in self.tried:
             left_s = until * self.budget_s - (self.clock() - self._began_s)
@@ -334,22 +327,6 @@ class Search:
             ", ".join(one.text for one in improvement_path({self.first: 1.0, case: 1.0}, self.first, case))
             or "as shipped"
         )
-
-
-class _LiveFigures(Mapping[Case, float]):
-    """The figures of a search at the time of asking."""
-
-    def __init__(self, search: Search) -> None:
-        self._search = search
-
-    def __getitem__(self, case: Case) -> float:
-        return self._search.figures()[case]
-
-    def __iter__(self) -> Iterator[Case]:
-        return iter(self._search.figures())
-
-    def __len__(self) -> int:
-        return len(self._search.figures())
 
 
 def _combinations(base: Case, gains: Mapping[str, tuple[Any, float]]) -> list[Case]:

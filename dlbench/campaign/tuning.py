@@ -31,7 +31,7 @@ def run_search(first: Case, fixed: Collection[str], budget_s: float, goal: str, 
         results: folder of the records; settings that it holds are not measured again.
 
     Raises:
-        BadInput, DeviceUnavailable: as `session.prepare`.
+        BadInput, DeviceUnavailable: as `prepare_campaign`.
         Stopped: a signal stopped the search.
     """
     axes = {axis: (getattr(first, axis),) for axis in AXES if axis != "repeat"}

@@ -78,11 +78,7 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
 
 
 def print_time_estimate(suite: Suite, results: Path, times: int = 1) -> None:
-    """Print how long the suite takes, if `results` has earlier records of its cases.
-
-    Args:
-        times: number of nodes or GPUs that each measure the whole suite.
-    """
+    """Print how long the suite takes on each of `times` nodes or GPUs, if `results` has records of its cases."""
     from dlbench.launch.time_estimate import estimate_time
 
     if found := estimate_time(suite, results):

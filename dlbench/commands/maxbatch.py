@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--memory", type=_parse_bytes, metavar="SIZE",
                         help="CPU only: memory limit of the process, such as 2GiB (default: free memory)")  # fmt: skip
     parser.add_argument("--within", type=_parse_percent, default=1.0, metavar="PERCENT",
-                        help="find the largest batch to within this many samples (default: 1)")  # fmt: skip
+                        help="find the largest batch to within this percentage (default: 1)")  # fmt: skip
     parser.add_argument(
         "--timeout",
         type=_parse_seconds,

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from dlbench.atomic_file import write_atomically
 from dlbench.errors import BadInput, StoreError
@@ -44,9 +43,7 @@ def import_image(
     """Download the image of a site profile to the place where its jobs expect it.
 
     Args:
-        container: container table of the site profile.
         force: download it again even if it exists.
-        say: called with progress messages.
 
     Raises:
         BadInput: the profile has no image or no source.
@@ -105,7 +102,7 @@ def _download_once(
 def _existing_image(path: Path, runtime: str) -> ImportedImage:
     """Return the existing image; record its digest if that is missing."""
     digest = image_digest(path)
-    recorded = _read_digest_file(path)
+    recorded = read_object(_digest_path(path)) or {}
     if recorded.get("digest") == digest:
         return ImportedImage(str(path), digest, recorded.get("source"), fetched=False)
     with contextlib.suppress(OSError):  # it may belong to another user, in a folder that is not writable
@@ -181,15 +178,11 @@ def recorded_digest(container: ContainerSettings) -> str | None:
 
 def _recorded_file_digest(path: Path) -> str | None:
     """Return the recorded digest of an image file; None if there is none, or the size of the file has changed."""
-    recorded = _read_digest_file(path)
+    recorded = read_object(_digest_path(path)) or {}
     with contextlib.suppress(OSError):
         if recorded.get("digest") and recorded.get("bytes") == path.stat().st_size:
             return str(recorded["digest"])
     return None
-
-
-def _read_digest_file(path: Path) -> dict[str, Any]:
-    return read_object(_digest_path(path)) or {}
 
 
 def _digest_path(path: Path) -> Path:

@@ -26,10 +26,7 @@ class FolderGone(StoreError):
 
 
 def check_folder(root: Path, make: bool = True) -> None:
-    """Check before the first case that results can be written to `root`.
-
-    Args:
-        make: create it if it does not exist.
+    """Check before the first case that results can be written to `root`, which is created if `make`.
 
     Raises:
         StoreError: the folder cannot be created or written, its name is invalid, or its disk is full.

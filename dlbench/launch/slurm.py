@@ -248,12 +248,6 @@ def cores_remark(site: Site, ranks_per_node: int) -> str:
     )
 
 
-def _cores_per_rank(site: Site, job: Job) -> int:
-    """Cores of each rank: as the site sets them, else the ranks share the node."""
-    slurm = site.slurm
-    return slurm.cpus_per_task or (slurm.cpus_per_node or 1) // job.ranks_per_node
-
-
 def on_node(site: Site, node: str) -> Site:
     """Return the site with its jobs bound to a node."""
     return replace(site, slurm=replace(site.slurm, directives=(*site.slurm.directives, f"--nodelist={node}")))
@@ -286,7 +280,8 @@ def _campaign_directives(site: Site, job: Job) -> list[str]:
             ("--constraint", slurm.constraint),
             ("--nodes", str(job.nodes)),
             ("--ntasks-per-node", str(job.ranks_per_node)),
-            ("--cpus-per-task", str(_cores_per_rank(site, job))),
+            # Without a number of the site, the ranks share the node.
+            ("--cpus-per-task", str(slurm.cpus_per_task or (slurm.cpus_per_node or 1) // job.ranks_per_node)),
             ("--gres", f"gpu:{amount}" if gpus.request == "gres" else None),
             ("--gpus-per-node", amount if gpus.request == "gpus-per-node" else None),
             ("--exclusive", "" if slurm.exclusive else None),

@@ -105,12 +105,9 @@ def _close_open_attempt(attempt: Attempt, owner: Mapping[str, Any]) -> Record:
 
 
 def run_cases(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) -> Iterator[Record]:
-    """Measure the cases that are neither measured nor out of memory.
+    """Measure the cases that are neither measured nor out of memory; with `fresh` these, too.
 
     Yields one record per attempt, after closing it and calling `on_record`.
-
-    Args:
-        fresh: also measure cases that have ended.
 
     Raises:
         StoreError: results cannot be written.

@@ -54,7 +54,7 @@ SYSTEM_FACTS = {
     "power_limit_w": "power limit",
     "memory_clock_mhz": "memory clock",
 }
-_DONE_SQL = ", ".join(f"'{status}'" for status in DONE_STATUSES)
+_MEASURED_SQL = f"status in {DONE_STATUSES}"
 #: The median step of a rank [s]; null where a step cannot be one.
 _MEDIAN_SQL = (
     f"case when list_min(step_s) >= {SHORTEST_STEP_S} and list_max(step_s) <= {LONGEST_STEP_S} "
@@ -67,7 +67,6 @@ def process_rows(sources: Sequence[str | Path], columns: Sequence[str], since: d
     """One row per rank of every measured attempt, with its median step.
 
     Args:
-        sources: results folders, Parquet files or glob patterns.
         columns: further columns of `records`.
         since: omit attempts that started earlier.
 
@@ -79,12 +78,13 @@ def process_rows(sources: Sequence[str | Path], columns: Sequence[str], since: d
         StoreError: a source does not exist.
     """
     names = dict.fromkeys(("attempt_id", "rank", "world_size", "started_at", *SETTING_COLUMNS, *columns))
-    sql = f"select {_quoted_columns(names)}, {_MEDIAN_SQL} as step_s from records where {_measured_condition(since)}"
+    later = f" and started_at >= timestamptz '{since.isoformat()}'" if since else ""
+    sql = f"select {_quoted_columns(names)}, {_MEDIAN_SQL} as step_s from records where {_MEASURED_SQL}{later}"
     frame: pd.DataFrame = query_table(sql, sources).to_pandas()
     return frame
 
 
-def day_rows(sources: Sequence[str | Path], since: datetime | None = None) -> pa.Table:
+def day_rows(sources: Sequence[str | Path]) -> pa.Table:
     """One row per case, kind of device and day, over all processes of that day.
 
     Returns:
@@ -100,7 +100,7 @@ def day_rows(sources: Sequence[str | Path], since: datetime | None = None) -> pa
     sql = f"""
         with ranks as (
             select {_quoted_columns(PROCESS_COLUMNS)}, {_MEDIAN_SQL} as step_s
-            from records where {_measured_condition(since)}
+            from records where {_MEASURED_SQL}
         ), attempts as (
             select * from ranks where step_s is not null and nodes * devices_per_node = 1
             union all by name
@@ -108,7 +108,7 @@ def day_rows(sources: Sequence[str | Path], since: datetime | None = None) -> pa
             from ranks where nodes * devices_per_node > 1
             group by attempt_id having count(step_s) = count(*)
         )
-        {_days_sql(PROCESS_COLUMNS, f"records where {_measured_condition(since)}")}
+        {_days_sql(PROCESS_COLUMNS, f"records where {_MEASURED_SQL}")}
     """
     return query_table(sql, sources)
 
@@ -183,11 +183,6 @@ def _days_sql(columns: Collection[str], measured: str = "attempts") -> str:
 
 def _commonest(names: Iterable[str], columns: Collection[str]) -> str:
     return "".join(f', mode("{name}") as "{name}"' for name in names if name in columns)
-
-
-def _measured_condition(since: datetime | None) -> str:
-    later = f" and started_at >= timestamptz '{since.isoformat()}'" if since else ""
-    return f"status in ({_DONE_SQL}){later}"
 
 
 def parse_since(text: str) -> datetime:

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -128,10 +128,11 @@ def _names_and_texts(reader: Reader) -> tuple[set[str | None], set[str | None]]:
     """Return the names of all hosts, and all distinct texts that may contain names."""
     hosts: set[str | None] = set()
     texts: set[str | None] = set()
-    known = [name for name in _TEXT_COLUMNS if name in SCHEMA.names]
-    for table in reader.tables(["system_hostname", *known, LONG_TEXT, "system_container_image"]):
+    columns = [*(name for name in _TEXT_COLUMNS if name in SCHEMA.names), LONG_TEXT, "system_container_image"]
+    for table in reader.tables(["system_hostname", *columns]):
         hosts.update(table["system_hostname"].unique().to_pylist())
-        texts.update(_distinct_texts(table))
+        for column in (table[name] for name in columns):
+            texts.update((pc.list_flatten(column) if pa.types.is_list(column.type) else column).unique().to_pylist())
     return hosts, texts
 
 
@@ -156,14 +157,6 @@ def _anonymize_profile(run: ProfileRun, scrubber: Anonymizer) -> ProfileRun:
     return dataclasses.replace(
         run, where=where, case=scrubber.anonymize_value(run.case), run_id=scrubber.anonymize_text(run.run_id) or ""
     )
-
-
-def _distinct_texts(records: pa.Table) -> Iterator[str | None]:
-    for name in (*_TEXT_COLUMNS, LONG_TEXT, "system_container_image"):
-        if name not in records.column_names:
-            continue
-        column = records[name]
-        yield from (pc.list_flatten(column) if pa.types.is_list(column.type) else column).unique().to_pylist()
 
 
 def anonymize_records(records: pa.Table, scrubber: Anonymizer) -> pa.Table:

@@ -34,8 +34,8 @@ class DeviceIdentity:
     hostname: str = ""
     cpu_model: str | None = None
     torch_version: str = ""
-    torch_threads: int | None = None
     dlbench_version: str = ""
+    torch_threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Ceiling:
     kind: str  # matmul | conv | copy | triad | matmul_sustained | copy_sustained
     precision: str | None  # as a case names it; None for copy and triad, which move fp32
     shape: str  # matmul: "M x N x K"; conv: "N C H W -> M, R x S / stride, layout"; copy and triad: "n MiB"
+    error: str | None = None  # reason for missing samples
     flop: int | None = None  # of one call
     bytes: int | None = None  # of one call, read + written, each operand and result once
     calls: int = 1
     time_s: tuple[float, ...] = ()
-    error: str | None = None  # reason for missing samples
 
 
 @dataclass(frozen=True)

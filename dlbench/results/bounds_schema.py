@@ -22,9 +22,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
-from dlbench.results.bounds_records import BOUNDS_VERSION, AllReduceRun, Ceiling, CeilingRun, LayerTime, ProfileRun
+from dlbench.results.bounds_records import (
+    BOUNDS_VERSION,
+    AllReduce,
+    AllReduceRun,
+    Ceiling,
+    CeilingRun,
+    DeviceIdentity,
+    LayerTime,
+    ProfileRun,
+)
 from dlbench.results.parts import SkippedPart, path_text, unreadable_error, write_part
 from dlbench.results.row_validation import CONVERSION_ERRORS
+from dlbench.results.schema import arrow_fields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,30 +47,22 @@ _GLITCH_FACTOR = 2
 _RUN_FIELDS: list[pa.Field] = [
     pa.field("run_id", pa.string()),
     pa.field("started_at", pa.timestamp("ms", tz="UTC")),
-    *(pa.field(n, pa.string()) for n in ("system_key", "device_kind", "device_name", "device_uuid", "hostname")),
-    *(pa.field(n, pa.string()) for n in ("cpu_model", "torch_version", "dlbench_version")),
-    pa.field("torch_threads", pa.int64()),
+    *arrow_fields(DeviceIdentity),
 ]
 _VERSION_METADATA = {"dlbench_bounds_version": str(BOUNDS_VERSION)}
 
 
-def _field_with_unit(name: str, kind: pa.DataType, unit: str) -> pa.Field:
-    return pa.field(name, kind, metadata={"unit": unit})
+def _rate_fields(unit: str, *names: str) -> list[pa.Field]:
+    return [pa.field(name, pa.float64(), metadata={"unit": unit}) for name in names]
 
 
 #: Rates of the fastest valid sample and of the median sample; `spread` is interquartile range over median.
 CEILINGS_SCHEMA: pa.Schema = pa.schema(
     [
         *_RUN_FIELDS,
-        *(pa.field(n, pa.string()) for n in ("kind", "precision", "shape", "error")),
-        _field_with_unit("flop", pa.int64(), "FLOP"),
-        _field_with_unit("bytes", pa.int64(), "B"),
-        pa.field("calls", pa.int64()),
-        _field_with_unit("time_s", pa.list_(pa.float64()), "s"),
-        _field_with_unit("best_flop_per_s", pa.float64(), "FLOP/s"),
-        _field_with_unit("median_flop_per_s", pa.float64(), "FLOP/s"),
-        _field_with_unit("best_bytes_per_s", pa.float64(), "B/s"),
-        _field_with_unit("median_bytes_per_s", pa.float64(), "B/s"),
+        *arrow_fields(Ceiling),
+        *_rate_fields("FLOP/s", "best_flop_per_s", "median_flop_per_s"),
+        *_rate_fields("B/s", "best_bytes_per_s", "median_bytes_per_s"),
         pa.field("spread", pa.float64()),
         pa.field("busy_share", pa.float64()),
     ],
@@ -75,11 +77,9 @@ ALL_REDUCE_SCHEMA: pa.Schema = pa.schema(
         *_RUN_FIELDS,
         *(pa.field(n, pa.int64()) for n in ("nodes", "ranks")),
         *(pa.field(n, pa.string()) for n in ("backend", "transport", "warning")),
-        _field_with_unit("size_bytes", pa.int64(), "B"),
-        _field_with_unit("time_s", pa.list_(pa.float64()), "s"),
-        _field_with_unit("median_s", pa.float64(), "s"),
-        _field_with_unit("algorithm_bytes_per_s", pa.float64(), "B/s"),
-        _field_with_unit("bus_bytes_per_s", pa.float64(), "B/s"),
+        *arrow_fields(AllReduce),
+        pa.field("median_s", pa.float64(), metadata={"unit": "s"}),
+        *_rate_fields("B/s", "algorithm_bytes_per_s", "bus_bytes_per_s"),
     ],
     metadata=_VERSION_METADATA,
 )
@@ -90,14 +90,7 @@ LAYERS_SCHEMA: pa.Schema = pa.schema(
         *_RUN_FIELDS,
         *(pa.field(n, pa.string()) for n in _CASE_COLUMNS),
         pa.field("batch_size", pa.int64()),
-        pa.field("layer", pa.string()),
-        pa.field("kind", pa.string()),
-        _field_with_unit("forward_s", pa.list_(pa.float64()), "s"),
-        _field_with_unit("backward_s", pa.list_(pa.float64()), "s"),
-        *(_field_with_unit(f"{way}_flop", pa.int64(), "FLOP") for way in ("forward", "backward")),
-        *(pa.field(f"{way}_elements", pa.int64()) for way in ("forward", "backward")),
-        *(_field_with_unit(f"{way}_fixed_bytes", pa.int64(), "B") for way in ("forward", "backward")),
-        pa.field("note", pa.string()),
+        *arrow_fields(LayerTime),
         pa.field("network_key", pa.string()),
     ],
     metadata=_VERSION_METADATA,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,11 +42,7 @@ class StoredBounds:
 
 
 def read_bounds(sources: Sequence[str | Path]) -> StoredBounds:
-    """Read ceilings and profiles of these sources; unreadable files are skipped with a `SkippedPart` warning.
-
-    Args:
-        sources: as for `store.load`. A folder may contain several stores.
-    """
+    """Read ceilings and profiles of these sources; unreadable files are skipped with a `SkippedPart` warning."""
     files: dict[str, Path] = {}
     ceilings, all_reduces = read_bounds_tables(sources, files)
     return StoredBounds(ceilings.to_pandas(), all_reduces.to_pandas(), read_profiles(sources, files), files)
@@ -59,33 +55,31 @@ def read_bounds_tables(
 
     Unreadable files are skipped with a `SkippedPart` warning; `of_runs` receives the file of each run.
     """
-    kinds = ((CEILINGS_FILES, CEILINGS_SCHEMA), (ALL_REDUCE_FILES, ALL_REDUCE_SCHEMA))
-    folders = list(dict.fromkeys(store_folders(sources)))
-    files = {} if of_runs is None else of_runs
-    ceilings, all_reduces = (_read_kind(folders, pattern, schema, files) for pattern, schema in kinds)
+    found = []
+    for pattern, schema in ((CEILINGS_FILES, CEILINGS_SCHEMA), (ALL_REDUCE_FILES, ALL_REDUCE_SCHEMA)):
+        tables = [schema.empty_table()]
+        for file in stored_files(sources, CEILINGS_FOLDER, pattern):
+            table = read_run_table([file], schema)
+            runs = table["run_id"].drop_null().unique().to_pylist()
+            if of_runs is not None:
+                of_runs.update(dict.fromkeys(runs, file))
+            tables += [table] if runs else []
+        found.append(pa.concat_tables(tables))
+    ceilings, all_reduces = found
     return ceilings, all_reduces
 
 
-def store_folders(sources: Sequence[str | Path]) -> Iterator[Path]:
-    """Iterate over the folders of these sources, and the folders directly inside, which may be stores, too."""
+def stored_files(sources: Sequence[str | Path], name: str, pattern: str) -> list[Path]:
+    """Return the files of a pattern in the folders `name` of these sources, and of the stores directly inside them."""
+    folders: dict[Path, None] = {}
     for source in sources:
         # glob instead of pathlib, which rejects absolute patterns.
         found = [str(source)] if Path(source).exists() else sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207
         for path in map(Path, found):
-            yield path if path.is_dir() else path.parent
+            folders[path if path.is_dir() else path.parent] = None
             if path.is_dir():
-                yield from sorted(entry for entry in path.iterdir() if entry.is_dir())
-
-
-def _read_kind(folders: Sequence[Path], pattern: str, schema: pa.Schema, of_runs: dict[str, Path]) -> pa.Table:
-    """Read the rows of all files of one kind; `of_runs` receives the file of each run."""
-    tables = []
-    for file in (f for folder in folders for f in sorted((folder / CEILINGS_FOLDER).glob(pattern))):
-        table = read_run_table([file], schema)
-        runs = table["run_id"].drop_null().unique().to_pylist()
-        of_runs.update(dict.fromkeys(runs, file))
-        tables += [table] if runs else []
-    return pa.concat_tables(tables or [schema.empty_table()])
+                folders |= dict.fromkeys(sorted(entry for entry in path.iterdir() if entry.is_dir()))
+    return [file for folder in folders for file in sorted((folder / name).glob(pattern))]
 
 
 def read_profiles(sources: Sequence[str | Path], of_runs: dict[str, Path] | None = None) -> tuple[ProfileRun, ...]:
@@ -94,8 +88,7 @@ def read_profiles(sources: Sequence[str | Path], of_runs: dict[str, Path] | None
     `of_runs` receives the file of each run.
     """
     found = []
-    folders = dict.fromkeys(store_folders(sources))
-    for file in (f for folder in folders for f in sorted((folder / PROFILES_FOLDER).glob("*/profile.json"))):
+    for file in stored_files(sources, PROFILES_FOLDER, "*/profile.json"):
         try:
             run = parse_run(ProfileRun, read_text(file))
             if of_runs is not None:

@@ -74,10 +74,10 @@ def choose_rows(rows: pa.Table, files: NDArray[np.int64], names: Sequence[Path])
 
     Args:
         rows: return value of `with_list_checksums`.
-        files: index of the file of each row.
-        names: all files.
+        files: index into `names` of each row.
     """
-    codes = _key_codes(rows)
+    # A number per row that is equal for the same attempt and rank.
+    codes = np.asarray(row_keys(rows).dictionary_encode().indices.to_numpy(), dtype=np.int64)
     order = np.lexsort((np.arange(codes.size), -rows[_NUM_VALUES_COLUMN].to_numpy(), codes))
     first = np.r_[True, np.diff(codes[order]) != 0]
     winners = order[np.maximum.accumulate(np.where(first, np.arange(order.size), 0))]
@@ -85,11 +85,6 @@ def choose_rows(rows: pa.Table, files: NDArray[np.int64], names: Sequence[Path])
     kept[order[first]] = True
     rows = rows.drop_columns([_NUM_VALUES_COLUMN])
     return kept, _describe_disagreements(rows, order[~first], winners[~first], files, list(names))
-
-
-def _key_codes(table: pa.Table) -> NDArray[np.int64]:
-    """Return a number per row that is equal for the same attempt and rank."""
-    return np.asarray(row_keys(table).dictionary_encode().indices.to_numpy(), dtype=np.int64)
 
 
 def _describe_disagreements(

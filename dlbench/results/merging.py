@@ -48,7 +48,6 @@ def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> 
     `drop_contained_parts` repairs an interrupted merge.
 
     Args:
-        root: a results folder.
         max_bytes: larger files are not merged.
         most: maximum number of files, oldest attempts first.
 
@@ -202,7 +201,6 @@ def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False)
     """Return the parts directly in `root` that dlbench wrote and that can be rewritten without loss.
 
     Args:
-        root: a results folder.
         max_bytes: larger files are skipped.
         thorough: read each part completely, to find damage in any column.
     """

@@ -218,29 +218,22 @@ def _values_from_folders(part: Path, names: Sequence[str]) -> dict[str, str | No
     return constants
 
 
-def read_part(part: Path, columns: Iterable[str] | None = None, problems: list[str] | None = None) -> pa.Table:
-    """Read one part in the current schema, or some of its columns; missing columns are null.
-
-    Args:
-        columns: of the schema; None for all.
-        problems: receives descriptions of dropped rows, and a remark if the file is newer than this dlbench.
+def read_part(part: Path, columns: Iterable[str] | None = None) -> pa.Table:
+    """Read one part in the current schema, or these of its columns; missing columns are null, invalid rows left out.
 
     Raises:
         StoreError: the file is corrupt, not from dlbench, or has only invalid rows.
     """
-    found: list[str] = [] if problems is None else problems
     opened = open_part(part)
     schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
     try:
         table = opened.file.read(columns=opened.needed_columns(schema))
     except CONVERSION_ERRORS as error:
         raise unreadable_error(part, error) from error
-    found += [opened.remark] if opened.remark else []
     faults: list[str] = []
-    rows = opened.drop_invalid_attempts(opened.fit_to_schema(table, found), schema, faults)
+    rows = opened.drop_invalid_attempts(opened.fit_to_schema(table, []), schema, faults)
     if table.num_rows and not rows.num_rows:
         raise StoreError(f"cannot read {faults[0]}")
-    found += faults
     return rows
 
 
@@ -330,7 +323,6 @@ def open_signed_writer(target: Path, make_folder: bool = True, compression: str 
     """Return a writer of rows of `SCHEMA`, whose file is signed (`is_signed`) on success.
 
     Args:
-        make_folder: create the folder if missing.
         compression: a codec of Parquet; `ONE_ATTEMPT_CODEC` for few rows.
 
     Raises:

@@ -179,7 +179,9 @@ class Reader:
                 else:
                     tables.append(found.append_column("part", pa.array(np.full(found.num_rows, index))))
         if self._unopened:
-            tables.append(_single_keys(sorted(self._unopened), self.parts))
+            names = [self.parts[index].stem for index in sorted(self._unopened)]
+            keys = pa.table({"attempt_id": names, "rank": [0] * len(names)}, schema=_KEYS)
+            tables.append(keys.append_column("part", pa.array(sorted(self._unopened), pa.int64())))
         if not tables:
             return
         whole = pa.concat_tables(tables)
@@ -388,13 +390,6 @@ _ATTEMPT_NAME = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}(-[0-9a-f]{6})?")
 _RowPlace = tuple[int, int]
 
 
-def _single_keys(indices: Sequence[int], parts: Sequence[Path]) -> pa.Table:
-    """The keys of parts of one attempt of one rank, as `_search_shared_attempts` collects them."""
-    names = [parts[index].stem for index in indices]
-    keys = pa.table({"attempt_id": names, "rank": [0] * len(names)}, schema=_KEYS)
-    return keys.append_column("part", pa.array(indices, pa.int64()))
-
-
 def _read_keys(part: Path) -> pa.Table | None:
     """Read attempt and rank of each row; empty if unreadable. None if the name tells the only attempt of a small part.
 
@@ -427,7 +422,8 @@ def _join_tables(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     size = 0
     for table in tables:
         waiting.append(table)
-        size += _decoded_bytes(table)
+        lists = (table[name] for name in table.column_names if name in NUMBER_LISTS)
+        size += table.num_rows * _ROW_BYTES + sum(column.nbytes for column in lists)
         if size >= BATCH_BYTES or len(waiting) >= _MAX_TABLES:
             yield _sort_rows(pa.concat_tables(waiting))
             waiting, size = [], 0
@@ -557,12 +553,6 @@ def _is_grouped(file: pq.ParquetFile) -> bool:
     ids = file.read(columns=["attempt_id"])["attempt_id"]
     changes = pc.sum(pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1))).as_py() or 0
     return bool(changes + 1 == pc.count_distinct(ids).as_py())
-
-
-def _decoded_bytes(table: pa.Table) -> int:
-    lists = (name for name in table.column_names if name in NUMBER_LISTS)
-    size: int = table.num_rows * _ROW_BYTES + sum(table[name].nbytes for name in lists)
-    return size
 
 
 def _to_batch(table: pa.Table) -> Batch:

@@ -124,13 +124,7 @@ def _check_texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 _LONG_TEXT_COLUMNS = (
-    "error",
-    "warnings",
-    "energy_note",
-    "throttle_reasons",
-    "protocol",
-    "system_details",
-    "system_cpu_binding",
+    *("error", "warnings", "energy_note", "throttle_reasons", "protocol", "system_details", "system_cpu_binding"),
 )
 
 

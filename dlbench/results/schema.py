@@ -77,15 +77,16 @@ def _arrow_field(column: str, annotation: str) -> pa.Field:
     return pa.field(column, arrow_type, metadata={"unit": unit} if unit else None)
 
 
-def _arrow_fields(cls: type, prefix: str = "", without: tuple[str, ...] = ()) -> list[pa.Field]:
+def arrow_fields(cls: type, prefix: str = "", without: tuple[str, ...] = ()) -> list[pa.Field]:
+    """Return a column for each field of a dataclass, with its unit in the metadata."""
     return [_arrow_field(prefix + f.name, str(f.type)) for f in dataclasses.fields(cls) if f.name not in without]
 
 
 SCHEMA: pa.Schema = pa.schema(
-    _arrow_fields(Record, without=("case", "ranks"))
-    + _arrow_fields(Case)
-    + _arrow_fields(Measurement)
-    + _arrow_fields(System, prefix="system_"),
+    arrow_fields(Record, without=("case", "ranks"))
+    + arrow_fields(Case)
+    + arrow_fields(Measurement)
+    + arrow_fields(System, prefix="system_"),
     metadata={"dlbench_schema_version": str(SCHEMA_VERSION)},
 )
 

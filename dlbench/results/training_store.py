@@ -63,13 +63,8 @@ def write_training(folder: Path, run: TrainingRun) -> Path:
 
 
 def read_trainings(sources: Sequence[str | Path]) -> pd.DataFrame:
-    """Read the epochs of all trainings in these sources; unreadable files are skipped with a `SkippedPart` warning.
-
-    Args:
-        sources: as for `store.load`. A folder may contain several stores.
-    """
-    folders = dict.fromkeys(bounds_store.store_folders(sources))
-    files = [f for one in folders for f in sorted((one / TRAININGS_FOLDER).glob("training-*.parquet"))]
+    """Read the epochs of all trainings in these sources; unreadable files are skipped with a `SkippedPart` warning."""
+    files = bounds_store.stored_files(sources, TRAININGS_FOLDER, "training-*.parquet")
     epochs: pd.DataFrame = read_run_table(files, SCHEMA, _check_epochs).to_pandas()
     return epochs
 

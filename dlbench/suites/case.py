@@ -87,12 +87,7 @@ class Protocol:
         require(0 < self.target_half_width < 1, "protocol.target_half_width", self.target_half_width, "between 0 and 1")
         require(self.min_time_s <= self.max_time_s, "protocol.min_time_s", self.min_time_s, "at most max_time_s")
         require(self.min_steps <= self.max_steps, "protocol.min_steps", self.min_steps, "at most max_steps")
-        if self.energy not in ENERGY_CHOICES:
-            raise UnknownName("energy choice", self.energy, ENERGY_CHOICES, "protocol.energy")
-        if self.heap not in HEAPS:
-            raise UnknownName("heap", self.heap, HEAPS, "protocol.heap")
-        if self.fingerprint not in SWITCHES:
-            raise UnknownName("fingerprint", self.fingerprint, SWITCHES, "protocol.fingerprint")
+        require_choices(self, {"energy": ENERGY_CHOICES, "heap": HEAPS, "fingerprint": SWITCHES}, "protocol")
 
 
 @dataclass(frozen=True)
@@ -243,17 +238,18 @@ _NAMES = {
     "torch": "DataLoader",
     "dali": "DALI",
 }
-_DEFAULTS = {f.name: f.default for f in fields(Case) if f.name in AXES}
+#: Default value of each axis.
+AXIS_DEFAULTS = {f.name: f.default for f in fields(Case) if f.name in AXES}
 
 
 def changed_axes(case: Case) -> list[str]:
     """Return the axes whose value is not the default, in their order."""
-    return [axis for axis in AXES if getattr(case, axis) != _DEFAULTS[axis]]
+    return [axis for axis in AXES if getattr(case, axis) != AXIS_DEFAULTS[axis]]
 
 
 def describe_axis(axis: str, value: object) -> str:
     """Describe one value of an axis: "compile default", "8 threads"; "" for what needs no words, its plain default."""
-    return "" if value == _DEFAULTS.get(axis) else value_name(axis, value)
+    return "" if value == AXIS_DEFAULTS.get(axis) else value_name(axis, value)
 
 
 def value_name(axis: str, value: object) -> str:

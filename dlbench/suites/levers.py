@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,10 +103,10 @@ def improvement_path(measured: Mapping[Case, float], first: Case, best: Case) ->
     return changes
 
 
-def missing_on_path(measured: Mapping[Case, float], first: Case, best: Case) -> Iterator[Case]:
+def missing_on_path(measured: Callable[[], Mapping[Case, float]], first: Case, best: Case) -> Iterator[Case]:
     """Yield the settings between `first` and `best` that are not measured, one at a time; measure each before the next.
 
-    The levers come in their order.
+    The levers come in their order. `measured` gives what is measured by now.
     """
     now = first
     for axis in LEVERS:
@@ -114,9 +114,9 @@ def missing_on_path(measured: Mapping[Case, float], first: Case, best: Case) -> 
             following = with_values(now, **{axis: getattr(best, axis)})
             if following is None:
                 continue
-            if following not in measured:
+            if following not in measured():
                 yield following
-            if following in measured:
+            if following in measured():
                 now = following
 
 

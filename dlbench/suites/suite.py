@@ -33,7 +33,17 @@ from typing import Any
 from dlbench import bundled_files
 from dlbench.errors import BadInput, UnknownName
 from dlbench.safe_names import excerpt
-from dlbench.suites.case import AXES, CHOICES, DEVICES, Case, Protocol, changed_axes, check_types, make_protocol
+from dlbench.suites.case import (
+    AXES,
+    AXIS_DEFAULTS,
+    CHOICES,
+    DEVICES,
+    Case,
+    Protocol,
+    changed_axes,
+    check_types,
+    make_protocol,
+)
 from dlbench.toml_file import TomlFile, read_toml, typed
 
 #: [train] is for `dlbench train` (`dlbench.suites.training`).
@@ -83,9 +93,12 @@ class Suite:
         if GLOBAL_BATCH in self.axes and "batch_size" in self.axes:
             place = self._source_of(GLOBAL_BATCH, "batch_size")
             raise BadInput(f"{place}: both batch_size and global_batch are set; remove one of them")
-        names = [axis for axis in (GLOBAL_BATCH, *AXES) if axis in self.axes]
-        self._check_size()
+        size = math.prod(map(len, self.axes.values()))
+        if size > MAX_COMBINATIONS:
+            place = self._source_of(*self.axes)
+            raise BadInput(f"{place}: the axes have {size} combinations; a suite may have at most {MAX_COMBINATIONS}")
         self._check_values()
+        names = [axis for axis in (GLOBAL_BATCH, *AXES) if axis in self.axes]
         found: dict[str, Case] = {}
         for values in itertools.product(*(self.axes[name] for name in names)):
             setting = dict(zip(names, values, strict=True))
@@ -118,21 +131,11 @@ class Suite:
                 of_number.setdefault(case.repeat, []).append(case)
             found = [of_number[number] for number in sorted(of_number)]
         else:
-            found = [self.round(cases, number) for number in range(self.processes)]
+            found = [[dataclasses.replace(case, repeat=number) for case in cases] for number in range(self.processes)]
         for number, one in enumerate(found):
             # Not for secrets: the same order on any machine.
             random.Random(f"{self.protocol.seed}/{number}").shuffle(one)
         return found
-
-    def round(self, cases: Sequence[Case], number: int) -> list[Case]:
-        """The processes of one round, in the order of the cases."""
-        return [dataclasses.replace(case, repeat=number) for case in cases]
-
-    def _check_size(self) -> None:
-        size = math.prod(map(len, self.axes.values()))
-        if size > MAX_COMBINATIONS:
-            place = self._source_of(*self.axes)
-            raise BadInput(f"{place}: the axes have {size} combinations; a suite may have at most {MAX_COMBINATIONS}")
 
     def _check_values(self) -> None:
         """Look at each value alone: what a case leaves out, such as a single rank's bucket, must be valid too."""
@@ -227,7 +230,9 @@ def _parse_suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
     name = file.get("name", str, file.path.stem)
     if not _SUITE_NAME.fullmatch(name):
         file.refuse(name, "name", "up to 100 letters, digits, '.', '_' and '-'")
-    axes = {axis: _axis_values(axis, value, file) for axis, value in file.table("axes").items()}
+    own_axes = file.table("axes")
+    file.require_known(own_axes, (*AXES, GLOBAL_BATCH), "axes", "axis")
+    axes = {axis: parse_values(axis, value, file.place(axis, "axes")) for axis, value in own_axes.items()}
     exclude = []
     for index, pattern in enumerate(file.get("exclude", list, [], "a list of tables ([[exclude]])"), start=1):
         where = f"exclude {index} of {file.path}"
@@ -289,11 +294,6 @@ def _parse_protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
         raise
     except BadInput as error:
         raise BadInput(str(error) if place in str(error) else f"{place}: {error}") from None
-
-
-def _axis_values(axis: str, value: Any, file: TomlFile) -> tuple[Any, ...]:
-    file.require_known([axis], (*AXES, GLOBAL_BATCH), "axes", "axis")
-    return parse_values(axis, value, file.place(axis, "axes"))
 
 
 def parse_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
@@ -398,10 +398,9 @@ def _case_values(case: Case) -> dict[str, Any]:
 
 def _setting_values(setting: dict[str, Any], device: str) -> dict[str, Any]:
     """Return the same values for an invalid combination, as far as known."""
-    defaults = {f.name: f.default for f in dataclasses.fields(Case) if f.name != "protocol"}
+    known = AXIS_DEFAULTS | setting | {"world_size": _num_ranks(setting)}
     if GLOBAL_BATCH in setting:
-        del defaults["batch_size"]
-    known = defaults | setting | {"world_size": _num_ranks(setting)}
+        del known["batch_size"]
     return known | {"device": device} if setting.get("device", "auto") == "auto" else known
 
 

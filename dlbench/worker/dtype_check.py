@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -80,9 +80,8 @@ def check_step(step: Callable[[], object], case: Case, settings: Settings) -> No
     allowed = {*_SINGLE_PRECISION, low}
     wrong = {(name, dtype): count for (name, dtype), count in watch.products.items() if dtype not in allowed}
     if wrong:
-        calls = ", ".join(
-            f"{name} in {_dtype_name(dtype)} ({count} a step)" for (name, dtype), count in _most_frequent(wrong)
-        )
+        most = sorted(wrong.items(), key=lambda item: -item[1])[:_MAX_NAMES]
+        calls = ", ".join(f"{name} in {_dtype_name(dtype)} ({count} a step)" for (name, dtype), count in most)
         raise InvalidMeasurement(
             f"precision '{case.precision}' was requested, but the network computes {calls}; remove casts from the "
             f"network"
@@ -137,7 +136,3 @@ def _names_and_dtypes(dtypes: dict[str, torch.dtype]) -> str:
 
 def _dtype_name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _most_frequent(counts: dict[tuple[str, object], int]) -> Iterable[tuple[tuple[str, object], int]]:
-    return sorted(counts.items(), key=lambda item: -item[1])[:_MAX_NAMES]

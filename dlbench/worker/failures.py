@@ -79,6 +79,8 @@ def out_of_memory_text(error: BaseException) -> str | None:
         return f"out of memory on the CPU: {bytes_(int(asked.group(1)))} more needed, {_available_memory_text()}."
     if isinstance(error, MemoryError):
         return f"out of memory on the CPU: {text or 'allocation refused'}, {_available_memory_text()}."
+    if isinstance(error, ImportError) and "failed to map segment" in text:
+        return f"out of memory on the CPU: the libraries themselves do not fit, {_available_memory_text()}."
     return None
 
 

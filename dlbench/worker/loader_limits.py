@@ -27,14 +27,14 @@ def loader_facts(workload: Workload, loader: JpegBatches, clock: Clock, cpu_s: f
     Args:
         cpu_s: CPU time of the loader's processes in the window [s].
     """
-    facts: dict[str, Any] = {
+    return {
         "data_wait_s": loader.window_wait_s,
         "loader_cpu_s": cpu_s if loader.process_ids() else None,
+        "loader_memory_bytes": process_memory_bytes(loader.process_ids()),
+        **measure_loader_alone(loader),
+        "device_step_s": measure_device_alone(workload, clock),
+        "warnings": loader.warnings(),
     }
-    facts["loader_memory_bytes"] = process_memory_bytes(loader.process_ids())
-    facts |= measure_loader_alone(loader)
-    facts["device_step_s"] = measure_device_alone(workload, clock)
-    return {**facts, "warnings": loader.warnings()}
 
 
 def measure_loader_alone(loader: JpegBatches) -> dict[str, float | None]:

@@ -84,7 +84,7 @@ def saved_bytes(workload: Workload) -> int:
 
     def record_saved(tensor: Tensor) -> Tensor:
         # Tensors recomputed by activation checkpointing in the backward pass are not saved by forward.
-        if not is_in_backward() and storage_id(tensor) not in own:
+        if torch._C._current_autograd_node() is None and storage_id(tensor) not in own:
             saved[storage_id(tensor)] = tensor
         return tensor
 
@@ -95,11 +95,6 @@ def saved_bytes(workload: Workload) -> int:
     finally:
         workload.batches = batches
     return storage_bytes(saved.values())
-
-
-def is_in_backward() -> bool:
-    """Whether a backward pass is running, including recomputation for it."""
-    return torch._C._current_autograd_node() is not None
 
 
 def cpu_allocated_peak_bytes(workload: Workload) -> int | None:

@@ -30,15 +30,12 @@ class WarmupRule:
     def __call__(self, step_s: list[float], elapsed_s: float) -> str | None:
         long_enough = elapsed_s >= self.protocol.warmup_min_time_s and len(step_s) >= self.protocol.warmup_min_steps
         steady = long_enough and is_steady(step_s)
-        if steady and self._is_warm():
+        temperature_c = self.read_temperature_c() if steady and self.protocol.warmup_until_c else None
+        if steady and (temperature_c is None or temperature_c >= self.protocol.warmup_until_c):
             return "steady"
         if elapsed_s < self.protocol.warmup_max_time_s:
             return None
         return "cool" if steady else "cap"
-
-    def _is_warm(self) -> bool:
-        temperature_c = self.read_temperature_c() if self.protocol.warmup_until_c else None
-        return temperature_c is None or temperature_c >= self.protocol.warmup_until_c
 
 
 @dataclass

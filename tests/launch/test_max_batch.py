@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from dlbench.cli import main
 from dlbench.commands import maxbatch
 from dlbench.errors import BadInput, UnknownName
 from dlbench.launch.max_batch import Trial, TrialRunner, find_largest, make_case
@@ -190,3 +191,11 @@ def test_a_file_gets_every_trial_with_all_that_is_known_of_it(capsys):
     assert lines[0] == "batch_size,fits,predicted_bytes,allocated_peak_bytes,rss_peak_bytes,seconds,reason"
     assert [line.split(",")[0] for line in lines[1:]] == ["3363", "9", "2845"]
     assert FULL in lines[1]
+
+
+def test_a_limit_below_what_the_libraries_take_is_memory_and_no_import_error(capfd):
+    assert main(["maxbatch", "lenet5", "--memory", "50M"]) == 1
+    said = capfd.readouterr()
+    assert "no batch fits into" in said.out
+    assert "the libraries themselves do not fit" in said.out
+    assert "ImportError" not in said.out + said.err

@@ -55,7 +55,7 @@ def private(tmp_path):
         ),
     ]
     root = fakes.fill(tmp_path / "results", records)
-    where = DeviceIdentity("k", "cuda", "NVIDIA H200", "GPU-fake-0", "fat-node", "EPYC", "2.15", 24, "0.1.0")
+    where = DeviceIdentity("k", "cuda", "NVIDIA H200", "GPU-fake-0", "fat-node", "EPYC", "2.15", "0.1.0", 24)
     ceiling = Ceiling("matmul", "fp32", "64 x 64 x 64", flop=524288, calls=10, time_s=(1e-3, 1.1e-3))
     write_ceilings(root, CeilingRun(where, (ceiling,), "run", "2026-11-20T08:00:00+00:00"))
     layer = LayerTime("fc", "Linear", forward_flop=2, forward_s=(1e-3,))

@@ -34,7 +34,7 @@ from typing import Literal
 
 from dlbench import process_statistics, units
 from dlbench.errors import InvalidMeasurement
-from dlbench.process_statistics import DRIFT_ALLOWANCE, MIN_PROCESSES, bounded_exp
+from dlbench.process_statistics import MIN_PROCESSES, bounded_exp
 from dlbench.stats import Interval, checked_times, median_interval, relative_iqr
 
 #: Pairs of processes that `dlbench ab` runs unless told otherwise. With ten, a slowdown of 3 % is called slower in at
@@ -225,7 +225,7 @@ def compare_cases(
     if min(counts) < MIN_PROCESSES:
         return _comparison_from_error(d, None, math.inf, counts, "assumed", confidence, margin)
     # What drifts is common to both halves of a pair.
-    allowance = 1.0 if paired else DRIFT_ALLOWANCE
+    allowance = 1.0 if paired else process_statistics.DRIFT_ALLOWANCE
     # Welch-Satterthwaite, over the sides of all cases, or over the differences within their pairs.
     variances = [
         ((allowance * weight * stdev(sample)) ** 2 / len(sample), len(sample) - 1)

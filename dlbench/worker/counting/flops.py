@@ -160,11 +160,7 @@ def _work_totals(counted: CountedWork) -> tuple[Any, ...]:
 
 
 def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2, seed: int = 0) -> CountedWork:
-    """Count one step of a network on the meta device.
-
-    Args:
-        seed: seed of random numbers on the host.
-    """
+    """Count one step of a network on the meta device; `seed` is that of random numbers on the host."""
     try:
         return count_operations(model, training, batch_size, seed, FlopCounterMode(display=False))
     except Exception:
@@ -260,11 +256,7 @@ def _macs_per_image(operations: Iterable[Operation], batch_size: int) -> int:
 
 
 class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Dispatch mode that records every operation that multiplies and adds, or may do so, with its module.
-
-    Args:
-        module: the network; operations are labelled by paths of submodules.
-    """
+    """Dispatch mode that records every operation that multiplies and adds, or may do so, with its module's path."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,16 +68,13 @@ def _record_shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ..
     """Record input and output shapes of every module, by path, of passes run inside the context."""
     found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
-    def hook(path: str) -> Any:
-        def record_shape(module: nn.Module, args: Any, result: Any) -> None:
-            if args and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor):
-                found[path] = (tuple(args[0].shape), tuple(result.shape))
-
-        return record_shape
+    def record_shape(path: str, module: nn.Module, args: Any, result: Any) -> None:
+        if args and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor):
+            found[path] = (tuple(args[0].shape), tuple(result.shape))
 
     with ExitStack() as hooks:
         for path, module in network.named_modules():
-            hooks.enter_context(module.register_forward_hook(hook(path)))
+            hooks.enter_context(module.register_forward_hook(partial(record_shape, path)))
         yield found
 
 
@@ -85,16 +83,8 @@ def _shape_letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) 
     if isinstance(module, _CONVOLUTIONS + _TRANSPOSED):
         kind = "conv_transposed" if isinstance(module, _TRANSPOSED) else "conv"
         (h, w), (r, s), (p, q) = _last_two(x[2:]), _last_two(module.kernel_size), _last_two(out[2:])
-        shape: dict[str, int | None] = {
-            "M": module.out_channels,
-            "C": module.in_channels,
-            "H": h,
-            "W": w,
-            "R": r,
-            "S": s,
-            "P": p,
-            "Q": q,
-        }
+        sides = {"H": h, "W": w, "R": r, "S": s, "P": p, "Q": q}
+        shape: dict[str, int | None] = {"M": module.out_channels, "C": module.in_channels, **sides}
         padding = module.padding if isinstance(module.padding, str) else tuple(module.padding)
         more: dict[str, Any] = {"groups": module.groups, "stride": tuple(module.stride), "padding": padding}
     elif isinstance(module, nn.Linear):
@@ -147,10 +137,9 @@ def _layer_work(name: str, path: str, operations: list[tuple[Operation, ...]]) -
     work: dict[str, Any] = {}
     for direction, backward in (("forward", False), ("backward", True)):
         ours = [o for o in operations if o[0].backward == backward]
-        flop, flop_fixed = _linear_work(
-            name, path, [2 * sum(o[i].macs or 0 for o in ours) for i in range(len(_BATCH_SIZES))]
-        )
-        moved, moved_fixed = _linear_work(name, path, [sum(o[i].bytes for o in ours) for i in range(len(_BATCH_SIZES))])
+        of_batches = [[o[number] for o in ours] for number in range(len(_BATCH_SIZES))]
+        flop, flop_fixed = _linear_work(name, path, [2 * sum(o.macs or 0 for o in one) for one in of_batches])
+        moved, moved_fixed = _linear_work(name, path, [sum(o.bytes for o in one) for one in of_batches])
         work |= {f"{direction}_flop": flop, f"{direction}_flop_fixed": flop_fixed}
         work |= {f"{direction}_bytes_per_image": moved, f"{direction}_bytes_fixed": moved_fixed}
     return {"macs": work["forward_flop"] // 2, **work}

@@ -44,7 +44,8 @@ def is_free(operation: Any) -> bool:
     """Whether the operation contracts no dimension."""
     name = _base_name(operation)
     own = "::" not in name
-    return name in _FREE or (
+    # Gradients of free operations are free, and the same operation on many tensors at once is, too.
+    return not _FREE.isdisjoint((name, name.removesuffix("_backward").removeprefix("_foreach_"))) or (
         own and not is_counted(operation) and (torch.Tag.pointwise in operation.tags or operation.is_view)
     )
 
@@ -71,7 +72,6 @@ def convolution_macs(x: Sequence[int], weight: Sequence[int], out: Sequence[int]
         x: shape (N, C, *spatial).
         weight: shape (M, C/groups, *kernel), or transposed (C, M/groups, *kernel).
         out: shape (N, M, *spatial).
-        transposed: whether it is one.
     """
     positions = x if transposed else out
     # The spatial axes are the last ones, also without a batch axis.
@@ -282,27 +282,24 @@ _FORMULA_OF_NAME: dict[str, Callable[..., int | None]] = {n: f for f, names in _
 _FREE_NAMES = """
     # Elementwise arithmetic, comparisons and activations, with their gradients.
     __and__ __ilshift__ __irshift__ __ixor__ __lshift__ __or__ __rshift__ __xor__ _add_relu _conj_copy
-    _conj_physical _neg_view_copy _prelu_kernel _prelu_kernel_backward abs acos acosh add addcdiv addcmul angle asin
-    asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor
-    ceil celu clamp clamp_max clamp_min clip complex conj_physical copysign cos cosh deg2rad digamma div elu
-    elu_backward eq erf erfc erfinv exp exp2 expm1 float_power floor floor_divide fmax fmin fmod frac frexp gcd ge
-    gelu gelu_backward glu glu_backward glu_backward_jvp glu_jvp gt hardshrink hardshrink_backward hardsigmoid
-    hardsigmoid_backward hardswish hardswish_backward hardtanh hardtanh_backward heaviside hypot i0 igamma igammac
-    isfinite isin isinf isnan isneginf isposinf lcm ldexp le leaky_relu leaky_relu_backward lerp lgamma log log10
-    log1p log2 log_sigmoid_backward log_sigmoid_forward logaddexp logaddexp2 logical_and logical_not logical_or
-    logical_xor logit logit_backward lt maximum minimum mish mish_backward mul mvlgamma nan_to_num ne neg nextafter
-    polar polygamma positive pow rad2deg reciprocal relu relu6 remainder round rrelu rrelu_with_noise
-    rrelu_with_noise_backward rrelu_with_noise_functional rsqrt rsub selu sgn sigmoid sigmoid_backward sign signbit
-    silu silu_backward sin sinc sinh softplus softplus_backward softshrink softshrink_backward special_airy_ai
-    special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1 special_chebyshev_polynomial_t
-    special_chebyshev_polynomial_u special_chebyshev_polynomial_v special_chebyshev_polynomial_w special_entr
-    special_erfcx special_hermite_polynomial_h special_hermite_polynomial_he special_i0e special_i1 special_i1e
-    special_laguerre_polynomial_l special_legendre_polynomial_p special_log_ndtr special_modified_bessel_i0
-    special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 special_ndtri
-    special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1 special_shifted_chebyshev_polynomial_t
-    special_shifted_chebyshev_polynomial_u special_shifted_chebyshev_polynomial_v
-    special_shifted_chebyshev_polynomial_w special_spherical_bessel_j0 special_xlog1py special_zeta sqrt square sub
-    tan tanh tanh_backward threshold threshold_backward true_divide trunc where xlogy
+    _conj_physical _neg_view_copy _prelu_kernel abs acos acosh add addcdiv addcmul angle asin asinh atan atan2 atanh
+    bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil celu clamp clamp_max
+    clamp_min clip complex conj_physical copysign cos cosh deg2rad digamma div elu eq erf erfc erfinv exp exp2 expm1
+    float_power floor floor_divide fmax fmin fmod frac frexp gcd ge gelu glu glu_backward_jvp glu_jvp gt hardshrink
+    hardsigmoid hardswish hardtanh heaviside hypot i0 igamma igammac isfinite isin isinf isnan isneginf isposinf lcm
+    ldexp le leaky_relu lerp lgamma log log10 log1p log2 log_sigmoid_backward log_sigmoid_forward logaddexp
+    logaddexp2 logical_and logical_not logical_or logical_xor logit lt maximum minimum mish mul mvlgamma nan_to_num
+    ne neg nextafter polar polygamma positive pow rad2deg reciprocal relu relu6 remainder round rrelu
+    rrelu_with_noise rrelu_with_noise_functional rsqrt rsub selu sgn sigmoid sign signbit silu sin sinc sinh
+    softplus softshrink special_airy_ai special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1
+    special_chebyshev_polynomial_t special_chebyshev_polynomial_u special_chebyshev_polynomial_v
+    special_chebyshev_polynomial_w special_entr special_erfcx special_hermite_polynomial_h
+    special_hermite_polynomial_he special_i0e special_i1 special_i1e special_laguerre_polynomial_l
+    special_legendre_polynomial_p special_log_ndtr special_modified_bessel_i0 special_modified_bessel_i1
+    special_modified_bessel_k0 special_modified_bessel_k1 special_ndtri special_scaled_modified_bessel_k0
+    special_scaled_modified_bessel_k1 special_shifted_chebyshev_polynomial_t special_shifted_chebyshev_polynomial_u
+    special_shifted_chebyshev_polynomial_v special_shifted_chebyshev_polynomial_w special_spherical_bessel_j0
+    special_xlog1py special_zeta sqrt square sub tan tanh threshold true_divide trunc where xlogy
     # Reductions, running sums, sorting and counting: sums and comparisons without products of two operands.
     _aminmax _cummax_helper _cummin_helper _is_all_true _is_any_true _linalg_check_errors _logcumsumexp
     _segment_reduce_backward _unique _unique2 all allclose amax amin aminmax any argmax argmin bincount bucketize
@@ -311,53 +308,37 @@ _FREE_NAMES = """
     logsumexp max mean median min mode nanmedian nansum norm native_norm prod renorm searchsorted segment_reduce
     sort std std_mean sum topk trace unique_consecutive unique_dim unique_dim_consecutive var var_mean linalg_cross
     # Normalisation and softmax.
-    _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional _fused_rms_norm
-    _fused_rms_norm_backward _log_softmax _log_softmax_backward_data _masked_softmax _masked_softmax_backward
-    _native_batch_norm_legit _native_batch_norm_legit_functional _native_batch_norm_legit_no_training _safe_softmax
-    _softmax _softmax_backward_data _weight_norm_interface _weight_norm_interface_backward batch_norm_backward
-    batch_norm_backward_elemt batch_norm_backward_reduce batch_norm_elemt batch_norm_gather_stats
-    batch_norm_gather_stats_with_counts batch_norm_stats batch_norm_update_stats cudnn_batch_norm
-    cudnn_batch_norm_backward miopen_batch_norm miopen_batch_norm_backward native_batch_norm
-    native_batch_norm_backward native_group_norm native_group_norm_backward native_layer_norm
-    native_layer_norm_backward
+    _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional _fused_rms_norm _log_softmax
+    _log_softmax_backward_data _masked_softmax _native_batch_norm_legit _native_batch_norm_legit_functional
+    _native_batch_norm_legit_no_training _safe_softmax _softmax _softmax_backward_data _weight_norm_interface
+    batch_norm_backward batch_norm_backward_elemt batch_norm_backward_reduce batch_norm_elemt
+    batch_norm_gather_stats batch_norm_gather_stats_with_counts batch_norm_stats batch_norm_update_stats
+    cudnn_batch_norm miopen_batch_norm native_batch_norm native_group_norm native_layer_norm
     # Pooling, and interpolation, whose few weights follow from positions alone.
-    _adaptive_avg_pool2d _adaptive_avg_pool2d_backward _adaptive_avg_pool3d _adaptive_avg_pool3d_backward
-    adaptive_avg_pool3d_backward adaptive_max_pool2d adaptive_max_pool2d_backward adaptive_max_pool3d
-    adaptive_max_pool3d_backward avg_pool2d avg_pool2d_backward avg_pool3d avg_pool3d_backward fractional_max_pool2d
-    fractional_max_pool2d_backward fractional_max_pool3d fractional_max_pool3d_backward max_pool2d_backward
-    max_pool2d_with_indices max_pool2d_with_indices_backward max_pool3d_with_indices
-    max_pool3d_with_indices_backward max_unpool2d max_unpool3d mkldnn_adaptive_avg_pool2d
-    mkldnn_adaptive_avg_pool2d_backward mkldnn_max_pool2d mkldnn_max_pool2d_backward mkldnn_max_pool3d
-    mkldnn_max_pool3d_backward _grid_sampler_2d_cpu_fallback _grid_sampler_2d_cpu_fallback_backward
-    cudnn_grid_sampler cudnn_grid_sampler_backward grid_sampler_2d grid_sampler_2d_backward grid_sampler_3d
-    grid_sampler_3d_backward _upsample_bicubic2d_aa _upsample_bicubic2d_aa_backward _upsample_bilinear2d_aa
-    _upsample_bilinear2d_aa_backward _upsample_lanczos2d_aa _upsample_lanczos2d_aa_backward
-    _upsample_nearest_exact1d _upsample_nearest_exact1d_backward _upsample_nearest_exact2d
-    _upsample_nearest_exact2d_backward _upsample_nearest_exact3d _upsample_nearest_exact3d_backward
-    upsample_bicubic2d upsample_bicubic2d_backward upsample_bilinear2d upsample_bilinear2d_backward
-    upsample_linear1d upsample_linear1d_backward upsample_nearest1d upsample_nearest1d_backward upsample_nearest2d
-    upsample_nearest2d_backward upsample_nearest3d upsample_nearest3d_backward upsample_trilinear3d
-    upsample_trilinear3d_backward torchvision::roi_align torchvision::_roi_align_backward torchvision::roi_pool
-    torchvision::_roi_pool_backward torchvision::ps_roi_align torchvision::_ps_roi_align_backward
-    torchvision::ps_roi_pool torchvision::_ps_roi_pool_backward torchvision::nms
+    _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool3d_backward adaptive_max_pool2d adaptive_max_pool3d
+    avg_pool2d avg_pool3d fractional_max_pool2d fractional_max_pool3d max_pool2d_backward max_pool2d_with_indices
+    max_pool3d_with_indices max_unpool2d max_unpool3d mkldnn_adaptive_avg_pool2d mkldnn_max_pool2d mkldnn_max_pool3d
+    _grid_sampler_2d_cpu_fallback cudnn_grid_sampler grid_sampler_2d grid_sampler_3d _upsample_bicubic2d_aa
+    _upsample_bilinear2d_aa _upsample_lanczos2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d
+    _upsample_nearest_exact3d upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
+    upsample_nearest2d upsample_nearest3d upsample_trilinear3d torchvision::roi_align
+    torchvision::_roi_align_backward torchvision::roi_pool torchvision::_roi_pool_backward torchvision::ps_roi_align
+    torchvision::_ps_roi_align_backward torchvision::ps_roi_pool torchvision::_ps_roi_pool_backward torchvision::nms
     # Losses, the elementwise cells of recurrent layers, optimizers, simulated quantisation.
-    _amp_foreach_non_finite_check_and_unscale _amp_update_scale _ctc_loss _ctc_loss_backward _cudnn_ctc_loss
-    _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_channel_affine_backward
-    _fake_quantize_learnable_per_tensor_affine _fake_quantize_learnable_per_tensor_affine_backward
+    _amp_foreach_non_finite_check_and_unscale _amp_update_scale _ctc_loss _cudnn_ctc_loss
+    _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine
     _fake_quantize_per_tensor_affine_cachemask_tensor_qparams _fused_adagrad _fused_adam _fused_adamw _fused_sgd
-    _thnn_fused_gru_cell _thnn_fused_gru_cell_backward _thnn_fused_lstm_cell _thnn_fused_lstm_cell_backward_impl
-    _transform_bias_rescale_qkv _use_cudnn_ctc_loss binary_cross_entropy binary_cross_entropy_backward
-    binary_cross_entropy_with_logits fake_quantize_per_channel_affine_cachemask
-    fake_quantize_per_tensor_affine_cachemask huber_loss huber_loss_backward mse_loss mse_loss_backward
-    multi_margin_loss multi_margin_loss_backward multilabel_margin_loss_backward multilabel_margin_loss_forward
-    nll_loss2d_backward nll_loss2d_forward nll_loss_backward nll_loss_forward quantize_per_channel
-    quantize_per_tensor quantize_per_tensor_dynamic dequantize smooth_l1_loss smooth_l1_loss_backward
-    soft_margin_loss soft_margin_loss_backward
+    _thnn_fused_gru_cell _thnn_fused_lstm_cell _thnn_fused_lstm_cell_backward_impl _transform_bias_rescale_qkv
+    _use_cudnn_ctc_loss binary_cross_entropy binary_cross_entropy_with_logits
+    fake_quantize_per_channel_affine_cachemask fake_quantize_per_tensor_affine_cachemask huber_loss mse_loss
+    multi_margin_loss multilabel_margin_loss_backward multilabel_margin_loss_forward nll_loss2d_backward
+    nll_loss2d_forward nll_loss_backward nll_loss_forward quantize_per_channel quantize_per_tensor
+    quantize_per_tensor_dynamic dequantize smooth_l1_loss soft_margin_loss
     # Random numbers and dropout.
     _cudnn_init_dropout_state _dirichlet_grad _fill_mem_eff_dropout_mask _fused_dropout _masked_scale
     _sample_dirichlet _standard_gamma _standard_gamma_grad bernoulli binomial cauchy exponential geometric
-    log_normal multinomial native_dropout native_dropout_backward normal normal_functional poisson rand rand_like
-    randint randint_like randn randn_like random randperm uniform
+    log_normal multinomial native_dropout normal normal_functional poisson rand rand_like randint randint_like randn
+    randn_like random randperm uniform
     # New tensors, copies, indexing, padding, questions about a tensor.
     _assert_async _assert_scalar _assert_tensor_metadata _chunk_cat _copy_from _copy_from_and_resize
     _cudnn_rnn_flatten_weight _efficientzerotensor _functional_assert_async _functional_assert_scalar
@@ -372,26 +353,17 @@ _FREE_NAMES = """
     fft_fftfreq fft_rfftfreq fill flip from_file full full_like gather hamming_window hann_window im2col index
     index_add index_copy index_fill index_put index_reduce index_select is_pinned is_same_size is_set_to item
     kaiser_window lift lift_fresh lift_fresh_copy linspace logspace lu_unpack masked_fill masked_scatter
-    masked_scatter_backward masked_select narrow_copy new_empty new_empty_strided new_full new_ones new_zeros
-    nonzero nonzero_static ones ones_like permute_copy pixel_shuffle pixel_unshuffle put range record_stream
-    reflection_pad1d reflection_pad1d_backward reflection_pad2d reflection_pad2d_backward reflection_pad3d
-    reflection_pad3d_backward repeat repeat_interleave replication_pad1d replication_pad1d_backward
-    replication_pad2d replication_pad2d_backward replication_pad3d replication_pad3d_backward resize resize_as roll
-    rot90 scalar_tensor scatter scatter_add scatter_reduce select_backward select_copy select_scatter set
-    shallow_copy_data size slice slice_backward slice_copy slice_scatter split split_copy split_with_sizes_copy
-    squeeze squeeze_copy stack stride sym_constrain_range sym_constrain_range_for_size sym_size sym_stride t t_copy
-    take transpose transpose_copy tril tril_indices triu triu_indices unbind_copy unfold_backward unfold_copy
+    masked_select narrow_copy new_empty new_empty_strided new_full new_ones new_zeros nonzero nonzero_static ones
+    ones_like permute_copy pixel_shuffle pixel_unshuffle put range record_stream reflection_pad1d reflection_pad2d
+    reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d resize resize_as
+    roll rot90 scalar_tensor scatter scatter_add scatter_reduce select_backward select_copy select_scatter set
+    shallow_copy_data size slice slice_copy slice_scatter split split_copy split_with_sizes_copy squeeze
+    squeeze_copy stack stride sym_constrain_range sym_constrain_range_for_size sym_size sym_stride t t_copy take
+    transpose transpose_copy tril tril_indices triu triu_indices unbind_copy unfold_backward unfold_copy
     unsafe_split unsafe_split_with_sizes unsqueeze unsqueeze_copy view_as_complex_copy view_as_real_copy view_copy
     zero zeros zeros_like prim::device profiler::_record_function_enter profiler::_record_function_enter_new
     profiler::_record_function_exit
-    # Many tensors at once.
-    _foreach_abs _foreach_acos _foreach_add _foreach_addcdiv _foreach_addcmul _foreach_asin _foreach_atan
-    _foreach_ceil _foreach_clamp_max _foreach_clamp_min _foreach_clone _foreach_copy _foreach_cos _foreach_cosh
-    _foreach_div _foreach_erf _foreach_erfc _foreach_exp _foreach_expm1 _foreach_floor _foreach_frac _foreach_lerp
-    _foreach_lgamma _foreach_log _foreach_log10 _foreach_log1p _foreach_log2 _foreach_max _foreach_maximum
-    _foreach_minimum _foreach_mul _foreach_neg _foreach_norm _foreach_pow _foreach_powsum _foreach_reciprocal
-    _foreach_round _foreach_rsqrt _foreach_sigmoid _foreach_sign _foreach_sin _foreach_sinh _foreach_sqrt
-    _foreach_sub _foreach_tan _foreach_tanh _foreach_trunc _foreach_zero
+    _foreach_powsum
 """
 _FREE = frozenset(
     name for line in _FREE_NAMES.splitlines() if not line.lstrip().startswith("#") for name in line.split()

@@ -151,11 +151,10 @@ def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Mic
         yield _copy_benchmark(size, device)
         yield _triad_benchmark(size, device)
     for precision in wanted:
-        shapes = sorted(MATMULS[size_class(device)], key=math.prod)
+        for shape in sorted(MATMULS[size_class(device)], key=math.prod):
+            yield _matmul_benchmark(shape, precision, device)
         if precision == FP8:
-            yield from (_matmul_fp8_benchmark(shape, device) for shape in shapes)
             continue
-        yield from (_matmul_benchmark(shape, precision, device) for shape in shapes)
         convs = [_conv_benchmark(shape, layout, precision, device) for shape in CONVS for layout in LAYOUTS]
         yield from sorted(convs, key=lambda microbenchmark: microbenchmark.ceiling.flop or 0)
 
@@ -231,37 +230,27 @@ def _triad_benchmark(size: int, device: torch.device) -> Microbenchmark:
 
 def _matmul_benchmark(shape: tuple[int, int, int], precision: str, device: torch.device) -> Microbenchmark:
     m, n, k = shape
+    dtype, result_dtype = (DTYPES[precision],) * 2 if precision != FP8 else (torch.float8_e4m3fn, torch.bfloat16)
 
     def prepare() -> Callable[[], Any]:
+        left = torch.randn(m, k, device=device).to(dtype)
+        if precision == FP8:
+            # The right operand must lie column by column.
+            turned, one = torch.randn(n, k, device=device).to(dtype).t(), torch.ones((), device=device)
+            return lambda: torch._scaled_mm(
+                left, turned, scale_a=one, scale_b=one, out_dtype=result_dtype, use_fast_accum=True
+            )
         set_precision(precision, device.type)
-        dtype = DTYPES[precision]
-        left, right = torch.randn(m, k, device=device).to(dtype), torch.randn(k, n, device=device).to(dtype)
-        out = torch.empty(m, n, device=device, dtype=dtype)
+        right, out = torch.randn(k, n, device=device).to(dtype), torch.empty(m, n, device=device, dtype=result_dtype)
         return lambda: torch.mm(left, right, out=out)
 
-    moved = (m * k + k * n + m * n) * DTYPES[precision].itemsize
+    moved = (m * k + k * n) * dtype.itemsize + m * n * result_dtype.itemsize
     return Microbenchmark(Ceiling("matmul", precision, f"{m} x {n} x {k}", flop=2 * m * n * k, bytes=moved), prepare)
 
 
 def _has_fp8(device: torch.device) -> bool:
     """Whether the device multiplies 8-bit floats: NVIDIA Ada and later."""
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)
-
-
-def _matmul_fp8_benchmark(shape: tuple[int, int, int], device: torch.device) -> Microbenchmark:
-    m, n, k = shape
-
-    def prepare() -> Callable[[], Any]:
-        left = torch.randn(m, k, device=device).to(torch.float8_e4m3fn)
-        # The right operand must lie column by column.
-        right = torch.randn(n, k, device=device).to(torch.float8_e4m3fn).t()
-        one = torch.ones((), device=device)
-        return lambda: torch._scaled_mm(
-            left, right, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True
-        )
-
-    moved = m * k + k * n + 2 * m * n
-    return Microbenchmark(Ceiling("matmul", FP8, f"{m} x {n} x {k}", flop=2 * m * n * k, bytes=moved), prepare)
 
 
 def _conv_benchmark(shape: ConvShape, layout: str, precision: str, device: torch.device) -> Microbenchmark:

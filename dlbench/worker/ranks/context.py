@@ -74,10 +74,7 @@ class DetectedRank:
 
 
 def detect_rank(environ: Mapping[str, str], asked: int) -> DetectedRank:
-    """Detect the rank of this process from the environment.
-
-    Args:
-        asked: number of ranks of the case.
+    """Detect the rank of this process from the environment, for a case of `asked` ranks.
 
     Raises:
         BadInput: the environment has another number of ranks, or none for a case of several ranks.
