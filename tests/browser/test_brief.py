@@ -8,7 +8,8 @@ import pytest
 from dlbench.report import build
 from dlbench.report.analysis.content import read_content
 from tests.browser.conftest import Watched
-from tests.fakes import decision
+from tests.fakes import decision, systems
+from tests.report import test_ab_report
 
 pytestmark = pytest.mark.browser
 
@@ -167,3 +168,23 @@ def test_a_small_table_reads_as_cards_on_a_phone(chromium, choice):
 
 def test_the_page_is_one_file_of_less_than_three_megabytes(choice):
     assert (choice / "index.html").stat().st_size < 3_000_000
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (375, "dark")])
+def test_a_report_of_an_ab_experiment_opens_with_its_verdicts(chromium, tmp_path, width, scheme):
+    (tmp_path / "pair.toml").write_text(test_ab_report.SUITE)
+    what = test_ab_report.experiment(
+        tmp_path / "pair.toml", "memory_format=channels_first", "memory_format=channels_last"
+    )
+    store = systems.store(tmp_path / "store", test_ab_report.measured(what))
+    folder = build.build_report([store], tmp_path / "report").parent
+    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    watched = Watched(context.new_page(), folder, unfolded=False)
+    lede = watched.page.locator(".lede").first
+    assert "4 compared: 2 slower, 0 faster, 0 same, 2 not decided." in lede.inner_text()
+    assert lede.bounding_box()["y"] + lede.bounding_box()["height"] < 900
+    verdicts = watched.page.locator("#summary td.verdict")
+    assert verdicts.all_inner_texts() == ["slower", "slower", "not decided", "not decided"]
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert watched.complaints == []
+    context.close()

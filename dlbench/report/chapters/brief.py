@@ -43,7 +43,8 @@ def brief_blocks(content: Content) -> list[Block]:
         mixed = [Block(words=_mix_sentence(brief, weights))] if weights else []
     cautions = _cautions(content, brief, missing)
     sentence = brief_sentence(brief)
-    table = Block(heading="Systems by speed, energy and cost", table=systems_table(content, brief))
+    criteria = _join_with_and(["speed", *(what for what in ("energy", "cost") if what in brief.logs)])
+    table = Block(heading=f"Systems by {criteria}", table=systems_table(content, brief))
     if content.sides:
         # The verdicts of its pairs, case by case, as `dlbench ab` prints them.
         sentence, tables = f"{ab_sentence(content)}\n{sentence}", [*ab_blocks(content), table]
