@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 from dlbench import units
+from dlbench.process_statistics import MIN_PROCESSES
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import shorten
 from dlbench.report.chapters import tables
@@ -26,6 +28,13 @@ _COLUMNS_TO_DROP = (
 )
 
 
+def _why_no_interval(case: Mapping[Hashable, Any]) -> str:
+    """Why a row of `merge_repeats` has no ±: over several processes by their number, of a single one by its steps."""
+    if (processes := case.get("processes", 1)) > 1:
+        return f"fewer than {MIN_PROCESSES} processes" if processes < MIN_PROCESSES else "processes with equal values"
+    return reason_without_interval(case["steps"], case["confidence"])
+
+
 def terminal_summary(content: Content) -> str:
     """The measured cases as an aligned table, no wider than the terminal unless the names forbid it."""
     width = terminal_width() or DEFAULT_WIDTH
@@ -41,7 +50,7 @@ def terminal_summary(content: Content) -> str:
         if len(cases):
             merged = tables.merge_repeats(cases)
             without = merged[merged["step_time_half_width"].isna() & merged["steps"].notna()]
-            reasons.update(map(reason_without_interval, without["steps"], without["confidence"]))
+            reasons.update(map(_why_no_interval, without.to_dict("records")))
             table = tables.comparison_table(merged, {})
             left_out += max(0, len(table.rows) - room)
             if room > 0:

@@ -448,3 +448,14 @@ def test_names_in_a_store_cannot_steer_the_terminal(tmp_path):
     assert "card [2J ]0;owned" in printed
     assert all(c.isprintable() or c in "\n\N{NARROW NO-BREAK SPACE}" for c in printed)
     assert not any(line.startswith("faked row") for line in printed.splitlines())
+
+
+def test_two_processes_of_few_steps_lack_a_third_process(tmp_path):
+    records = []
+    for number in range(2):
+        record = fakes.record(Case("lenet5", repeat=number), fakes.CPU, number)
+        ((system, measured),) = record.ranks
+        few = dataclasses.replace(measured, step_s=measured.step_s[:9])
+        records.append(dataclasses.replace(record, ranks=((system, few),)))
+    printed = summary.terminal_summary(read_content([fakes.fill(tmp_path / "store", records)]))
+    assert "no ± in 1 case: fewer than 3 processes." in printed.splitlines()
