@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures this machine with one thread and with two and publishes the comparison: example.sh PYTHON RESULTS
 #
-# Three processes of each case, the settings in turns, so that slow changes of the machine meet both alike; then up to eight
+# Three processes of each case, the settings in turns, so that slow changes of the machine meet both alike; then up to 72
 # where the ± is wider than the suite asks for. Leaves reports/example-threads/ with the records and their report, and a
 # picture of its first screen, where Chromium is installed. Interrupted, the same command goes on with what is missing.
 set -euo pipefail
@@ -13,7 +13,7 @@ folder=reports/example-threads
 picture=docs/images/example-threads.png
 axes=(-P "model=alexnet,googlenet,resnet50" -P protocol.min_time_s=2 -P protocol.max_time_s=5)
 
-for processes in "repeat=0" "repeat=0,1" "repeat=0,1,2" "protocol.max_processes=8"; do
+for processes in "repeat=0" "repeat=0,1" "repeat=0,1,2" "protocol.max_processes=72"; do
   for threads in 1 2; do
     status=0
     OMP_NUM_THREADS=$threads "$python" -m dlbench run quick "${axes[@]}" -P "$processes" \

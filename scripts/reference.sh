@@ -2,9 +2,9 @@
 # Measures this machine and publishes it as a reference system: reference.sh PYTHON NAME SUITES RESULTS [SECONDS]
 #
 # Runs the suites (separated by spaces; none: the one that fits the device) with three processes of each case, and up to
-# twelve where its ± is wider than the suite asks for, the ceilings, and a profile of each network that was trained, at the precision and layout in which it
-# was fastest. Leaves reports/reference-NAME/records.parquet, ceilings/ and profiles/, without host and user names, paths,
-# environment and job numbers, and the report that is built from them.
+# 72 where its ± is wider than the suite asks for, the ceilings, and a profile of each network that was trained, at the
+# precision and layout in which it was fastest. Leaves reports/reference-NAME/records.parquet, ceilings/ and profiles/,
+# without host and user names, paths, environment and job numbers, and the report that is built from them.
 #
 # A call takes about SECONDS at most (540; 0: no limit). If the time is up, or it is interrupted, it exits with 130, and the
 # same command resumes.
@@ -39,8 +39,10 @@ within() {
     # --foreground: Ctrl-C reaches dlbench as well.
     timeout --foreground --signal=TERM --kill-after=60 "$left" "$python" -m dlbench "$@" || status=$?
   fi
+  # 137: `timeout` killed it when its time was up; earlier, something else did.
+  if [ "$status" -eq 137 ] && [ "$SECONDS" -ge "$limit" ]; then status=124; fi
   case $status in
-    124 | 130 | 137 | 143)
+    124 | 130 | 143)
       echo "reference: not finished after $SECONDS s; run the same command again to resume" >&2
       exit 130
       ;;
@@ -54,7 +56,7 @@ if [ -z "$suites" ]; then
 fi
 for suite in $suites; do
   status=0
-  within run "$suite" -P protocol.processes=3 -P protocol.max_processes=12 --results "$results" </dev/null || status=$?
+  within run "$suite" -P protocol.processes=3 -P protocol.max_processes=72 --results "$results" </dev/null || status=$?
   # 1: some cases failed; that is part of the record.
   if [ "$status" -gt 1 ]; then exit "$status"; fi
 done

@@ -67,7 +67,7 @@ def _allreduce(options: argparse.Namespace) -> None:
         raise BadInput(f"--min-bytes {options.min_bytes} is above --max-bytes {options.max_bytes}; swap them")
     sizes = [options.min_bytes * 2**i for i in range(64) if options.min_bytes * 2**i <= options.max_bytes]
     with tempfile.TemporaryDirectory(prefix="dlbench-allreduce-") as temporary:
-        folder = options.folder or Path(temporary)
+        folder = (options.folder or Path(temporary)).absolute()
         request = {"kind": "allreduce", "case": case.to_dict(), "sizes_bytes": sizes}
         argv = launcher(case, folder)
         try:

@@ -18,6 +18,7 @@ from typing import Any
 from dlbench import units
 from dlbench.json_text import read_object
 from dlbench.launch import claims
+from dlbench.launch.launchers import WORKER_MODULE
 from dlbench.launch.processes import ATTEMPT_FOLDER_VARIABLE, last_message, last_phase, tail_lines
 from dlbench.results.records import DONE_STATUSES
 
@@ -128,10 +129,10 @@ def describe_rank_positions(folder: Path, world_size: int) -> str:
 def kill_leftover_processes(folder: Path) -> int:
     """Kill all processes of this attempt that still run on this machine; return their number.
 
-    They are found by the unique name of the attempt folder: ranks have it in their arguments, child processes in their
-    environment.
+    A process is one of them if it was started as the worker of this folder, or has the folder in its environment.
+    Others may have the folder in their arguments: the caller's `timeout`, `srun` or editor.
     """
-    wanted = os.fsencode(str(folder))
+    started_as = b"\0" + os.fsencode(WORKER_MODULE) + b"\0" + os.fsencode(str(folder)) + b"\0"
     mark = os.fsencode(f"{ATTEMPT_FOLDER_VARIABLE}={folder}")
     count = 0
     for name in os.listdir("/proc"):  # noqa: PTH208 (after every case; pathlib takes twice the time)
@@ -140,15 +141,15 @@ def kill_leftover_processes(folder: Path) -> int:
         with suppress(OSError):
             if os.stat(f"/proc/{name}").st_uid != os.geteuid():  # noqa: PTH116
                 continue
-            if wanted in _null_separated(f"/proc/{name}/cmdline") or mark in _null_separated(f"/proc/{name}/environ"):
+            if started_as in _read(f"/proc/{name}/cmdline") or mark in _read(f"/proc/{name}/environ").split(b"\0"):
                 os.kill(int(name), signal.SIGKILL)
                 count += 1
     return count
 
 
-def _null_separated(file: str) -> list[bytes]:
+def _read(file: str) -> bytes:
     with open(file, "rb", buffering=0) as opened:  # noqa: PTH123
-        return opened.read().split(b"\0")
+        return opened.read()
 
 
 def _killed_diagnosis(killed: list[RankFiles], world_size: int, oom_kill: bool) -> tuple[str, str]:

@@ -90,6 +90,7 @@ def run_request(
         StoreError: the folder cannot be written.
         Stopped: a signal interrupted the job.
     """
+    folder = folder.absolute()  # its processes are known by this name
     with writing(folder, "; choose another with --results"):
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("result.json", "error.json"):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -88,9 +89,23 @@ def test_a_failure_that_the_launcher_does_not_see_is_seen_after_a_while(tmp_path
 
 
 def test_what_is_left_of_an_attempt_is_ended_wherever_it_went(tmp_path):
-    argv = [sys.executable, "-c", "import time; time.sleep(60)", str(tmp_path)]
+    argv = [sys.executable, "-c", "import time; time.sleep(60)", "dlbench.worker", str(tmp_path)]
     with subprocess.Popen(argv, start_new_session=True) as left:
-        while str(tmp_path).encode() not in (failure_diagnosis.Path(f"/proc/{left.pid}/cmdline").read_bytes()):
-            time.sleep(0.01)
+        _wait_for_argument(left.pid, tmp_path)
         assert failure_diagnosis.kill_leftover_processes(tmp_path) == 1
         assert left.wait(5) == -9
+
+
+def test_a_process_that_only_names_the_folder_lives_on(tmp_path):
+    """As `timeout 600 dlbench profile lenet5 -o FOLDER`, or an editor of a file there."""
+    argv = [sys.executable, "-c", "import time; time.sleep(60)", "-o", str(tmp_path)]
+    with subprocess.Popen(argv, start_new_session=True) as other:
+        _wait_for_argument(other.pid, tmp_path)
+        assert failure_diagnosis.kill_leftover_processes(tmp_path) == 0
+        assert other.poll() is None
+        other.kill()
+
+
+def _wait_for_argument(pid, folder):
+    while str(folder).encode() not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        time.sleep(0.01)
