@@ -350,6 +350,8 @@ def _check_type(value: Any, wanted: str, what: str, names: Mapping[str, Any]) ->
     if wanted.startswith("tuple[") and wanted.endswith(", ...]"):
         if isinstance(value, list | tuple):
             of = f"{wanted[6:-6]} | None" if wanted[6:-6] in _TYPE_NAMES else wanted[6:-6]
+            if of == "float | None" and set(map(type, value)) == {float}:  # samples: thousands in a window
+                return tuple(value)
             return tuple(_check_type(item, of, what, names) for item in value)
     elif wanted == "dict[str, tuple[float, ...]]":
         if isinstance(value, dict):
