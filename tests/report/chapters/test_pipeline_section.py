@@ -49,3 +49,10 @@ def test_training_and_inference_have_a_panel_each(section):
 def test_without_a_case_that_loads_files_there_is_no_chapter(tmp_path):
     store = records.fill(tmp_path / "r", [records.record(Case("resnet50", batch_size=4), records.CPU, 1)])
     assert not pipeline(read_content([store])).blocks
+
+
+def test_a_case_of_a_damaged_store_without_its_workers_is_left_out(tmp_path):
+    content = read_content([records.fill(tmp_path / "r", [record("training", n, n, 0.1) for n in (1, 2)])])
+    content.shown.loc[content.shown["loader_workers"] == 2, "loader_workers"] = None
+    with figure_style.plot_style():
+        assert [row["loader_workers"] for row in pipeline(content).blocks[2].table.records()] == [1]
