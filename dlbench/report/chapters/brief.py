@@ -145,15 +145,15 @@ def _leaders_table(brief: Brief) -> Table:
         rows.append([group.name, len(group.numbers), *best, _reversed_networks(brief, fastest) if fastest else ""])
     notes = [
         f"Geometric mean over the cases that all systems share, with its 95 % interval. It is valid for these cases, "
-        f"not for other networks. The interval is the spread between processes, times {DRIFT_ALLOWANCE:g} for drift. "
-        f"The 95 % level of the verdicts applies to a column as a whole. A difference of up to 1 % counts as no "
-        f"difference."
+        f"not for other networks. The interval comes from the spread between processes, times {DRIFT_ALLOWANCE:g} for "
+        f"slow changes of the machines. The verdicts of a column are all right with 95 % certainty. A difference of up "
+        f"to 1 % counts as no difference. Further runs: of each case, on both systems."
     ]
     if "energy" in criteria:
         scopes = " and ".join(sorted(brief.cases["energy_scope"].dropna().unique()))
         notes.append(f"Energy is gross energy of the {scopes}; rectifiers and cooling come on top.")
     if "cost" in criteria:
-        notes.append("Cost is that of device time and energy at the prices given, which Cost to train names.")
+        notes.append("Cost: device time and energy, at the prices listed in the chapter Cost to train.")
     return Table(columns, rows, notes=notes).without_empty(["but"])
 
 

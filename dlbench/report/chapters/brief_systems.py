@@ -18,6 +18,8 @@ from dlbench.table import Cell, Column, ShownNumber, Table
 
 #: The range of single cases is shown where the largest is more than this many times the least.
 _WIDE_RANGE = 1.1
+#: The most columns of speed that fit a page.
+_MOST_SPEEDS = 6
 _TITLES = {"energy": "Energy per image", "cost": "Cost per image", "memory": "Peak memory"}
 _BASELINE = ShownNumber(1.0, "1 (baseline)")
 
@@ -31,7 +33,7 @@ def systems_table(content: Content, brief: Brief) -> Table:
     metrics = [what for what in _TITLES if what in brief.logs and (what != "memory" or _differ(ratios[what].values()))]
     columns = [
         Column("system", "System"),
-        *(Column(key, f"{key.capitalize()} [×]", "right") for key in parts),
+        *(Column(key, f"{key if len(parts) > len(MODES) else key.capitalize()} [×]", "right") for key in parts),
         *(Column(what, f"{_TITLES[what]} [×]", "right") for what in metrics),
         Column("cases", "Cases shared", "right"),
         Column("warnings", "Warnings", "left"),
@@ -54,6 +56,9 @@ def systems_table(content: Content, brief: Brief) -> Table:
         f"all else. Sorted by {next(iter(parts))}.",
         _baseline_note(content, brief),
     ]
+    if any("unstable" in str(row[-1]) for row in rows):
+        words = "Unstable: the ± of a case is wider than the suite asks for; the mean of many cases is narrower."
+        notes.append(words)
     return Table(columns, rows, notes=notes)
 
 
@@ -73,11 +78,27 @@ def _numbers_of(groups: Iterable[CaseGroup]) -> list[int]:
 
 
 def _speed_parts(brief: Brief) -> dict[str, list[int]]:
-    """The cases of each column of speed: training and inference apart, unless both give the same ratios."""
+    """The cases of each column of speed: training and inference apart, unless both give the same ratios.
+
+    Where a system is faster in one precision and slower in another, each has its column: a mean would hide it.
+    """
+    by_group = {f"{group.name} speed": list(group.numbers) for group in brief.groups}
+    if len(by_group) <= _MOST_SPEEDS and any(_is_reversed(brief, system) for system in brief.others()):
+        return by_group
     by_mode = {mode: _numbers_of(g for g in brief.groups if g.mode == mode) for mode in MODES}
     parts = {f"{mode} speed": numbers for mode, numbers in by_mode.items() if numbers}
     texts = [[_value_text(brief.ratio("time", brief.base, s, part)) for s in brief.names] for part in parts.values()]
     return parts if len(texts) > 1 and texts[0] != texts[1] else {"speed": _numbers_of(brief.groups)}
+
+
+def _is_reversed(brief: Brief, system: str) -> bool:
+    """Whether the system is certainly faster than the baseline in one precision and slower in another, in one mode."""
+    found = set()
+    for group in brief.groups:
+        ratio = brief.ratio("time", brief.base, system, group.numbers)
+        if ratio and ratio.decided:
+            found.add((group.mode, ratio.value < 1))
+    return any((mode, not faster) in found for mode, faster in found)
 
 
 def _value_text(ratio: Ratio | None) -> str:

@@ -124,6 +124,7 @@ def _system_sentences(content: Content) -> list[str]:
         hosts = rows["system_hostname"][of_system].nunique()
         parts = [
             f"setting {content.sides[system].setting}" if system in content.sides else "",
+            f"{one['system_device_name']}" if one["system_device_kind"] not in ("cpu", None) else "",
             f"{one['system_cpu_model']}" if isinstance(one["system_cpu_model"], str) else "",
             units.count_text(int(one["system_cpu_cores"]), "core") if one["system_cpu_cores"] > 0 else "",
             threads_text(threads[system]) if threads.get(system) else "",
