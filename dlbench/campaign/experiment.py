@@ -97,9 +97,10 @@ def compare_experiment(
 ) -> ComparisonResult:
     """Compare the two sides over the pairs measured so far."""
     from dlbench.report.analysis.comparison import compare_sides
+    from dlbench.report.analysis.comparison_matching import paired_rows
 
     rows = _experiment_rows(root, experiment, system_keys, networks)
-    return compare_sides(rows, experiment.sides, experiment.matches, pairs, rules)
+    return compare_sides(paired_rows(rows, experiment.sides), experiment.sides, experiment.matches, pairs, rules)
 
 
 def _experiment_rows(

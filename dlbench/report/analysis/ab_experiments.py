@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlbench.report.analysis.comparison import ComparisonResult, compare_attempts_of_sides
-from dlbench.report.analysis.comparison_matching import ComparisonRules
+from dlbench.report.analysis.comparison import ComparisonResult, compare_sides
+from dlbench.report.analysis.comparison_matching import ComparisonRules, is_known
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import latest_attempts
 from dlbench.suites.ab_sides import SIDES, Side, match_key, parse_side
@@ -43,7 +43,12 @@ def compare_experiments(content: Content) -> tuple[AbComparison, ...]:
     experiments = sorted({experiment for experiment, _ in sides})
     # Names that stand for several networks have got their keys since the cases got their ids.
     plain = [_NETWORK_KEY.sub("", str(model)) for model in attempts["model"]]
-    cases = _with_samples(latest_attempts(attempts.assign(model=plain)), content)
+    cases = latest_attempts(attempts.assign(model=plain))
+    # Those that are shown have their steps; of the others the median stands for them.
+    shown = dict(zip(content.shown["attempt_id"], content.shown["samples"], strict=True))
+    ids, medians = cases["attempt_id"], cases["step_time"]
+    steps = [shown.get(attempt, np.array([median])) for attempt, median in zip(ids, medians, strict=True)]
+    cases = cases.assign(samples=pd.Series(steps, cases.index, dtype=object))
     return tuple(
         one
         for experiment in experiments
@@ -66,7 +71,7 @@ def _comparisons(
                 if matches := _matching_cases(halves, a[1].changed | b[1].changed):
                     both = pd.concat(halves)
                     pairs = int(both["repeat"].max()) + 1
-                    result = compare_attempts_of_sides(both, (a[0][0], b[0][0]), matches, pairs, ComparisonRules())
+                    result = compare_sides(both, (a[0][0], b[0][0]), matches, pairs, ComparisonRules())
                     yield AbComparison((a[1], b[1]), (str(system), str(other)), result)
 
 
@@ -86,19 +91,8 @@ def _cases_of(attempts: pd.DataFrame) -> list[Case]:
 
 def _case_of_row(row: Mapping[Hashable, Any], axes: list[str]) -> Case:
     """The case of an attempt; what its record does not know had its default."""
-    values = {axis: row[axis].item() if isinstance(row[axis], np.generic) else row[axis] for axis in axes}
     # A column of whole numbers in which some are missing holds floats.
     known: dict[str, Any] = {
-        axis: int(value) if isinstance(value, float) else value
-        for axis, value in values.items()
-        if value is not None and value == value
+        axis: int(row[axis]) if isinstance(row[axis], float) else row[axis] for axis in axes if is_known(row[axis])
     }
     return Case(**known, protocol=make_protocol(json.loads(row["protocol"] or "{}")))
-
-
-def _with_samples(cases: pd.DataFrame, content: Content) -> pd.DataFrame:
-    """`cases` with the steps of those that are shown; of the others the median stands for them."""
-    steps = dict(zip(content.shown["attempt_id"], content.shown["samples"], strict=True))
-    medians = ([value] for value in cases["step_time"])
-    found = [steps.get(attempt, np.array(middle)) for attempt, middle in zip(cases["attempt_id"], medians, strict=True)]
-    return cases.assign(samples=pd.Series(found, cases.index, dtype=object))

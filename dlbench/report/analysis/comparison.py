@@ -18,14 +18,11 @@ import pandas as pd
 from dlbench.errors import BadInput
 from dlbench.report.analysis.comparison_lines import (
     ComparisonLine,
+    compare_processes,
     comparison_line,
-    mean_of_medians,
     meter_mismatch,
-    note_of_work,
     process_flags,
-    process_samples,
     with_corrected_verdicts,
-    work_of,
 )
 from dlbench.report.analysis.comparison_matching import (
     IDENTITY_COLUMNS,
@@ -41,7 +38,6 @@ from dlbench.report.analysis.comparison_matching import (
     setting_of_groups,
     system_differences,
 )
-from dlbench.report.analysis.comparison_statistics import compare_pairs
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import Case
 
@@ -67,12 +63,7 @@ class ComparisonResult:
 
 
 def compare_cases(a: pd.DataFrame, b: pd.DataFrame, rules: ComparisonRules) -> ComparisonResult:
-    """TARGET against BASE, case by case, from independent processes.
-
-    Args:
-        a: the attempts of BASE, as `side_attempts` gives them.
-        b: those of TARGET.
-        rules: what is compared, and what may differ.
+    """TARGET (b) against BASE (a), case by case, from independent processes: attempts as `side_attempts` gives them.
 
     Raises:
         BadInput: both hold the same attempts, or no case of one is in the other.
@@ -98,27 +89,20 @@ def compare_cases(a: pd.DataFrame, b: pd.DataFrame, rules: ComparisonRules) -> C
 
 
 def compare_sides(
-    rows: pd.DataFrame, sides: tuple[str, str], matches: Sequence[tuple[Case, Case]], pairs: int, rules: ComparisonRules
-) -> ComparisonResult:
-    """The two sides of `dlbench ab`, pair by pair.
-
-    Args:
-        rows: the store's rows, of one system.
-        sides: the suites' names of A and B.
-        matches: the two cases of each comparison; their axis `repeat` is the number of the pair.
-        pairs: how many of them.
-    """
-    return compare_attempts_of_sides(paired_rows(rows, sides), sides, matches, pairs, rules)
-
-
-def compare_attempts_of_sides(
     cases: pd.DataFrame,
     sides: tuple[str, str],
     matches: Sequence[tuple[Case, Case]],
     pairs: int,
     rules: ComparisonRules,
 ) -> ComparisonResult:
-    """As `compare_sides`, from the attempts that count, with their metrics and `samples`."""
+    """The two sides of `dlbench ab`, pair by pair.
+
+    Args:
+        cases: the attempts that count, of one system, with their metrics and `samples`; as `paired_rows` gives them.
+        sides: the suites' names of A and B.
+        matches: the two cases of each comparison; their axis `repeat` is the number of the pair.
+        pairs: how many of them.
+    """
     lines = []
     for case_a, case_b in matches:
         found = [find_pair(cases, sides, case_a, case_b, number) for number in range(pairs)]
@@ -135,23 +119,14 @@ def compare_attempts_of_sides(
         if reason:
             lines.append(ComparisonLine(setting, "refused", note=reason))
             continue
-        work = work_of(*frames, rules)
-        result = compare_pairs(
-            process_samples(frames[0], rules, False, work[0]), process_samples(frames[1], rules, False, work[1]),
-            rules.confidence, rules.margin, rules.between_processes, rules.metric != "step_time",
-        )  # fmt: skip
-        notes = [
-            *note_of_work(work, ("A", "B")),
-            *process_flags(frames[0], "A", rules),
-            *process_flags(frames[1], "B", rules),
-        ]
+        figures, notes = compare_processes(*frames, ("A", "B"), rules, paired=True)
+        notes += [*process_flags(frames[0], "A", rules), *process_flags(frames[1], "B", rules)]
         if len(whole) < pairs:
             notes.append(
                 f"{pairs - len(whole)} of {pairs} pairs left out: one side failed, or other processes ran "
                 "between the two sides"
             )
-        middles = mean_of_medians(frames[0], rules, work[0]), mean_of_medians(frames[1], rules, work[1])
-        lines.append(ComparisonLine(setting, "", result, *middles, "; ".join(notes)))
+        lines.append(ComparisonLine(setting, "", *figures, "; ".join(notes)))
     return ComparisonResult(with_corrected_verdicts(lines, rules.metric), rules)
 
 
@@ -160,7 +135,7 @@ def complete_pairs(rows: pd.DataFrame, sides: tuple[str, str], matches: Sequence
 ]:  # fmt: skip
     """Which pairs need not be measured again, as (index into `matches`, number): both halves done, one after the other.
 
-    The arguments are those of `compare_sides`.
+    The arguments are those of `compare_sides`, but for the store's rows.
     """
     cases = paired_rows(rows, sides)
     return {

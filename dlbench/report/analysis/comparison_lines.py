@@ -17,7 +17,7 @@ from dlbench.report.analysis.comparison_matching import (
     is_known,
     setting_of_groups,
 )
-from dlbench.report.analysis.comparison_statistics import Comparison, compare, correct_by_holm
+from dlbench.report.analysis.comparison_statistics import Comparison, compare, compare_pairs, correct_by_holm
 from dlbench.report.analysis.derived_metrics import NO_KEY_TEXT
 from dlbench.results.records import DONE_STATUSES
 from dlbench.table import Cell
@@ -40,7 +40,7 @@ class ComparisonLine:
     comparison: Comparison | None = None
     base: float | None = None  # geometric mean over processes of their medians, in the metric's unit
     target: float | None = None
-    note: str = ""  # beside what `comparison_caveat` the comparison says
+    note: str = ""  # beside what the comparison's `caveat` says
     lost: bool = False  # measured in BASE, and failed in TARGET: see `_is_lost_in_target`
     in_base: bool = True  # BASE measured it; what it did not cannot regress
 
@@ -60,23 +60,15 @@ def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonR
     reason = meter_mismatch(base.good, target.good, ("BASE", "TARGET"), rules)
     if reason:
         return ComparisonLine(setting, "refused", note=reason)
-    few = min(len(base.good), len(target.good)) < MIN_PROCESSES
-    work = work_of(base.good, target.good, rules)
-    a, b = process_samples(base.good, rules, few, work[0]), process_samples(target.good, rules, few, work[1])
-    result = compare(a, b, rules.confidence, rules.margin, rules.between_processes, rules.metric != "step_time")
-    notes = [*_network_notes(base.good, target.good), *note_of_work(work, ("BASE", "TARGET"))]
+    keys = [side.good["network_key"].fillna("").iloc[0] or NO_KEY_TEXT for side in (base, target)]
+    notes = [] if keys[0] == keys[1] else [f"the network differs: {keys[0]} in BASE, {keys[1]} in TARGET"]
+    figures, more = compare_processes(base.good, target.good, ("BASE", "TARGET"), rules)
+    notes += more
     for side, group in (("BASE", base), ("TARGET", target)):
         notes += process_flags(group.good, side, rules)
         if not group.bad.empty:
             notes.append(f"{side}: {len(group.bad)} left out, {_failure_text(group, side, rules).partition(': ')[2]}")
-    middles = mean_of_medians(base.good, rules, work[0]), mean_of_medians(target.good, rules, work[1])
-    return ComparisonLine(setting, "", result, *middles, "; ".join(notes), _is_lost_in_target(base, target))
-
-
-def _network_notes(base: pd.DataFrame, target: pd.DataFrame) -> list[str]:
-    """A note where the model's name stands for another network on each side."""
-    keys = [side["network_key"].fillna("").iloc[0] or NO_KEY_TEXT for side in (base, target)]
-    return [] if keys[0] == keys[1] else [f"the network differs: {keys[0]} in BASE, {keys[1]} in TARGET"]
+    return ComparisonLine(setting, "", *figures, "; ".join(notes), _is_lost_in_target(base, target))
 
 
 def _is_lost_in_target(base: AttemptGroup, target: AttemptGroup) -> bool:
@@ -160,42 +152,32 @@ def process_flags(good: pd.DataFrame, side: str, rules: ComparisonRules) -> list
     return [f"{side}: {said}"] if said else []
 
 
-def work_of(a: pd.DataFrame, b: pd.DataFrame, rules: ComparisonRules) -> tuple[int, int]:
-    """By what to divide the values of each side: the samples of a step where their steps differ in it, else 1."""
-    first, second = (
-        math.prod(int(side[axis].iloc[0]) for axis in ("batch_size", "nodes", "devices_per_node")) for side in (a, b)
-    )
-    return (1, 1) if rules.metric != "step_time" or first == second else (first, second)
+def compare_processes(
+    a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], rules: ComparisonRules, paired: bool = False
+) -> tuple[tuple[Comparison, float, float], list[str]]:
+    """B against A, and of each side the geometric mean over processes of their medians, in the metric's unit.
 
-
-def note_of_work(work: tuple[int, int], names: tuple[str, str]) -> list[str]:
-    """What to say where steps are of different work."""
-    if work[0] == work[1]:
-        return []
-    return [f"times are per sample: a step has {work[0]} in {names[0]}, {work[1]} in {names[1]}"]
-
-
-def process_samples(good: pd.DataFrame, rules: ComparisonRules, with_steps: bool, work: int) -> list[list[float]]:
-    """For each process its step times, where its own interval is needed, else its median alone; divided by `work`."""
-    if rules.metric == "step_time" and (with_steps or len(good) < MIN_PROCESSES):
-        return [(samples / work).tolist() for samples in good["samples"]]
-    return [[float(value) / work] for value in good[rules.metric]]
-
-
-def mean_of_medians(good: pd.DataFrame, rules: ComparisonRules, work: int) -> float:
-    """Geometric mean over processes of their medians, in the metric's unit; divided by `work`."""
-    return math.exp(fmean(math.log(value) for value in good[rules.metric])) / work
-
-
-def comparison_caveat(result: Comparison) -> str:
-    """What has to be known beside the verdict. An interval from an assumed spread is no measurement: none is shown."""
-    if (result.low is None and not result.without_spread) or result.basis == "assumed":
-        counts = f"{result.num_processes_a} against {result.num_processes_b} processes"
-        return (
-            f"{counts} are too few to estimate how processes differ: no interval; run {MIN_PROCESSES} or more on each "
-            f"side"
-        )
-    return result.caveat
+    Where steps are of different work all values are per sample, as a note then says.
+    """
+    single_values = rules.metric != "step_time"
+    work = [math.prod(int(s[axis].iloc[0]) for axis in ("batch_size", "nodes", "devices_per_node")) for s in (a, b)]
+    notes = []
+    if single_values or work[0] == work[1]:
+        work = [1, 1]
+    else:
+        notes = [f"times are per sample: a step has {work[0]} in {names[0]}, {work[1]} in {names[1]}"]
+    # The steps of a process are needed for its own interval alone.
+    with_steps = not single_values and min(len(a), len(b)) < MIN_PROCESSES
+    samples = [
+        [(steps / w).tolist() for steps in side["samples"]]
+        if with_steps
+        else [[float(value) / w] for value in side[rules.metric]]
+        for side, w in zip((a, b), work, strict=True)
+    ]
+    compared_by = compare_pairs if paired else compare
+    found = compared_by(*samples, rules.confidence, rules.margin, rules.between_processes, single_values)
+    means = [math.exp(fmean(map(math.log, s[rules.metric]))) / w for s, w in zip((a, b), work, strict=True)]
+    return (found, means[0], means[1]), notes
 
 
 def with_corrected_verdicts(lines: list[ComparisonLine], metric: str) -> list[ComparisonLine]:

@@ -118,9 +118,7 @@ class AttemptGroup:
 def read_side(source: str, where: Sequence[str], option: str) -> pd.DataFrame:
     """The rows of a store that are selected, with the columns that a comparison needs.
 
-    Raises:
-        StoreError: the source does not exist.
-        BadInput: as `select_rows` raises it.
+    Raises StoreError if the source does not exist, BadInput as `select_rows` does.
     """
     reader = Reader.from_sources([source])
     for text in where:
@@ -153,11 +151,7 @@ def side_attempts(
     if not every:
         cases = latest_attempts(cases)
     cases = cases.drop(columns=[name for name in (*METRICS, *LIMIT_COLUMNS) if name not in (*_METRICS, rules.metric)])
-    for axis in fields(Case):
-        # Parts from before an axis existed say nothing of it: they had its default.
-        if axis.name in AXES and axis.name != "model":
-            cases[axis.name] = cases[axis.name].where(cases[axis.name].notna(), axis.default)
-    cases["protocol"] = comparable_protocols(cases["protocol"])
+    cases = with_axis_defaults(cases).assign(protocol=comparable_protocols(cases["protocol"]))
     columns = ["attempt_id", *(f"system_{fact}" for fact in SYSTEM_FACTS)]
     facts = rows[columns].drop_duplicates("attempt_id").set_index("attempt_id")
     cases = cases.join(facts, on="attempt_id")
@@ -166,11 +160,21 @@ def side_attempts(
     return cases.assign(_good=cases["status"].isin(DONE_STATUSES) & np.isfinite(values) & (values > 0))
 
 
+def with_axis_defaults(cases: pd.DataFrame) -> pd.DataFrame:
+    """`cases` in which parts from before an axis existed, which say nothing of it, have its default."""
+    for axis in fields(Case):
+        if axis.name in AXES and axis.name != "model" and axis.name in cases:
+            unknown = cases[axis.name].isna()
+            cases = (
+                cases.assign(**{axis.name: cases[axis.name].mask(unknown, axis.default)}) if unknown.any() else cases
+            )
+    return cases
+
+
 def select_rows(rows: pd.DataFrame, where: Sequence[str], option: str) -> pd.DataFrame:
     """The rows in which each named column has the given value, written as text: ``precision=fp32``.
 
-    Raises:
-        BadInput: a selection is not KEY=VALUE, or names no column.
+    Raises BadInput if a selection is not KEY=VALUE, or names no column.
     """
     for text in where:
         column, value = _parse_selection(text, option, rows.columns)

@@ -154,12 +154,11 @@ class Comparison:
         counts = f"{self.num_processes_a} against {self.num_processes_b} processes"
         if self.without_spread:
             return f"{counts} without any spread: the clock is too coarse, or the values are copies; no interval"
-        if self.low is None:
-            return f"{counts} with too few steps for an interval; run {MIN_PROCESSES} or more on each side"
-        if self.basis == "assumed":
+        if self.low is None or self.basis == "assumed":
+            # An interval from an assumed spread is no measurement: none is shown.
             return (
-                f"{counts}: the spread between processes is assumed; run {MIN_PROCESSES} or more on each side for "
-                f"a verdict"
+                f"{counts} are too few to estimate how processes differ: no interval; run {MIN_PROCESSES} or more on "
+                f"each side"
             )
         if self.basis == "stated":
             return f"{counts}: the spread between processes is given by the user, not measured"

@@ -6,7 +6,7 @@ from collections import Counter
 
 from dlbench import units
 from dlbench.report.analysis.comparison import ComparisonResult
-from dlbench.report.analysis.comparison_lines import NOT_COMPARED, ComparisonLine, comparison_caveat, verdict_words
+from dlbench.report.analysis.comparison_lines import NOT_COMPARED, ComparisonLine, verdict_words
 from dlbench.report.analysis.comparison_statistics import Comparison
 from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
@@ -94,7 +94,7 @@ def _sort_lines(lines: list[ComparisonLine]) -> list[ComparisonLine]:
 
 def _common_caveat(found: ComparisonResult) -> str:
     """What has to be known beside all of several verdicts, and so is said once; "" where they differ."""
-    caveats = [comparison_caveat(line.comparison) for line in found.lines if line.comparison]
+    caveats = [line.comparison.caveat for line in found.lines if line.comparison]
     return caveats[0] if len(caveats) > 1 and len(set(caveats)) == 1 else ""
 
 
@@ -102,10 +102,9 @@ def _line_cells(line: ComparisonLine, common: str) -> list[Cell]:
     c = line.comparison
     if c is None:
         return [line.base, line.target, None, None, None, line.verdict, None, None, None, None, line.note]
-    caveat = comparison_caveat(c)
     # With too few processes on a side the caveat says it already.
     more = f"needs {needed_runs(c)}" if line.verdict == "not decided" and c.more_runs and c.basis != "assumed" else ""
-    note = "; ".join(said for said in (caveat if caveat != common else "", more, line.note) if said)
+    note = "; ".join(said for said in (c.caveat if c.caveat != common else "", more, line.note) if said)
     return [
         line.base, line.target, c.ratio, c.low, c.high, line.verdict, c.adjusted_p_value, c.chance_b_slower,
         c.num_processes_a, c.num_processes_b, note,

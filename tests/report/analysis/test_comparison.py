@@ -5,7 +5,7 @@ import pytest
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis.comparison import compare_sides, regressions, why_undecided
-from dlbench.report.analysis.comparison_matching import ComparisonRules
+from dlbench.report.analysis.comparison_matching import ComparisonRules, paired_rows
 from dlbench.report.chapters.comparison_tables import comparison_tables, summary_line
 from dlbench.results import store
 from dlbench.results.schema import to_table
@@ -356,10 +356,9 @@ def test_energies_of_different_meters_are_refused_when_measured_in_turns_too():
         for r in range(4)
         for half, suite, source in ((0, "x-a", "nvml_counter"), (1, "x-b", "rapl"))
     ]  # fmt: skip
+    cases, sides = paired_rows(rows(made), ("x-a", "x-b")), ("x-a", "x-b")
     found = {
-        metric: compare_sides(rows(made), ("x-a", "x-b"), [(on_gpu, on_gpu)], 4, ComparisonRules(metric=metric)).lines[
-            0
-        ]
+        metric: compare_sides(cases, sides, [(on_gpu, on_gpu)], 4, ComparisonRules(metric=metric)).lines[0]
         for metric in ("energy_per_image", "step_time")
     }
     assert found["energy_per_image"].verdict == "refused"

@@ -142,7 +142,7 @@ def test_a_single_step_a_side_gives_a_ratio_and_nothing_else():
     assert comparison.ratio == pytest.approx(2)
     assert (comparison.low, comparison.high, comparison.p_value) == (None, None, None)
     assert comparison.verdict == "not decided"
-    assert "too few steps" in comparison.caveat
+    assert "too few to estimate" in comparison.caveat
 
 
 @pytest.mark.parametrize("function", [compare, compare_pairs])
