@@ -144,19 +144,21 @@ def project(
         asked = f"{num_epochs:g} epochs of {num_images:g} images"
         raise BadInput(f"{asked} would take over 10 billion years; check --images and --epochs")
     time_s = Interval(total / throughput.value, total / throughput.high, total / throughput.low, throughput.confidence)
-    energy_j = None
-    metered = (
-        None if power_w is None else _ENERGY_SCOPE_NOTES.get(energy_scope or "device", _ENERGY_SCOPE_NOTES["device"])
-    )
+    hours = num_devices / 3600
+    device_hours = Interval(time_s.value * hours, time_s.low * hours, time_s.high * hours, time_s.confidence)
+    energy_j = metered = None
     if power_w is not None:
+        metered = _ENERGY_SCOPE_NOTES.get(energy_scope or "device", _ENERGY_SCOPE_NOTES["device"])
         power = power_w if isinstance(power_w, Interval) else Interval(power_w, power_w, power_w, 1.0)
         _require_positive(power, "power", "W")
-        energy_j = _multiply_intervals(power, time_s)
+        # It holds at least when both do.
+        confidence = max(0.0, power.confidence + time_s.confidence - 1)
+        energy_j = Interval(power.value * time_s.value, power.low * time_s.low, power.high * time_s.high, confidence)
     return Projection(
         time_s=time_s,
-        device_hours=_scale_interval(time_s, num_devices / 3600),
+        device_hours=device_hours,
         energy_j=energy_j,
-        cost=_cost_interval(_scale_interval(time_s, num_devices / 3600), energy_j, prices),
+        cost=_cost_interval(device_hours, energy_j, prices),
         currency=prices.currency if prices is not None else None,
         assumptions=tuple(_assumptions(num_images, num_epochs, num_devices, metered, prices)),
     )
@@ -165,11 +167,8 @@ def project(
 def read_prices(path: Path) -> Prices:
     """The prices in a TOML file with the keys currency, per_kwh, per_device_hour and pue.
 
-    A table [systems.NAME] replaces the last three of these for the system that a report calls so.
-
-    Raises:
-        BadInput: the file cannot be read or is no TOML, a value has the wrong type or makes no sense.
-        UnknownName: a key is not one of them.
+    A table [systems.NAME] replaces the last three of these for the system that a report calls so. Raises BadInput if
+    the file cannot be used, UnknownName if a key is none of these.
     """
     file = read_toml(path, "a price file")
     file.require_known(file.values, _PRICE_KEYS, kind="price key")
@@ -197,16 +196,11 @@ def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
         typed(value, *((str, key, where, "a text such as 'EUR'") if key == "currency" else (float, key, where)))
     if "currency" not in values:
         raise BadInput('currency is missing; write for example currency = "EUR"')
-    systems = {name: make_prices(_system_prices(values, name, prices), where) for name, prices in own.items()}
-    return Prices(**values, systems=systems)
-
-
-def _system_prices(values: dict[str, Any], name: str, own: dict[str, Any]) -> dict[str, Any]:
-    """The prices of one system: its own in the place of those of all."""
-    for key in own:
+    for name, key in ((name, key) for name, of_system in own.items() for key in of_system):
         if key not in _SYSTEM_PRICE_KEYS:
             raise UnknownName("price key", key, _SYSTEM_PRICE_KEYS, f"systems.{name}")
-    return {**values, **own}
+    systems = {name: make_prices({**values, **of_system}, where) for name, of_system in own.items()}
+    return Prices(**values, systems=systems)
 
 
 def _cost_interval(device_hours: Interval, energy_j: Interval | None, prices: Prices | None) -> Interval | None:
@@ -253,13 +247,3 @@ def _require_positive(interval: Interval, name: str, unit: str) -> None:
     for value in (interval.low, interval.value, interval.high):
         if not 0 < value < math.inf:
             raise InvalidMeasurement(f"{name} is {value:g} {unit}; a projection needs it finite and above zero")
-
-
-def _scale_interval(interval: Interval, factor: float) -> Interval:
-    return Interval(interval.value * factor, interval.low * factor, interval.high * factor, interval.confidence)
-
-
-def _multiply_intervals(x: Interval, y: Interval) -> Interval:
-    """The product of two positive intervals, holding at least when both do."""
-    confidence = max(0.0, x.confidence + y.confidence - 1)
-    return Interval(x.value * y.value, x.low * y.low, x.high * y.high, confidence)

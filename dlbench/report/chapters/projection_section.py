@@ -90,6 +90,7 @@ def projected_trainings(
     place = {system: i for i, system in enumerate(names)}
     models = {name: i for i, name in enumerate(network_order(cases["model"]))}
     axes = ["precision", "batch_size", *(a for a in varying_axes(trainings) if a not in ("device", "repeat"))]
+    columns = _projection_columns(several, prices)
     assumptions: dict[str, None] = {}
     rows: list[list[Cell]] = []
     keys = sorted(
@@ -105,13 +106,12 @@ def projected_trainings(
         ):
             # The number of devices is a column here.
             assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
-            row: list[Cell] = [network_title(case["model"]), *([name] if several else [])]
-            row += [choice, setting_label(case, axes)]
-            devices = int(case["nodes"] * case["devices_per_node"])
-            cells = _projection_cells(found, throughput_interval(case)[1])
-            rows.append([*row, devices, *cells, describe_status(case) or None])
+            named = {"model": network_title(case["model"]), "system": name, "choice": choice}
+            row = {**named, "setting": setting_label(case, axes), "warnings": describe_status(case) or None}
+            row |= projection_cells(case, found)
+            rows.append([row[column.key] for column in columns])
     assumptions |= dict.fromkeys(unused_price_notes(prices, names.values()))
-    table = with_shared_unit(Table(_projection_columns(several, prices), rows), "time_s", "time_low_s", "time_high_s")
+    table = with_shared_unit(Table(columns, rows), "time_s", "time_low_s", "time_high_s")
     limited = any(row["time_low_s"] is not None for row in table.records())
     notes = [_LIMITS_NOTE.format(confidence_levels.levels_text(cases))] if limited else []
     return replace(table, notes=notes).without_empty(_OPTIONAL_COLUMNS), list(assumptions)
@@ -125,7 +125,7 @@ def project_case(case: Mapping[Hashable, Any], num_images: int, num_epochs: floa
     """
     num_devices = int(case["nodes"] * case["devices_per_node"])
     scope = case["energy_scope"] if isinstance(case["energy_scope"], str) else None
-    throughput, power_w = throughput_interval(case)[0], _mean_power_w(case)
+    throughput, power_w = _throughput_interval(case)[0], _mean_power_w(case)
     return project(num_images, num_epochs, throughput, num_devices, power_w, prices, scope)
 
 
@@ -163,7 +163,7 @@ def named_assumptions(assumptions: Sequence[str], name: str, prices: Prices | No
     ]
 
 
-def throughput_interval(case: Mapping[Hashable, Any]) -> tuple[Interval, bool]:
+def _throughput_interval(case: Mapping[Hashable, Any]) -> tuple[Interval, bool]:
     """A case's throughput with its interval; without one the plain value, and False."""
     value, low, high = (_number_or_none(case[name]) for name in ("throughput", "throughput_low", "throughput_high"))
     assert value is not None
@@ -183,11 +183,20 @@ def _mean_power_w(case: Mapping[Hashable, Any]) -> float | None:
     return energy * throughput if energy and throughput else None
 
 
-def _projection_cells(found: Projection, known: bool) -> list[Cell]:
-    energy = None if found.energy_j is None else found.energy_j.value / JOULES_PER_KWH
-    cost = None if found.cost is None else found.cost.value
-    limits = [found.time_s.low, found.time_s.high] if known else [None, None]
-    return [found.time_s.value, *limits, found.device_hours.value, energy, cost]
+def projection_cells(case: Mapping[Hashable, Any], found: Projection) -> dict[str, Cell]:
+    """The figures of a projection by column; limits are None where the throughput has no interval."""
+    known = _throughput_interval(case)[1]
+    devices = int(case["nodes"] * case["devices_per_node"])
+    cells: dict[str, Cell] = {"devices": devices, "device_hours": found.device_hours.value}
+    for name, interval, factor in (
+        ("time{}_s", found.time_s, 1.0),
+        ("energy{}_kwh", found.energy_j, 1 / JOULES_PER_KWH),
+        ("cost{}", found.cost, 1.0),
+    ):
+        cells[name.format("")] = interval and interval.value * factor
+        cells[name.format("_low")] = interval.low * factor if interval and known else None
+        cells[name.format("_high")] = interval.high * factor if interval and known else None
+    return cells
 
 
 def _projection_columns(several: bool, prices: Prices | None) -> list[Column]:

@@ -8,17 +8,16 @@ from dlbench import units
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis import confidence_levels, derived_metrics
 from dlbench.report.analysis.case_warnings import describe_status, with_warnings
-from dlbench.report.analysis.projection import JOULES_PER_KWH, Prices, Projection, unused_price_notes
+from dlbench.report.analysis.projection import Prices, unused_price_notes
 from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.report.chapters.projection_section import (
     OVER_PROCESSES_TEXT,
     named_assumptions,
     project_case,
-    throughput_interval,
+    projection_cells,
 )
 from dlbench.report.loading import systems
 from dlbench.results.records import DONE_STATUSES
-from dlbench.stats import Interval
 from dlbench.table import Cell, Column, Table, number_or_none, seconds_text, with_shared_unit
 
 _AXES = ("model", "precision", "memory_format", "compile", "optimizer", "data", "batch_size")
@@ -29,14 +28,9 @@ _ALWAYS_SHOWN = ("model", "precision", "batch_size")
 def projection_table(
     rows: pd.DataFrame, num_images: int, num_epochs: float, models: list[str] | None, prices: Prices | None
 ) -> Table:
-    """One row per measured training; the assumptions as notes.
+    """One row per measured training of these models (None for all), from a store's rows; the assumptions as notes.
 
-    Args:
-        rows: of a store, one per rank.
-        models: None for all.
-
-    Raises:
-        BadInput: there is no measured training of these networks, or images or epochs are not above zero.
+    Raises BadInput if there is no such training, or images or epochs are not above zero.
     """
     # As in a report: a machine's CPU and its GPUs are different systems, and so are two settings of a CPU.
     rows = systems.join_sources([systems.with_source(rows, systems.Source("results"), 0)])
@@ -44,25 +38,23 @@ def projection_table(
     # Repeats are processes of one case: their common value, and its interval.
     processes = with_case_numbers(derived_metrics.with_intervals(_measured_trainings(rows, models)))
     cases = with_warnings(summarize_processes(processes), processes)
-    found: list[list[Cell]] = []
-    axes = [a for a in _AXES if a in _ALWAYS_SHOWN or cases[a].nunique() > 1]
+    columns = _projection_columns([a for a in _AXES if a in _ALWAYS_SHOWN or cases[a].nunique() > 1], prices)
+    found: list[dict[str, Cell]] = []
     assumptions: dict[str, None] = {}
-    without_interval = 0
     for case in cases.to_dict("records"):
         value = number_or_none(case["throughput"])
         if value is None:
             continue
-        known = throughput_interval(case)[1]
-        without_interval += not known
-        num_devices = int(case["nodes"] * case["devices_per_node"])
         name = names.get(case["system_id"], "unknown")
         projection = project_case(case, num_images, num_epochs, prices.for_system(name) if prices else None)
         # Images and epochs are the title, the number of devices is a column.
         assumptions |= dict.fromkeys(named_assumptions(projection.assumptions[1:], name, prices))
-        setting = [name, *(case[a] for a in axes), num_devices, int(case["processes"])]
-        found.append([*setting, value, *_projection_cells(projection, known), describe_status(case)])
+        setting = {"system": name, **{axis: case[axis] for axis in _AXES}, "processes": int(case["processes"])}
+        more = {"throughput": value, "warnings": describe_status(case)}
+        found.append({**setting, **more, **projection_cells(case, projection)})
     if not found:
         raise BadInput("these trainings have no step times, so no projection is possible")
+    without_interval = sum(row["time_low_s"] is None for row in found)
     notes = [*assumptions, *unused_price_notes(prices, names.values())]
     if cases["processes"].gt(1).any():
         notes.append(f"n: processes of a case. From and to: {OVER_PROCESSES_TEXT}.")
@@ -73,12 +65,12 @@ def projection_table(
             f"Without an interval, because of too few or too uneven steps: "
             f"{units.count_text(without_interval, 'case')}."
         )
-    if any(row[-6] is not None for row in found):
+    if any(row["energy_low_kwh"] is not None for row in found):
         notes.append(
             "Energy and cost have the same relative interval as the time; the average power is taken as exact."
         )
     title = f"{num_epochs:g} epochs of {num_images} images"
-    table = Table(_projection_columns(axes, prices), found, title, notes)
+    table = Table(columns, [[row[column.key] for column in columns] for row in found], title, notes)
     return with_shared_unit(table, "time_s", "time_low_s", "time_high_s")
 
 
@@ -96,20 +88,6 @@ def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.Data
     return derived_metrics.with_network_names(
         derived_metrics.latest_attempts(systems.with_systems(derived_metrics.attempts_from_rows(wanted), wanted))
     )
-
-
-def _projection_cells(projection: Projection, with_interval: bool) -> list[Cell]:
-    def interval_cells(interval: Interval | None, factor: float) -> list[Cell]:
-        if interval is None:
-            return [None, None, None]
-        limits: list[Cell] = [interval.low * factor, interval.high * factor] if with_interval else [None, None]
-        return [interval.value * factor, *limits]
-
-    return [
-        *interval_cells(projection.time_s, 1.0),
-        *interval_cells(projection.energy_j, 1 / JOULES_PER_KWH),
-        *interval_cells(projection.cost, 1.0),
-    ]
 
 
 def _projection_columns(axes: list[str], prices: Prices | None) -> list[Column]:
