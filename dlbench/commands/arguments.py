@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,9 @@ TABLE_FORMATS = ("text", "markdown", "csv", "latex", "json")
 def add_command(
     commands: Any, name: str, function: Callable[[argparse.Namespace], int | None], example: str
 ) -> argparse.ArgumentParser:
-    """Add a subparser that holds its function as `command`; `example` is printed below its options.
+    """Add a subparser whose `command` is the function; `example` is printed below its options.
 
-    Args:
-        function: runs the command and returns its exit status; None means success.
+    The function runs the command and returns its exit status; None means success.
     """
     summary = COMMANDS[name]
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -103,6 +103,24 @@ def count(text: str) -> int:
     return value
 
 
+def number(what: str, is_valid: Callable[[float], bool], suffix: str = "") -> Callable[[str], float]:
+    """Make a parser of numbers for `type=`; `what` describes the valid ones, which may end with `suffix`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text.removesuffix(suffix))
+        except ValueError:
+            value = math.nan
+        if not is_valid(value):
+            raise argparse.ArgumentTypeError(f"{text}: must be {what}")
+        return value
+
+    return parse
+
+
+percentage = number("a percentage of at least 0", lambda value: 0 <= value < math.inf, suffix="%")
+
+
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add the results to read as positional arguments `sources`."""
     parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
@@ -128,11 +146,7 @@ SHARED_FOLDER_HELP = "results folder, on a disk that all nodes share"
 
 
 def save_figure(draw: Callable[[], Plot], folder: Path) -> None:
-    """Draw a figure, save it in the folder and print the names of its files.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
+    """Draw a figure, save it in the folder and print the names of its files. Raises StoreError if that fails."""
     from dlbench.errors import writing
     from dlbench.report.figures import figure_style
 

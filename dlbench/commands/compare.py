@@ -7,13 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.commands.arguments import add_command
-from dlbench.commands.comparison_options import (
-    add_comparison_options,
-    comparison_rules,
-    parse_percent,
-    print_comparison,
-)
+from dlbench.commands.arguments import add_command, percentage
+from dlbench.commands.comparison_options import add_comparison_options, comparison_rules, print_comparison
 from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -27,7 +22,7 @@ def add(commands: Any) -> None:
     parser.add_argument("target", metavar="TARGET", help="results to compare with BASE; a ratio above 1 means slower")
     parser.add_argument(
         "--fail-on-regression",
-        type=parse_percent,
+        type=percentage,
         metavar="PERCENT",
         help="exit 1 if a case is slower by more than PERCENT, or fails only in TARGET; exit 2 if undecided",
     )

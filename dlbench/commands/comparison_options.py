@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_format
+from dlbench.commands.arguments import add_format, number, percentage, print_tables
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -22,37 +23,17 @@ def add_comparison_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--confidence",
-        type=parse_confidence,
+        type=number("between 0.5 and 0.9999", lambda value: 0.5 <= value <= 0.9999),
         default=0.95,
         help="confidence level of intervals and verdicts (default: 0.95)",
     )
-    parser.add_argument("--margin", type=parse_percent, default=1.0, metavar="PERCENT",
+    parser.add_argument("--margin", type=percentage, default=1.0, metavar="PERCENT",
                         help="smaller differences count as 'same' (default: 1)")  # fmt: skip
-    parser.add_argument("--between-processes", type=parse_spread, metavar="PERCENT",
+    parser.add_argument("--between-processes", metavar="PERCENT",
+                        type=number("a percentage above 0", lambda value: 0 < value < math.inf, suffix="%"),
                         help="standard deviation between processes, from earlier repeats; "
                         "used for a side with fewer than three processes")  # fmt: skip
     add_format(parser)
-
-
-def parse_percent(text: str) -> float:
-    value = float(text.removesuffix("%"))
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: must be a percentage of at least 0")
-    return value
-
-
-def parse_spread(text: str) -> float:
-    value = parse_percent(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
-    return value
-
-
-def parse_confidence(text: str) -> float:
-    value = float(text)
-    if not 0.5 <= value <= 0.9999:
-        raise argparse.ArgumentTypeError(f"{text}: must be between 0.5 and 0.9999")
-    return value
 
 
 def comparison_rules(options: argparse.Namespace, **more: Any) -> ComparisonRules:
@@ -77,10 +58,9 @@ def print_comparison(found: ComparisonResult, names: tuple[str, str], form: str)
         # A CSV file holds one table; the rest goes to stderr.
         for row in systems.rows:
             say(f"systems differ in {row[0]}: {row[1]} in {names[0]}, {row[2]} in {names[1]}")
-        print(render_all([comparison], form), end="")
+        print_tables(form, comparison)
         say(summary_line(found))
-        return
-    if form == "text":
-        comparison = for_terminal(comparison)
-    shown = [systems, comparison] if systems.rows or form == "json" else [comparison]
-    print(render_all(shown, form), end="")
+    elif form == "json":
+        print(render_all([systems, comparison], form), end="")
+    else:
+        print_tables(form, systems, for_terminal(comparison) if form == "text" else comparison)

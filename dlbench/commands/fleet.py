@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_sources, nonempty_path, save_figure
+from dlbench.commands.arguments import add_command, add_format, add_sources, nonempty_path, print_tables, save_figure
 from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -39,7 +39,6 @@ def _fleet(options: argparse.Namespace) -> int:
     from dlbench.report.analysis import fleet
     from dlbench.report.listings import fleet as listing
     from dlbench.results.aggregation import parse_since
-    from dlbench.table import render_all
 
     since = parse_since(options.since) if options.since else None
     rows = fleet.read_processes(options.sources, since)
@@ -51,8 +50,7 @@ def _fleet(options: argparse.Namespace) -> int:
     if options.list:
         print(fold_nodes(found.nodes))
     else:
-        outliers, units = listing.fleet_tables(found)
-        print(render_all([outliers, units] if outliers.rows else [units], options.format), end="")
+        print_tables(options.format, listing.outliers_table(found), listing.distributions_table(found))
     say(listing.summary_line(found))
     return SOME_FAILED if found.outliers else OK if found.tests else NOT_DECIDED
 

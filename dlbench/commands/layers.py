@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
 
 def _layers(options: argparse.Namespace) -> None:
     from dlbench.campaign.api import layer_rows
-    from dlbench.report.listings.layers import layers_table
+    from dlbench.report.listings.networks import layers_table
 
     rows = layer_rows(options.model, options.auxiliary)
     print_tables(options.format, layers_table(options.model, rows))

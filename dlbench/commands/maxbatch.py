@@ -10,16 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_command, add_format
+from dlbench.commands.arguments import add_command, add_format, add_model, add_overrides, number
 from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
-from dlbench.launch.max_batch import (
-    Trial,
-    TrialRunner,
-    device_bytes,
-    find_largest,
-    make_case,
-    memory_limit,
-)
+from dlbench.launch.max_batch import Trial, TrialRunner, find_largest, make_case, memory_limit
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -33,16 +26,16 @@ _MAX_BYTES = 2**60
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "maxbatch", _maxbatch, "resnet50 -P precision=amp_bf16")
-    parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
-    parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
-                        help="set an axis (-P mode=inference -P precision=amp_bf16); repeatable")  # fmt: skip
+    add_model(parser)
+    add_overrides(parser, "set an axis (-P mode=inference -P precision=amp_bf16); repeatable")
     parser.add_argument("--memory", type=_parse_bytes, metavar="SIZE",
                         help="CPU only: memory limit of the process, such as 2GiB (default: free memory)")  # fmt: skip
-    parser.add_argument("--within", type=_parse_percent, default=1.0, metavar="PERCENT",
+    parser.add_argument("--within", default=1.0, metavar="PERCENT",
+                        type=number("a percentage from 0 to below 100", lambda value: 0 <= value < 100, suffix="%"),
                         help="find the largest batch to within this percentage (default: 1)")  # fmt: skip
     parser.add_argument(
         "--timeout",
-        type=_parse_seconds,
+        type=number("a time above 0 s", lambda value: 0 < value < 1e9),
         default=600.0,
         metavar="SECONDS",
         help="time limit of one test run (default: 600)",
@@ -63,7 +56,7 @@ def _maxbatch(options: argparse.Namespace) -> int:
     if case.device == "cuda" and options.memory is not None:
         raise BadInput("--memory applies to the CPU only; omit it on a GPU, where the limit is the GPU's memory")
     if case.device == "cuda":
-        limit_bytes, where = device_bytes(found.facts), found.description
+        limit_bytes, where = int(found.facts["devices"][0]["memory_bytes"]), found.description
     else:
         limit_bytes = memory_limit(available_bytes() if options.memory is None else options.memory)
         where = found.facts["cpu_model"] or "the CPU"
@@ -134,17 +127,3 @@ def _parse_bytes(text: str) -> int:
     if not 1 <= size < _MAX_BYTES:
         raise argparse.ArgumentTypeError(f"'{text}' is not a size; use for example 2GiB or 500MB")
     return int(size)
-
-
-def _parse_seconds(text: str) -> float:
-    value = float(text) if re.fullmatch(r"[0-9.]+(e[0-9]+)?", text) and text != "." else 0.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text}: must be a time above 0 s")
-    return value
-
-
-def _parse_percent(text: str) -> float:
-    value = float(text.removesuffix("%"))
-    if not 0 <= value < 100:
-        raise argparse.ArgumentTypeError(f"{text}: must be a percentage from 0 to below 100")
-    return value

@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
 
 
 def _models(options: argparse.Namespace) -> None:
-    from dlbench.report.listings.models import models_table
+    from dlbench.report.listings.networks import models_table
 
     print_tables(options.format, models_table())
     if options.all:

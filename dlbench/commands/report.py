@@ -84,11 +84,7 @@ def _show_step(what: str) -> None:
 
 
 def _reference_report_folders() -> list[str]:
-    """Folders of the published reference reports, as NAME=FOLDER sources.
-
-    Raises:
-        BadInput: no reference report is installed.
-    """
+    """Folders of the published reference reports, as NAME=FOLDER sources."""
     found = sorted(folder for folder in bundled_files.REPORTS.glob("reference-*") if any(folder.glob("*.parquet")))
     if not found:
         raise BadInput(

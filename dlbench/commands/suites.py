@@ -53,8 +53,7 @@ def print_files(
     """Print a table of all available files of this kind; files with errors are named below it.
 
     Args:
-        kind: a key of `bundled_files.FOLDERS`.
-        command: the command that lists and copies them.
+        kind: a key of `bundled_files.FOLDERS`; `command` lists and copies them.
         columns: columns before the file; the first is the name.
         describe: returns the cells of the other columns; may raise BadInput.
     """

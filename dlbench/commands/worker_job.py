@@ -14,11 +14,7 @@ STARTUP_MARGIN_S = 300.0
 
 
 def run_worker(request: dict[str, Any], folder: Path, timeout_s: float) -> str | None:
-    """Run the worker and return its result; on failure print the reason and return None.
-
-    Raises:
-        Stopped: a signal interrupted the job.
-    """
+    """Run the worker and return its result; on failure print the reason and return None. Raises Stopped at a signal."""
     from dlbench.launch import worker_process
     from dlbench.launch.processes import Stopped
 

@@ -182,7 +182,3 @@ def memory_limit(limit_bytes: int) -> int:
     """Return `limit_bytes`, or the lower hard limit of this process (`ulimit -Hd`)."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     return limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
-
-
-def device_bytes(facts: dict[str, Any]) -> int:
-    return int(facts["devices"][0]["memory_bytes"])

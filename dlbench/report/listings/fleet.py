@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from dlbench import units
 from dlbench.node_list import fold_nodes
-from dlbench.report.analysis.fleet import Distribution, Fleet
+from dlbench.report.analysis.fleet import Fleet
 from dlbench.table import Cell, Column, Table, percent_text
-
-
-def fleet_tables(found: Fleet) -> list[Table]:
-    """The outliers, and the distributions over the units."""
-    return [outliers_table(found), distributions_table(found)]
 
 
 def outliers_table(found: Fleet) -> Table:
@@ -48,7 +43,10 @@ def distributions_table(found: Fleet) -> Table:
         Column("outlier_from", "Outlier from", "right", percent_text),
         Column("found_from", "Found in 95 %", "right", percent_text),
     ]
-    rows = [_distribution_row(one) for one in found.distributions]
+    rows: list[list[Cell]] = [
+        [one.kind, one.what, one.unit, one.units, one.low, one.median, one.high, one.range, one.limit, one.found_from]
+        for one in found.distributions
+    ]
     chance = units.percent(found.false_alarms)
     notes = [
         f"Probability of at least one false alarm in this fleet, over {found.tests} tests: {chance}.",
@@ -81,11 +79,6 @@ def summary_line(found: Fleet) -> str:
         return f"{tested}: no outlier"
     slow = units.count_text(len(found.outliers), "outlier")
     return f"{tested}: {slow} on {units.count_text(len(found.nodes), 'node')}: {fold_nodes(found.nodes)}"
-
-
-def _distribution_row(one: Distribution) -> list[Cell]:
-    figures: list[Cell] = [one.low, one.median, one.high, one.range, one.limit, one.found_from]
-    return [one.kind, one.what, one.unit, one.units, *figures]
 
 
 def _number_text(cell: Cell) -> str:
