@@ -18,11 +18,7 @@ from dlbench.version import __version__
 
 
 def acceptance_table(judgements: Sequence[Judgement], raw: bool = False) -> Table:
-    """One row per line, with value, interval and margin.
-
-    Args:
-        raw: values as numbers in the metric's SI unit, for programs.
-    """
+    """One row per line, with value, interval and margin; `raw`: as numbers in the metric's SI unit, for programs."""
     columns = [
         Column("line", "Line", "right"),
         Column("case", "Case"),

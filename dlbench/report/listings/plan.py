@@ -13,10 +13,7 @@ _ALWAYS_SHOWN = ("model", "mode", "precision", "batch_size")
 
 
 def plan_table(suite: Suite, cases: list[Case]) -> Table:
-    """One row per case: its id, the axes that vary, FLOP of one step and predicted memory per device.
-
-    Cases whose device is still "auto" have no id yet.
-    """
+    """One row per case: its id (none while its device is "auto"), the axes that vary, FLOP of a step, memory."""
     if not cases:
         return Table([Column("model")], [], suite.name, ["Nothing is left to measure."])
     axes = [a for a in AXES if a in _ALWAYS_SHOWN or len({getattr(case, a) for case in cases}) > 1]
@@ -38,11 +35,13 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
     ]
     processes = 1 if "repeat" in suite.axes else suite.processes
     each = f", each in {processes} processes" if processes > 1 else ""
+    rules = cases[0].protocol
+    longest_s = sum(c.protocol.warmup_max_time_s + c.protocol.idle_time_s + c.protocol.max_time_s for c in cases)
     notes = [
-        f"Cases: {len(cases)}{each}. Each window lasts {units.seconds(cases[0].protocol.min_time_s)} to "
-        f"{units.seconds(cases[0].protocol.max_time_s)}, plus start-up and warm-up; the time limit is "
-        f"{units.seconds(cases[0].protocol.timeout_s)}.",
-        f"Warm-up and windows of all cases take at most {units.seconds(_max_time_s(cases))} per round (one process of "
+        f"Cases: {len(cases)}{each}. Each window lasts {units.seconds(rules.min_time_s)} to "
+        f"{units.seconds(rules.max_time_s)}, plus start-up and warm-up; the time limit is "
+        f"{units.seconds(rules.timeout_s)}.",
+        f"Warm-up and windows of all cases take at most {units.seconds(longest_s)} per round (one process of "
         f"each case).",
         "FLOP and memory are per device. Memory is that of the framework; libraries and context are added to it.",
     ]
@@ -54,8 +53,3 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
             "`dlbench maxbatch` predicts it for any network."
         )
     return Table(columns, rows, f"{suite.name}: {suite.description}" if suite.description else suite.name, notes)
-
-
-def _max_time_s(cases: list[Case]) -> float:
-    """Warm-up, idle time and window of all cases at their limits [s]."""
-    return sum(c.protocol.warmup_max_time_s + c.protocol.idle_time_s + c.protocol.max_time_s for c in cases)

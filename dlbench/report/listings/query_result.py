@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from dlbench.json_text import dump_json
 from dlbench.results.query import query
@@ -19,20 +18,17 @@ _MAX_LISTED = 6
 def format_query(sql: str, sources: Sequence[str | Path], format: str) -> str:
     """What `sql` gives, in one of the formats text, markdown, csv and json; json is a list of objects.
 
-    Raises:
-        StoreError: a source does not exist.
-        BadInput: DuckDB refuses the statement.
+    Raises StoreError if a source does not exist, BadInput if DuckDB refuses the statement.
     """
     names, rows = query(sql, sources)
     if format == "json":
         return dump_json([dict(zip(names, row, strict=True)) for row in rows]) + "\n"
-    table = Table([Column(name, show=_terminal_text) for name in names], [[_to_cell(v) for v in row] for row in rows])
-    return render(table, format)
-
-
-def _to_cell(value: Any) -> Cell:
-    """A value as a table holds it: lists and structures as JSON."""
-    return value if isinstance(value, str | int | float | bool | None) else json.dumps(value, ensure_ascii=False)
+    # Lists and structures as JSON.
+    cells = [
+        [v if isinstance(v, str | int | float | bool | None) else json.dumps(v, ensure_ascii=False) for v in row]
+        for row in rows
+    ]
+    return render(Table([Column(name, show=_terminal_text) for name in names], cells), format)
 
 
 def _terminal_text(cell: Cell) -> str:

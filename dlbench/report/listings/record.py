@@ -43,14 +43,9 @@ _OUTCOME_COLUMNS = (
 
 
 def find_attempt(wanted: str, sources: Sequence[str | Path]) -> tuple[Path, str]:
-    """The file that holds an attempt, and the attempt's full id.
+    """The file that holds an attempt, and the attempt's full id, by this or a part that no other attempt's id has.
 
-    Args:
-        wanted: the id or a part of it that no other attempt's id has.
-
-    Raises:
-        StoreError: a source does not exist.
-        BadInput: no attempt is called so, or several are.
+    Raises StoreError if a source does not exist, BadInput if no attempt is called so, or several are.
     """
     found: dict[str, Path] = {}
     for part in (part for source in sources for part in store.part_files(source)):
@@ -71,12 +66,7 @@ def find_attempt(wanted: str, sources: Sequence[str | Path]) -> tuple[Path, str]
 
 
 def show_record(wanted: str, sources: Sequence[str | Path], format: str = "text") -> str:
-    """The record as text or JSON.
-
-    Raises:
-        StoreError: a source does not exist, or the record's file cannot be read.
-        BadInput: no attempt is called so, or several are.
-    """
+    """The record as text or JSON. Raises StoreError and BadInput as `find_attempt` does."""
     part, attempt = find_attempt(wanted, sources)
     record = describe_attempt(store.read_part(part), attempt, part)
     return dump_json(record) + "\n" if format == "json" else _record_text(record)
@@ -112,15 +102,13 @@ def _metric_values(case: dict[Any, Any], name: str) -> dict[str, Any]:
 
 def _rank_values(row: dict[str, Any]) -> dict[str, Any]:
     """What one rank measured: its numbers, and of each list of numbers a summary."""
-    on_progress: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for field in SCHEMA:
         own = field.name not in (*_OUTCOME_COLUMNS, *AXES, "protocol") and not field.name.startswith("system_")
         if own and field.name in row:
-            value = row[field.name]
-            on_progress[field.name] = (
-                _sample_summary(value) if field.type == pa.list_(pa.float64()) else _to_json_type(value)
-            )
-    return on_progress
+            summary = _sample_summary if field.type == pa.list_(pa.float64()) else _to_json_type
+            found[field.name] = summary(row[field.name])
+    return found
 
 
 def _sample_summary(samples: list[float | None] | None) -> dict[str, float | int] | None:
@@ -136,9 +124,8 @@ def _sample_summary(samples: list[float | None] | None) -> dict[str, float | int
 
 def _system_values(row: dict[str, Any]) -> dict[str, Any]:
     facts = {name.removeprefix("system_"): value for name, value in row.items() if name.startswith("system_")}
-    key_and_details = {"key", "details"}
-    on_progress = {name: _to_json_type(value) for name, value in facts.items() if name not in key_and_details}
-    return {**on_progress, "details": parse_details(facts.get("details"))}
+    known = {name: _to_json_type(value) for name, value in facts.items() if name not in ("key", "details")}
+    return {**known, "details": parse_details(facts.get("details"))}
 
 
 def _to_json_type(value: Any) -> Any:

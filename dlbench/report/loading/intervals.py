@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,7 @@ _STEPS_AT_ONCE = 2_000_000
 def median_intervals(steps: RaggedArray, confidence: Floats) -> Floats:
     """The lower and upper limit [s] of each row's median; NaN where `stats.median_interval` gives None.
 
-    Args:
-        steps: of each row its step times [s], all finite and above zero.
-        confidence: of each row, between 0 and 1.
+    `steps` are the times of each row [s], finite and above zero; its `confidence` is between 0 and 1.
     """
     limits = np.full((confidence.size, 2), np.nan)
     lengths = steps.lengths
@@ -61,14 +59,11 @@ def protocol_value(protocol: str | None, key: str) -> float:
 
 def _student_quantiles(confidence: Floats) -> Floats:
     levels, places = np.unique(confidence, return_inverse=True)
-    return np.array([_student_quantile(level) for level in levels.tolist()])[places]
-
-
-@cache
-def _student_quantile(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        return math.nan
-    return stats.student_quantile((1 + confidence) / 2, stats.NUM_WAVES)
+    quantiles = [
+        stats.student_quantile((1 + level) / 2, stats.NUM_WAVES) if 0 < level < 1 else math.nan
+        for level in levels.tolist()
+    ]
+    return np.array(quantiles)[places]
 
 
 def _interval_limits(times: Floats, t: Floats) -> Floats:

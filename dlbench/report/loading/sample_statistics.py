@@ -57,10 +57,7 @@ class SlowestSteps:
 
 
 def slowest_steps(steps: RaggedArray, ranks: RanksOfAttempts) -> SlowestSteps:
-    """The steps of all attempts over ranks; none for an attempt with a time that cannot be right.
-
-    Ranks with more steps than others lose the last ones.
-    """
+    """The steps that all ranks of an attempt have; none for an attempt with a time that cannot be right."""
     counts = _shortest_lists(steps, ranks)
     begins = np.cumsum(counts) - counts
     times = (
@@ -170,7 +167,6 @@ def _phase_median(samples: RaggedArray, ranks: RanksOfAttempts, found: SlowestSt
 
 
 def all_single_rank(ranks: RanksOfAttempts) -> bool:
-    """Whether each attempt has one rank."""
     """Whether each attempt has one rank: its samples are taken as they lie then."""
     return int(ranks.count.max(initial=1)) == 1
 

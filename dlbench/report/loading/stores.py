@@ -101,14 +101,9 @@ def load_stores(
     columns: Sequence[str] = ROW_COLUMNS,
     with_sides: bool = False,
 ) -> LoadedStores:
-    """Read the sources once.
+    """Read these columns of the sources once, with sides as `systems.join_sources` takes them.
 
-    Args:
-        columns: of the rows.
-        with_sides: as `systems.join_sources` takes it.
-
-    Raises:
-        StoreError: a source does not exist.
+    Raises StoreError if a source does not exist.
     """
     readers = [Reader.from_sources([source.path]) for source in sources]
     frames: list[pd.DataFrame] = []
@@ -125,11 +120,9 @@ def load_stores(
     known = pd.concat(statistics) if statistics else pd.DataFrame(columns=_STATISTIC_COLUMNS)
     # An attempt that several sources hold counts as it stands in the first.
     known = known[~known.index.duplicated()]
-    source_of = (
-        rows[["attempt_id", "source_number"]].drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
-    )
+    first = rows[["attempt_id", "source_number"]].drop_duplicates("attempt_id").set_index("attempt_id")
     rows = rows.assign(**{_DETAILS_COLUMN: _first_details(rows, readers)})
-    return LoadedStores(rows, known, readers, source_of, num_rows, num_passed_over, num_copies)
+    return LoadedStores(rows, known, readers, first["source_number"], num_rows, num_passed_over, num_copies)
 
 
 def _num_copies(frames: Sequence[pd.DataFrame]) -> int:

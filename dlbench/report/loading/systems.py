@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.errors import BadInput, UnknownName
+from dlbench.errors import BadInput
 from dlbench.suites import ab_sides
 
 #: What tells systems of one name apart, in this order, each with the word before its value.
@@ -39,8 +39,7 @@ class Source:
 def parse_source(text: str | Path) -> Source:
     """``H200=results/h200`` names a source; what exists as it stands is a path, '=' or not.
 
-    Raises:
-        BadInput: there is nothing before or behind '='.
+    Raises BadInput if there is nothing before or behind '='.
     """
     whole = str(text)
     name, equals, path = whole.partition("=")
@@ -61,8 +60,7 @@ def with_source(rows: pd.DataFrame, source: Source, number: int) -> pd.DataFrame
 def join_sources(tables: Sequence[pd.DataFrame], with_sides: bool = False) -> pd.DataFrame:
     """The rows of all sources, each attempt from the first that holds it, with the `system_id` of each.
 
-    Args:
-        with_sides: the two sides of an A/B experiment are systems, if the sources hold nothing else.
+    `with_sides`: the two sides of an A/B experiment are systems, if the sources hold nothing else.
     """
     filled = [table for table in tables if len(table)] or list(tables[:1])
     rows = filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
@@ -83,11 +81,7 @@ def sides_of_one_experiment(suites: pd.Series, labels: pd.Series) -> dict[tuple[
 
 
 def sides_by_system(cases: pd.DataFrame) -> dict[str, ab_sides.Side]:
-    """The side of each system, where each is of one side of one A/B experiment; else nothing.
-
-    Args:
-        cases: with `suite`, `label` and `system_id`; without labels, no side is known.
-    """
+    """The side of each system, where each is of one side of one A/B experiment; else, and without labels, nothing."""
     sides = sides_of_one_experiment(cases["suite"], cases["label"]) if "label" in cases and len(cases) else None
     if sides is None or cases["suite"].groupby(cases["system_id"]).nunique().max() > 1:
         return {}
@@ -201,12 +195,10 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
     """A short and distinct name for each system by `system_id`, in the order of the sources.
 
     The user's name, else the accelerator, else the processor, else the host; where two are alike, with what differs,
-    such as "AMD EPYC 7B13 (2 cores, 1 thread)".
+    such as "AMD EPYC 7B13 (2 cores, 1 thread)". Attempts that could not tell their system are passed over.
 
     Args:
-        rows: of all sources, as `join_sources` gives them. Attempts that died before they could tell their system are
-        passed
-            over.
+        rows: of all sources, as `join_sources` gives them.
     """
     told = rows["system_hostname"].fillna("") != ""
     # For each system an attempt of one rank, where there is one: it has the threads of one process.
@@ -220,75 +212,49 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
     best = rows.loc[order.index].set_index("system_id")
     described = best.loc[ids].copy().reset_index()  # in one piece: pandas warns of more than 100
     hardware = described["device_name"].fillna(described["system_cpu_model"]).fillna(described["system_hostname"])
-    facts = described.assign(hardware=hardware, **_cpu_setting_texts(described)).to_dict("records")
+    settings = _system_facts(described).to_dict("records")
+    rows_by_name = described.assign(hardware=hardware).to_dict("records")
+    facts = [{**row, **_cpu_setting_words(row | setting)} for row, setting in zip(rows_by_name, settings, strict=True)]
     bases = [str(fact["hardware"] if _is_missing(fact["source_name"]) else fact["source_name"]) for fact in facts]
     return dict(zip(described["system_id"], _distinct_names(bases, facts), strict=True))
 
 
-def _cpu_setting_texts(systems: pd.DataFrame) -> dict[str, Any]:
-    """What a CPU may use, in words; None for other devices."""
-    facts = _system_facts(systems).assign(device=systems["device"]).to_dict("records")
-    rows = systems.to_dict("records")
-    words: dict[str, list[str | None]] = {
-        "cores_and_threads": [f"{_count_text(f['system_cpu_cores'], 'core')}, {_threads_text(f)}" for f in facts],
-        "logical_cores": [_count_text(f["system_cpu_threads"], "logical core") for f in facts],
-        "node_cores": [f"node of {_count_text(row['system_node_cpu_cores'], 'core')}" for row in rows],
-        "node_memory": [f"memory of {_memory_text(f['memory'])}" for f in facts],
-        "quota": [f"quota of {_number_text(row['system_cpu_quota'])} cores" for row in rows],
-        "binding": [
-            "no binding" if _is_missing(row["system_cpu_binding"]) else str(row["system_cpu_binding"]) for row in rows
-        ],
-    }
-    on_cpu = systems["device"].eq("cpu").tolist()
+def _cpu_setting_words(fact: Mapping[Any, Any]) -> dict[str, str]:
+    """What a CPU may use; nothing for other devices."""
+    if fact["device"] != "cpu":
+        return {}
+    threads = _count_text(fact["threads"], "thread") + ("" if fact["single"] else " per rank")
+    memory = "unknown size" if _is_missing(fact["memory"]) else f"{fact['memory'] / 2**30:g} GiB"
+    quota = "all" if _is_missing(fact["system_cpu_quota"]) else f"{fact['system_cpu_quota']:g}"
     return {
-        name: [text if cpu else None for text, cpu in zip(texts, on_cpu, strict=True)] for name, texts in words.items()
+        "cores_and_threads": f"{_count_text(fact['system_cpu_cores'], 'core')}, {threads}",
+        "logical_cores": _count_text(fact["system_cpu_threads"], "logical core"),
+        "node_cores": f"node of {_count_text(fact['system_node_cpu_cores'], 'core')}",
+        "node_memory": f"memory of {memory}",
+        "quota": f"quota of {quota} cores",
+        "binding": "no binding" if _is_missing(fact["system_cpu_binding"]) else str(fact["system_cpu_binding"]),
     }
-
-
-def _threads_text(fact: Mapping[Any, Any]) -> str:
-    return _count_text(fact["threads"], "thread") + ("" if fact["single"] else " per rank")
 
 
 def _count_text(value: Any, noun: str) -> str:
     return f"unknown {noun}s" if _is_missing(value) else units.count_text(int(value), noun)
 
 
-def _number_text(value: Any) -> str:
-    return "all" if _is_missing(value) else f"{value:g}"
-
-
-def _memory_text(size: Any) -> str:
-    return "unknown size" if _is_missing(size) else f"{size / 2**30:g} GiB"
-
-
-def check_baseline(name: str | None, names: Iterable[str]) -> None:
-    """Raises UnknownName: no system is called so."""
-    known = list(names)
-    if name is not None and name not in known:
-        raise UnknownName("system", name, known, "--baseline")
-
-
 def _distinct_names(bases: list[str], facts: list[dict[Any, Any]]) -> list[str]:
     added: list[list[str]] = [[] for _ in bases]
     for column, word in _DISTINGUISHING_COLUMNS.items():
-        for alike in _same_names(bases, added):
-            values = [_fact_text(facts[i], column) for i in alike]
+        same_names: dict[tuple[str, ...], list[int]] = {}
+        for i, base in enumerate(bases):
+            same_names.setdefault((base, *added[i]), []).append(i)
+        for alike in same_names.values():
+            values = [_fact_text(facts[i].get(column)) for i in alike]
             if len(set(values)) > 1:
                 for i, value in zip(alike, values, strict=True):
                     added[i].append(word + value)
     return [f"{base} ({', '.join(parts)})" if parts else base for base, parts in zip(bases, added, strict=True)]
 
 
-def _same_names(bases: list[str], added: list[list[str]]) -> list[list[int]]:
-    """The places of names that are still the same."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for i, base in enumerate(bases):
-        groups.setdefault((base, *added[i]), []).append(i)
-    return [places for places in groups.values() if len(places) > 1]
-
-
-def _fact_text(fact: Mapping[Any, Any], column: str) -> str:
-    value = fact[column]
+def _fact_text(value: Any) -> str:
     if _is_missing(value):
         return "unknown"
     return f"{value:.0f}" if isinstance(value, float) else str(value)

@@ -9,8 +9,7 @@ import json
 import pytest
 
 from dlbench.facts.audit import COUNTED_MODELS, audit_rows, audit_table
-from dlbench.report.listings.layers import layers_table
-from dlbench.report.listings.models import models_table
+from dlbench.report.listings.networks import layers_table, models_table
 from dlbench.suites.catalog import CATALOG
 from dlbench.table import FORMATS, bytes_text, quantity_format, render
 from dlbench.units import MISSING

@@ -1,4 +1,4 @@
-"""The layers of one network as a table, from rows that a worker's counting gives."""
+"""The catalogue of networks, which needs no install, and the layers of one network, as tables."""
 
 from __future__ import annotations
 
@@ -6,13 +6,41 @@ from collections.abc import Sequence
 
 from dlbench import units
 from dlbench.facts.layers import LayerRow
+from dlbench.suites.catalog import CATALOG
 from dlbench.table import Cell, Column, Table, bytes_text, quantity_format
 
 _SHAPE_LETTERS = ("M", "C", "H", "W", "R", "S", "P", "Q", "groups")
 
 
+def models_table() -> Table:
+    """One row per network of the catalogue."""
+    columns = [
+        Column("name", "model"),
+        Column("title", "network"),
+        Column("input", align="right"),
+        Column("inference_parameters", "parameters", "right", quantity_format("")),
+        Column("parameters", "in training", "right", quantity_format("")),
+        Column("forward_macs", "MACs", "right", quantity_format("MAC")),
+        Column("training_flop", "FLOP fwd+bwd", "right", quantity_format("FLOP")),
+        Column("source"),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            *(m.name, m.title, "x".join(map(str, m.input_shape)), m.inference_parameters, m.parameters),
+            *(m.forward_macs, m.training_flop, m.source),
+        ]
+        for m in CATALOG.values()
+    ]
+    notes = [
+        "Per image or sequence. Biases count as parameters. In training, GoogLeNet has two additional auxiliary heads.",
+        "Also available: every torchvision and timm classification model by its name (`dlbench models --all`), and "
+        "your own networks as package.module:factory.",
+    ]
+    return Table(columns, rows, "Networks of the catalogue", notes)
+
+
 def layers_table(model: str, rows: Sequence[LayerRow]) -> Table:
-    """One row per layer and a last one with the sums; work and bytes are those of one image."""
+    """One row per layer, from the counting of a worker, and the sums; work and bytes are those of one image."""
     columns = [
         Column("name", "layer", "left"),
         Column("kind"),
