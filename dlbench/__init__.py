@@ -24,7 +24,7 @@ from dlbench.version import __version__
 if TYPE_CHECKING:
     from dlbench.campaign.api import layers, run
     from dlbench.report import notebook as plots
-    from dlbench.report.analysis.metrics_frame import metrics
+    from dlbench.report.analysis.content import metrics
     from dlbench.results.store import load
     from dlbench.suites.case import Case
 
@@ -35,7 +35,7 @@ _MODULE_OF_NAME = {
     "Case": "dlbench.suites.case",
     "layers": "dlbench.campaign.api",
     "load": "dlbench.results.store",
-    "metrics": "dlbench.report.analysis.metrics_frame",
+    "metrics": "dlbench.report.analysis.content",
     "run": "dlbench.campaign.api",
 }
 

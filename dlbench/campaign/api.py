@@ -46,7 +46,7 @@ def run(
     from dlbench.campaign.measure import measure_cases
     from dlbench.campaign.preparation import prepare_campaign
     from dlbench.launch import processes
-    from dlbench.report.analysis.metrics_frame import metrics
+    from dlbench.report.analysis.content import metrics
 
     suite = _as_suite(what, axes)
     with processes.stopping_on_signals():

@@ -7,13 +7,14 @@ several systems are given, `system` names the one to draw; without it `throughpu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.report.analysis.metrics_frame import metrics
+from dlbench.report.analysis.content import metrics
 from dlbench.report.analysis.side_by_side import representative, summarize_processes, with_case_numbers
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style, plots_batch, plots_rates, plots_samples, plots_systems, plots_time
@@ -74,18 +75,19 @@ def power(data: Data = "results", system: str | None = None) -> Figure:
 def _draw_figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str | None, metric: str = "") -> Figure:
     """The figure that `draw` makes of one system's cases; of several, one of `metric` over all of them.
 
-    Raises:
-        StoreError: a source does not exist.
-        UnknownName: no system is called so.
-        BadInput: there is nothing to draw, or there are several systems and none was named.
+    Raises StoreError, UnknownName, or BadInput if there is nothing to draw, or no one of several systems was named.
     """
     cases = _to_cases(data)
     cases = cases[cases["steps"] > 0]
     if system is None and metric and cases["system_id"].nunique() > 1:
-        return _figure_over_systems(cases, metric)
-    cases = _cases_of_system(cases, system)
-    if cases.empty:
-        raise BadInput("there is no measured case to draw in the sources or the frame")
+        # All systems side by side, at the settings that they share.
+        names = {str(key): str(name) for key, name in zip(cases["system_id"], cases["system"], strict=True)}
+        cases = representative(summarize_processes(with_case_numbers(cases)))
+        draw = partial(plots_systems.metric_over_systems, names=names, metric=metric, name=metric)
+    else:
+        cases = _cases_of_system(cases, system)
+        if cases.empty:
+            raise BadInput("there is no measured case to draw in the sources or the frame")
     with figure_style.plot_style():
         plot = draw(cases)
     if plot.figure is None:
@@ -103,17 +105,6 @@ def _to_cases(data: Data) -> pd.DataFrame:
         raise BadInput("plots take a results folder, or a frame that dlbench.metrics or dlbench.load returned")
     cases = metrics(data.attrs["sources"])
     return cases[cases["attempt_id"].isin(data["attempt_id"])]
-
-
-def _figure_over_systems(cases: pd.DataFrame, metric: str) -> Figure:
-    """All systems side by side, at the settings that they share."""
-    names = {str(key): str(name) for key, name in zip(cases["system_id"], cases["system"], strict=True)}
-    shared = representative(summarize_processes(with_case_numbers(cases)))
-    with figure_style.plot_style():
-        plot = plots_systems.metric_over_systems(shared, names, metric, metric)
-    if plot.figure is None:
-        raise BadInput(plot.caption)
-    return plot.figure
 
 
 def _cases_of_system(cases: pd.DataFrame, system: str | None) -> pd.DataFrame:

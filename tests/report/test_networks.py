@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from dlbench.errors import BadInput
-from dlbench.report.analysis import content, metrics_frame
+from dlbench.report.analysis import content
 from dlbench.report.analysis.comparison_matching import ComparisonRules
 from dlbench.results import store
 from dlbench.results.schema import to_table
@@ -33,7 +33,7 @@ def test_two_networks_of_one_name_are_two_cases_with_names_that_tell_them_apart(
         "own:make [3333bbbb4444]",
         "own:make [not recorded]",
     ]
-    assert set(metrics_frame.metrics(tmp_path)["model"]) == set(shown["model"])
+    assert set(content.metrics(tmp_path)["model"]) == set(shown["model"])
 
 
 def test_one_network_keeps_its_plain_name(tmp_path):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,7 @@ class Judgement:
 
 
 def load_acceptance(file: Path) -> Acceptance:
-    """Read an acceptance file.
-
-    Raises:
-        BadInput: it cannot be used; the message names the line's number.
-        UnknownName: a key, axis or metric that does not exist.
-    """
+    """Read an acceptance file. Raises BadInput with the line's number, UnknownName for a key, axis or metric."""
     read = read_toml(file, "an acceptance file")
     read.require_known(read.values, ("name", "line"))
     lines = read.values.get("line")
@@ -133,11 +129,7 @@ def _parse_commitment(values: dict[str, Any], where: str) -> Commitment:
 
 
 def judge_results(acceptance: Acceptance, sources: Sequence[str | Path], confidence: float = 0.95) -> list[Judgement]:
-    """Judge every line by the results of `sources`.
-
-    Raises:
-        StoreError: a source does not exist.
-    """
+    """Judge every line by the results of `sources`, failed attempts included. Raises StoreError without a source."""
     content = read_content(sources, max_shown=0)
     content.warn_of_skipped()
     first = content.rows.drop_duplicates("attempt_id").set_index("attempt_id")
@@ -146,48 +138,34 @@ def judge_results(acceptance: Acceptance, sources: Sequence[str | Path], confide
         list(CPU_SELECTORS), axis="columns"
     )
     attempts = content.attempts.join(facts.astype({"torch_threads": "Int64"}), on="attempt_id")
-    return judge(acceptance, attempts, confidence)
-
-
-def judge(acceptance: Acceptance, attempts: pd.DataFrame, confidence: float = 0.95) -> list[Judgement]:
-    """Judge every line.
-
-    Args:
-        attempts: one row per attempt with all metrics and their intervals and `CPU_SELECTORS`, failed ones included.
-        confidence: of the intervals.
-    """
     return [_judge_line(line, attempts, confidence) for line in acceptance.lines]
 
 
 def _judge_line(line: Commitment, attempts: pd.DataFrame, confidence: float) -> Judgement:
     chosen = attempts
+    undecided = partial(Judgement, line, "not decided")
     for axis, value in line.case.items():
         chosen = chosen[chosen[axis].astype(str) == str(value)]
     if chosen.empty:
-        return Judgement(line, "not decided", reason="no record matches")
+        return undecided(reason="no record matches")
     kinds = ["device_name", "network_key", *(axis for axis in AXES if axis != "repeat")]
     different = [axis for axis in kinds if chosen[axis].astype(str).nunique() > 1]
     # An attempt that failed early knows neither.
     different += [name for name in CPU_SELECTORS if chosen[name].nunique() > 1]
     if different:
-        return Judgement(line, "not decided", reason=f"several cases match; they differ in {', '.join(different)}")
+        return undecided(reason=f"several cases match; they differ in {', '.join(different)}")
     done = chosen[chosen["status"].isin(DONE_STATUSES)]
     done = done[done[line.metric].gt(0)]
     count = len(done)
     if not count:
         ended = ", ".join(sorted(set(chosen["status"])))
-        return Judgement(
-            line, "not decided", reason=f"no process has a value of {METRICS[line.metric].title.lower()} ({ended})"
-        )
+        return undecided(reason=f"no process has a value of {METRICS[line.metric].title.lower()} ({ended})")
     found = estimate_metric(done, line.metric, confidence)
     value, low, high = found.value, found.low, found.high
     if count < line.repeats:
-        reason = f"{count} of {line.repeats} processes"
-        return Judgement(line, "not decided", value, low, high, count, reason)
+        return undecided(value, low, high, count, f"{count} of {line.repeats} processes")
     if low is None or high is None:
-        return Judgement(
-            line, "not decided", value, None, None, count, f"no interval; run {MIN_PROCESSES} processes or more"
-        )
+        return undecided(value, None, None, count, f"no interval; run {MIN_PROCESSES} processes or more")
     good, bad = (low >= line.limit, high < line.limit) if line.at_least else (high <= line.limit, low > line.limit)
     others = chosen["status"][~chosen["status"].isin(DONE_STATUSES)]
     failures = f"{len(others)} more without a measurement ({', '.join(sorted(set(others)))})" if len(others) else ""

@@ -53,11 +53,6 @@ class Roof:
     flop_source: str | None = None  # MEASURED | DATASHEET
     bytes_source: str | None = None
 
-    @property
-    def element_bytes(self) -> int:
-        """Bytes of one floating-point element."""
-        return ELEMENT_BYTES[self.precision]
-
     def describe(self) -> str:
         """The roof in one line, with its sources."""
         if self.flop_per_s is None and self.bytes_per_s is None:
@@ -68,12 +63,11 @@ class Roof:
 
 
 def find_roof(ceilings: pd.DataFrame | None, where: DeviceIdentity, precision: str) -> Roof:
-    """The roof of a device: measured on the same system, else from its datasheet, else unknown.
+    """The roof of a device at a case's precision: measured on the same system, else from its datasheet, else unknown.
 
     Args:
         ceilings: rows as `bounds_schema.read_ceilings` gives them, of any systems; None for none.
         where: the device. On a CPU the number of threads must be the same too.
-        precision: as a case names it.
     """
     alike = _ceilings_of_system(ceilings, where)
     peaks = find_peaks(where.device_name) if where.device_kind != "cpu" else None
@@ -112,9 +106,9 @@ def _best_rate(rows: pd.DataFrame, column: str) -> float | None:
 
 
 def time_bound(flop: float, moved_bytes: float, roof: Roof) -> tuple[float | None, str | None]:
-    """The least time [s] for so much work, and what limits it: `FLOP` or `MEMORY`.
+    """The least time [s] for so much work, and what limits it: `FLOP` or `MEMORY`. No work takes no time.
 
-    None where a rate that the work needs is unknown, or the work is no number. No work takes no time.
+    None where a rate that the work needs is unknown, or the work is no number.
     """
     if not (math.isfinite(flop) and math.isfinite(moved_bytes)) or flop < 0 or moved_bytes < 0:
         return None, None
@@ -157,7 +151,7 @@ def _layer_row(layer: dict[Any, Any], roof: Roof) -> dict[str, Any]:
     row: dict[str, Any] = {"layer": layer["layer"], "kind": layer["kind"], "note": counts}
     limits: dict[str, float] = {}
     for way in DIRECTIONS:
-        moved = layer[f"{way}_elements"] * roof.element_bytes + layer[f"{way}_fixed_bytes"]
+        moved = layer[f"{way}_elements"] * ELEMENT_BYTES[roof.precision] + layer[f"{way}_fixed_bytes"]
         bound_s, limit = time_bound(layer[f"{way}_flop"], moved, roof)
         row |= {f"{way}_s": median_time(layer[f"{way}_s"]), f"{way}_flop": layer[f"{way}_flop"]}
         row |= {f"{way}_bytes": moved, f"{way}_bound_s": bound_s, f"{way}_limit": limit}

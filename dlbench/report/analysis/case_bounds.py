@@ -8,37 +8,46 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlbench.report.analysis.bounds import MEASURED, Roof, find_roof, layer_bounds, time_bound_of_network
-from dlbench.results.bounds_records import DeviceIdentity, ProfileRun
+from dlbench.report.analysis.bounds import MEASURED, find_roof, layer_bounds, time_bound_of_network
+from dlbench.results.bounds_records import DeviceIdentity
 from dlbench.results.bounds_schema import layers_frame
 from dlbench.results.bounds_store import StoredBounds
 
 #: What decides of a case's layers and their work.
 _WORK_COLUMNS = ("model", "network_key", "mode", "batch_size", "optimizer")
-_DEVICE_COLUMNS = ("system_key", "device", "device_name", "threads", "precision")
 
 
 def with_bounds(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds) -> pd.DataFrame:
     """`attempts` with the metrics that need ceilings or profiles; NaN where these say nothing of a case.
 
     Args:
-        attempts: as `derive.tidy` gives them.
-        rows: as stored, for the number of threads.
+        attempts: one row per attempt with its metrics; `rows` as stored, for the number of threads.
         stored: of any systems; work is that of the network on whatever device, rates are of the same system.
     """
     peaks, bounds = np.full(len(attempts), np.nan), np.full(len(attempts), np.nan)
-    works = {_work_key(run): run for run in stored.profiles}
-    known = not stored.ceilings.empty or stored.profiles
-    cases = _with_threads(attempts, rows) if known else attempts
-    cases = cases.assign(network_key=cases["network_key"].astype(object).fillna(""))
-    for device, places in _group_by_values(cases, _DEVICE_COLUMNS).items() if known else ():
-        roof = _roof_of_device(stored.ceilings, dict(zip(_DEVICE_COLUMNS, device, strict=True)))
+    works = {
+        tuple({**run.case, "network_key": run.network_key}[name] for name in _WORK_COLUMNS): run
+        for run in stored.profiles
+    }
+    cases = attempts.assign(network_key=attempts["network_key"].astype(object).fillna(""))
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    if not stored.ceilings.empty or stored.profiles:
+        first = rows[["attempt_id", "system_torch_threads"]].drop_duplicates("attempt_id").set_index("attempt_id")
+        cases = cases.assign(threads=cases["attempt_id"].map(first["system_torch_threads"]))
+        groups = _group_by_values(cases, ("system_key", "device", "device_name", "threads", "precision"))
+    for (system_key, kind, name, threads, precision), places in groups.items():
+        threads = None if threads is None else int(threads)
+        where = DeviceIdentity(system_key or "", kind or "", device_name=name, torch_threads=threads)
+        roof = find_roof(stored.ceilings, where, precision)
         if roof.flop_source == MEASURED:
             peaks[places] = roof.flop_per_s
         for (*work, compiled), same in _group_by_values(cases.iloc[places], (*_WORK_COLUMNS, "compile")).items():
             # What a compiler fuses moves fewer bytes than are counted.
             if tuple(work) in works and compiled == "off":
-                bounds[np.asarray(places)[same]] = _network_bound_s(works[tuple(work)], roof)
+                run = works[tuple(work)]
+                layers = layer_bounds(layers_frame(run.layers), roof)
+                bound_s = time_bound_of_network(layers, roof, (), run.optimizer_bytes).bound_s
+                bounds[np.asarray(places)[same]] = np.nan if bound_s is None else bound_s
     devices = attempts["nodes"] * attempts["devices_per_node"]
     return attempts.assign(
         measured_peak=peaks,
@@ -48,16 +57,6 @@ def with_bounds(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds
     )
 
 
-def _work_key(run: ProfileRun) -> tuple[Any, ...]:
-    values = run.case | {"network_key": run.network_key}
-    return tuple(values[name] for name in _WORK_COLUMNS)
-
-
-def _with_threads(attempts: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    first = rows[["attempt_id", "system_torch_threads"]].drop_duplicates("attempt_id").set_index("attempt_id")
-    return attempts.assign(threads=attempts["attempt_id"].map(first["system_torch_threads"]))
-
-
 def _group_by_values(cases: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], list[int]]:
     """The places of the cases that agree in these columns, by their values; what is missing is None."""
     columns = [cases[name].astype(object).where(cases[name].notna(), None) for name in names]
@@ -65,18 +64,3 @@ def _group_by_values(cases: pd.DataFrame, names: Sequence[str]) -> dict[tuple[An
     for place, key in enumerate(zip(*columns, strict=True)):
         groups.setdefault(key, []).append(place)
     return groups
-
-
-def _roof_of_device(ceilings: pd.DataFrame, device: dict[str, Any]) -> Roof:
-    where = DeviceIdentity(
-        system_key=device["system_key"] or "",
-        device_kind=device["device"] or "",
-        device_name=device["device_name"],
-        torch_threads=None if device["threads"] is None else int(device["threads"]),
-    )
-    return find_roof(ceilings, where, device["precision"])
-
-
-def _network_bound_s(run: ProfileRun, roof: Roof) -> float:
-    found = time_bound_of_network(layer_bounds(layers_frame(run.layers), roof), roof, (), run.optimizer_bytes).bound_s
-    return np.nan if found is None else found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,7 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
     warnings = _DistinctCells.from_column(cases["warnings"])
 
     def warned(code: str) -> NDArray[np.bool_]:
-        return warnings.rows_where(partial(_has_warning, code))
+        return warnings.rows_where(lambda cell: any(str(w).startswith(f"{code}:") for w in _cell_items(cell)))
 
     return pd.DataFrame(
         {
@@ -110,9 +109,7 @@ def warnings_per_process(cases: pd.DataFrame) -> list[str]:
 def with_warnings(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
     """`cases` with the column `warning_words`: the warnings of any of their processes, in short words.
 
-    Args:
-        cases: as `side_by_side.summarize_processes` gives them.
-        processes: what these were made of, as `side_by_side.with_case_numbers` gives them.
+    `processes` are as `side_by_side.with_case_numbers` gives them, `cases` as `summarize_processes` makes of these.
     """
     if cases.empty:
         return cases.assign(warning_words=[])
@@ -135,9 +132,7 @@ def summarize_warnings(processes: pd.DataFrame, with_energy: bool) -> str:
 def summarize_case_warnings(processes: pd.DataFrame, cases: pd.DataFrame) -> str:
     """As `summarize_warnings`, of cases: with the warnings of any of its processes, and unstable if its status is.
 
-    Args:
-        processes: as `side_by_side.with_case_numbers` gives them.
-        cases: of these, as `side_by_side.summarize_processes` gives them.
+    The arguments are those of `with_warnings`.
     """
     if processes.empty:
         return ""
@@ -155,10 +150,6 @@ def _counts_text(flags: pd.DataFrame) -> str:
 
 def _throttle_reasons(reasons: object) -> set[str]:
     return {str(reason) for reason in _cell_items(reasons)} - set(CHOSEN_CLOCK_REASONS)
-
-
-def _has_warning(code: str, warnings: object) -> bool:
-    return any(str(warning).startswith(f"{code}:") for warning in _cell_items(warnings))
 
 
 def _join_distinct(said: pd.Series[str]) -> str:

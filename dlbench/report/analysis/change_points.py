@@ -32,7 +32,7 @@ def level_changes(values: NDArray[np.float64], false_alarms: float, spreads: Seq
 
     Args:
         values: in the order of time; logarithms, so that a shift is a share.
-        false_alarms: chance of one false alarm or more in this series.
+        false_alarms: chance of one or more in this series.
         spreads: where the noise changes, as `spread_changes` gives it: each part is judged by its own noise.
     """
     if values.size < MIN_POINTS:
@@ -42,7 +42,7 @@ def level_changes(values: NDArray[np.float64], false_alarms: float, spreads: Seq
     if not (noise > 0).all():
         return []
     reach = _SPIKE_SDS * noise
-    middle = _local_medians(values)
+    middle = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(values, 2, mode="reflect"), 5), axis=1)
     cleaned = np.clip(values, middle - reach, middle + reach)
     scaled = (cleaned - np.median(cleaned)) / noise
     return _change_indices(
@@ -65,12 +65,6 @@ def spread_changes(values: NDArray[np.float64], false_alarms: float) -> list[int
 def neighbour_noise(values: NDArray[np.float64]) -> float:
     """Standard deviation of the noise between neighbours; NaN for fewer than two values."""
     return float(MAD_TO_SD * np.median(np.abs(np.diff(values))) / math.sqrt(2)) if values.size > 1 else math.nan
-
-
-def _local_medians(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    padded = np.pad(values, 2, mode="reflect")
-    medians: NDArray[np.float64] = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1)
-    return medians
 
 
 def _scale_by_long_run_noise(scaled: NDArray[np.float64], differences: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dlbench.errors import UnknownName
 from dlbench.report.analysis import case_bounds, derived_metrics, row_accounting
 from dlbench.report.analysis.projection import Prices
 from dlbench.report.analysis.workload_mix import WorkShare
@@ -109,7 +111,8 @@ def read_content(
         warnings.simplefilter("always", store.SkippedPart)
         bounds = bounds_store.read_bounds([source.path for source in named])
     names = systems.system_names(rows)
-    systems.check_baseline(baseline, names.values())
+    if baseline is not None and baseline not in names.values():
+        raise UnknownName("system", baseline, names.values(), "--baseline")
     attempts = case_bounds.with_bounds(derived_metrics.attempts_from_statistics(rows, loaded.statistics), rows, bounds)
     first = rows[["attempt_id", "system_id", "power_limit_w"]].drop_duplicates("attempt_id").set_index("attempt_id")
     longest = rows.groupby("attempt_id")["gradient_allreduce_s"].max()
@@ -148,6 +151,8 @@ def read_content(
     failed = failed.assign(error=failed["error"].mask(failed["status"].isin(DONE_STATUSES), UNUSABLE_REASON))
     release_memory()
     unread += [str(w.message) for w in caught if issubclass(w.category, store.SkippedPart)]
+    # A table of a report names these; of the other attempts it names the newest.
+    listed = dict.fromkeys(a for cases in (chosen, failed, attempts.iloc[-MAX_CASES:]) for a in cases["attempt_id"])
     return Content(
         sources=tuple(source.path for source in named),
         rows=rows,
@@ -165,14 +170,42 @@ def read_content(
         medians=medians,
         sides=sides,
         machine_states=states,
-        files=loaded.files(_listed_attempts(attempts, chosen, failed)) if with_rows else {},
+        files=loaded.files(list(listed)) if with_rows else {},
     )
 
 
-def _listed_attempts(attempts: pd.DataFrame, chosen: pd.DataFrame, failed: pd.DataFrame) -> list[str]:
-    """The attempts that any table of a report names: of the others it names the newest."""
-    newest = attempts.iloc[-MAX_CASES:]
-    return list(dict.fromkeys(name for cases in (chosen, failed, newest) for name in cases["attempt_id"]))
+def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attempt: bool = False) -> pd.DataFrame:
+    """One row per case: what names it, its axes, every metric in SI units, and the intervals as `_low` and `_high`.
+
+    Args:
+        sources: a results folder, a Parquet file, a glob pattern, NAME=SOURCE, or several of them.
+        every_attempt: one row per attempt instead, failed and superseded ones included.
+
+    Returns:
+        The columns of metrics.csv and `system` (its name); without `every_attempt` also `samples` (step times [s] of
+        the slowest rank) and the power trace. What is missing is NaN. `dlbench.plots` draws from such a frame, or from
+        a part of it; of every attempt only what needs no samples.
+
+    `attrs["rows"]` of the frame says where every row of the files is: how many were read, how many stand behind the
+    rows of the frame ("shown"), and how many are left out for which reason.
+
+    A part that cannot be read is passed over with a `SkippedPart` warning.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    content = read_content(
+        [sources] if isinstance(sources, str | Path) else sources,
+        max_shown=0 if every_attempt else math.inf,
+        with_rows=False,
+    )
+    content.warn_of_skipped()
+    frame = content.attempts if every_attempt else content.shown
+    names, account = content.system_names, content.account
+    del content  # of a large store its other frames take gigabytes
+    frame = frame.assign(system=frame["system_id"].map(names)).reset_index(drop=True)
+    frame.attrs["rows"] = account.rows_with_every_attempt() if every_attempt else account.rows_read()
+    return frame
 
 
 def _account_rows(

@@ -86,12 +86,9 @@ def attempts_from_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def attempts_from_statistics(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
-    """The same without the steps, from rows without samples and the statistics of these.
+    """The same without the steps, from rows without samples (by attempt and rank) and the statistics of these.
 
-    Args:
-        rows: by attempt and rank.
-        statistics: of each attempt, as `sample_statistics.sample_statistics` gives them, and `LIMIT_COLUMNS`; other
-        columns are dropped.
+    These are of each attempt; columns beyond `sample_statistics.STATISTICS` and `LIMIT_COLUMNS` are dropped.
     """
     rows = _with_sample_units(_mask_impossible(rows))
     by_attempt = rows.groupby("attempt_id", sort=False)
@@ -134,8 +131,7 @@ def latest_attempts(cases: pd.DataFrame) -> pd.DataFrame:
 def with_network_names(cases: pd.DataFrame, by_system: bool = False) -> pd.DataFrame:
     """`cases` in which a model's name stands for one network: where it stood for several, their keys are part of it.
 
-    Args:
-        by_system: the name may stand for another network on each system.
+    `by_system`: the name may stand for another network on each system.
     """
     keys = cases["network_key"].astype(object).fillna("")
     several = keys.groupby([cases["model"], *([cases["system_id"]] if by_system else [])]).transform("nunique") > 1
@@ -266,10 +262,7 @@ def _rank_extremes(by_attempt: Any) -> pd.DataFrame:
 
 
 def _power_metrics(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average, idle and module power over all meters of each attempt, each meter once; NaN if any rank has none.
-
-    A rank whose row is missing has none.
-    """
+    """Average, idle and module power over all meters of each attempt, each once; NaN if any rank has none or lacks."""
     shared = rows["energy_scope"].isin(SHARED_SCOPES)
     own = rows["device_uuid"].fillna(rows["rank"].astype(str))
     meter = rows["system_hostname"].fillna("") + "/" + own.where(~shared, "")

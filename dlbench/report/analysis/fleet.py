@@ -7,11 +7,10 @@ or more in the whole fleet is stated (`outliers`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis import fleet_reasons, outliers
 from dlbench.report.analysis.fleet_units import with_unit_names
-from dlbench.report.analysis.labels import network_title, setting_label, varying_settings
+from dlbench.report.analysis.labels import case_name, varying_settings
 from dlbench.results import bounds_store
 from dlbench.results.aggregation import SETTING_AXES, SETTING_COLUMNS, THREADS_COLUMN, process_rows
 
@@ -98,11 +97,7 @@ class Fleet:
 
 
 def read_processes(sources: Sequence[str | Path], since: datetime | None = None) -> pd.DataFrame:
-    """The processes of a fleet, one row per rank.
-
-    Raises:
-        StoreError: a source does not exist.
-    """
+    """The processes of a fleet, one row per rank. Raises StoreError if a source does not exist."""
     return process_rows(sources, _READ_COLUMNS, since)
 
 
@@ -185,17 +180,12 @@ def _times_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()  # fmt: skip
     first = own.drop_duplicates("case").set_index("case")
     axes = varying_settings(first)
-    names = {number: _case_name(row, axes) for number, row in zip(first.index, first.to_dict("records"), strict=True)}
+    names = {number: case_name(row, axes) for number, row in zip(first.index, first.to_dict("records"), strict=True)}
     images = first["batch_size"] * first["devices_per_node"]
     return values.assign(
         what=values["case"].map(names), work=values["case"].map(images).astype(float), unit_of="img/s",
         case=values["case"].astype(str),
     )  # fmt: skip
-
-
-def _case_name(case: Mapping[Hashable, Any], axes: Sequence[str]) -> str:
-    rest = setting_label(case, ["mode", "precision", "batch_size", *axes])
-    return f"{network_title(str(case['model']))}, {rest}"
 
 
 def _times_per_flop_or_byte(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame:
@@ -211,7 +201,8 @@ def _times_per_flop_or_byte(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -
     )
     threads = known["torch_threads"].where(known["device_kind"].eq("cpu"))
     if threads.nunique() > 1:
-        known = known.assign(what=known["what"] + threads.map(_threads_suffix, na_action="ignore").fillna(""))
+        suffixes = threads.map(lambda number: f", {units.count_text(int(number), 'thread')}", na_action="ignore")
+        known = known.assign(what=known["what"] + suffixes.fillna(""))
     best = known.sort_values("rate").drop_duplicates(["hostname", "device_uuid", "what"], keep="last")
     devices = rows.drop_duplicates(["host_full", "device_uuid"]).set_index(["host_full", "device_uuid"])
     measured = devices.reindex(pd.MultiIndex.from_frame(best[["hostname", "device_uuid"]]))
@@ -224,10 +215,6 @@ def _times_per_flop_or_byte(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -
             "kind": best["kind_of_unit"], "what": best["what"], "work": 1.0, "unit_of": best["unit_of"],
         }
     )  # fmt: skip
-
-
-def _threads_suffix(threads: float) -> str:
-    return f", {units.count_text(int(threads), 'thread')}"
 
 
 def _thread_notes(rows: pd.DataFrame) -> list[str]:

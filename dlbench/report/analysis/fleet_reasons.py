@@ -35,12 +35,7 @@ _EXPLAINING_WARNINGS = {
 
 
 def likely_reasons(mine: pd.DataFrame, peers: pd.DataFrame) -> tuple[str, ...]:
-    """What sets a unit apart from the other units of its kind, the likeliest cause first.
-
-    Args:
-        mine: the rows of the unit.
-        peers: rows of the units of its kind; its own are passed over.
-    """
+    """What sets the rows of a unit apart from those of the units of its kind, the likeliest cause first."""
     others = peers.drop(mine.index, errors="ignore")
     if others.empty or mine.empty:
         return ()

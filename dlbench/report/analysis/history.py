@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dlbench.process_statistics import MIN_PROCESSES, half_width_of_mean
 from dlbench.report.analysis import change_points
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network_title, setting_label, varying_settings
+from dlbench.report.analysis.labels import case_name, varying_settings
 from dlbench.results.aggregation import (
     PROCESS_COLUMNS,
     SETTING_COLUMNS,
@@ -97,11 +97,7 @@ class History:
 
 
 def read_history(sources: Sequence[str | Path], false_alarms: float = FALSE_ALARMS) -> History:
-    """The history that these results hold.
-
-    Raises:
-        StoreError: a source does not exist.
-    """
+    """The history that these results hold. Raises StoreError if a source does not exist."""
     return build_history(day_rows(sources).to_pandas(), false_alarms)
 
 
@@ -122,12 +118,7 @@ def history_of_report(content: Content) -> History:
 
 
 def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History:
-    """Lines and their changes.
-
-    Args:
-        points: as `dlbench.results.aggregation.day_rows` gives them.
-        false_alarms: chance of one false alarm or more, over all lines.
-    """
+    """The lines of `aggregation.day_rows` and their changes; `false_alarms`: chance of one or more over all lines."""
     latest = pd.Timestamp(datetime.now(UTC) + timedelta(days=1))
     possible = points["day"].between(pd.Timestamp(_FIRST_DAY), latest)
     notes = []
@@ -159,9 +150,7 @@ def _build_line(points: pd.DataFrame, axes: Sequence[str], chance: float) -> His
     reach = np.array([_half_width(n, sd) for n, sd in zip(points["processes"], points["log_sd"], strict=True)])
     moments = [moment.to_pydatetime() for moment in points["day"]]
     return HistoryLine(
-        name=(
-            f"{network_title(str(first['model']))}, {setting_label(first, ['mode', 'precision', 'batch_size', *axes])}"
-        ),
+        name=case_name(first, axes),
         device=str(first["device_kind"]),
         days=tuple(moments),
         step_s=np.exp(logs),

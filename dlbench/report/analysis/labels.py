@@ -75,9 +75,9 @@ def setting_label(case: Mapping[Hashable, Any], axes: Iterable[str]) -> str:
     return ", ".join(part for axis in axes if (part := _value_label(axis, case[axis])))
 
 
-def case_name(case: Mapping[Any, Any]) -> str:
-    """A case in one line: "ResNet-50, training, amp_bf16, batch 256"."""
-    return f"{network_title(str(case['model']))}, {setting_label(case, ('mode', 'precision', 'batch_size'))}"
+def case_name(case: Mapping[Any, Any], axes: Iterable[str] = ()) -> str:
+    """A case in one line, with these axes at its end: "ResNet-50, training, amp_bf16, batch 256"."""
+    return f"{network_title(str(case['model']))}, {setting_label(case, ('mode', 'precision', 'batch_size', *axes))}"
 
 
 def _value_label(axis: str, value: Any) -> str:

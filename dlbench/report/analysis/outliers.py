@@ -51,11 +51,10 @@ class Spread:
 
 
 def unit_spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> Spread | None:
-    """The spread of the units; None for fewer than `MIN_UNITS`.
+    """The spread of one finite value per unit; None for fewer than `MIN_UNITS`.
 
     Args:
-        values: one per unit, finite.
-        false_alarms: chance of one false alarm or more among all tests.
+        false_alarms: chance of one or more among all tests.
         tests: of the whole fleet, over all its figures.
     """
     if values.size < MIN_UNITS:

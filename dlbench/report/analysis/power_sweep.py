@@ -27,11 +27,7 @@ class Sweep:
 
 
 def find_sweeps(shown: pd.DataFrame) -> list[Sweep]:
-    """Return every sweep over at least two limits of one axis.
-
-    Args:
-        shown: cases as a report shows them, one row per process.
-    """
+    """Return every sweep over at least two limits of one axis, from one row per process."""
     found = []
     for axis in SWEEP_AXES:
         if shown.empty or shown[axis].nunique() < 2:
@@ -53,8 +49,7 @@ def _sweep_points(own: pd.DataFrame, axis: str) -> pd.DataFrame:
     # Energy of an image times its time: what is left when neither is worth more than the other.
     product = points["energy_per_image"] / points["throughput"]
     points = points.assign(limit=limit, product=product).sort_values("limit", kind="stable", na_position="last")
-    best = {"throughput": points["throughput"].max(), "energy": -points["energy_per_image"].min()}
     values = {"throughput": points["throughput"], "energy": -points["energy_per_image"], "product": -product}
-    best["product"] = -product.min()
+    best = {name: column.max() for name, column in values.items()}
     names = [tuple(n for n in values if np.isfinite(best[n]) and values[n][i] == best[n]) for i in points.index]
     return points.assign(best=pd.Series(names, points.index, dtype=object)).reset_index(drop=True)

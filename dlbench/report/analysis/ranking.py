@@ -74,8 +74,7 @@ def most_available_metric(cases: pd.DataFrame, metrics: Sequence[str]) -> str:
 def standings(cases: pd.DataFrame, metric: str) -> list[Standing]:
     """The best system of each case by `metric`; cases in which fewer than two systems have a value are passed over.
 
-    Args:
-        cases: one row per process, with `number` and `system_id`, as `side_by_side.shared_processes` gives them.
+    `cases` has one row per process, as `side_by_side.shared_processes` gives them.
     """
     found = []
     for number, case in cases[cases[metric].gt(0)].groupby("number", sort=False):
@@ -84,7 +83,9 @@ def standings(cases: pd.DataFrame, metric: str) -> list[Standing]:
         medians = case.groupby("system_id", sort=False)[metric].median()
         if len(medians) > 1:
             found.append(_rank_case(int(str(number)), case, medians, metric))
-    return _corrected_standings(found, metric)
+    tested = [s for s in found if s.comparison and s.comparison.is_measured]
+    corrected = dict(zip(map(id, tested), correct_by_holm([s.comparison for s in tested if s.comparison]), strict=True))
+    return [_with_outcome(s, corrected.get(id(s), s.comparison)) for s in found]
 
 
 def with_common_energy_scope(cases: pd.DataFrame) -> pd.DataFrame:
@@ -126,13 +127,6 @@ def _compare_shares(base: pd.DataFrame, target: pd.DataFrame, metric: str) -> Co
     shift = float(target[metric].median() / base[metric].median()) / steps.ratio
     low, high = (None if limit is None else limit * shift for limit in (steps.low, steps.high))
     return replace(steps, ratio=steps.ratio * shift, low=low, high=high)
-
-
-def _corrected_standings(found: list[Standing], metric: str) -> list[Standing]:
-    """The standings with their outcome, corrected for how many there are."""
-    tested = [s for s in found if s.comparison and s.comparison.is_measured]
-    corrected = dict(zip(map(id, tested), correct_by_holm([s.comparison for s in tested if s.comparison]), strict=True))
-    return [_with_outcome(s, corrected.get(id(s), s.comparison)) for s in found]
 
 
 def _with_outcome(standing: Standing, found: Comparison | None) -> Standing:

@@ -69,9 +69,7 @@ def count_rows(
     Args:
         rows: those that are left, each attempt and rank once.
         kinds: by attempt, of all attempts.
-        num_rows: rows that the files hold.
-        num_passed_over: of these the ones that cannot be right or cannot be read.
-        num_copies: of the others those of an attempt and rank that another row counts for.
+        num_rows: that the files hold: with those that are passed over, and of the others the copies.
     """
     found, of_attempts = rows["attempt_id"].map(kinds).value_counts(), kinds.value_counts()
     counted = (SHOWN, BEYOND_LIMIT, FAILED, SUPERSEDED, SYSTEM_UNKNOWN)

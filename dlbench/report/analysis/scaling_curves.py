@@ -140,12 +140,14 @@ class Curve:
 def find_curves(cases: pd.DataFrame) -> list[Curve]:
     """All curves with at least two sizes; a set of cases may show a weak and a strong one.
 
-    Args:
-        cases: of one system, one per attempt, with intervals and what communication took, as `Content.shown` has them.
+    `cases` are those of one system, one per attempt, as `Content.shown` has them.
     """
     if cases.empty:
         return []
-    cases = _merge_processes(cases)
+    processes = with_case_numbers(cases)
+    attempts = processes.groupby(["number", "system_id"], sort=False)["attempt_id"].agg(tuple)
+    # Both are by number and system, in the order of their first processes.
+    cases = summarize_processes(processes, (*METRICS, "unsynced", "allreduce")).assign(attempts=attempts.to_numpy())
     cases = cases.assign(devices=cases["nodes"] * cases["devices_per_node"])
     cases["global_batch"] = cases["batch_size"] * cases["devices"]
     found = []
@@ -162,7 +164,12 @@ def find_curves(cases: pd.DataFrame) -> list[Curve]:
                 sizes = pd.concat([base, own]).sort_values("devices")
                 if len(sizes) > 1:
                     points = tuple(_curve_points(sizes))
-                    model = fit_scaling_model([_to_sample(p) for p in points])
+                    model = fit_scaling_model(
+                        [
+                            ScalingSample(p.devices, p.batch_size, p.step_s, p.compute_s, p.communication_s)
+                            for p in points
+                        ]
+                    )
                     level = tuple(confidence_levels.confidence_levels(sizes))
                     found.append(
                         Curve(kind, name + way, points, model, str(first["mode"]), str(first["precision"]), level)
@@ -173,14 +180,6 @@ def find_curves(cases: pd.DataFrame) -> list[Curve]:
 def confidence_text(found: Sequence[Curve]) -> str:
     """The confidence of all intervals of these curves, in words."""
     return confidence_levels.join_levels(sorted({level for curve in found for level in curve.confidence}))
-
-
-def _merge_processes(cases: pd.DataFrame) -> pd.DataFrame:
-    """One row per case: what `summarize_processes` gives, what communication took, and the attempts behind it."""
-    cases = with_case_numbers(cases)
-    attempts = cases.groupby(["number", "system_id"], sort=False)["attempt_id"].agg(tuple)
-    # Both are by number and system, in the order of their first processes.
-    return summarize_processes(cases, (*METRICS, "unsynced", "allreduce")).assign(attempts=attempts.to_numpy())
 
 
 def _split_curves(sizes: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -207,13 +206,10 @@ def _curve_points(sizes: pd.DataFrame) -> list[Point]:
             elif low and high and b_low and b_high and min(case["processes"], base["processes"]) >= MIN_PROCESSES:
                 speedup |= {"speedup_low": low / b_high, "speedup_high": high / b_low}
         compute = _finite_or_none(case["unsynced"])
-        ends = [
-            _finite_or_none(case[name]) for name in ("step_time_low", "unsynced_high", "step_time_high", "unsynced_low")
-        ]
-        known = [end for end in ends if end is not None]
+        ends = [case[name] for name in ("step_time_low", "unsynced_high", "step_time_high", "unsynced_low")]
         exposed_limits: tuple[float | None, float | None] = (None, None)
-        if len(known) == 4:
-            exposed_limits = (max(0.0, known[0] - known[1]), max(0.0, known[2] - known[3]))
+        if all(map(math.isfinite, ends)):
+            exposed_limits = (max(0.0, ends[0] - ends[1]), max(0.0, ends[2] - ends[3]))
         points.append(
             Point(
                 devices=int(case["devices"]),
@@ -235,10 +231,6 @@ def _curve_points(sizes: pd.DataFrame) -> list[Point]:
             )
         )
     return points
-
-
-def _to_sample(point: Point) -> ScalingSample:
-    return ScalingSample(point.devices, point.batch_size, point.step_s, point.compute_s, point.communication_s)
 
 
 def _finite_or_none(value: Any) -> float | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from dlbench.process_statistics import MIN_PROCESSES, ProcessWindow, process_interval, two_groups
-from dlbench.report.analysis.comparison_matching import IDENTITY_COLUMNS, comparable_protocols
+from dlbench.report.analysis.comparison_matching import IDENTITY_COLUMNS, comparable_protocols, with_axis_defaults
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import INVERSE_TO_TIME, PROPORTIONAL_TO_TIME
 from dlbench.report.analysis.labels import axis_title, network_order, network_title
@@ -25,7 +26,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.loading.intervals import protocol_value
 from dlbench.report.loading.systems import sides_by_system
 from dlbench.suites.ab_sides import PROTOCOL_PREFIX, Side
-from dlbench.suites.case import AXES, MODES, PRECISIONS, USUAL_CONFIDENCE, Case
+from dlbench.suites.case import AXES, MODES, PRECISIONS, USUAL_CONFIDENCE
 from dlbench.table import Cell, Column, Table
 
 #: What has to agree for cases to stand side by side.
@@ -62,18 +63,12 @@ def shared_processes(content: Content) -> pd.DataFrame:
 
 def with_case_numbers(cases: pd.DataFrame, without: str = "") -> pd.DataFrame:
     """`cases` with a `number` that is equal where only system, device and repeat differ, and the axis `without`."""
-    keys = [key for key in MATCH_COLUMNS if key != without]
-    # A copy is in one piece: pandas warns of frames that were put together column by column.
-    return cases.copy().assign(number=_combination_numbers(_with_comparable_protocol(cases)[keys]))
-
-
-def _combination_numbers(values: pd.DataFrame) -> pd.Series[int]:
-    """Of each row the number of its combination of values, in the order in which they first come."""
+    values = _with_comparable_protocol(cases)
     # Most axes have one value, and grouping by each takes as long as by one that varies.
-    telling = [name for name in values if values[name].nunique(dropna=False) > 1]
-    if not telling:
-        return pd.Series(0, values.index)
-    return values.groupby(telling, sort=False, dropna=False).ngroup()
+    telling = [key for key in MATCH_COLUMNS if key != without and values[key].nunique(dropna=False) > 1]
+    number = values.groupby(telling, sort=False, dropna=False).ngroup() if telling else 0
+    # A copy is in one piece: pandas warns of frames that were put together column by column.
+    return cases.copy().assign(number=number)
 
 
 def batch_series(content: Content) -> pd.DataFrame:
@@ -83,11 +78,7 @@ def batch_series(content: Content) -> pd.DataFrame:
     cases = cases[batches.gt(1)]
     if cases.empty:
         return cases.assign(processes=[])
-    groups = cases.groupby(["number", "model", "mode"])
-    reach = groups.agg(systems=("system_id", "nunique"), best=("throughput", "max")).reset_index()
-    reach = reach.sort_values(["systems", "best"], ascending=False, kind="stable").drop_duplicates(["model", "mode"])
-    chosen = cases[cases["number"].isin(reach["number"])]
-    return sort_cases(summarize_processes(with_case_numbers(chosen)))
+    return sort_cases(summarize_processes(with_case_numbers(_most_shared_cases(cases))))
 
 
 def summarize_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> pd.DataFrame:
@@ -175,14 +166,9 @@ class MetricEstimate:
 
 
 def estimate_metric(processes: pd.DataFrame, metric: str, confidence: float = USUAL_CONFIDENCE) -> MetricEstimate:
-    """A metric over the processes of one case.
+    """A metric, above 0, over the processes of one case, a row each.
 
-    Args:
-        processes: one row per process; the metric is above 0 in all.
-
-    Returns:
-        Of three or more the mean with the interval of `reruns.process_interval`, of one its own interval, else the
-        median without limits.
+    Of three or more the mean with the interval of `process_interval`, of one its own interval, else the median without.
     """
     windows = process_windows(processes, metric)
     over = process_interval(windows, confidence)
@@ -213,11 +199,7 @@ def _outer_ends(cases: pd.DataFrame, names: Sequence[str], end: str, outer: np.u
 
 
 def median_processes(cases: pd.DataFrame) -> pd.DataFrame:
-    """Of the processes of each case on each system the one with the median step time (of two in the middle the faster).
-
-    Args:
-        cases: one row per process, as `with_case_numbers` takes them.
-    """
+    """Of each case on each system the process with the median step time (of two in the middle the faster)."""
     ordered = with_case_numbers(cases).reset_index(drop=True).sort_values("step_time", kind="stable")
     groups = ordered.groupby(["number", "system_id"], sort=False, dropna=False)["attempt_id"]
     middle = groups.cumcount() == (groups.transform("size") - 1) // 2
@@ -225,24 +207,16 @@ def median_processes(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def representative(cases: pd.DataFrame) -> pd.DataFrame:
-    """Per network and mode the case that most systems have, of these the one with the highest throughput anywhere.
+    """Of each network and mode the case that most systems have, of these the one with the highest throughput."""
+    return cases if cases.empty else sort_cases(_most_shared_cases(cases))
 
-    Args:
-        cases: as `summarize_processes` gives them.
-    """
-    if cases.empty:
-        return cases
-    by_number = cases.groupby("number")
-    reach = pd.DataFrame(
-        {
-            "model": by_number["model"].first(),
-            "mode": by_number["mode"].first(),
-            "systems": by_number["system_id"].nunique(),
-            "best": by_number["throughput"].max(),
-        }
-    )
+
+def _most_shared_cases(cases: pd.DataFrame) -> pd.DataFrame:
+    """Of each network and mode the number that most systems have, the one with the highest throughput of these."""
+    groups = cases.groupby(["number", "model", "mode"])
+    reach = groups.agg(systems=("system_id", "nunique"), best=("throughput", "max")).reset_index()
     best = reach.sort_values(["systems", "best"], ascending=False, kind="stable").drop_duplicates(["model", "mode"])
-    return sort_cases(cases[cases["number"].isin(best.index)])
+    return cases[cases["number"].isin(best["number"])]
 
 
 def equal_axes(cases: pd.DataFrame, axes: Sequence[str]) -> list[str]:
@@ -287,11 +261,10 @@ _REQUIRED_COLUMNS = ["attempt_id", "system_id", "status", "label", *MATCH_COLUMN
 
 def left_out_table(content: Content) -> Table:
     """What stands beside nothing, by network, mode, system and reason, with the number of cases."""
-    counts: dict[tuple[str, str, str, str], int] = {}
-    for case, reason in _unshared_cases(content):
-        system = content.system_names.get(case["system_id"], "unknown")
-        key = (str(case["model"]), str(case["mode"]), system, reason)
-        counts[key] = counts.get(key, 0) + 1
+    counts = Counter(
+        (str(case["model"]), str(case["mode"]), content.system_names.get(case["system_id"], "unknown"), reason)
+        for case, reason in _unshared_cases(content)
+    )
     place = {name: i for i, name in enumerate(network_order(key[0] for key in counts))}
     order = {name: i for i, name in enumerate(content.system_names.values())}
     columns = [Column("model", "Network"), Column("mode", "Mode"), Column("system", "Measured on")]
@@ -348,12 +321,7 @@ def _nearest_difference(case: Mapping[Hashable, Any], others: list[dict[Hashable
 
 def _with_comparable_protocol(cases: pd.DataFrame) -> pd.DataFrame:
     """What has to agree, so that it is equal where the measuring was."""
-    values = cases[list(MATCH_COLUMNS)].assign(protocol=comparable_protocols(cases["protocol"]))
-    for axis in fields(Case):
-        # Parts from before an axis existed say nothing of it: they had its default.
-        if axis.name in MATCH_COLUMNS and axis.name not in ("model", "protocol"):
-            known = values[axis.name].notna()
-            values[axis.name] = values[axis.name] if known.all() else values[axis.name].where(known, axis.default)
+    values = with_axis_defaults(cases[list(MATCH_COLUMNS)].assign(protocol=comparable_protocols(cases["protocol"])))
     sides = list(sides_by_system(cases).values())
     return _without_settings(values, sides) if sides else values
 

@@ -43,10 +43,7 @@ def title(shipped: Case) -> str:
 
 
 def find_searches(cases: pd.DataFrame) -> Iterator[TuningResult]:
-    """Yield the searches in measured cases, as `Content.shown` has them.
-
-    Rows that do not tell their setting or its figure are left out.
-    """
+    """Yield the searches among measured cases, without rows that do not tell their setting or its figure."""
     rows = cases[cases["suite"].astype(str).str.startswith(TUNE_PREFIX)]
     goal = rows["label"].where(rows["label"] == "energy", "throughput")
     figure = rows["throughput"].where(goal == "throughput", 1.0 / rows["energy_per_image"])
@@ -71,6 +68,5 @@ def _read_search(system_id: str, rows: pd.DataFrame) -> TuningResult:
 
 
 def _case_of_row(row: dict[Any, Any]) -> Case:
-    values = {axis: row[axis] for axis in _SETTING}
-    whole: dict[str, Any] = {axis: v if isinstance(v, str) else int(v) for axis, v in values.items()}
-    return Case(**whole)
+    values: dict[str, Any] = {axis: row[axis] if isinstance(row[axis], str) else int(row[axis]) for axis in _SETTING}
+    return Case(**values)

@@ -103,11 +103,7 @@ def unit_deviations(cases: pd.DataFrame) -> list[UnitDeviation]:
 
 
 def spreads_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
-    """How far the processes of a case spread, for at most `MAX_LISTED` cases: those with the widest range.
-
-    Args:
-        cases: as `repeated_processes` gives them.
-    """
+    """How far the processes of a case spread, for at most `MAX_LISTED` cases: those with the widest range."""
     axes = [*MAIN_AXES, *(a for a in varying_axes(cases) if a not in ("repeat", "device"))]
     columns = [Column("system", "System"), *(Column(a, axis_title(a)) for a in axes)]
     columns += [

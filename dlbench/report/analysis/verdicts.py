@@ -148,12 +148,9 @@ def prepare_brief(content: Content) -> Brief | None:
 
 
 def case_groups(cases: pd.DataFrame, systems: Sequence[str]) -> list[CaseGroup]:
-    """The precisions and modes in which all `systems` share cases; training first.
+    """The precisions and modes in which all `systems` share cases (a row per case and system); training first.
 
     Where the sides of an A/B experiment differ in precision, that of the group is such as "fp32 → tf32".
-
-    Args:
-        cases: one row per case and system, with `number`.
     """
     shared = cases[cases["system_id"].isin(systems)]
     everywhere = shared[shared.groupby("number")["system_id"].transform("nunique").eq(len(systems)).astype(bool)]
@@ -207,8 +204,7 @@ def with_cost(processes: pd.DataFrame, prices: Prices | None, names: Mapping[str
 def log_metric(processes: pd.DataFrame, metric: str, paired: bool = False) -> dict[tuple[int, str], list[float]]:
     """The logarithm of a metric in each process, by case and system; energies of one kind of meter only.
 
-    Args:
-        paired: only of whole pairs, which have the same `repeat` on both systems, and in their order.
+    `paired`: only of whole pairs, which have the same `repeat` on both systems, and in their order.
     """
     known = processes[processes[metric].gt(0)]
     if metric == "energy_per_image":
@@ -240,11 +236,7 @@ def mean_ratio(logs: LogSamples, base: str, target: str, numbers: Iterable[int],
 def mix_ratio(
     logs: LogSamples, base: str, target: str, weights: Mapping[int, float], paired: bool = False
 ) -> Ratio | None:
-    """The time of a whole mix of work on target over that on base.
-
-    Args:
-        weights: of each case its share of the time on base.
-    """
+    """The time of a mix of work on target over that on base, of which each case has its weight as share."""
     known = {n: w for n, w in weights.items() if (n, base) in logs and (n, target) in logs}
     if not known:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 from dlbench import units
 from dlbench.report.analysis import verification_rows as rows_of
 from dlbench.report.analysis import verification_store
+from dlbench.report.analysis.verification_rows import Row
 from dlbench.results.reader import NUMBER_LISTS, Reader
 from dlbench.results.records import DONE_STATUSES
 from dlbench.results.schema import LONG_TEXT, SCHEMA
-
-#: A measured row: its columns, and its lists of numbers as arrays.
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,7 @@ STORE_CHECKS = {
 
 
 def verify(sources: Sequence[str | Path]) -> Verification:
-    """Look at every row of the sources.
-
-    Raises:
-        StoreError: a source does not exist.
-    """
+    """Look at every row of the sources. Raises StoreError if one does not exist."""
     found = Verification()
     # Listed first: attempts that end from here on may be missing in the Parquet files.
     folders = verification_store.attempt_folders(sources)

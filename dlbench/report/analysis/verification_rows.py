@@ -18,6 +18,7 @@ from dlbench.facts.peaks import find_peaks
 from dlbench.suites.case import AXES, Case, Protocol, make_protocol
 from dlbench.suites.catalog import CATALOG
 
+#: A measured row: its columns, and its lists of numbers as arrays.
 Row = Mapping[str, Any]
 AXES_OF_A_CASE = tuple(axis for axis in AXES if axis != "repeat")
 #: Fewer steps than this say little of themselves.

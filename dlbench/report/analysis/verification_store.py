@@ -33,8 +33,7 @@ def attempt_folders(sources: Sequence[str | Path]) -> dict[str, Path]:
 def compare_with_folders(reader: Reader, folders: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
     """Compare rows with folders, and name the attempts that are in no Parquet file.
 
-    Yields:
-        The check, the attempt, and what is wrong with it, "" where nothing is.
+    Yields the check, the attempt, and what is wrong with it, "" where nothing is.
     """
     held: set[str] = set()
     for batch in reader.batches(schema.SCHEMA.names):

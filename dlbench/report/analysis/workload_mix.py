@@ -37,9 +37,7 @@ class WorkShare:
 def read_mix(path: Path) -> tuple[WorkShare, ...]:
     """The tables [[work]] of a TOML file, each with model and share, and with mode and precision where they matter.
 
-    Raises:
-        BadInput: the file cannot be read or is no TOML, a value has the wrong type or is no positive share.
-        UnknownName: a key, mode or precision does not exist.
+    Raises BadInput if the file or a value cannot be used, UnknownName if a key, mode or precision does not exist.
     """
     file = read_toml(path, "a mix of work")
     file.require_known(file.values, ("work",))
