@@ -114,10 +114,9 @@ def day_rows(sources: Sequence[str | Path]) -> pa.Table:
 
 
 def day_rows_of_attempts(attempts: pd.DataFrame) -> pa.Table:
-    """The same of measured attempts in memory.
+    """The same of measured attempts in memory, which have `PROCESS_COLUMNS` and `step_s`.
 
-    Args:
-        attempts: the columns of `PROCESS_COLUMNS`, and `step_s`: the largest median step of its ranks [s], not NaN.
+    `step_s` is the largest median step of an attempt's ranks [s], not NaN.
     """
     # Most columns have one value, and to group or count by each takes as long as by one that varies.
     known = ("attempt_id", "started_at", "device_name", "system_cpu_model", "step_s")
@@ -163,10 +162,9 @@ PROCESS_COLUMNS = tuple(
 
 
 def _days_sql(columns: Collection[str], measured: str = "attempts") -> str:
-    """The SQL that reduces `attempts` to days: `SETTING_COLUMNS` and `_DAY_FACTS` as far as they are among the columns.
+    """The SQL that reduces `attempts` to days by those of the columns that are `SETTING_COLUMNS` or `_DAY_FACTS`.
 
-    Args:
-        measured: where the facts of a kind of device are counted.
+    `measured` is where the facts of a kind of device are counted.
     """
     key = "coalesce(device_name, system_cpu_model, '') as device_kind, date_trunc('day', started_at) as day"
     setting = "".join(f', "{name}"' for name in SETTING_COLUMNS if name in columns)
@@ -186,11 +184,7 @@ def _commonest(names: Iterable[str], columns: Collection[str]) -> str:
 
 
 def parse_since(text: str) -> datetime:
-    """Parse a date such as 2026-11-01, or a date with a time; without a time zone it is UTC.
-
-    Raises:
-        BadInput: it is not a date.
-    """
+    """Parse a date such as 2026-11-01, or one with a time; without a time zone it is UTC. Raises BadInput."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

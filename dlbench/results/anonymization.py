@@ -88,14 +88,11 @@ def hashed_device_name(uuid: str | None) -> str | None:
 
 
 def write_records(sources: Sequence[str | Path], target: Path, private: bool = False) -> int:
-    """Write all records of `sources` to one Parquet file, and their ceilings and profiles next to it.
+    """Write all records of `sources` to one Parquet file, and ceilings and profiles next to it; return their number.
 
     Args:
         target: the file; its folder is created if missing.
         private: keep private data.
-
-    Returns:
-        Number of rows written.
 
     Raises:
         StoreError: a source does not exist, or `target` cannot be written.

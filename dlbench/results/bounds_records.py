@@ -138,11 +138,7 @@ def to_json(run: CeilingRun | ProfileRun | AllReduceRun) -> str:
 
 
 def parse_run(kind: type[Run], text: str, **more: str) -> Run:
-    """Parse a run that `to_json` wrote, with other values of the fields in `more`.
-
-    Raises:
-        ValueError: the text is not JSON, or not such a run.
-    """
+    """Parse a run that `to_json` wrote, with other values of the fields in `more`. Raises ValueError if it is none."""
     values = load_json(text)
     run: Run = from_dict(kind, values | more if isinstance(values, dict) else values)
     if isinstance(run, ProfileRun) and not _CASE_KEYS.issubset(run.case):

@@ -98,30 +98,18 @@ LAYERS_SCHEMA: pa.Schema = pa.schema(
 
 
 def write_ceilings(root: Path, run: CeilingRun) -> Path:
-    """Write one run to the results folder `root`; return the file.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
+    """Write one run to the results folder `root`; return the file. Raises StoreError if it cannot be written."""
     return write_part(root / CEILINGS_FOLDER / f"ceilings-{run.run_id}.parquet", _ceilings_table(run))
 
 
 def write_all_reduces(root: Path, run: AllReduceRun) -> Path:
-    """Write one run to the results folder `root`; return the file.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
+    """Write one run to the results folder `root`; return the file. Raises StoreError if it cannot be written."""
     target = root / CEILINGS_FOLDER / f"allreduce-{run.run_id}.parquet"
     return write_part(target, pa.Table.from_pylist(_all_reduce_rows(run), schema=ALL_REDUCE_SCHEMA))
 
 
 def write_layers(folder: Path, run: ProfileRun) -> Path:
-    """Write the layers of one profile to `layers.parquet` in its folder; return the file.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
+    """Write the layers of a profile to `layers.parquet` in its folder; return it. Raises StoreError if that fails."""
     case = {name: run.case.get(name) for name in (*_CASE_COLUMNS, "batch_size")}
     case["network_key"] = run.network_key
     rows = [_run_values(run) | case | dataclasses.asdict(layer) for layer in run.layers]
@@ -129,23 +117,17 @@ def write_layers(folder: Path, run: ProfileRun) -> Path:
 
 
 def read_ceilings(root: Path) -> pd.DataFrame:
-    """Read all rows of all runs below the results folder `root`; empty if nothing was measured.
-
-    A file that cannot be read is skipped with a `SkippedPart` warning.
-    """
+    """Read all rows of all runs in the results folder `root`, as `read_run_files` does; it may have none."""
     return read_run_files(sorted((root / CEILINGS_FOLDER).glob("ceilings-*.parquet")), CEILINGS_SCHEMA)
 
 
 def read_run_table(
     files: Sequence[Path], schema: pa.Schema, check: Callable[[pa.Table], None] = lambda _: None
 ) -> pa.Table:
-    """Read the rows of all files of one kind.
+    """Read the rows of all files of one kind; columns of `schema` that were added later may be missing.
 
-    A file that cannot be read, or is of another kind, is skipped with a `SkippedPart` warning.
-
-    Args:
-        schema: the columns; those added later may be missing.
-        check: raises ValueError for the rows of a file that must be skipped.
+    A file that cannot be read, is of another kind or fails `check` (by a ValueError) is skipped with a `SkippedPart`
+    warning.
     """
     tables = []
     for file in files:
@@ -157,10 +139,7 @@ def read_run_table(
 
 
 def read_run_files(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
-    """Read the rows of all files of one kind as a frame, in which whole numbers with missing values are floats.
-
-    A file that cannot be read, or is of another kind, is skipped with a `SkippedPart` warning.
-    """
+    """Read as `read_run_table` does, to a frame, in which whole numbers with missing values are floats."""
     frame: pd.DataFrame = read_run_table(files, schema).to_pandas()
     return frame
 
@@ -199,10 +178,7 @@ def _all_reduce_rows(run: AllReduceRun) -> list[dict[str, Any]]:
 
 
 def bus_bandwidth(size_bytes: int, time_s: float, ranks: int) -> float | None:
-    """Return the bus bandwidth [B/s] of an all-reduce: 2(n-1)/n of the message size over the time.
-
-    None for one rank.
-    """
+    """Return the bus bandwidth [B/s] of an all-reduce: 2(n-1)/n of the message over the time; None for one rank."""
     return None if ranks == 1 else size_bytes / time_s * 2 * (ranks - 1) / ranks
 
 

@@ -67,7 +67,7 @@ def case_figures(record: Record) -> CaseFigures | None:
 
 
 def slowest_steps(ranks: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Return the time of the slowest rank in each step [s]; surplus steps of a rank are dropped.
+    """Return the time of each step in its slowest rank [s]; surplus steps of a rank are dropped.
 
     Empty if a rank has no steps or an invalid one.
     """

@@ -68,13 +68,9 @@ def _weighted_sums(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> N
 
 
 def choose_rows(rows: pa.Table, files: NDArray[np.int64], names: Sequence[Path]) -> tuple[NDArray[np.bool_], list[str]]:
-    """Select the most complete row per attempt and rank, and report where others disagree.
+    """Select the most complete row per attempt and rank, the first of equals, and report where others disagree.
 
-    Values are never merged. Among equally complete rows the first is used.
-
-    Args:
-        rows: return value of `with_list_checksums`.
-        files: index into `names` of each row.
+    Values are never merged. `rows` are reduced by `with_list_checksums`; `files` are the indices of their `names`.
     """
     # A number per row that is equal for the same attempt and rank.
     codes = np.asarray(row_keys(rows).dictionary_encode().indices.to_numpy(), dtype=np.int64)

@@ -6,6 +6,8 @@ equal share their memory; samples are views of larger arrays.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,9 +52,11 @@ class FrameBuilder:
                 elif pa.types.is_dictionary(chunk.type):
                     objects += self._text_values(chunk)
                 elif pa.types.is_string(chunk.type.value_type):
-                    objects += self._text_lists(chunk)
+                    objects += _split_lists(chunk, pc.list_flatten(chunk).to_pylist(), self._shared_texts)
                 else:
-                    objects += _number_lists(chunk)
+                    numbers = pc.list_flatten(chunk).to_numpy(zero_copy_only=False)
+                    none = numbers[:0]
+                    objects += _split_lists(chunk, numbers, lambda own, none=none: own if own.size else none)
 
     def _share_equal_texts(self, chunk: pa.StringArray) -> pa.LargeStringArray:
         """These texts; if all are equal, from an array that all such pieces share."""
@@ -96,17 +100,10 @@ class FrameBuilder:
         found: list[Any] = _object_array([*texts, None])[places].tolist()
         return found
 
-    def _text_lists(self, chunk: pa.ListArray) -> list[Any]:
-        texts = pc.list_flatten(chunk).to_pylist()
-        ends = np.cumsum(pc.fill_null(pc.list_value_length(chunk), 0).to_numpy()).tolist()
-        starts = [0, *ends][:-1]
-        lists = [self._cached_list(tuple(texts[a:b])) for a, b in zip(starts, ends, strict=True)]
-        return _set_missing(lists, chunk)
-
-    def _cached_list(self, texts: tuple[str, ...]) -> NDArray[np.object_]:
-        found: NDArray[np.object_] | None = self._known.get(texts)
+    def _shared_texts(self, texts: list[str]) -> NDArray[np.object_]:
+        found: NDArray[np.object_] | None = self._known.get(tuple(texts))
         if found is None:
-            found = self._known[texts] = _object_array(list(texts))
+            found = self._known[tuple(texts)] = _object_array(texts)
             found.flags.writeable = False  # the same text occurs in many rows
         return found
 
@@ -125,15 +122,10 @@ def release_memory() -> None:
     pa.default_memory_pool().release_unused()
 
 
-def _number_lists(chunk: pa.ListArray) -> list[Any]:
-    values = pc.list_flatten(chunk).to_numpy(zero_copy_only=False)
+def _split_lists(chunk: pa.ListArray, values: Any, share: Callable[[Any], Any]) -> list[Any]:
+    """The lists of a column from all their values: `share` of each list, None for a missing one."""
     ends = np.cumsum(pc.fill_null(pc.list_value_length(chunk), 0).to_numpy()).tolist()
-    none = values[:0]
-    lists = [values[a:b] if a < b else none for a, b in zip([0, *ends][:-1], ends, strict=True)]
-    return _set_missing(lists, chunk)
-
-
-def _set_missing(lists: list[Any], chunk: pa.ListArray) -> list[Any]:
+    lists = [share(values[start:end]) for start, end in pairwise([0, *ends])]
     if chunk.null_count:
         for place in np.flatnonzero(chunk.is_null().to_numpy(zero_copy_only=False)).tolist():
             lists[place] = None

@@ -200,9 +200,7 @@ def _is_contained(one: _OwnPart, other: _OwnPart, rows: _PartRows) -> bool:
 def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False) -> Iterator[_OwnPart]:
     """Return the parts directly in `root` that dlbench wrote and that can be rewritten without loss.
 
-    Args:
-        max_bytes: larger files are skipped.
-        thorough: read each part completely, to find damage in any column.
+    Larger files than `max_bytes` are skipped; `thorough` reads each part completely, to find damage in any column.
     """
     for part in sorted(root.glob("*.parquet")):
         if (

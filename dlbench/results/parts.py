@@ -57,13 +57,7 @@ class SkippedPart(UserWarning):
 
 
 def part_files(source: str | Path) -> list[Path]:
-    """Return the Parquet files of `source`: a file, the files in a folder, or those matching a pattern.
-
-    A `SkippedPart` warning lists files that cannot be read.
-
-    Raises:
-        StoreError: nothing is there.
-    """
+    """Return the Parquet files of `source`, as `find_parts` does; a `SkippedPart` warning lists unreadable ones."""
     found, problems = find_parts(source)
     for problem in problems:
         warnings.warn(problem, SkippedPart, stacklevel=2)
@@ -71,10 +65,9 @@ def part_files(source: str | Path) -> list[Path]:
 
 
 def find_parts(source: str | Path) -> tuple[list[Path], list[str]]:
-    """Return the Parquet files of `source`, and descriptions of unreadable ones.
+    """Return the Parquet files of `source` (a file, a folder or a pattern), and descriptions of unreadable ones.
 
-    Raises:
-        StoreError: nothing is there.
+    Raises StoreError if nothing is there.
     """
     if source == "":
         raise StoreError("no results at '': the path is empty; use '.' for the current folder")
@@ -169,8 +162,7 @@ class PartFile:
     def drop_invalid_attempts(self, table: pa.Table, schema: pa.Schema, problems: list[str]) -> pa.Table:
         """Return the valid attempts of fitted rows, with `schema`; `problems` receives the reasons for dropping others.
 
-        Args:
-            table: fitted rows, with all rows of each attempt in the file.
+        The rows are all that the file has of each attempt.
         """
         table, found = drop_invalid_attempts(table, self.columns)
         problems += [f"{path_text(self.path)}: {problem}" for problem in found]
@@ -182,11 +174,7 @@ class PartFile:
 
 
 def open_part(part: Path) -> PartFile:
-    """Open a part for reading.
-
-    Raises:
-        StoreError: the file is corrupt, not from dlbench, or lacks required columns.
-    """
+    """Open a part. Raises StoreError if it is corrupt, not from dlbench, or lacks required columns."""
     try:
         if not part.is_file():
             raise StoreError(f"cannot read {path_text(part)}: it is not a file")
@@ -221,8 +209,7 @@ def _values_from_folders(part: Path, names: Sequence[str]) -> dict[str, str | No
 def read_part(part: Path, columns: Iterable[str] | None = None) -> pa.Table:
     """Read one part in the current schema, or these of its columns; missing columns are null, invalid rows left out.
 
-    Raises:
-        StoreError: the file is corrupt, not from dlbench, or has only invalid rows.
+    Raises StoreError if the file is corrupt, not from dlbench, or has only invalid rows.
     """
     opened = open_part(part)
     schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
@@ -259,11 +246,7 @@ def _version_remark(part: Path, schema: pa.Schema) -> str:
 def read_pieces(
     part: Path, columns: Iterable[str] | None = None, problems: list[str] | None = None
 ) -> Iterator[pa.Table]:
-    """Read a part as `read_part` does, but in pieces, to save memory.
-
-    Raises:
-        StoreError: the file is corrupt or not from dlbench.
-    """
+    """Read as `read_part` does, but in pieces, to save memory. Raises StoreError if the file cannot be read."""
     found: list[str] = [] if problems is None else problems
     opened = open_part(part)
     found += [opened.remark] if opened.remark else []
@@ -308,11 +291,7 @@ def _signature(file: IO[bytes], name: str) -> tuple[int, bytes, bytes]:
 
 
 def write_part(target: Path, table: pa.Table) -> Path:
-    """Write a Parquet file atomically, in a folder that may be missing; return its path.
-
-    Raises:
-        StoreError: the file cannot be written.
-    """
+    """Write a Parquet file atomically, in a folder that may be missing; return its path. Raises StoreError."""
     with open_temporary(target) as file:
         pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
     return target
@@ -320,13 +299,10 @@ def write_part(target: Path, table: pa.Table) -> Path:
 
 @contextlib.contextmanager
 def open_signed_writer(target: Path, make_folder: bool = True, compression: str = "zstd") -> Iterator[pq.ParquetWriter]:
-    """Return a writer of rows of `SCHEMA`, whose file is signed (`is_signed`) on success.
+    """Return a writer of rows of `SCHEMA`, whose file is signed (`is_signed`) on success. Raises StoreError on failure.
 
     Args:
         compression: a codec of Parquet; `ONE_ATTEMPT_CODEC` for few rows.
-
-    Raises:
-        StoreError: the file cannot be written.
     """
     schema = SCHEMA.with_metadata({**SCHEMA.metadata, SIGNATURE_KEY: b"0" * 16})
     with open_temporary(target, make_folder) as file:
@@ -339,11 +315,7 @@ def open_signed_writer(target: Path, make_folder: bool = True, compression: str 
 
 @contextlib.contextmanager
 def open_temporary(target: Path, make_folder: bool = True) -> Iterator[IO[Any]]:
-    """Open a temporary file that becomes `target` on success and is removed on failure.
-
-    Raises:
-        StoreError: the file cannot be written.
-    """
+    """Open a temporary file that becomes `target` on success. Raises StoreError if that cannot be written."""
     temporary = temporary_name(target)
     with writing(target):
         try:

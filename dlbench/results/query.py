@@ -40,25 +40,15 @@ _DUCKDB_SETTINGS = (
 
 
 def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Run `sql`; return column names and rows (of the last statement).
+    """Run DuckDB's SQL over the views of `VIEWS`; return column names and rows (of the last statement).
 
-    Args:
-        sql: DuckDB's SQL over the views of `VIEWS`.
-        sources: results folders, Parquet files or glob patterns.
-
-    Raises:
-        StoreError: a source does not exist.
-        BadInput: SQL error, or no statement.
+    Raises StoreError if a source does not exist, BadInput for an SQL error, or no statement.
     """
     return _run_sql(sql, sources, _plain_rows)
 
 
 def query_table(sql: str, sources: Sequence[str | Path]) -> pa.Table:
-    """Run `sql` on all records and return an Arrow table; the store is read in pieces and never held in memory.
-
-    Raises:
-        StoreError: a source does not exist.
-    """
+    """Run `sql` on all records, read in pieces; return an Arrow table. Raises StoreError if a source does not exist."""
     return _run_sql(sql, sources, lambda table: table)
 
 

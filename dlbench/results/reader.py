@@ -105,11 +105,7 @@ class Reader:
 
     @staticmethod
     def from_sources(sources: Sequence[str | Path]) -> Reader:
-        """Create a reader of files, folders or glob patterns.
-
-        Raises:
-            StoreError: a source does not exist, or is a file that cannot be read.
-        """
+        """Create a reader of files, folders or patterns. Raises StoreError without a source, or for a bad file."""
         files: dict[Path, None] = {}
         problems: list[str] = []
         for source in sources:
@@ -123,8 +119,7 @@ class Reader:
     def batches(self, columns: Iterable[str], on_progress: OnProgress | None = None) -> Iterator[Batch]:
         """Read all rows once, grouped by attempt; of duplicate rows the most complete.
 
-        Args:
-            columns: columns of the schema; attempt and rank are always included. Missing columns are null.
+        Attempt and rank are always among the columns; missing columns are null.
         """
         yield from map(_to_batch, self.tables(columns, on_progress))
 
@@ -362,8 +357,7 @@ def _check_together(parts: list[_SmallPart], schema: pa.Schema, problems: list[s
 def _is_among(names: pa.Array | pa.ChunkedArray, wanted: Sequence[str]) -> NDArray[np.bool_]:
     """Whether each name is one of `wanted`.
 
-    Args:
-        wanted: sorted: only those from the first to the last name are looked at, since there may be a million.
+    These are sorted: only those from the first to the last name are looked at, since there may be a million.
     """
     limits = pc.min_max(names).as_py()
     if not wanted or limits["min"] is None:
@@ -457,11 +451,7 @@ def _restricted_schema(columns: Iterable[str]) -> pa.Schema:
 def _open_part(part: Path, schema: pa.Schema, wanted: Sequence[str] | None) -> _SmallPart | _LargePart:
     """Open a part: a small one completely, a large one with its problems and lazily read tables.
 
-    Args:
-        wanted: sorted attempts; row groups without any of them may be skipped.
-
-    Raises:
-        StoreError: the file is corrupt, not from dlbench, or has only invalid rows.
+    Row groups without any of the `wanted` (sorted) attempts may be skipped. Raises StoreError as `read_part` does.
     """
     opened = store.open_part(part)
     if _is_small(part):

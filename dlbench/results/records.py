@@ -230,11 +230,7 @@ class Outcome:
 
     @staticmethod
     def from_json(text: str) -> Outcome:
-        """Parse an outcome that `to_json` wrote; keys of newer versions are ignored.
-
-        Raises:
-            ValueError: the text is not JSON, or not an outcome.
-        """
+        """Parse an outcome that `to_json` wrote; keys of newer versions are ignored. Raises ValueError."""
         values = load_json(text)
         if not isinstance(values, dict) or values.get("status") not in STATUSES:
             raise ValueError("not an outcome of a dlbench worker")
@@ -273,14 +269,10 @@ class Record:
 
     @staticmethod
     def from_json(text: str, folder_name: str = "") -> Record:
-        """Parse a record that `to_json` wrote, without ranks.
+        """Parse a record that `to_json` wrote, without ranks. Raises ValueError if it is none.
 
         Args:
-            text: content of `record.json`.
             folder_name: attempt id to use if the text has no valid one.
-
-        Raises:
-            ValueError: the text is not JSON, or not a record.
         """
         values = load_json(text)
         if isinstance(values, dict) and folder_name and why_unsafe(values.get("attempt_id")):
@@ -325,8 +317,7 @@ def parse_details(text: object) -> dict[str, Any]:
 def from_dict(cls: type, values: Any) -> Any:
     """Build an instance of dataclass `cls`, also those in its fields; unknown keys are ignored, lists become tuples.
 
-    Raises:
-        ValueError: not a dictionary, a required field is missing, or a value has the wrong type.
+    Raises ValueError if it is not a dictionary, a required field is missing, or a value has the wrong type.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{cls.__name__} is {excerpt(values)}; it must be an object with fields")
@@ -374,12 +365,9 @@ _TYPE_NAMES = {
 
 
 def _is_kind(value: Any, wanted: str) -> bool:
-    if wanted == "str":
-        return isinstance(value, str)
-    if wanted == "bool":
-        return isinstance(value, bool)
-    if wanted == "dict[str, Any]":
-        return isinstance(value, dict)
+    plain = {"str": str, "bool": bool, "dict[str, Any]": dict}
+    if wanted in plain:
+        return isinstance(value, plain[wanted])
     whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     return whole or (wanted == "float" and isinstance(value, float))
 

@@ -67,11 +67,7 @@ def download_source(source: str, on_progress: Callable[[str], None] = lambda _: 
 
 
 def _parse_checksums(sums: str, url: str) -> list[tuple[str, str]]:
-    """Return checksum and name of each file of results.
-
-    Raises:
-        StoreError: the list is not one, or names a file outside of its folder.
-    """
+    """Return checksum and name of each file of results."""
     lines = [_CHECKSUM_LINE.fullmatch(line) for line in sums.splitlines() if line.strip()]
     if not lines or len(lines) > _MOST_FILES or not all(lines):
         raise StoreError(f"{url}/{_CHECKSUM_FILE} is not a list of checksums; `dlbench publish` writes it")

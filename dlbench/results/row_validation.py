@@ -103,11 +103,7 @@ def _fit_column(column: pa.ChunkedArray, f: pa.Field) -> tuple[pa.ChunkedArray, 
 
 
 def _check_texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Check text lengths and encoding; return the same column.
-
-    Raises:
-        ValueError: it has texts that are too long, or not UTF-8.
-    """
+    """Return the column; raise ValueError if it has texts that are too long, or not UTF-8."""
     if pa.types.is_dictionary(column.type):
         for chunk in column.chunks:
             _check_texts(pa.chunked_array([chunk.dictionary]), name)
@@ -175,8 +171,7 @@ def drop_invalid_attempts(table: pa.Table, present: Collection[str]) -> tuple[pa
     """Return the attempts whose rows are all valid, and the reasons for dropping others.
 
     Args:
-        table: fitted rows with the columns of `CHECKED_COLUMNS`, and any others; all rows of an attempt that its file
-        has.
+        table: fitted rows with `CHECKED_COLUMNS` and any others; all rows of an attempt that its file has.
         present: the columns that the file has.
     """
     bad = np.zeros(table.num_rows, dtype=bool)
@@ -202,7 +197,10 @@ _Fault = tuple[NDArray[np.bool_], Callable[[int], str]]
 
 
 def _find_faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
-    yield from _missing_values(table)
+    for name in REQUIRED_COLUMNS:
+        if table[name].null_count:
+            reason = f"some rows have no value in column '{name}'"
+            yield table[name].is_null().to_numpy(), lambda _, reason=reason: reason
     yield from _out_of_range(table)
     if not pc.all(pc.match_substring_regex(table["attempt_id"], _PLAIN_ID), min_count=0).as_py():
         yield from _invalid_values(table, "attempt_id", why_unsafe)
@@ -216,13 +214,6 @@ def _find_faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
         unmeasured = pc.and_(pc.is_null(table["window_s"]), pc.is_null(table["parameters"]))
         lost = pc.and_(pc.is_in(table["status"], pa.array(DONE_STATUSES)), unmeasured)
         yield _to_mask(lost), lambda _: "it has no measured values"
-
-
-def _missing_values(table: pa.Table) -> Iterable[_Fault]:
-    for name in REQUIRED_COLUMNS:
-        if table[name].null_count:
-            reason = "some rows have no value in column '{}'".format
-            yield table[name].is_null().to_numpy(), partial(reason, name)
 
 
 def _out_of_range(table: pa.Table) -> Iterable[_Fault]:

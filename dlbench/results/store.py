@@ -65,11 +65,8 @@ _RANK_COLUMNS = ["attempt_id", "rank", "world_size", "status"]
 def append(root: Path, record: Record, make_folder: bool = True) -> Path:
     """Write one record as a separate part, atomically; return its path.
 
-    Args:
-        make_folder: create the folder if missing; not during a run, whose folder may have been moved or deleted.
-
-    Raises:
-        StoreError: the folder cannot be written, or the record has invalid values.
+    `make_folder`: not during a run, whose folder may have been moved or deleted. Raises StoreError if the part cannot
+    be written, or the record has invalid values.
     """
     if reason := why_unsafe(record.attempt_id):
         raise StoreError(f"cannot store attempt {excerpt(record.attempt_id)}: {reason}")
@@ -84,10 +81,7 @@ def append(root: Path, record: Record, make_folder: bool = True) -> Path:
 
 
 def _free_part_path(root: Path, attempt_id: str) -> Path:
-    """Return a free name for the part of this attempt; readable files are never replaced.
-
-    An unreadable file is kept under another name.
-    """
+    """Return a free name for the part of this attempt; a readable file is never replaced, another one is renamed."""
     target = root / f"{attempt_id}.parquet"
     number = 1
     while target.exists():
@@ -128,11 +122,7 @@ def attempt_ids(
 
 
 def _verified_attempts(part: Path, ids: set[str], original: Callable[[str], Record | None]) -> set[str]:
-    """Return those of these attempts of which the part, read completely, holds each value of the record.
-
-    Raises:
-        StoreError: the part is damaged.
-    """
+    """Return those of these attempts of which the part, read completely, holds each value of the record."""
     wrong: set[str] = set()
     signed = is_signed(part)
     for piece in read_pieces(part):
@@ -155,10 +145,7 @@ def _complete_attempts(rows: pa.Table) -> set[str]:
 
 
 def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[tuple[str, int, str, str, str]]:
-    """Return the keys of cases that have ended according to the Parquet parts of `root`, or those `among` them.
-
-    A measured case without samples has not ended.
-    """
+    """Return the keys of cases that have ended by the parts of `root`, or those `among` them; not without samples."""
     ended = set()
     for part in find_parts(root)[0] if among is None else among:
         with contextlib.suppress(StoreError):  # `read` warns about it
@@ -180,10 +167,7 @@ def _ended_keys(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str, s
 def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
     """Read all rows of files, folders or glob patterns, each row once, in the types of `IN_MEMORY`.
 
-    A part that cannot be read is skipped with a `SkippedPart` warning.
-
-    Raises:
-        StoreError: a source does not exist, or is a file that cannot be read.
+    A part that cannot be read is skipped with a `SkippedPart` warning. Raises StoreError as `Reader.from_sources` does.
     """
     reader = Reader.from_sources([sources] if isinstance(sources, str | Path) else sources)
     tables = list(reader.tables(SCHEMA.names))

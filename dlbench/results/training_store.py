@@ -53,11 +53,7 @@ def epoch_rows(run: TrainingRun) -> list[dict[str, Any]]:
 
 
 def write_training(folder: Path, run: TrainingRun) -> Path:
-    """Write one training to the results folder `folder`; return the file.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
+    """Write one training to the results folder `folder`; return the file. Raises StoreError if it cannot be written."""
     target = folder / TRAININGS_FOLDER / f"training-{run.run_id}.parquet"
     return parts.write_part(target, pa.Table.from_pylist(epoch_rows(run), schema=SCHEMA))
 
