@@ -36,9 +36,7 @@ def temporary_name(target: Path) -> Path:
 def read_text(path: Path) -> str:
     """Read a regular file as UTF-8; other files, such as a pipe that would block, are an error.
 
-    Raises:
-        OSError: the file does not exist or cannot be read.
-        UnicodeDecodeError: it is not UTF-8.
+    Raises OSError if the file cannot be read, UnicodeDecodeError if it is not UTF-8.
     """
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as file:  # noqa: PTH123
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -47,12 +45,9 @@ def read_text(path: Path) -> str:
 
 
 def write_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """Write a text (or its parts) atomically: temporary name, flush to disk, rename.
+    """Write a text (or its parts) atomically: temporary name, flush to disk, rename; pipes and devices directly.
 
-    Pipes and devices, such as /dev/stdout, are written directly.
-
-    Raises:
-        OSError: the folder does not exist or cannot be written; no file is left.
+    Raises OSError if the folder does not exist or cannot be written; no file is left then.
     """
     parts = [text] if isinstance(text, str) else text
     if path.exists() and not path.is_file():
@@ -71,11 +66,7 @@ def write_atomically(path: Path, text: str | Iterable[str]) -> None:
 
 
 def save_text(path: Path, text: str | Iterable[str]) -> None:
-    """Write a text (or its parts) atomically; create the folder if it is missing.
-
-    Raises:
-        StoreError: the file cannot be written.
-    """
+    """Write a text (or its parts) atomically; create a missing folder. Raises StoreError if it cannot be written."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)

@@ -40,12 +40,7 @@ def available_files(kind: str) -> dict[str, Path]:
 
 
 def find_file(kind: str, name: str | Path) -> Path:
-    """Find a file by its path or by its name.
-
-    Raises:
-        BadInput: the file does not exist.
-        UnknownName: no file of this kind has this name.
-    """
+    """Find a file by its path or by its name. Raises BadInput without the file, UnknownName without the name."""
     file = Path(name)
     if max(map(len, map(os.fsencode, file.parts)), default=0) > 250 or len(str(name)) > 4000:
         raise BadInput(f"{kind} name of {len(str(name))} characters is too long")
@@ -60,11 +55,7 @@ def find_file(kind: str, name: str | Path) -> Path:
 
 
 def copy_file(source: Path, target: Path) -> Path:
-    """Copy a file or a folder to `target`, which must not exist yet.
-
-    Raises:
-        BadInput: `target` exists or cannot be written.
-    """
+    """Copy a file or a folder to `target`. Raises BadInput if `target` exists already or cannot be written."""
     if os.path.lexists(target):
         raise BadInput(f"'{target}' already exists; move or delete it first")
     with writing(target, kind=BadInput):

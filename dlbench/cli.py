@@ -69,7 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
     # Figures need no display. A notebook's MPLBACKEND may not be installed here, and matplotlib would then fail.
     os.environ["MPLBACKEND"] = "agg"
     if "_ARGCOMPLETE" in os.environ:
-        _print_completions()
+        # The shell asks after ``eval "$(register-python-argcomplete dlbench)"``. Prints completions and exits.
+        import argcomplete
+
+        argcomplete.autocomplete(build_parser(), always_complete_options="long")
     arguments = sys.argv[1:] if arguments is None else arguments
     for word in arguments:
         if os.fsencode(word).decode(errors="replace") != word:
@@ -93,16 +96,6 @@ def main(arguments: list[str] | None = None) -> int:
     options.step = step
     messages.set_level(getattr(options, "verbosity", messages.NORMAL))
     return _run_command(options)
-
-
-def _print_completions() -> None:
-    """Print the possible completions of a word for the shell, and exit.
-
-    The shell asks after ``eval "$(register-python-argcomplete dlbench)"``.
-    """
-    import argcomplete
-
-    argcomplete.autocomplete(build_parser(), always_complete_options="long")
 
 
 def _run_command(options: argparse.Namespace) -> int:

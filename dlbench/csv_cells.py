@@ -11,10 +11,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def escape_formula(text: str) -> str:
-    """Protect the text of a cell by an apostrophe if a spreadsheet would run it; numbers are unchanged.
-
-    See OWASP, "CSV Injection".
-    """
+    """Protect a text by an apostrophe if a spreadsheet would run it (OWASP, "CSV Injection"); numbers are unchanged."""
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 

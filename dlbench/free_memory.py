@@ -22,8 +22,7 @@ _CGROUP_FILES = (
 def available_bytes() -> int:
     """Return the memory that a new process may use: the kernel's estimate, limited by its control groups.
 
-    Raises:
-        DeviceUnavailable: the kernel reports no value.
+    Raises DeviceUnavailable if the kernel reports no value.
     """
     free_kib = kernel_value(MEMINFO, "MemAvailable:")
     if free_kib is None:
@@ -75,9 +74,7 @@ def _limited_cgroups() -> Iterator[tuple[int, int]]:
 def control_groups(root: Path, controller: str) -> Iterator[Path]:
     """Return the control group of this process and all its parents; in a container its own group is the root.
 
-    Args:
-        root: mount point of the groups.
-        controller: controller of version 1, such as "memory"; "" for version 2.
+    `root` is the mount point, `controller` one of version 1, such as "memory"; "" for version 2.
     """
     yield root
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,7 @@ def _replace_nan(value: Any) -> Any:
 
 
 def load_json(text: str) -> Any:
-    """Parse JSON.
-
-    Raises:
-        ValueError: the text is not JSON, is nested too deeply, or has a number with thousands of digits.
-    """
+    """Parse JSON. Raises ValueError if it is none, is nested too deeply, or has a number with thousands of digits."""
     try:
         values = json.loads(text)
     except RecursionError:
@@ -44,7 +40,10 @@ def load_json(text: str) -> Any:
     level = [values]
     for _ in range(_MAX_DEPTH):
         # Checked by level: printing values is recursive, which Python limits.
-        level = [v for value in level if isinstance(value, list | dict) for v in _children(value)]
+        inner = [
+            value.values() if isinstance(value, dict) else value for value in level if isinstance(value, list | dict)
+        ]
+        level = list(chain.from_iterable(inner))
         if not level:
             return values
     raise ValueError("it is nested too deeply")
@@ -57,7 +56,3 @@ def read_object(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) else None
-
-
-def _children(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value

@@ -17,11 +17,7 @@ _NUMBER_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 def expand_nodes(text: str) -> list[str]:
-    """Expand a node list in Slurm's syntax to all names, each once, in order.
-
-    Raises:
-        BadInput: the text is not a node list.
-    """
+    """Expand a node list in Slurm's syntax to all names, each once, in order. Raises BadInput if it is none."""
     names: dict[str, None] = {}
     # At the commas that stand outside brackets.
     for part in filter(None, map(str.strip, re.split(r",(?![^\[]*\])", text))):

@@ -6,11 +6,7 @@ from dlbench.errors import BadInput
 
 
 def parse_ports(text: str) -> list[int]:
-    """Parse a list of ports such as "29500,29510-29520"; empty for an empty text.
-
-    Raises:
-        BadInput: a part is not a port.
-    """
+    """Parse ports such as "29500,29510-29520"; empty for an empty text. Raises BadInput if a part is not a port."""
     found: list[int] = []
     for part in filter(None, (word.strip() for word in text.split(","))):
         low, _, high = part.partition("-")

@@ -131,9 +131,7 @@ def process_interval(windows: Sequence[ProcessWindow], confidence: float = 0.95)
 def half_width_of_mean(spread: float, window_error: float, num_processes: int, confidence: float) -> float:
     """Half of the interval of the mean of logarithms.
 
-    Args:
-        spread: their standard deviation between processes.
-        window_error: the standard error of each, as its window shows it.
+    `spread` is their standard deviation between processes, `window_error` the standard error of each by its window.
     """
     of_one = max(
         student_quantile(num_processes - 1, confidence) * spread,
@@ -143,10 +141,7 @@ def half_width_of_mean(spread: float, window_error: float, num_processes: int, c
 
 
 def _within_window_error(windows: Sequence[ProcessWindow]) -> float:
-    """Standard error of a typical window, the median of all that have one: one window with a burst is not typical.
-
-    0 where none has one.
-    """
+    """Standard error of a typical window (one with a burst is none): the median of all that have one, else 0."""
     errors = [window.log_error for window in windows if window.log_error is not None]
     return median(errors) if errors else 0.0
 
@@ -185,10 +180,9 @@ def two_groups(windows: Sequence[ProcessWindow]) -> TwoGroups | None:
 
 
 def processes_needed(reach_is_enough: Callable[[int], bool], now: int) -> int | None:
-    """Return the smallest number of processes, at least `now`, that is enough; None if `MAX_PROCESSES` are too few.
+    """Return the smallest number of processes, from `now` on, that is enough; None if `MAX_PROCESSES` are too few.
 
-    Args:
-        reach_is_enough: whether a number of processes is enough; if so, every larger number is enough, too.
+    If a number of processes is enough, every larger one must be, too.
     """
     first = max(now, MIN_PROCESSES)
     found = bisect_left(range(first, MAX_PROCESSES + 1), True, key=reach_is_enough)

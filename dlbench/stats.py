@@ -184,8 +184,7 @@ def drift(samples: Sequence[float], confidence: float = 0.99) -> float | None:
 def percentile(samples: Sequence[float], q: float) -> float:
     """The `q`-th percentile (0 to 100) of step times [s], interpolated linearly (type 7 of Hyndman & Fan 1996).
 
-    Raises:
-        InvalidMeasurement: no samples, or one is NaN, infinite, zero or negative.
+    Raises InvalidMeasurement if there are no samples, or one is NaN, infinite, zero or negative.
     """
     assert 0 <= q <= 100, q
     times = sorted(checked_times(samples))
@@ -209,23 +208,10 @@ def relative_iqr(samples: Sequence[float]) -> float | None:
     return (_interpolate_at_rank(times, 0.75 * last) - _interpolate_at_rank(times, 0.25 * last)) / median(times)
 
 
-def count_outliers(samples: Sequence[float]) -> int:
-    """Number of samples "far out" by Tukey's fences (1977): more than 3 interquartile ranges beyond the quartiles.
-
-    They are counted for the report and kept in every statistic. Normally distributed samples have 2 in a million.
-    """
-    if not samples:
-        return 0
-    low, high = percentile(samples, 25), percentile(samples, 75)
-    reach = 3 * (high - low)
-    return sum(1 for x in samples if x < low - reach or x > high + reach)
-
-
 def checked_times(samples: Sequence[float]) -> list[float]:
-    """Return `samples` as a list of floats, each finite and above zero.
+    """Return `samples` as floats, each finite and above zero.
 
-    Raises:
-        InvalidMeasurement: a sample is invalid; the message has its position and value.
+    Raises InvalidMeasurement with position and value of one that is not.
     """
     times = list(map(float, samples))
     # NaN or infinity in a sample shows in the sum; only then every sample is checked.

@@ -89,19 +89,14 @@ class Table:
 
 
 def render(table: Table, format: str) -> str:
-    """Format `table` in one of `FORMATS`, ending with a newline.
-
-    Raises:
-        UnknownName: unknown format.
-    """
+    """Format `table` in one of `FORMATS`, ending with a newline. Raises UnknownName for another format."""
     return render_all([table], format)
 
 
 def render_all(tables: Sequence[Table], format: str) -> str:
     """Format several tables, separated by blank lines; in JSON a list, unless there is only one.
 
-    Raises:
-        UnknownName: unknown format.
+    Raises UnknownName for another format.
     """
     if format not in FORMATS:
         raise UnknownName("format", format, FORMATS)
@@ -238,11 +233,6 @@ def latex_table(table: Table) -> str:
     return "\n".join([r"% \usepackage{booktabs}", *lines]) + "\n"
 
 
-def json_table(table: Table) -> str:
-    """Format `table` as JSON: title, notes, and rows as objects of raw values."""
-    return dump_json(_json_object(table)) + "\n"
-
-
 def escape_markdown(text: str) -> str:
     """Escape `text` for Markdown, on one line."""
     escaped = re.sub(r"([\\`*\[\]|~$])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
@@ -251,10 +241,7 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Escape `text` for LaTeX, with any engine and fonts in T1 encoding.
-
-    Letters outside T1 lose their accents; other characters are printed as code points.
-    """
+    """Escape `text` for LaTeX with T1 fonts; other letters lose their accents, other characters become code points."""
     # Two hyphens would become a dash.
     return re.sub(r"-(?=-)", "-{}", "".join(map(_latex_character, text)))
 
@@ -301,10 +288,6 @@ def _latex_character(character: str) -> str:
     return "" if unicodedata.combining(character) else f"[U+{ord(character):04X}]"
 
 
-def _to_terminal(tables: Sequence[Table]) -> str:
-    return "\n".join(text_table(table, terminal_width()) for table in tables)
-
-
 def _aligned_line(cells: Sequence[str], widths: Sequence[int], aligns: Sequence[str]) -> str:
     padded = [c.rjust(w) if a == "right" else c.ljust(w) for c, w, a in zip(cells, widths, aligns, strict=True)]
     return "  ".join(padded).rstrip()
@@ -317,17 +300,17 @@ def _without_narrow_spaces(cell: Cell) -> Cell:
     return re.sub(rf"(?<=\d){GROUP_SEPARATOR}(?=\d)", "", cell).replace(GROUP_SEPARATOR, " ")
 
 
-def _json_object(table: Table) -> dict[str, object]:
-    rows = [{key: _without_narrow_spaces(cell) for key, cell in row.items()} for row in table.records()]
-    return {
-        "title": _without_narrow_spaces(table.title),
-        "rows": rows,
-        "notes": [_without_narrow_spaces(note) for note in table.notes],
-    }
-
-
 def _json_tables(tables: Sequence[Table]) -> str:
-    return json_table(tables[0]) if len(tables) == 1 else dump_json([_json_object(t) for t in tables]) + "\n"
+    """Format each table as an object of title, notes, and rows, which are objects of raw values."""
+    objects = [
+        {
+            "title": _without_narrow_spaces(table.title),
+            "rows": [{key: _without_narrow_spaces(cell) for key, cell in row.items()} for row in table.records()],
+            "notes": [_without_narrow_spaces(note) for note in table.notes],
+        }
+        for table in tables
+    ]
+    return dump_json(objects[0] if len(objects) == 1 else objects) + "\n"
 
 
 def _join_tables(one: Callable[[Table], str]) -> Callable[[Sequence[Table]], str]:
@@ -336,7 +319,7 @@ def _join_tables(one: Callable[[Table], str]) -> Callable[[Sequence[Table]], str
 
 #: Format name (as in `--format`) -> renderer of a list of tables.
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
-    "text": _to_terminal,
+    "text": _join_tables(lambda table: text_table(table, terminal_width())),
     "markdown": _join_tables(markdown_table),
     "csv": _join_tables(csv_table),
     "latex": _join_tables(latex_table),

@@ -20,8 +20,7 @@ GAP = 2
 def terminal_width(stream: TextIO | None = None) -> int | None:
     """Characters in a line of the terminal; None where the output goes elsewhere and may be as wide as it is.
 
-    Args:
-        stream: that is written to; None is stdout.
+    `stream` is written to; None is stdout.
     """
     stream = sys.stdout if stream is None else stream
     with contextlib.suppress(OSError, ValueError):  # a closed stream
@@ -60,11 +59,9 @@ def join_wrapped(parts: Sequence[str], width: int, indent: int) -> list[str]:
 
 
 def fit_to_width(rows: Sequence[Sequence[str]], aligns: Sequence[str], width: int) -> tuple[list[list[str]], int]:
-    """The cells with line breaks in long texts, and how many columns fit into `width` characters.
+    """The cells (headings first) with line breaks in long texts, and how many columns fit into `width` characters.
 
-    Args:
-        rows: the headings, then the body.
-        aligns: of each column "left" or "right"; numbers (right) are never broken.
+    `aligns` has "left" or "right" of each column; numbers (right) are never broken.
     """
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     while _total_width(widths) > width:

@@ -60,11 +60,7 @@ class TomlFile:
         return dict(self.get(name, dict, {}, f"a table ([{name}])"))
 
     def require_known(self, keys: Iterable[str], known: Iterable[str], table: str = "", kind: str = "key") -> None:
-        """Raise UnknownName for the first unknown key.
-
-        Raises:
-            UnknownName: contains its place and the nearest known name.
-        """
+        """Raise UnknownName for the first unknown key, with its place and the nearest known name."""
         known = tuple(known)
         for key in keys:
             if key not in known:
@@ -103,13 +99,9 @@ def refuse(value: Any, name: str, wanted: str, where: str) -> NoReturn:
 
 
 def read_toml(file: Path, what: str) -> TomlFile:
-    """Read a TOML file, with or without a byte-order mark.
+    """Read a TOML file, with or without a byte-order mark; `what` names its kind in messages, such as "a suite".
 
-    Args:
-        what: kind of file for messages, such as "a suite".
-
-    Raises:
-        BadInput: the file cannot be read, is too large, or is not TOML; the message has file and line.
+    Raises BadInput, with file and line, if it cannot be read, is too large, or is not TOML.
     """
     try:
         if file.exists() and not file.is_file():

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from dlbench.errors import BadInput
 
-_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
-_SMALL_PREFIXES = ((1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_PREFIXES = (
+    *((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")),
+    *((1e-3, "m"), (1e-6, "µ"), (1e-9, "n")),
+)
 _BINARY_PREFIXES = ((2**50, "PiB"), (2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 #: Up to this half-width an interval is called symmetric.
@@ -24,10 +26,7 @@ GROUP_SEPARATOR = "\u202f"
 
 
 def digits(value: float, significant: int = 3) -> str:
-    """Format `value` with significant digits and without exponent; digits grouped from 10 000 on.
-
-    Values that are not finite become an en dash.
-    """
+    """Format `value` with significant digits, without exponent, grouped from 10 000 on; a dash if not finite."""
     if not math.isfinite(value):
         return MISSING
     if value == 0:
@@ -80,17 +79,13 @@ def si_prefix(value: float, unit: str) -> tuple[float, str]:
         # 999.5 k would print as 1000 k: take the next prefix already there.
         if magnitude >= factor * 0.9995:
             return factor, prefix
-    for factor, prefix in _SMALL_PREFIXES:
-        if magnitude >= factor * 0.9995:
-            return factor, prefix
-    return _SMALL_PREFIXES[-1]
+    return _PREFIXES[-1]
 
 
 def seconds(value: float | None, significant: int = 3, like: float | None = None) -> str:
     """Format a duration: ns, µs, ms or s below two minutes, then minutes, hours and days.
 
-    Args:
-        like: the duration that determines the unit instead, so that a column has a single one.
+    `like` is the duration that determines the unit instead, so that a column has a single one.
     """
     if value is None or math.isnan(value):
         return MISSING
@@ -135,8 +130,7 @@ def half_width(fraction: float | None, ends: tuple[float, float] | None = None) 
 
     Args:
         fraction: half of its width over its value.
-        ends: its ends over its value. By default those of an interval that is symmetric in logarithms, as the interval
-            over processes and that of a ratio are.
+        ends: its ends over its value; by default they are symmetric in logarithms, as of an interval over processes.
     """
     if fraction is None or math.isnan(fraction):
         return "no ±"
@@ -167,11 +161,7 @@ def confidence_text(confidence: float) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Parse seconds from a text such as "90", "1.5 h" or "20min".
-
-    Raises:
-        BadInput: the text is not a number, or its unit is unknown.
-    """
+    """Parse seconds from a text such as "90", "1.5 h" or "20min". Raises BadInput if it is none."""
     stripped = text.strip()
     number = stripped.rstrip("abcdefghijklmnopqrstuvwxyz ")
     unit = stripped[len(number) :].strip() or "s"

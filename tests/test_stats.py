@@ -191,7 +191,6 @@ def test_a_steady_trend_over_the_whole_window_leaves_no_narrow_interval():
         stats.median_interval,
         stats.is_steady,
         stats.drift,
-        stats.count_outliers,
         stats.relative_iqr,
         lambda samples: stats.percentile(samples, 50),
     ],
@@ -295,13 +294,6 @@ def test_dispersion_by_quartiles_ignores_an_outlier():
     calm = [0.0098, 0.0099, 0.0100, 0.0101, 0.0102] * 10
     assert stats.relative_iqr([*calm, 10.0]) == pytest.approx(stats.relative_iqr(calm), abs=0.002)
     assert stats.relative_iqr([1.0]) is None
-
-
-def test_outliers_are_counted_and_stay_in_the_samples():
-    steps = [0.0098, 0.0099, 0.0100, 0.0101, 0.0102] * 20 + [0.05, 0.001]
-    assert stats.count_outliers(steps) == 2
-    assert len(steps) == 102
-    assert stats.count_outliers([]) == 0
 
 
 def test_the_median_itself_is_the_plain_one():

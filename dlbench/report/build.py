@@ -18,7 +18,7 @@ from pathlib import Path
 from dlbench import units
 from dlbench.atomic_file import is_temporary, is_writer_running, temporary_name, write_atomically
 from dlbench.errors import StoreError
-from dlbench.report.analysis.content import Content, read_content
+from dlbench.report.analysis.content import Content
 from dlbench.report.chapters import tables
 from dlbench.report.chapters.sections import chapters, variability, with_opening
 from dlbench.report.document import Report, Section
@@ -37,20 +37,6 @@ class MissingForm(UserWarning):
     """One file of a report could not be written; the others are there."""
 
 
-def build_report(sources: Sequence[Path | str], out: Path, title: str | None = None) -> Path:
-    """Write the report of all results in `sources` into the folder `out`; gives the path of the HTML page.
-
-    Args:
-        sources: results folders, Parquet files or glob patterns.
-        out: made if it is not there; gets each of `FORMS` and figures/.
-        title: above the report; by default it says what was measured on which machine.
-
-    Raises:
-        StoreError: a source does not exist, or `out` cannot be written.
-    """
-    return write_report(read_content(sources, with_sides=True), out, title)
-
-
 def write_report(
     content: Content, out: Path, title: str | None = None, progress: Callable[[str], None] | None = None
 ) -> Path:
@@ -60,6 +46,8 @@ def write_report(
     are whole: what ends this process before leaves the earlier report as it was.
 
     Args:
+        out: made if it is not there; gets each of `FORMS` and figures/.
+        title: above the report; by default it says what was measured on which machine.
         progress: called with what is being made.
 
     Raises:

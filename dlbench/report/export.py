@@ -43,10 +43,7 @@ MLPERF_FIELDS = (
 def export_parts(sources: Sequence[str | Path], format: str) -> Iterator[str]:
     """All results of `sources` in one of `FORMATS`, in parts, for the text of a large store may not fit in memory.
 
-    A part that cannot be read is passed over with a `SkippedPart` warning.
-
-    Raises:
-        StoreError: a source does not exist.
+    A part that cannot be read is passed over with a `SkippedPart` warning. Raises StoreError without a source.
     """
     content = read_content(sources, max_shown=0, with_rows=format == "mlperf")
     content.warn_of_skipped()
@@ -79,9 +76,7 @@ def _mlperf_parts(content: Content) -> Iterator[str]:
 
 
 def _system_description(rows: pd.DataFrame, name: str) -> dict[str, Any]:
-    first: dict[Any, Any] = {
-        key: to_json_type(value) for key, value in rows.iloc[0].to_dict().items() if key in _USED_COLUMNS
-    }
+    first: dict[Any, Any] = {key: to_json_type(value) for key, value in rows.iloc[0].to_dict().items()}
     software = [f"{title} {first[key]}" for key, title in _SOFTWARE_NAMES.items() if first.get(key)]
     cores = f"{first['system_cpu_cores']:.0f} processor cores usable per node" if first["system_cpu_cores"] else ""
     facts = {
@@ -117,13 +112,6 @@ _SOFTWARE_NAMES = {
     "system_python_version": "Python",
     "system_container_runtime": "container",
 }
-_USED_COLUMNS = (
-    *_SOFTWARE_NAMES,
-    *("system_cpu_cores", "system_cpu_model", "system_memory_bytes", "system_device_count", "system_device_name"),
-    *("memory_device_total_bytes", "sm_clock_max_mhz", "system_torch_version", "system_os", "system_dlbench_version"),
-    "system_firmware",
-)
-
 #: Each format's name, as `dlbench export --format` takes it, and its writer.
 FORMATS: dict[str, Callable[[Content], Iterator[str]]] = {
     "csv": lambda content: tidy_csv_parts(content.attempts),
@@ -138,9 +126,6 @@ FORMATS: dict[str, Callable[[Content], Iterator[str]]] = {
 
 
 def tidy_csv_parts(cases: pd.DataFrame) -> Iterator[str]:
-    """All attempts with all metrics as CSV in parts, for it may be large.
-
-    SI units; fractions as fractions; a missing value is an empty field.
-    """
+    """All attempts with all metrics as CSV in parts: SI units, fractions as fractions, empty fields if missing."""
     hidden = ("samples", "system_id", "protocol")
     return csv_parts(cases, [str(name) for name in cases if name not in hidden])

@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
-from dlbench.report import build
 from dlbench.suites.case import Case
 from tests.fakes import bounds
 from tests.fakes import records as fakes
+from tests.fakes.reports import build_report
 
 if not os.environ.get("DLBENCH_TEST_BROWSER"):
     collect_ignore_glob = ["test_*.py"]
@@ -51,7 +51,7 @@ def report(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     store = fakes.fill(root / "store", several_systems())
     bounds.add(store)
-    return build.build_report([store], root / "report").parent
+    return build_report([store], root / "report").parent
 
 
 @pytest.fixture(scope="session")

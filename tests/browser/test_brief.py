@@ -9,6 +9,7 @@ from dlbench.report import build
 from dlbench.report.analysis.content import read_content
 from tests.browser.conftest import Watched
 from tests.fakes import decision, systems
+from tests.fakes.reports import build_report
 from tests.report import test_ab_report
 
 pytestmark = pytest.mark.browser
@@ -177,7 +178,7 @@ def test_a_report_of_an_ab_experiment_opens_with_its_verdicts(chromium, tmp_path
         tmp_path / "pair.toml", "memory_format=channels_first", "memory_format=channels_last"
     )
     store = systems.store(tmp_path / "store", test_ab_report.measured(what))
-    folder = build.build_report([store], tmp_path / "report").parent
+    folder = build_report([store], tmp_path / "report").parent
     context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     watched = Watched(context.new_page(), folder, unfolded=False)
     lede = watched.page.locator(".lede").first

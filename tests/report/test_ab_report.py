@@ -9,7 +9,6 @@ from dlbench.campaign.experiment import compare_experiment
 from dlbench.commands.comparison_options import print_comparison
 from dlbench.launch import ab_experiment
 from dlbench.launch.ab_experiment import parse_setting
-from dlbench.report import build
 from dlbench.report.analysis.ab_experiments import compare_experiments
 from dlbench.report.analysis.comparison_matching import ComparisonRules
 from dlbench.report.analysis.content import read_content
@@ -24,6 +23,7 @@ from dlbench.suites.suite import load_suite
 from dlbench.table import cell_texts
 from tests.fakes import records as fakes
 from tests.fakes import systems as fake
+from tests.fakes.reports import build_report
 
 SUITE = """
 name = "pair"
@@ -248,7 +248,7 @@ def test_the_whole_report_is_written_twice_the_same(suite_file, tmp_path, monkey
     monkeypatch.setattr(figure_style, "FILE_FORMATS", {"svg": figure_style.FILE_FORMATS["svg"]})
     store = fake.store(tmp_path / "r", measured(experiment(suite_file, b="batch_size=8,env.SLOW=<script>")))
     for number in "12":
-        build.build_report([store], tmp_path / number)
+        build_report([store], tmp_path / number)
     page = (tmp_path / "1" / "index.html").read_text()
     assert "<title>A/B test: B (batch_size=8, env.SLOW=&lt;script&gt;) against A (as is)</title>" in page
     for name in ("index.html", "report.md", "report.pdf", "metrics.csv"):

@@ -23,6 +23,7 @@ from dlbench.report.figures.plots_batch import KNEE_SHARE, find_knee
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 from tests.fakes import systems as fake
+from tests.fakes.reports import build_report
 
 
 @pytest.fixture(autouse=True)
@@ -322,7 +323,7 @@ def test_two_reports_of_the_same_systems_are_the_same(tmp_path, monkeypatch):
         for i, (name, system) in enumerate((("x", fake.H200), ("y", fake.A100)))
     ]
     for folder in ("1", "2"):
-        build.build_report(sources, tmp_path / folder)
+        build_report(sources, tmp_path / folder)
     for file in ("index.html", "report.md", "tables.tex", "comparison.csv"):
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes()
 

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import dlbench
-from dlbench.report import build
 from dlbench.report.analysis import content, derived_metrics
 from dlbench.report.analysis.content import choose_cases, read_content
 from dlbench.report.analysis.metrics import METRICS
@@ -19,6 +18,7 @@ from dlbench.results import reader, store
 from dlbench.results.schema import SCHEMA, to_table
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
+from tests.fakes.reports import build_report
 
 
 def both_systems():
@@ -97,7 +97,7 @@ def test_of_too_many_cases_every_system_network_and_setting_keeps_some(tmp_path,
     assert fastest.equals(
         everything.shown[everything.shown["repeat"] == 2].groupby(["system_id", "model"])["throughput"].max()
     )
-    text = build.build_report([folder], tmp_path / "report").read_text()
+    text = build_report([folder], tmp_path / "report").read_text()
     assert "too many cases" in text
     assert len(pd.read_csv(tmp_path / "report" / "metrics.csv")) == 36
 
@@ -111,7 +111,7 @@ def test_a_store_of_an_older_and_one_of_a_newer_schema_still_report(tmp_path):
     new = to_table(fakes.quick(fakes.GPU)[:4]).append_column("news", pa.array(["?"] * 4))
     (tmp_path / "new").mkdir()
     pq.write_table(new.replace_schema_metadata({"dlbench_schema_version": "99"}), tmp_path / "new" / "y.parquet")
-    path = build.build_report([tmp_path / "old", tmp_path / "new"], tmp_path / "report")
+    path = build_report([tmp_path / "old", tmp_path / "new"], tmp_path / "report")
     assert "y.parquet has schema 99, newer than" in path.read_text()
     rows = pd.read_csv(tmp_path / "report" / "metrics.csv")
     assert len(rows) == 8

@@ -360,8 +360,13 @@ def test_dispersion_is_what_dlbench_stats_says():
     assert case["cv"] == pytest.approx(dispersion.coefficient_of_variation(steps))
     assert case["iqr"] == pytest.approx(stats.relative_iqr(steps))
     assert case["autocorrelation"] == pytest.approx(dispersion.autocorrelation(steps))
-    assert case["outliers"] == stats.count_outliers(steps)
+    assert case["outliers"] == dispersion.count_outliers(steps)
     assert math.isnan(only(training(step_s=(0.1,) * 30))["autocorrelation"])
+
+
+def test_outliers_are_counted_and_stay_in_the_samples():
+    case = only(training(step_s=tuple([0.0098, 0.0099, 0.0100, 0.0101, 0.0102] * 20 + [0.05, 0.001])))
+    assert (case["outliers"], case["steps"]) == (2, 102)
 
 
 def test_latency_is_for_inference_only():

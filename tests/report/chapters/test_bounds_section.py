@@ -10,7 +10,6 @@ import shlex
 import pytest
 
 from dlbench.__main__ import main
-from dlbench.report import build
 from dlbench.report.analysis import content
 from dlbench.report.chapters import bounds_section
 from dlbench.report.chapters.bounds_section import bounds
@@ -28,6 +27,7 @@ from dlbench.results.bounds_schema import write_all_reduces, write_ceilings
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 from tests.fakes.bounds import write_profile
+from tests.fakes.reports import build_report
 
 CASE = Case("lenet5", mode="inference", batch_size=64, device="cpu")
 
@@ -259,7 +259,7 @@ def test_the_whole_report_holds_the_chapter_and_hostile_names_do_no_harm(store, 
     add_ceilings(store, here(hostname=fakes.HOSTILE, cpu_model=fakes.HOSTILE), run_id="b")
     elsewhere = DeviceIdentity("other", "cpu", cpu_model=fakes.HOSTILE, torch_threads=1)
     add_profile(store, dataclasses.replace(CASE, model=fakes.HOSTILE), where=elsewhere)
-    build.build_report([store], tmp_path / "report")
+    build_report([store], tmp_path / "report")
     text = (tmp_path / "report" / "index.html").read_text()
     assert 'id="bounds"' in text
     assert "<script>alert" not in text

@@ -19,6 +19,7 @@ from dlbench.report.listings import summary
 from dlbench.suites.case import PRECISIONS, Case
 from tests.fakes import bounds
 from tests.fakes import records as fakes
+from tests.fakes.reports import build_report
 
 IDS = [
     *(
@@ -69,7 +70,7 @@ def parse(html):
 
 def built(tmp_path, records, **options):
     store = fakes.fill(tmp_path / "store", records)
-    return build.build_report([store], tmp_path / "report", **options)
+    return build_report([store], tmp_path / "report", **options)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def whole_page(tmp_path_factory):
     ]
     fakes.fill(root / "store", [*fakes.quick(fakes.GPU), *several])
     bounds.add(root / "store")
-    return build.build_report([root / "store"], root / "report")
+    return build_report([root / "store"], root / "report")
 
 
 def test_all_chapters_are_there_and_led_to(gpu_page):
@@ -384,7 +385,7 @@ def odd_text(tmp_path_factory):
     records = [fakes.record(Case(n, device="cuda"), number=i, **said) for i, n in enumerate(("vgg16", "resnet50"))]
     store = fakes.fill(root / "store", records)
     (store / "broken.parquet").write_bytes(b"PAR1 no")
-    return " ".join(parse(build.build_report([store], root / "report").read_text()).text)
+    return " ".join(parse(build_report([store], root / "report").read_text()).text)
 
 
 def test_warnings_are_grouped_with_their_cases(odd_text):
@@ -401,7 +402,7 @@ def test_an_unreadable_part_is_named_and_the_rest_reported(odd_text):
 
 def test_a_source_that_is_not_there_is_a_clear_error(tmp_path):
     with pytest.raises(StoreError, match="no results at"):
-        build.build_report([tmp_path / "nowhere"], tmp_path / "report")
+        build_report([tmp_path / "nowhere"], tmp_path / "report")
 
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path):

@@ -13,6 +13,7 @@ from dlbench.report.forms import parallel
 from dlbench.suites.case import Case
 from tests.fakes import decision
 from tests.fakes import records as fakes
+from tests.fakes.reports import build_report
 
 # A machine may lack what only documents need.
 pypdf = pytest.importorskip("pypdf")
@@ -20,7 +21,7 @@ pdf = pytest.importorskip("dlbench.report.forms.pdf", exc_type=ImportError)
 
 
 def built(folder, records):
-    build.build_report([fakes.fill(folder / "store", records)], folder / "report")
+    build_report([fakes.fill(folder / "store", records)], folder / "report")
     return folder / "report" / "report.pdf"
 
 
@@ -67,7 +68,7 @@ def _forms(page):
 
 def test_a_report_is_short_and_its_appendix_holds_the_rest(tmp_path, no_png):
     path = tmp_path / "report" / "report.pdf"
-    build.build_report(decision.fill(tmp_path), path.parent)
+    build_report(decision.fill(tmp_path), path.parent)
     assert len(pypdf.PdfReader(path).pages) <= 20
     brief = " ".join(page.extract_text() for page in pypdf.PdfReader(path).pages[:2])
     for words in ("In brief", "Verdict per precision and mode", "What to be careful about"):
@@ -119,7 +120,7 @@ def test_the_document_bears_the_time_of_the_latest_attempt_to_the_second(quick_p
 
 def test_the_same_store_gives_the_same_bytes_in_every_form(quick_pdf, tmp_path):
     first = quick_pdf.parent
-    build.build_report([first.parent / "store"], tmp_path)
+    build_report([first.parent / "store"], tmp_path)
     files = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
     assert {f.name for f in files} >= {*build.FORMS, "report.tex"}
     assert {f.suffix for f in files} >= {".svg", ".png", ".pdf"}

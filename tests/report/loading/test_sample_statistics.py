@@ -46,7 +46,7 @@ def plainly(ranks):
         "cv": dispersion.coefficient_of_variation(times),
         "iqr": stats.relative_iqr(times) if count >= 4 else None,
         "autocorrelation": dispersion.autocorrelation(times),
-        "outliers": stats.count_outliers(times),
+        "outliers": dispersion.count_outliers(times),
     }
     for k, name in enumerate(sample_statistics.PHASES, 1):
         phases = [rank[k] if rank[k] is not None else [] for rank in ranks]
