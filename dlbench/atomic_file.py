@@ -28,9 +28,8 @@ _EARLIER_TEMPORARY_NAME = re.compile(r"\..+\.parquet\.\d+\.tmp|\..+\.json\.\d+(?
 def temporary_name(target: Path) -> Path:
     """Return the temporary name for `target`: in the same folder, unique to this process."""
     pid = os.getpid()
-    return target.with_name(
-        f".{target.name}.{_process_scope_digest()}-{pid}-{process_identity.start_time(pid) or 0}.tmp"
-    )
+    writer = f"{_process_scope_digest()}-{pid}-{process_identity.start_time(pid) or 0}"
+    return target.with_name(f".{target.name}.{writer}.tmp")
 
 
 def read_text(path: Path) -> str:

@@ -112,9 +112,8 @@ def _interval(times: list[float], confidence: float, *, search_clusters: bool) -
     low_rank, high_rank = (n - 1) / 2 - reach, (n - 1) / 2 + reach
     if low_rank < 0:
         return None
-    return Interval(
-        middle, _interpolate_at_rank(ordered, low_rank), _interpolate_at_rank(ordered, high_rank), confidence
-    )
+    low, high = (_interpolate_at_rank(ordered, rank) for rank in (low_rank, high_rank))
+    return Interval(middle, low, high, confidence)
 
 
 def reason_without_interval(num_samples: float, confidence: float) -> str:

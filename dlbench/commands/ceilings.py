@@ -46,9 +46,8 @@ def _ceilings(options: argparse.Namespace) -> int:
     if options.precision:
         request["precisions"] = options.precision.split(",")
     if options.missing:
-        request["precisions"] = missing = _unmeasured_precisions(
-            options.results, options.device, request.get("precisions")
-        )
+        missing = _unmeasured_precisions(options.results, options.device, request.get("precisions"))
+        request["precisions"] = missing
         if not missing:
             say("nothing to measure: the results already contain the ceilings of this system")
             return OK

@@ -54,9 +54,8 @@ def _run(options: argparse.Namespace) -> int:
                 suite, options.results, options.launcher, options.step, not options.dry_run
             )
             if options.dry_run:
-                waiting = cases_to_measure(
-                    campaign, cases, options.fresh, results_maintenance.read_stored_attempts(options.results)
-                )
+                stored = results_maintenance.read_stored_attempts(options.results)
+                waiting = cases_to_measure(campaign, cases, options.fresh, stored)
                 if not waiting:
                     say("nothing is left to measure; --fresh measures all cases again")
                     return OK

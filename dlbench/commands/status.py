@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,6 @@ def _status(options: argparse.Namespace) -> int:
     if found[0].slurm_error:
         say(f"dlbench: {found[0].slurm_error}; job states are unknown, cases are counted from their files")
     if options.json:
-        import json
-
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
         return OK
     for one in found:
@@ -66,8 +65,6 @@ def watch(folders: Sequence[Path]) -> int:
 
 def _print_campaigns(campaigns: Sequence[CampaignSummary], as_json: bool) -> None:
     if as_json:
-        import json
-
         print(json.dumps([dataclasses.asdict(one) for one in campaigns], indent=1))
         return
     for one in campaigns:

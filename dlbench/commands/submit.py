@@ -112,9 +112,8 @@ def _submit(options: argparse.Namespace) -> int:
     if options.report_only and not options.results.is_dir():
         raise BadInput(f"results folder '{options.results}' does not exist; check --results")
     check_folder(options.results)
-    jobs.check_array(
-        max(script.array for script in submission.scripts), batch_systems.batch_system_of(site).max_array_size()
-    )
+    largest = max(script.array for script in submission.scripts)
+    jobs.check_array(largest, batch_systems.batch_system_of(site).max_array_size())
     after = jobs.active_jobs(options.results, ("campaign",)) if options.report_only else []
     refused = None
     taken: list[SubmittedJob] = []

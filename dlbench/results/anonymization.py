@@ -45,9 +45,8 @@ class Anonymizer:
 
     def __init__(self, hosts: Iterable[str | None], texts: Iterable[str | None] = ()) -> None:
         """Collect the names of all hosts, and of users whose home folders occur in `texts`."""
-        self._users = sorted(
-            {user for text in texts for user in _HOME_FOLDER.findall(text or "")}, key=lambda u: (-len(u), u)
-        )
+        users = {user for text in texts for user in _HOME_FOLDER.findall(text or "")}
+        self._users = sorted(users, key=lambda u: (-len(u), u))
         names = sorted({host for host in hosts if isinstance(host, str) and host})
         self._hosts = {name: f"node{i}" for i, name in enumerate(names, 1)}
         self._short_names = {name.partition(".")[0]: self._hosts[name] for name in reversed(names)}
@@ -110,14 +109,13 @@ def write_records(sources: Sequence[str | Path], target: Path, private: bool = F
     for table, name in kinds:
         if table.num_rows:
             folder = target.parent / bounds_schema.CEILINGS_FOLDER
-            write_part(
-                folder / name, table if private else _anonymize_table(table, scrubber, "hostname", "device_uuid")
-            )
+            shown = table if private else _anonymize_table(table, scrubber, "hostname", "device_uuid")
+            write_part(folder / name, shown)
     for number, run in enumerate(profiles, 1):
         folder = target.parent / bounds_schema.PROFILES_FOLDER / f"{number:03}"
-        shown = run if private else _anonymize_profile(run, scrubber)
-        save_text(folder / "profile.json", to_json(shown))
-        bounds_schema.write_layers(folder, shown)
+        profile = run if private else _anonymize_profile(run, scrubber)
+        save_text(folder / "profile.json", to_json(profile))
+        bounds_schema.write_layers(folder, profile)
     return num_rows
 
 

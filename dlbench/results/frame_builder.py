@@ -77,10 +77,7 @@ class FrameBuilder:
         pieces = []
         for start in range(0, len(self._schema), _COLUMNS_PER_PIECE):
             release_memory()
-            fields = [
-                self._schema.field(number)
-                for number in range(start, min(start + _COLUMNS_PER_PIECE, len(self._schema)))
-            ]
+            fields = list(self._schema)[start : start + _COLUMNS_PER_PIECE]
             pieces.append(pd.DataFrame({f.name: self._build_column(f) for f in fields}))
         return pd.concat(pieces, axis=1)
 

@@ -127,12 +127,8 @@ class _PartRows:
     def _row_group(self, group: int) -> pa.Table:
         if self._last is None or self._last[0] != group:
             self._last = None  # two would not fit in memory where one does
-            self._last = (
-                group,
-                self._opened.drop_invalid_attempts(
-                    self._opened.fit_to_schema(self._read_row_group(group), []), SCHEMA, []
-                ),
-            )
+            rows = self._opened.fit_to_schema(self._read_row_group(group), [])
+            self._last = group, self._opened.drop_invalid_attempts(rows, SCHEMA, [])
         return self._last[1]
 
     def _read_row_group(self, group: int, columns: list[str] | None = None) -> pa.Table:

@@ -490,9 +490,8 @@ def _stream_part(
             file = pq.ParquetFile(part, metadata=file.metadata, read_dictionary=[LONG_TEXT])
         num_rows = int(BATCH_BYTES // _bytes_per_row(file, names))
         if num_rows >= file.metadata.num_rows or not _is_grouped(file):
-            yield opened.drop_invalid_attempts(
-                opened.fit_to_schema(file.read(columns=names), problems, IN_MEMORY), schema, problems
-            )
+            rows = opened.fit_to_schema(file.read(columns=names), problems, IN_MEMORY)
+            yield opened.drop_invalid_attempts(rows, schema, problems)
             return
         groups = [
             g for g in range(file.metadata.num_row_groups) if wanted is None or _may_hold_attempts(file, g, wanted)

@@ -42,12 +42,8 @@ _NAME_COLUMNS = ("model", "suite", "case_id", "system_key", "label")
 _NAME_BYTES, _TEXT_BYTES = 1000, 1_000_000
 _PLAIN_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
 #: Columns that are always read: they decide whether a row is dropped.
-CHECKED_COLUMNS = tuple(
-    name
-    for name in SCHEMA.names
-    if name
-    in (*REQUIRED_COLUMNS, *_MIN_VALUES, *_TIME_COLUMNS, *_NAME_COLUMNS, *CHOICES, "window_s", "parameters", "step_s")
-)
+_DECIDING = {*REQUIRED_COLUMNS, *_MIN_VALUES, *_TIME_COLUMNS, *_NAME_COLUMNS, *CHOICES}
+CHECKED_COLUMNS = tuple(n for n in SCHEMA.names if n in {*_DECIDING, "window_s", "parameters", "step_s"})
 #: Chunk size for finding single invalid values of a column.
 _MAX_MISFITS = 1000
 #: Exceptions of pyarrow for invalid values.

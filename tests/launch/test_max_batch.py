@@ -65,10 +65,10 @@ def test_another_model_than_the_one_asked_for_is_refused():
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "0", "-1", "1e99", "."])
-def test_a_time_limit_that_is_none_is_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError):
-        maxbatch._parse_seconds(text)
-    assert maxbatch._parse_seconds("2.5") == 2.5
+def test_a_time_limit_that_is_none_is_refused(text, capsys):
+    with pytest.raises(SystemExit):
+        main(["maxbatch", "lenet5", f"--timeout={text}"])
+    assert f"argument --timeout: {text}: must be a time above 0 s" in capsys.readouterr().err
 
 
 def test_an_unknown_axis_is_named():

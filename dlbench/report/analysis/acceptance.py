@@ -134,9 +134,8 @@ def judge_results(acceptance: Acceptance, sources: Sequence[str | Path], confide
     content.warn_of_skipped()
     first = content.rows.drop_duplicates("attempt_id").set_index("attempt_id")
     # Of a CPU the device's name says nothing.
-    facts = first.loc[first["device"].eq("cpu"), list(CPU_SELECTORS.values())].set_axis(
-        list(CPU_SELECTORS), axis="columns"
-    )
+    stored = first.loc[first["device"].eq("cpu"), list(CPU_SELECTORS.values())]
+    facts = stored.set_axis(list(CPU_SELECTORS), axis="columns")
     attempts = content.attempts.join(facts.astype({"torch_threads": "Int64"}), on="attempt_id")
     return [_judge_line(line, attempts, confidence) for line in acceptance.lines]
 

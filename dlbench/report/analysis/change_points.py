@@ -45,9 +45,8 @@ def level_changes(values: NDArray[np.float64], false_alarms: float, spreads: Seq
     middle = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(values, 2, mode="reflect"), 5), axis=1)
     cleaned = np.clip(values, middle - reach, middle + reach)
     scaled = (cleaned - np.median(cleaned)) / noise
-    return _change_indices(
-        _scale_by_long_run_noise(scaled, np.diff((values - np.median(values)) / noise)), false_alarms
-    )
+    differences = np.diff((values - np.median(values)) / noise)
+    return _change_indices(_scale_by_long_run_noise(scaled, differences), false_alarms)
 
 
 def spread_changes(values: NDArray[np.float64], false_alarms: float) -> list[int]:

@@ -111,9 +111,8 @@ def compare_sides(
         frames = pd.DataFrame(a, columns=cases.columns), pd.DataFrame(b, columns=cases.columns)
         setting = merged_setting(case_a.to_dict(), case_b.to_dict())
         if not whole:
-            lines.append(
-                ComparisonLine(setting, "failed", note=f"both sides were measured in none of the {pairs} pairs")
-            )
+            note = f"both sides were measured in none of the {pairs} pairs"
+            lines.append(ComparisonLine(setting, "failed", note=note))
             continue
         reason = meter_mismatch(*frames, ("A", "B"), rules)
         if reason:

@@ -47,14 +47,12 @@ class ComparisonLine:
 
 def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonRules) -> ComparisonLine:
     """The line of one case that both sides have; its verdict waits for `with_corrected_verdicts`."""
-    setting = setting_of_groups(base, target)
-    for side, group in (("BASE", base), ("TARGET", target)):
+    setting, sides = setting_of_groups(base, target), (("BASE", base), ("TARGET", target))
+    for side, group in sides:
         reason = _why_mixed(group, side, rules)
         if reason:
             return ComparisonLine(setting, "refused", note=reason)
-    failed = [
-        _failure_text(group, side, rules) for side, group in (("BASE", base), ("TARGET", target)) if group.good.empty
-    ]
+    failed = [_failure_text(group, side, rules) for side, group in sides if group.good.empty]
     if failed:
         return ComparisonLine(setting, "failed", note="; ".join(failed), lost=_is_lost_in_target(base, target))
     reason = meter_mismatch(base.good, target.good, ("BASE", "TARGET"), rules)
@@ -64,7 +62,7 @@ def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonR
     notes = [] if keys[0] == keys[1] else [f"the network differs: {keys[0]} in BASE, {keys[1]} in TARGET"]
     figures, more = compare_processes(base.good, target.good, ("BASE", "TARGET"), rules)
     notes += more
-    for side, group in (("BASE", base), ("TARGET", target)):
+    for side, group in sides:
         notes += process_flags(group.good, side, rules)
         if not group.bad.empty:
             notes.append(f"{side}: {len(group.bad)} left out, {_failure_text(group, side, rules).partition(': ')[2]}")
@@ -135,14 +133,11 @@ def _failure_text(group: AttemptGroup, side: str, rules: ComparisonRules) -> str
     failures = _failed_attempts(group)
     last = (group.bad if failures.empty else failures).iloc[-1]
     if last["status"] not in DONE_STATUSES:
-        error = (
-            last["error"].splitlines()[0] if isinstance(last["error"], str) and last["error"] else "no reason stored"
-        )
+        error = last["error"].splitlines()[0] if is_known(last["error"]) else "no reason stored"
         return f"{side}: {last['status']}: {error}"
     if rules.metric == "energy_per_image" and last["steps"] > 0:
-        return (
-            f"{side}: no energy was measured ({last['energy_note'] if is_known(last['energy_note']) else 'no meter'})"
-        )
+        why = last["energy_note"] if is_known(last["energy_note"]) else "no meter"
+        return f"{side}: no energy was measured ({why})"
     return f"{side}: {last['status']}, but without usable step times (none, NaN, zero or negative)"
 
 

@@ -165,9 +165,8 @@ def with_axis_defaults(cases: pd.DataFrame) -> pd.DataFrame:
     for axis in fields(Case):
         if axis.name in AXES and axis.name != "model" and axis.name in cases:
             unknown = cases[axis.name].isna()
-            cases = (
-                cases.assign(**{axis.name: cases[axis.name].mask(unknown, axis.default)}) if unknown.any() else cases
-            )
+            if unknown.any():
+                cases = cases.assign(**{axis.name: cases[axis.name].mask(unknown, axis.default)})
     return cases
 
 

@@ -156,10 +156,8 @@ class Comparison:
             return f"{counts} without any spread: the clock is too coarse, or the values are copies; no interval"
         if self.low is None or self.basis == "assumed":
             # An interval from an assumed spread is no measurement: none is shown.
-            return (
-                f"{counts} are too few to estimate how processes differ: no interval; run {MIN_PROCESSES} or more on "
-                f"each side"
-            )
+            advice = f"no interval; run {MIN_PROCESSES} or more on each side"
+            return f"{counts} are too few to estimate how processes differ: {advice}"
         if self.basis == "stated":
             return f"{counts}: the spread between processes is given by the user, not measured"
         return ""

@@ -13,9 +13,8 @@ def confidence_levels(cases: pd.DataFrame) -> list[float]:
     """The different levels of these cases, the lowest first; the usual one where they have no protocol."""
     if "protocol" not in cases or cases.empty:
         return [USUAL_CONFIDENCE]
-    found = protocol_confidences(
-        cases["protocol"].astype(object).where(cases["protocol"].notna(), None).unique().tolist()
-    )
+    protocols = cases["protocol"].astype(object).where(cases["protocol"].notna(), None)
+    found = protocol_confidences(protocols.unique().tolist())
     return sorted({level for level in found.tolist() if level == level}) or [USUAL_CONFIDENCE]
 
 

@@ -117,11 +117,8 @@ def read_content(
     first = rows[["attempt_id", "system_id", "power_limit_w"]].drop_duplicates("attempt_id").set_index("attempt_id")
     longest = rows.groupby("attempt_id")["gradient_allreduce_s"].max()
     medians = loaded.statistics["slowest_median"].copy()  # a view would keep all statistics
-    rows = rows[
-        [name for name in rows if name in ROW_COLUMNS or str(name).startswith("system_")]
-        if with_rows
-        else ["attempt_id"]
-    ]
+    columns = [name for name in rows if name in ROW_COLUMNS or str(name).startswith("system_")]
+    rows = rows[columns if with_rows else ["attempt_id"]]
     loaded = replace(loaded, rows=rows, statistics=loaded.statistics.iloc[:0].copy())
     system_id = as_objects(attempts["attempt_id"].map(first["system_id"])).rename("system_id")
     attempts = pd.concat([derived_metrics.with_intervals(attempts), system_id], axis=1)
@@ -214,9 +211,8 @@ def _account_rows(
     """What became of every row that was read."""
     kinds = pd.Series(row_accounting.SUPERSEDED, attempts.index, dtype=object)
     # By the index, not by the ids: `latest` and `chosen` are rows of `attempts`.
-    kinds[derived_metrics.is_system_unknown(attempts) & ~attempts.index.isin(latest.index)] = (
-        row_accounting.SYSTEM_UNKNOWN
-    )
+    unknown = derived_metrics.is_system_unknown(attempts) & ~attempts.index.isin(latest.index)
+    kinds[unknown] = row_accounting.SYSTEM_UNKNOWN
     kinds[latest.index[~usable]] = row_accounting.FAILED
     kinds[latest.index[usable]] = row_accounting.BEYOND_LIMIT
     kinds[chosen.index] = row_accounting.SHOWN

@@ -77,9 +77,8 @@ def attempts_from_rows(rows: pd.DataFrame) -> pd.DataFrame:
     lists = {name: _ragged_column(rows[name]) if name in rows else none for name in sample_statistics.COLUMNS}
     found = sample_statistics.slowest_steps(lists["step_s"], ranks)
     known = sample_statistics.sample_statistics(found, lists, ranks, rows["phase_stride"].to_numpy())
-    limits = intervals.median_intervals(
-        found.steps, intervals.protocol_confidences(rows["protocol"].iloc[ranks.first].tolist())
-    )
+    confidences = intervals.protocol_confidences(rows["protocol"].iloc[ranks.first].tolist())
+    limits = intervals.median_intervals(found.steps, confidences)
     cases = attempts_from_statistics(rows, known.assign(**dict(zip(LIMIT_COLUMNS, limits.T, strict=True))))
     steps = pd.Series([found.steps.row(i) for i in range(len(ranks.attempts))], ranks.attempts, dtype=object)
     return cases.assign(samples=cases["attempt_id"].map(steps).astype(object))

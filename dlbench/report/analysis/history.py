@@ -90,10 +90,8 @@ class History:
     def changes(self, since: datetime | None = None) -> list[tuple[HistoryLine, Change]]:
         """All changes from a day on, by time."""
         found = [(line, change) for line in self.lines for change in line.changes]
-        return sorted(
-            ((line, change) for line, change in found if since is None or change.day >= since),
-            key=lambda pair: (pair[1].day, pair[0].name),
-        )
+        later = [(line, change) for line, change in found if since is None or change.day >= since]
+        return sorted(later, key=lambda pair: (pair[1].day, pair[0].name))
 
 
 def read_history(sources: Sequence[str | Path], false_alarms: float = FALSE_ALARMS) -> History:
@@ -127,9 +125,8 @@ def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> H
         notes.append(f"{(~possible).sum()} days are before 2012 or in the future and are left out: {strange[0]}.")
     points = points[possible].sort_values("day", kind="stable")
     points = points.assign(network_key=points["network_key"].astype(object).fillna(""))
-    groups = [
-        own for _, own in points.groupby([*SETTING_COLUMNS, "network_key", "device_kind"], sort=False, dropna=False)
-    ]
+    keys = [*SETTING_COLUMNS, "network_key", "device_kind"]
+    groups = [own for _, own in points.groupby(keys, sort=False, dropna=False)]
     long = sum(len(own) >= change_points.MIN_POINTS for own in groups)
     # Two tests of each line: its level and its spread.
     chance = -math.expm1(math.log1p(-false_alarms) / max(1, 2 * long))
@@ -185,9 +182,8 @@ def _find_changes(
         found.append(Change(moments[start], start, kind, math.expm1(shift), _changed_facts(points, start)))
     around = logs - np.repeat(levels, np.diff([0, *starts, logs.size]))
     for start in spreads:
-        ratio = change_points.neighbour_noise(around[start:]) / max(
-            1e-12, change_points.neighbour_noise(around[:start])
-        )
+        before, after = (change_points.neighbour_noise(some) for some in (around[:start], around[start:]))
+        ratio = after / max(1e-12, before)
         kind = "unstable" if ratio > 1 else "steadier"
         found.append(Change(moments[start], start, kind, ratio, _changed_facts(points, start)))
     return sorted(_without_returns(found), key=lambda change: change.index)

@@ -211,9 +211,8 @@ def _cost_interval(device_hours: Interval, energy_j: Interval | None, prices: Pr
     value, low, high = map(prices.cost, hours, energies)
     if value is None or low is None or high is None:
         return None
-    return Interval(
-        value, low, high, (energy_j if energy_j and prices.per_kwh is not None else device_hours).confidence
-    )
+    known = energy_j if energy_j and prices.per_kwh is not None else device_hours
+    return Interval(value, low, high, known.confidence)
 
 
 def _assumptions(

@@ -53,11 +53,9 @@ class Standing:
     def margin(self) -> str:
         """How far ahead, with the interval where there is one: ``+34 % [+31, +37]``."""
         text = f"{_signed_percent(self.ratio)} %"
-        return (
-            text
-            if self.low is None or self.high is None
-            else f"{text} [{_signed_percent(self.low)}, {_signed_percent(self.high)}]"
-        )
+        if self.low is None or self.high is None:
+            return text
+        return f"{text} [{_signed_percent(self.low)}, {_signed_percent(self.high)}]"
 
 
 def ranking_metrics(cases: pd.DataFrame) -> list[str]:

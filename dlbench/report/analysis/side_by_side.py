@@ -242,9 +242,8 @@ def failure_texts(content: Content, cases: pd.DataFrame) -> dict[tuple[int, str]
     """How a case of `cases` (as `shared_processes` gives them) ended on the systems that have no result for it."""
     if content.failed.empty or cases.empty:
         return {}
-    both = with_case_numbers(
-        pd.concat([content.shown[_REQUIRED_COLUMNS], content.failed[_REQUIRED_COLUMNS]], ignore_index=True)
-    )
+    parts = [table[_REQUIRED_COLUMNS] for table in (content.shown, content.failed)]
+    both = with_case_numbers(pd.concat(parts, ignore_index=True))
     number = dict(zip(both["attempt_id"], both["number"], strict=True))
     ours = {number[attempt]: case for attempt, case in zip(cases["attempt_id"], cases["number"], strict=True)}
     failed = both.iloc[len(content.shown) :]

@@ -107,11 +107,9 @@ def check_samples(row: Row) -> str | None:
     if np.ptp(steps) == 0:
         return f"all {steps.size} steps took {units.seconds(float(steps[0]))} exactly"
     place = _repeated_block(steps)
-    return (
-        ""
-        if place is None
-        else f"the times of {_BLOCK_STEPS} steps from step {place + 1} on are those of the {_BLOCK_STEPS} steps before"
-    )
+    if place is None:
+        return ""
+    return f"the times of {_BLOCK_STEPS} steps from step {place + 1} on are those of the {_BLOCK_STEPS} steps before"
 
 
 def _repeated_block(steps: NDArray[np.float64]) -> int | None:

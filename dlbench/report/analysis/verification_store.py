@@ -45,11 +45,8 @@ def compare_with_folders(reader: Reader, folders: Mapping[str, Path]) -> Iterato
                 continue
             row |= {name: numbers.row(place).tolist() for name, numbers in batch.lists.items()}
             names = [name for name, value in written[row["rank"]].items() if not _is_same_value(row.get(name), value)]
-            yield (
-                "attempts",
-                attempt,
-                f"the row differs from the attempt's own files in {', '.join(names[:6])}" if names else "",
-            )
+            differs = f"the row differs from the attempt's own files in {', '.join(names[:6])}"
+            yield "attempts", attempt, differs if names else ""
     for attempt, path in folders.items():
         record = _read_record(path)
         if record is not None:

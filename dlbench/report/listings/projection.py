@@ -85,9 +85,8 @@ def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.Data
     wanted = wanted[(wanted["mode"] == "training") & wanted["status"].isin(DONE_STATUSES)]
     if wanted.empty:
         raise BadInput(f"these results have no training of {', '.join(models or known)}; measure it first")
-    return derived_metrics.with_network_names(
-        derived_metrics.latest_attempts(systems.with_systems(derived_metrics.attempts_from_rows(wanted), wanted))
-    )
+    attempts = systems.with_systems(derived_metrics.attempts_from_rows(wanted), wanted)
+    return derived_metrics.with_network_names(derived_metrics.latest_attempts(attempts))
 
 
 def _projection_columns(axes: list[str], prices: Prices | None) -> list[Column]:

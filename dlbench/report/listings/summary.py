@@ -74,9 +74,8 @@ def _fit_table(table: Table, width: int) -> str:
     """`table` as text: what is the same in all rows goes to the title, and columns go until it fits."""
     same = [i for i, c in enumerate(table.columns) if c.key in AXES and len({row[i] for row in table.rows}) == 1]
     values = [f"{table.columns[i].heading.lower()} {table.rows[0][i]}" for i in same]
-    table = _without_columns(
-        Table([_short_heading(c) for c in table.columns], table.rows, " · ".join([table.title, *values])), same
-    )
+    headed = Table([_short_heading(c) for c in table.columns], table.rows, " · ".join([table.title, *values]))
+    table = _without_columns(headed, same)
     for key in (None, *_COLUMNS_TO_DROP):
         table = _without_columns(table, [i for i, column in enumerate(table.columns) if column.key == key])
         title, *lines = text_table(table).splitlines()

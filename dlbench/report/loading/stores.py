@@ -86,9 +86,8 @@ class LoadedStores:
         without synchronisation [s] and its interval; NaN where there is none.
         """
         columns = ("step_s", "unsynced_step_s", "protocol", *TRACE_COLUMNS)
-        kept = [
-            _batch_samples(batch) for batch in _attempt_batches(self.source_of.loc[attempts], self.readers, columns)
-        ]
+        batches = _attempt_batches(self.source_of.loc[attempts], self.readers, columns)
+        kept = [_batch_samples(batch) for batch in batches]
         if not kept:
             kept = [pd.DataFrame(columns=["samples", *TRACE_COLUMNS, *COMMUNICATION_COLUMNS])]
         whole: pd.DataFrame = pd.concat(kept).reindex(attempts)
