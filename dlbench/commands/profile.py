@@ -90,7 +90,7 @@ def _profile(options: argparse.Namespace) -> int:
 
 def _print_kernels(folder: Path, form: str) -> None:
     """Print the kernels of oneDNN, and write them as CSV beside its log."""
-    from dlbench.report.listings.kernels import kernels_table
+    from dlbench.report.listings.networks import kernels_table
     from dlbench.table import render
 
     table = kernels_table((folder / "onednn.txt").read_text(encoding="utf-8", errors="replace"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dlbench.errors import BadInput
-from dlbench.report.listings.kernels import kernels_table
+from dlbench.report.listings.networks import kernels_table
 from dlbench.worker.onednn import LOG_NAME, record_kernels
 
 

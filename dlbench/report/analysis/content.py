@@ -201,7 +201,7 @@ def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attemp
     names, account = content.system_names, content.account
     del content  # of a large store its other frames take gigabytes
     frame = frame.assign(system=frame["system_id"].map(names)).reset_index(drop=True)
-    frame.attrs["rows"] = account.rows_with_every_attempt() if every_attempt else account.rows_read()
+    frame.attrs["rows"] = account.rows_with_every_attempt() if every_attempt else {"read": account.read, **account.rows}
     return frame
 
 

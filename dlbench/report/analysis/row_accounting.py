@@ -40,12 +40,8 @@ class RowAccount:
         """Rows that were read and are in no kind; anything but 0 is a defect of dlbench."""
         return self.read - sum(self.rows.values())
 
-    def rows_read(self) -> dict[str, int]:
-        """The rows by kind, and all that were read."""
-        return {"read": self.read, **self.rows}
-
     def rows_with_every_attempt(self) -> dict[str, int]:
-        """The same where every attempt is shown."""
+        """All rows that were read, and those of each kind where every attempt is shown."""
         left_out = {kind: self.rows[kind] for kind in (COPIES, PASSED_OVER)}
         shown = sum(number for kind, number in self.rows.items() if kind not in left_out)
         return {"read": self.read, SHOWN: shown, **left_out}

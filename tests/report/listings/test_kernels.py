@@ -1,6 +1,6 @@
 """Kernels of oneDNN by its log."""
 
-from dlbench.report.listings.kernels import kernels_table
+from dlbench.report.listings.networks import kernels_table
 
 LOG = """onednn_verbose,v1,info,oneDNN v3.7.1
 onednn_verbose,v1,primitive,create:cache_miss,cpu,convolution,jit:avx512_core,forward_training,src:f32,,,mb1,9.0
