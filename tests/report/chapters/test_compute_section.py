@@ -7,7 +7,7 @@ import pytest
 from dlbench import units
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.projection import Prices
-from dlbench.report.chapters.compute_section import compute_section
+from dlbench.report.chapters.compute_section import RESNET_IMAGES, compute_section, trained_networks
 from dlbench.suites.case import Case
 from tests.fakes import records
 
@@ -41,3 +41,13 @@ def test_time_energy_and_cost_follow_from_the_measured_rate(store):
 def test_without_a_training_there_is_no_chapter(tmp_path):
     one = records.record(Case("resnet50", "inference", batch_size=64, device="cuda"), number=1)
     assert not compute_section(read_content([records.fill(tmp_path / "r", [one])])).blocks
+
+
+def test_the_count_of_resnet_152_is_that_of_its_schedule_and_the_published_figure_is_two_thirds_of_it():
+    resnet, *others = trained_networks()
+    assert RESNET_IMAGES == 153_600_000
+    assert resnet.counted_flop == 67_458_465_792 * 153_600_000
+    assert resnet.counted_parameters == 60_192_808
+    # Twice the forward pass of every image.
+    assert pytest.approx(resnet.flop / RESNET_IMAGES, rel=0.02) == 2 * 2 * 11_280_367_616 + 2 * 2 * 2_048_000
+    assert all(other.counted_flop is None and other.reason for other in others)
