@@ -23,18 +23,15 @@ TRAININGS_FOLDER = "trainings"
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 _ADDED_LATER = ("weights", "save_weights")  # which older files lack
 _CURVE_COLUMNS = ("epoch_s", "training_loss", "validation_loss", "training_accuracy", "validation_accuracy")
-
-
-def _scalar_columns() -> list[str]:
-    return [f.name for f in dataclasses.fields(TrainingRun) if f.name not in (*_CURVE_COLUMNS, "training", "warnings")]
-
+_OTHER_COLUMNS = (*_CURVE_COLUMNS, "training", "warnings")
+_SCALAR_COLUMNS = tuple(f.name for f in dataclasses.fields(TrainingRun) if f.name not in _OTHER_COLUMNS)
 
 SCHEMA: pa.Schema = pa.schema(
     [pa.field(f.name, _TYPES[str(f.type)]) for f in dataclasses.fields(Training) if f.name != "learning_rate"]
     + [
         pa.field(f.name, _TYPES[str(f.type).removesuffix(" | None")])
         for f in dataclasses.fields(TrainingRun)
-        if f.name in _scalar_columns()
+        if f.name in _SCALAR_COLUMNS
     ]
     + [pa.field("warnings", pa.list_(pa.string())), pa.field("epoch", pa.int64())]
     + [pa.field(name, pa.float64()) for name in _CURVE_COLUMNS]
@@ -44,7 +41,7 @@ SCHEMA: pa.Schema = pa.schema(
 def epoch_rows(run: TrainingRun) -> list[dict[str, Any]]:
     """Return one row per epoch; each row repeats the values of the whole training."""
     head = {name: run.training[name] for name in SCHEMA.names if name in run.training and name != "learning_rate"}
-    head |= {name: getattr(run, name) for name in (*_scalar_columns(), "warnings")}
+    head |= {name: getattr(run, name) for name in (*_SCALAR_COLUMNS, "warnings")}
     curves = {name: getattr(run, name) for name in _CURVE_COLUMNS}
     return [
         head | {"epoch": i + 1} | {name: values[i] if i < len(values) else None for name, values in curves.items()}

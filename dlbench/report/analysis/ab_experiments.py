@@ -46,8 +46,8 @@ def compare_experiments(content: Content) -> tuple[AbComparison, ...]:
     cases = latest_attempts(attempts.assign(model=plain))
     # Those that are shown have their steps; of the others the median stands for them.
     shown = dict(zip(content.shown["attempt_id"], content.shown["samples"], strict=True))
-    ids, medians = cases["attempt_id"], cases["step_time"]
-    steps = [shown.get(attempt, np.array([median])) for attempt, median in zip(ids, medians, strict=True)]
+    times = cases.set_index("attempt_id")["step_time"].items()
+    steps = [shown.get(attempt, np.array([median])) for attempt, median in times]
     cases = cases.assign(samples=pd.Series(steps, cases.index, dtype=object))
     return tuple(
         one

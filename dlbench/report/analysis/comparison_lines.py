@@ -47,7 +47,8 @@ class ComparisonLine:
 
 def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonRules) -> ComparisonLine:
     """The line of one case that both sides have; its verdict waits for `with_corrected_verdicts`."""
-    setting, sides = setting_of_groups(base, target), (("BASE", base), ("TARGET", target))
+    setting = setting_of_groups(base, target)
+    sides = (("BASE", base), ("TARGET", target))
     for side, group in sides:
         reason = _why_mixed(group, side, rules)
         if reason:

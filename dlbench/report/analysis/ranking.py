@@ -114,17 +114,13 @@ def _rank_case(number: int, case: pd.DataFrame, medians: pd.Series[float], metri
         return replace(standing, comparison=speedup(base, target))
     # With few processes the steps have to show what they can, but a share of a peak has another peak on each side.
     if metric in BOUND_METRICS and min(len(base), len(target)) < MIN_PROCESSES:
-        return replace(standing, comparison=_compare_shares(base, target, metric))
+        # The comparison of the step times, moved to the ratio of the shares.
+        steps = speedup(base, target)
+        shift = float(target[metric].median() / base[metric].median()) / steps.ratio
+        low, high = (None if limit is None else limit * shift for limit in (steps.low, steps.high))
+        return replace(standing, comparison=replace(steps, ratio=steps.ratio * shift, low=low, high=high))
     values = [[[float(value)] for value in side[metric]] for side in (base, target)]
     return replace(standing, comparison=compare(values[0], values[1]))
-
-
-def _compare_shares(base: pd.DataFrame, target: pd.DataFrame, metric: str) -> Comparison:
-    """Shares of a peak with few processes: the comparison of the step times, moved to the ratio of the shares."""
-    steps = speedup(base, target)
-    shift = float(target[metric].median() / base[metric].median()) / steps.ratio
-    low, high = (None if limit is None else limit * shift for limit in (steps.low, steps.high))
-    return replace(steps, ratio=steps.ratio * shift, low=low, high=high)
 
 
 def _with_outcome(standing: Standing, found: Comparison | None) -> Standing:

@@ -159,7 +159,8 @@ def find_curves(cases: pd.DataFrame) -> list[Curve]:
         for _, group in several.groupby(full, sort=False, dropna=False):
             first = group.iloc[0]
             base = single[(single[plain] == first[plain]).all(axis=1)].tail(1)
-            name, mode, precision = _curve_name(first, batch, several), str(first["mode"]), str(first["precision"])
+            name = _curve_name(first, batch, several)
+            mode, precision = str(first["mode"]), str(first["precision"])
             for way, own in _split_curves(group.drop_duplicates(["nodes", "devices_per_node"], keep="last")):
                 sizes = pd.concat([base, own]).sort_values("devices")
                 if len(sizes) > 1:

@@ -65,22 +65,19 @@ def acceptance_page(
     """A page of HTML for the file: the lines, what they were judged by (with digests), and room for signatures."""
     table = acceptance_table(judgements)
     parts = [part for source in sources for part in find_parts(source)[0]]
-    return (
-        template_environment()
-        .get_template("acceptance.html")
-        .render(
-            name=acceptance.name,
-            summary=summary_line(acceptance, judgements),
-            columns=[column.title for column in table.columns],
-            rows=cell_texts(table),
-            alignments=alignments(table),
-            file=file.name,
-            file_digest=hashlib.sha256(file.read_bytes()).hexdigest(),
-            parts=len(parts),
-            parts_digest=files_digest(parts),
-            date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            version=__version__,
-        )
+    template = template_environment().get_template("acceptance.html")
+    return template.render(
+        name=acceptance.name,
+        summary=summary_line(acceptance, judgements),
+        columns=[column.title for column in table.columns],
+        rows=cell_texts(table),
+        alignments=alignments(table),
+        file=file.name,
+        file_digest=hashlib.sha256(file.read_bytes()).hexdigest(),
+        parts=len(parts),
+        parts_digest=files_digest(parts),
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        version=__version__,
     )
 
 
