@@ -216,9 +216,12 @@ def _account_rows(
     kinds[latest.index[~usable]] = row_accounting.FAILED
     kinds[latest.index[usable]] = row_accounting.BEYOND_LIMIT
     kinds[chosen.index] = row_accounting.SHOWN
-    return row_accounting.count_rows(
-        loaded.rows, kinds.set_axis(attempts["attempt_id"]), loaded.num_rows, loaded.num_passed_over, loaded.num_copies
-    )
+    kinds = kinds.set_axis(attempts["attempt_id"])
+    of_rows, of_attempts = loaded.rows["attempt_id"].map(kinds).value_counts(), kinds.value_counts()
+    rows = {kind: int(of_rows.get(kind, 0)) for kind in row_accounting.KINDS_OF_ATTEMPTS}
+    rows |= {row_accounting.COPIES: loaded.num_copies, row_accounting.PASSED_OVER: loaded.num_passed_over}
+    counts = {kind: int(of_attempts.get(kind, 0)) for kind in row_accounting.KINDS_OF_ATTEMPTS}
+    return row_accounting.RowAccount(loaded.num_rows, rows, counts)
 
 
 def choose_cases(cases: pd.DataFrame, limit: float) -> pd.DataFrame:

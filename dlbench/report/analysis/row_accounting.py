@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pandas as pd
-
 SHOWN = "shown"
 BEYOND_LIMIT = "beyond the limit"
 FAILED = "failed"
@@ -13,6 +11,8 @@ SUPERSEDED = "superseded"
 SYSTEM_UNKNOWN = "system unknown"
 COPIES = "copies"
 PASSED_OVER = "passed over"
+#: What attempts can be; the other kinds are of rows.
+KINDS_OF_ATTEMPTS = (SHOWN, BEYOND_LIMIT, FAILED, SUPERSEDED, SYSTEM_UNKNOWN)
 #: Each kind in words.
 KIND_DESCRIPTIONS = {
     SHOWN: "Shown: one attempt per case, the one that counts",
@@ -55,20 +55,3 @@ class RowAccount:
             f"{self.read} rows were read, but only {self.read - self.missing} appear in this report: {self.missing} "
             f"are missing. This is a bug in dlbench; `dlbench query` shows all rows."
         )
-
-
-def count_rows(
-    rows: pd.DataFrame, kinds: pd.Series, num_rows: int, num_passed_over: int, num_copies: int
-) -> RowAccount:
-    """Count the rows of all kinds.
-
-    Args:
-        rows: those that are left, each attempt and rank once.
-        kinds: by attempt, of all attempts.
-        num_rows: that the files hold: with those that are passed over, and of the others the copies.
-    """
-    found, of_attempts = rows["attempt_id"].map(kinds).value_counts(), kinds.value_counts()
-    counted = (SHOWN, BEYOND_LIMIT, FAILED, SUPERSEDED, SYSTEM_UNKNOWN)
-    counts = {kind: int(found.get(kind, 0)) for kind in counted}
-    counts |= {COPIES: num_copies, PASSED_OVER: num_passed_over}
-    return RowAccount(num_rows, counts, {kind: int(of_attempts.get(kind, 0)) for kind in counted})
