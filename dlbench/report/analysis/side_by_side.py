@@ -212,7 +212,7 @@ def representative(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def _most_shared_cases(cases: pd.DataFrame) -> pd.DataFrame:
-    """Of each network and mode the number that most systems have, the one with the highest throughput of these."""
+    """The rows of one number for each network and mode: that of most systems, of these the one that is fastest."""
     groups = cases.groupby(["number", "model", "mode"])
     reach = groups.agg(systems=("system_id", "nunique"), best=("throughput", "max")).reset_index()
     best = reach.sort_values(["systems", "best"], ascending=False, kind="stable").drop_duplicates(["model", "mode"])
