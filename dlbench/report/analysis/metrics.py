@@ -37,6 +37,10 @@ class Metric:
             return units.MISSING
         if self.unit in _FORMAT_OF_UNIT:
             return _FORMAT_OF_UNIT[self.unit](value, significant)
+        if self.unit.startswith("FLOP"):
+            return units.rate(value, self.unit, significant)
+        if self.unit.startswith("J/"):
+            return units.quantity(value, self.unit, significant)
         if self.unit == "1":
             # A count is whole, however large.
             return default_text(int(value)) if float(value).is_integer() else units.digits(value, significant)
@@ -52,12 +56,6 @@ _FORMAT_OF_UNIT: dict[str, Callable[[float, int], str]] = {
     "B": units.bytes_,
     # The digits of a share beyond the second mean little.
     "%": lambda value, significant: units.percent(value, min(2, significant)),
-    "FLOP": lambda value, significant: units.rate(value, "FLOP", significant),
-    "FLOP/s": lambda value, significant: units.rate(value, "FLOP/s", significant),
-    "J/img": lambda value, significant: units.quantity(value, "J/img", significant),
-    "J/seq": lambda value, significant: units.quantity(value, "J/seq", significant),
-    "J/sample": lambda value, significant: units.quantity(value, "J/sample", significant),
-    "J/GFLOP": lambda value, significant: units.quantity(value, "J/GFLOP", significant),
 }
 
 # Laid out by hand: name, title, unit and direction; what it is; how it is derived.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dlbench import units
 from dlbench.node_list import fold_nodes
 from dlbench.report.analysis.fleet import Fleet
-from dlbench.table import Cell, Column, Table, percent_text
+from dlbench.table import Cell, Column, Table, number_or_none, percent_text
 
 
 def outliers_table(found: Fleet) -> Table:
@@ -38,7 +38,10 @@ def distributions_table(found: Fleet) -> Table:
         Column("case", "Case or reading"),
         Column("unit", "Unit"),
         Column("units", "Units", "right"),
-        *(Column(key, key.capitalize(), "right", _number_text) for key in ("lowest", "median", "highest")),
+        *(
+            Column(key, key.capitalize(), "right", lambda cell: units.rate(number_or_none(cell), "").strip())
+            for key in ("lowest", "median", "highest")
+        ),
         Column("range", "Range", "right", percent_text),
         Column("outlier_from", "Outlier from", "right", percent_text),
         Column("found_from", "Found in 95 %", "right", percent_text),
@@ -79,7 +82,3 @@ def summary_line(found: Fleet) -> str:
         return f"{tested}: no outlier"
     slow = units.count_text(len(found.outliers), "outlier")
     return f"{tested}: {slow} on {units.count_text(len(found.nodes), 'node')}: {fold_nodes(found.nodes)}"
-
-
-def _number_text(cell: Cell) -> str:
-    return units.rate(cell, "").strip() if isinstance(cell, int | float) else units.MISSING

@@ -79,6 +79,8 @@ def describe_attempt(table: pa.Table, attempt: str, part: Path) -> dict[str, Any
     cases = derived_metrics.with_intervals(derived_metrics.attempts_from_rows(table.to_pandas()))
     case = cases.iloc[0].to_dict()
     first = rows[0]
+    facts = [name for name in first if name.startswith("system_") and name not in ("system_key", "system_details")]
+    system = {name.removeprefix("system_"): _to_json_type(first[name]) for name in facts}
     has_folder = (part.parent / tables.attempt_folder(attempt)).is_dir()
     return {
         **{name: _to_json_type(first[name]) for name in _OUTCOME_COLUMNS},
@@ -89,7 +91,7 @@ def describe_attempt(table: pa.Table, attempt: str, part: Path) -> dict[str, Any
         "protocol": json.loads(first["protocol"] or "{}"),
         "metrics": {name: _metric_values(case, name) for name in METRICS if name in case},
         "ranks": [_rank_values(row) for row in rows],
-        "system": _system_values(first),
+        "system": {**system, "details": parse_details(first.get("system_details"))},
     }
 
 
@@ -120,12 +122,6 @@ def _sample_summary(samples: list[float | None] | None) -> dict[str, float | int
     shares = {name: float(np.quantile(values, share)) for name, share in _QUANTILES.items()}
     ends = {"min": float(values.min()), "max": float(values.max()), "mean": float(values.mean())}
     return {"count": int(values.size), **ends, **shares, **spread}
-
-
-def _system_values(row: dict[str, Any]) -> dict[str, Any]:
-    facts = {name.removeprefix("system_"): value for name, value in row.items() if name.startswith("system_")}
-    known = {name: _to_json_type(value) for name, value in facts.items() if name not in ("key", "details")}
-    return {**known, "details": parse_details(facts.get("details"))}
 
 
 def _to_json_type(value: Any) -> Any:
