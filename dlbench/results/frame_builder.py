@@ -7,6 +7,7 @@ equal share their memory; samples are views of larger arrays.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,7 @@ class FrameBuilder:
                     objects += _split_lists(chunk, pc.list_flatten(chunk).to_pylist(), self._shared_texts)
                 else:
                     numbers = pc.list_flatten(chunk).to_numpy(zero_copy_only=False)
-                    none = numbers[:0]
-                    objects += _split_lists(chunk, numbers, lambda own, none=none: own if own.size else none)
+                    objects += _split_lists(chunk, numbers, partial(_numbers_or, numbers[:0]))
 
     def _share_equal_texts(self, chunk: pa.StringArray) -> pa.LargeStringArray:
         """These texts; if all are equal, from an array that all such pieces share."""
@@ -117,6 +117,10 @@ def as_objects(texts: pd.Series) -> pd.Series:
 def release_memory() -> None:
     """Return freed memory to the system: the C library keeps gigabytes between the columns of a large store."""
     pa.default_memory_pool().release_unused()
+
+
+def _numbers_or(none: NDArray[Any], numbers: NDArray[Any]) -> NDArray[Any]:
+    return numbers if numbers.size else none
 
 
 def _split_lists(chunk: pa.ListArray, values: Any, share: Callable[[Any], Any]) -> list[Any]:

@@ -6,8 +6,9 @@ not describe a valid measurement. Both report what they drop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -194,14 +195,12 @@ _Fault = tuple[NDArray[np.bool_], Callable[[int], str]]
 def _find_faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
     for name in REQUIRED_COLUMNS:
         if table[name].null_count:
-            reason = f"some rows have no value in column '{name}'"
-            yield table[name].is_null().to_numpy(), lambda _, reason=reason: reason
+            yield table[name].is_null().to_numpy(), partial("some rows have no value in column '{}'".format, name)
     yield from _out_of_range(table)
     if not pc.all(pc.match_substring_regex(table["attempt_id"], _PLAIN_ID), min_count=0).as_py():
         yield from _invalid_values(table, "attempt_id", why_unsafe)
     for name, known in {"status": STATUSES, **CHOICES}.items():
-        rule = f"must be one of {', '.join(known)}"
-        yield from _invalid_values(table, name, lambda value, known=known, rule=rule: "" if value in known else rule)
+        yield from _invalid_values(table, name, partial(_choice_fault, known))
     for name in _NAME_COLUMNS:
         yield from _invalid_values(table, name, name_fault)
     yield from _invalid_values(table, "protocol", _protocol_fault)
@@ -259,6 +258,10 @@ def _invalid_values(table: pa.Table, name: str, fault: Callable[[Any], str]) -> 
         places = pc.is_in(table[name], value_set=pa.array(list(found), pa.string()))
         values = table[name]
         yield _to_mask(places), lambda place: f"{name} is {excerpt(v := values[place].as_py())}; it {found[v]}"
+
+
+def _choice_fault(known: Sequence[str], value: str) -> str:
+    return "" if value in known else f"must be one of {', '.join(known)}"
 
 
 def name_fault(value: str) -> str:

@@ -164,14 +164,14 @@ def compare_processes(
         notes = [f"times are per sample: a step has {work[0]} in {names[0]}, {work[1]} in {names[1]}"]
     # The steps of a process are needed for its own interval alone.
     with_steps = not single_values and min(len(a), len(b)) < MIN_PROCESSES
-    samples = [
+    first, second = (
         [(steps / w).tolist() for steps in side["samples"]]
         if with_steps
         else [[float(value) / w] for value in side[rules.metric]]
         for side, w in zip((a, b), work, strict=True)
-    ]
+    )
     compared_by = compare_pairs if paired else compare
-    found = compared_by(*samples, rules.confidence, rules.margin, rules.between_processes, single_values)
+    found = compared_by(first, second, rules.confidence, rules.margin, rules.between_processes, single_values)
     means = [math.exp(fmean(map(math.log, s[rules.metric]))) / w for s, w in zip((a, b), work, strict=True)]
     return (found, means[0], means[1]), notes
 

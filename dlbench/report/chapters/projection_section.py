@@ -106,8 +106,8 @@ def projected_trainings(
         ):
             # The number of devices is a column here.
             assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
-            named = {"model": network_title(case["model"]), "system": name, "choice": choice}
-            row = {**named, "setting": setting_label(case, axes), "warnings": describe_status(case) or None}
+            row: dict[str, Cell] = {"model": network_title(case["model"]), "system": name, "choice": choice}
+            row |= {"setting": setting_label(case, axes), "warnings": describe_status(case) or None}
             row |= projection_cells(case, found)
             rows.append([row[column.key] for column in columns])
     assumptions |= dict.fromkeys(unused_price_notes(prices, names.values()))
@@ -193,7 +193,7 @@ def projection_cells(case: Mapping[Hashable, Any], found: Projection) -> dict[st
         ("energy{}_kwh", found.energy_j, 1 / JOULES_PER_KWH),
         ("cost{}", found.cost, 1.0),
     ):
-        cells[name.format("")] = interval and interval.value * factor
+        cells[name.format("")] = interval.value * factor if interval else None
         cells[name.format("_low")] = interval.low * factor if interval and known else None
         cells[name.format("_high")] = interval.high * factor if interval and known else None
     return cells

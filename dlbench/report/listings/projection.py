@@ -49,9 +49,10 @@ def projection_table(
         projection = project_case(case, num_images, num_epochs, prices.for_system(name) if prices else None)
         # Images and epochs are the title, the number of devices is a column.
         assumptions |= dict.fromkeys(named_assumptions(projection.assumptions[1:], name, prices))
-        setting = {"system": name, **{axis: case[axis] for axis in _AXES}, "processes": int(case["processes"])}
-        more = {"throughput": value, "warnings": describe_status(case)}
-        found.append({**setting, **more, **projection_cells(case, projection)})
+        row: dict[str, Cell] = {axis: case[axis] for axis in _AXES}
+        row |= {"system": name, "processes": int(case["processes"]), "throughput": value}
+        row |= {"warnings": describe_status(case)}
+        found.append(row | projection_cells(case, projection))
     if not found:
         raise BadInput("these trainings have no step times, so no projection is possible")
     without_interval = sum(row["time_low_s"] is None for row in found)
