@@ -157,17 +157,12 @@ def is_steady(samples: Sequence[float], tolerance: float = 0.002) -> bool:
 
 
 def drift(samples: Sequence[float], confidence: float = 0.99) -> float | None:
-    """Relative change of the median step time from the first half of a window to the second, when significant.
+    """Relative change of the median step time from the first half of a window to the second, None if not significant.
 
     Positive means slower. Significant is a change larger than √(h₁² + h₂²), where h₁ and h₂ are the half-widths of the
     two halves' intervals; by default at 99 %, so that at most about 1 of 100 quiet windows is flagged. These intervals
     are those of `median_interval` without the search for clusters, for a drift makes the fastest steps neighbours, too.
-
-    Returns:
-        None if the change is not significant, or a half has no interval.
-
-    Raises:
-        InvalidMeasurement: a sample is NaN, infinite, zero or negative.
+    None, too, where a half has no interval. Raises InvalidMeasurement if a sample is NaN, infinite, zero or negative.
     """
     times = checked_times(samples)
     half = len(times) // 2

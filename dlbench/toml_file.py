@@ -76,9 +76,8 @@ def typed(value: Any, kind: type, name: str, where: str, wanted: str = "") -> An
     """Check the type of a value; convert a whole number to float if required.
 
     Args:
-        kind: a type of `TYPE_NAMES`.
+        kind: a type of `TYPE_NAMES`; `wanted` may say more, such as "a list of texts".
         name: of the value; and `where` it stands, or "": both for the message.
-        wanted: description more specific than the type, such as "a list of texts".
 
     Raises:
         BadInput: the value has another type, or the number is too large.

@@ -64,18 +64,11 @@ _THREADS_SQL = f"case when device = 'cpu' then {THREADS_COLUMN} end as {THREADS_
 
 
 def process_rows(sources: Sequence[str | Path], columns: Sequence[str], since: datetime | None = None) -> pd.DataFrame:
-    """One row per rank of every measured attempt, with its median step.
-
-    Args:
-        columns: further columns of `records`.
-        since: omit attempts that started earlier.
+    """One row per rank of every measured attempt, those before `since` omitted; raises StoreError without a source.
 
     Returns:
         The columns `attempt_id`, `rank`, `world_size`, `started_at`, `SETTING_COLUMNS`, `step_s` (the median [s])
-        and the given ones.
-
-    Raises:
-        StoreError: a source does not exist.
+        and the given ones of `records`.
     """
     names = dict.fromkeys(("attempt_id", "rank", "world_size", "started_at", *SETTING_COLUMNS, *columns))
     later = f" and started_at >= timestamptz '{since.isoformat()}'" if since else ""
@@ -85,16 +78,13 @@ def process_rows(sources: Sequence[str | Path], columns: Sequence[str], since: d
 
 
 def day_rows(sources: Sequence[str | Path]) -> pa.Table:
-    """One row per case, kind of device and day, over all processes of that day.
+    """One row per case, kind of device and day, over all processes of that day; raises StoreError without a source.
 
     Returns:
         `SETTING_COLUMNS`, `device_kind` (its name), `day`, `processes`, `log_step` (median of the natural logarithms of
         the median steps [s]), `log_sd` (their standard deviation), `suite`, `suite_version`, `protocol` and
         `SYSTEM_FACTS`: the commonest value of each, of the case or, beyond `_OF_CASE`, of all cases on that kind of
         device that day.
-
-    Raises:
-        StoreError: a source does not exist.
     """
     # Each step of several ranks counts with the slowest; the median of the slowest rank comes near, and needs no copy.
     sql = f"""

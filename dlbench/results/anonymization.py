@@ -89,12 +89,8 @@ def hashed_device_name(uuid: str | None) -> str | None:
 def write_records(sources: Sequence[str | Path], target: Path, private: bool = False) -> int:
     """Write all records of `sources` to one Parquet file, and ceilings and profiles next to it; return their number.
 
-    Args:
-        target: the file; its folder is created if missing.
-        private: keep private data.
-
-    Raises:
-        StoreError: a source does not exist, or `target` cannot be written.
+    The folder of `target` is created if missing; `private` data are kept if asked for. Raises StoreError if a source
+    does not exist, or `target` cannot be written.
     """
     reader = Reader.from_sources(sources)
     ceilings, all_reduces = bounds_store.read_bounds_tables(sources)

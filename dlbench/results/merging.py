@@ -45,14 +45,11 @@ def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> 
 
     Foreign parts, parts with other columns, unreadable parts and parts that share an attempt are not merged, nor is
     the only part of a month. A merged part is written, read back and compared before small parts are deleted;
-    `drop_contained_parts` repairs an interrupted merge.
+    `drop_contained_parts` repairs an interrupted merge. Raises StoreError if a merged part cannot be written.
 
     Args:
         max_bytes: larger files are not merged.
         most: maximum number of files, oldest attempts first.
-
-    Raises:
-        StoreError: a merged part cannot be written.
     """
     own = list(islice(_own_parts(root, max_bytes, thorough=True), most))
     holders = Counter(attempt for one in own for attempt in one.attempts)

@@ -301,8 +301,7 @@ def write_part(target: Path, table: pa.Table) -> Path:
 def open_signed_writer(target: Path, make_folder: bool = True, compression: str = "zstd") -> Iterator[pq.ParquetWriter]:
     """Return a writer of rows of `SCHEMA`, whose file is signed (`is_signed`) on success. Raises StoreError on failure.
 
-    Args:
-        compression: a codec of Parquet; `ONE_ATTEMPT_CODEC` for few rows.
+    `compression` is a codec of Parquet; `ONE_ATTEMPT_CODEC` for few rows.
     """
     schema = SCHEMA.with_metadata({**SCHEMA.metadata, SIGNATURE_KEY: b"0" * 16})
     with open_temporary(target, make_folder) as file:

@@ -271,8 +271,7 @@ class Record:
     def from_json(text: str, folder_name: str = "") -> Record:
         """Parse a record that `to_json` wrote, without ranks. Raises ValueError if it is none.
 
-        Args:
-            folder_name: attempt id to use if the text has no valid one.
+        `folder_name` is the attempt id to use if the text has no valid one.
         """
         values = load_json(text)
         if isinstance(values, dict) and folder_name and why_unsafe(values.get("attempt_id")):

@@ -33,14 +33,10 @@ _SAFE_PATH = re.compile(r"[\w+@=-][\w.+@=-]*(?:/[\w+@=-][\w.+@=-]*)*")
 
 
 def download_source(source: str, on_progress: Callable[[str], None] = lambda _: None) -> str:
-    """Return the source itself; results at a web address are downloaded, and become NAME=FOLDER.
+    """Return the source itself; results at a web address (or NAME=address) are downloaded, and become NAME=FOLDER.
 
-    Args:
-        source: a path, pattern or http(s) address, with or without NAME=.
-        on_progress: called with the name of each file that is downloaded.
-
-    Raises:
-        StoreError: an address cannot be read, or a file differs from its checksum.
+    `on_progress` gets the name of each file that is downloaded. Raises StoreError if an address cannot be read, or a
+    file differs from its checksum.
     """
     found = _URL_SOURCE.fullmatch(str(source))
     if not found:

@@ -65,8 +65,7 @@ class ComparisonResult:
 def compare_cases(a: pd.DataFrame, b: pd.DataFrame, rules: ComparisonRules) -> ComparisonResult:
     """TARGET (b) against BASE (a), case by case, from independent processes: attempts as `side_attempts` gives them.
 
-    Raises:
-        BadInput: both hold the same attempts, or no case of one is in the other.
+    Raises BadInput if both hold the same attempts, or no case of one is in the other.
     """
     shared = set(a["attempt_id"]) & set(b["attempt_id"])
     if shared:

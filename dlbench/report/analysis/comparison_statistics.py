@@ -205,6 +205,8 @@ def compare_cases(
 ) -> Comparison:
     """B against A over several cases, from independent processes of each, or from pairs.
 
+    Without an interval where a side of a case has fewer than three processes.
+
     Args:
         cases: of each case the logarithms of A's processes and of B's.
         weights: one of each case; their sum is 1.
@@ -212,9 +214,6 @@ def compare_cases(
         margin: relative difference that counts as none.
         ratio: B over A; by default the weighted geometric mean of the cases' ratios.
         paired: processes of A and B at the same place ran next to each other.
-
-    Returns:
-        Without an interval where a side of a case has fewer than three processes.
     """
     mean = sum(weight * (fmean(b) - fmean(a)) for weight, (a, b) in zip(weights, cases, strict=True))
     d = mean if ratio is None else math.log(ratio)

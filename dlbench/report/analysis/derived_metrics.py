@@ -61,14 +61,10 @@ _MEMORY_SPLIT = ("memory_parameters", "memory_gradients", "memory_optimizer", "m
 
 
 def attempts_from_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per attempt, by time of start: identity, axes, all metrics, and the steps themselves.
+    """One row per attempt, by time of start, from rows as `dlbench.load` gives them, one per rank.
 
-    Args:
-        rows: as `dlbench.load` gives them, one per rank.
-
-    Returns:
-        The columns of `IDENTITY_COLUMNS`, `AXES`, `METRICS` and `LIMIT_COLUMNS`, and `sample_statistics`: step times
-        [s] of the slowest rank in each step.
+    The columns are `IDENTITY_COLUMNS`, `AXES`, `METRICS`, `LIMIT_COLUMNS`, and `samples`: the step times [s] of the
+    slowest rank in each step.
     """
     order = rows[["attempt_id", "rank"]].reset_index(drop=True).sort_values(["attempt_id", "rank"], kind="stable").index
     rows = (rows if order.is_monotonic_increasing else rows.take(order.to_numpy())).reset_index(drop=True)

@@ -110,9 +110,8 @@ def compare_units(
     """Compare the units of a fleet.
 
     Args:
-        rows: as `read_processes` gives them.
-        ceilings: as `bounds_store.read_bounds` gives them.
-        false_alarms: chance of one false alarm or more in the whole fleet.
+        rows: as `read_processes` gives them; `ceilings` as `bounds_store.read_bounds` does.
+        false_alarms: chance of one or more in the whole fleet.
         margin: a slowdown below this is no outlier.
     """
     usable = rows["step_s"].notna()

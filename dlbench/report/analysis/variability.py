@@ -61,9 +61,7 @@ class UnitDeviation:
 def repeated_processes(content: Content) -> pd.DataFrame:
     """Every measured process of a case that ran more than once on one kind of system, repeats and reruns alike.
 
-    Returns:
-        Of `content.attempts` what names them and `step_time`; and `number`, `deviation`, and `host` and `device_uuid`
-        where there is only one.
+    The columns are what names it, `step_time`, `number`, `deviation`, and `host` and `device_uuid` if it has only one.
     """
     attempts = content.attempts
     # All metrics of a large store, and several times over, would take gigabytes.
