@@ -23,13 +23,13 @@ def acceptance_table(judgements: Sequence[Judgement], raw: bool = False) -> Tabl
         Column("line", "Line", "right"),
         Column("case", "Case"),
         Column("metric", "Metric"),
+        Column("verdict", "Verdict"),  # early: a narrow terminal has no room for the columns at the end
         Column("committed", "Committed"),
         Column("value", "Value", "right"),
         Column("low", "95 % from", "right"),
         Column("high", "to", "right"),
         Column("margin", "Margin", "right", signed_percent_text),
         Column("processes", "Processes", "right"),
-        Column("verdict", "Verdict"),
         Column("reason", "Reason"),
     ]
     return Table(columns, [_line_row(number, one, raw) for number, one in enumerate(judgements, 1)])
@@ -44,11 +44,11 @@ def _line_row(number: int, one: Judgement, raw: bool) -> list[Cell]:
         number,
         ", ".join(f"{axis} {value}" for axis, value in one.line.case.items()),
         one.line.metric if raw else metric.title,
+        one.verdict,
         f"{sign} {metric.show(one.line.bound)}{tolerance if one.line.tolerance else ''}",
         *(value if raw or value is None else metric.show(value) for value in figures),
         one.margin,
         one.processes,
-        one.verdict,
         "; ".join(words for words in (one.reason, one.line.note) if words) or None,
     ]
 
