@@ -27,14 +27,11 @@ def run_experiment(
     networks: Sequence[Mapping[str, str]],
     **campaign: Any,
 ) -> int:
-    """Measure the incomplete pairs; both sides of an incomplete pair are measured again.
+    """Measure the incomplete pairs, both sides again; return the number of failed processes.
 
     Args:
         system_keys, networks: the keys of each side.
         campaign: further fields of `supervise.Campaign`, such as the launcher.
-
-    Returns:
-        Number of failed processes.
     """
     from dlbench.launch import supervise
     from dlbench.launch.ab_experiment import ExperimentProgress

@@ -59,12 +59,9 @@ def _print_changed_networks(campaign: Campaign, waiting: list[Case], ended: set[
     changed = [case for case in waiting if campaign.key(case)[:-1] in before]
     for model in dict.fromkeys(case.model for case in changed):
         cases = [case for case in changed if case.model == model]
-        known = any(before[campaign.key(case)[:-1]] for case in cases)
-        reason = (
-            "has changed since it was measured"
-            if known
-            else "was measured by an older dlbench, which did not record the definition of the network"
-        )
+        reason = "was measured by an older dlbench, which did not record the definition of the network"
+        if any(before[campaign.key(case)[:-1]] for case in cases):
+            reason = "has changed since it was measured"
         say(f"{model} {reason}: {units.count_text(len(cases), 'case')} will be measured again")
 
 

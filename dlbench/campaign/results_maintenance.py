@@ -36,20 +36,15 @@ class StoredAttempts:
 
 
 def read_stored_attempts(root: Path) -> StoredAttempts:
-    """Read the contents of a results folder; attempts in a merged file are not opened.
-
-    Raises:
-        StoreError: the folder cannot be read.
-    """
+    """Read the contents of a results folder, but no attempts in merged files. Raises StoreError if that fails."""
     from dlbench.launch import attempts
 
     folders = attempts.list_attempt_folders(root)
     own, merged, ended = _attempts_in_parquet(root, {folder.name for folder in folders})
     without_part = []
     problems: list[str] = []
-    for folder, record in attempts.closed_attempts(
-        root, [folder for folder in folders if folder.name not in merged], problems
-    ):
+    unmerged = [folder for folder in folders if folder.name not in merged]
+    for folder, record in attempts.closed_attempts(root, unmerged, problems):
         has_part = folder.name in own
         if attempts.has_ended(folder, record, has_part):
             ended.add(attempts.done_key(record))
@@ -87,11 +82,7 @@ def store_module() -> ModuleType | None:
 
 
 def print_write_error(error: StoreError, folder: ResultsFolder | None) -> None:
-    """Print that results cannot be written, and which results are kept.
-
-    Args:
-        folder: the results folder of the run; if it was removed, that is the reason.
-    """
+    """Print that results cannot be written, and which are kept; if `folder` was removed, that is the reason."""
     from dlbench.launch.results_folder import FolderGone
 
     try:
@@ -136,9 +127,8 @@ def attempts_without_part(root: Path) -> list[tuple[Path, Record]]:
     stored = store.attempt_ids(root, original=read_attempt_record)
     problems: list[str] = []
     folders = [folder for folder in attempts.list_attempt_folders(root) if folder.name not in stored]
-    missing = [
-        found for found in attempts.closed_attempts(root, folders, problems) if found[1].attempt_id not in stored
-    ]
+    closed = attempts.closed_attempts(root, folders, problems)
+    missing = [found for found in closed if found[1].attempt_id not in stored]
     say_problems(problems)
     return missing
 
@@ -181,10 +171,7 @@ def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
 
 
 def merge_parts(root: Path, own_parts: int) -> int:
-    """Merge parts into one file; return how many of `own_parts` remain.
-
-    One process merges at a time; others do not wait.
-    """
+    """Merge parts into one file, unless another process does; return how many of `own_parts` remain."""
     from dlbench.errors import StoreError
     from dlbench.launch import claims
 

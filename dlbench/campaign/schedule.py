@@ -87,17 +87,15 @@ class Schedule:
         self._began_s = clock()
         self._samples: dict[str, _CaseProcesses] = {}
         for case in self._rounds:
-            sample = self._samples.setdefault(
-                case.sample_id, _CaseProcesses(case, images=case.batch_size * case.world_size)
-            )
+            fresh = _CaseProcesses(case, images=case.batch_size * case.world_size)
+            sample = self._samples.setdefault(case.sample_id, fresh)
             sample.next_number = max(sample.next_number, case.repeat + 1)
         self.num_yielded = 0
         self.num_extra = 0
         self.searches = False  # failures are reported
         #: Whether processes beyond the planned ones may follow.
-        self.adds_processes = budget_s is not None or (
-            max_processes > 1 + max((case.repeat for case in self._rounds), default=0)
-        )
+        planned = 1 + max((case.repeat for case in self._rounds), default=0)
+        self.adds_processes = budget_s is not None or max_processes > planned
         self._dropped: dict[str, int] = {}
         self._cut = 0
 
@@ -195,9 +193,8 @@ class Schedule:
             for name, n in self._dropped.items()
         ]
         if self._cut:
-            found.append(
-                f"the budget ended with {self._cut} planned processes left; run the same command again to resume"
-            )
+            left = f"the budget ended with {self._cut} planned processes left"
+            found.append(f"{left}; run the same command again to resume")
         return found
 
     def summary(self) -> list[tuple[Case, list[str]]]:
@@ -221,11 +218,9 @@ def _figures_text(sample: _CaseProcesses) -> str:
     if found is None:
         rates = [units.rate(sample.images / window.value, sample.rate_unit) for window in sample.windows[:MAX_RATES]]
         rates += ["..."] if len(sample.windows) > MAX_RATES else []
-        return (
-            f"{' and '.join(rates)}: no interval, because there are too few processes or their values are too similar"
-        )
-    rate = (
-        f"{units.rate(sample.images / found.value, sample.rate_unit):>12} {units.half_width(found.relative_half_width)}"
-    )
+        reason = "no interval, because there are too few processes or their values are too similar"
+        return f"{' and '.join(rates)}: {reason}"
+    rate = f"{units.rate(sample.images / found.value, sample.rate_unit):>12}"
+    rate += f" {units.half_width(found.relative_half_width)}"
     level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.confidence_text(found.confidence)}"
     return f"{rate}, one more run {units.half_width(found.relative_prediction)}{level}"

@@ -124,9 +124,8 @@ class Search:
     def remarks(self) -> list[str]:
         """Describe the settings that failed, and count those for which there was no time."""
         failed = {case: one.error for (case, *_), one in self.tried.items() if one.value is None}
-        words = [
-            f"left out: {self._describe_setting(case)}: {error}" for case, error in failed.items() if case != self.first
-        ]
+        others = [(case, error) for case, error in failed.items() if case != self.first]
+        words = [f"left out: {self._describe_setting(case)}: {error}" for case, error in others]
         untried = self._untried - {case for case, *_ in self.tried}
         if untried:
             count = units.count_text(len(untried), "setting")
@@ -323,10 +322,8 @@ class Search:
         return SettingResult(1.0 / found.energy_per_image_j, cost_s, loss)
 
     def _describe_setting(self, case: Case) -> str:
-        return (
-            ", ".join(one.text for one in improvement_path({self.first: 1.0, case: 1.0}, self.first, case))
-            or "as shipped"
-        )
+        changes = improvement_path({self.first: 1.0, case: 1.0}, self.first, case)
+        return ", ".join(change.text for change in changes) or "as shipped"
 
 
 def _combinations(base: Case, gains: Mapping[str, tuple[Any, float]]) -> list[Case]:

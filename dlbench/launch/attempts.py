@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.atomic_file import read_text, temporary_name, write_atomically
-from dlbench.errors import DlbenchError, StoreError
+from dlbench.errors import DlbenchError, StoreError, writing
 from dlbench.json_text import load_json
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, from_dict
 from dlbench.safe_names import excerpt
@@ -143,11 +143,7 @@ def _new_start_time(names: Iterable[str], now: datetime) -> datetime:
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """Read the outcome that the worker wrote to `folder`; None if it is missing or incomplete.
-
-    Raises:
-        StoreError: the result exists but cannot be read now; the case is then not judged.
-    """
+    """The worker's outcome in `folder`; None if missing or incomplete. Raises StoreError if it cannot be read now."""
     try:
         return Outcome.from_json(read_text(folder / "result.json"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -159,16 +155,10 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Close an attempt.
-
-    Raises:
-        StoreError: the folder cannot be written, or the results folder is gone.
-    """
-    try:
+    """Close an attempt. Raises StoreError if the folder cannot be written, or the results folder is gone."""
+    with writing(folder):
         folder.mkdir(exist_ok=True)  # the user's network may have removed it
         write_atomically(folder / "record.json", record.to_json())
-    except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def closed_attempts(
@@ -207,13 +197,7 @@ def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[DoneKey]:
 
 
 def has_ended(folder: Path, record: Record, has_part: bool = False) -> bool:
-    """Whether no further attempt is needed: out of memory, or measured with its samples still present.
-
-    Args:
-        folder: folder of the attempt.
-        record: its record.
-        has_part: a Parquet part contains the samples.
-    """
+    """Whether no further attempt is needed: out of memory, or measured, with its samples in the folder or a part."""
     if record.status not in DONE_STATUSES:
         return record.status in FINAL_STATUSES
     return has_part or (folder / "result.json").exists()
@@ -225,11 +209,7 @@ def case_id_of(name: str) -> str:
 
 
 def open_attempts(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[Attempt, dict[str, Any]]]:
-    """Iterate over attempts without a record, and their owners: still running, or their supervisor was killed.
-
-    Args:
-        among: only these folders, as returned by `list_attempt_folders`.
-    """
+    """Iterate over attempts (of `among`) without a record, and their owners: running, or with a killed supervisor."""
     for folder in list_attempt_folders(root) if among is None else among:
         if (folder / "record.json").exists():
             continue
@@ -247,10 +227,7 @@ def open_attempts(root: Path, among: Iterable[Path] | None = None) -> Iterator[t
 def list_attempt_folders(root: Path, case_id: str | None = None) -> list[Path]:
     """List the attempt folders, oldest first; with `case_id` only those of the case and foreign names.
 
-    Only names are read: a new case among 10 000 attempts must not open them all.
-
-    Raises:
-        StoreError: the folder cannot be read.
+    Only names are read: a new case among 10 000 attempts must not open them all. Raises StoreError if that fails.
     """
     folder = attempts_folder(root)
     try:

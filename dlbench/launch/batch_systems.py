@@ -33,11 +33,7 @@ class BatchSystem:
     max_array_size: Callable[[], int | None] = lambda: None
 
     def submit(self, script: Path, dependency: str | None = None, array: str | None = None) -> str:
-        """Submit a script; return the job id.
-
-        Raises:
-            SchedulerError: it was refused.
-        """
+        """Submit a script; return the job id. Raises SchedulerError if it was refused."""
         argv = self.submit_argv(script, dependency, array)
         # Inside a job, the new job would inherit that job's settings.
         answer = scheduler.call_scheduler(argv, environment=scheduler.without_job_variables(os.environ))
@@ -47,19 +43,11 @@ class BatchSystem:
         return job_id
 
     def cancel(self, job_ids: Iterable[str]) -> None:
-        """Cancel these jobs, queued or running.
-
-        Raises:
-            SchedulerError: the system refused.
-        """
+        """Cancel these jobs, queued or running. Raises SchedulerError if the system refuses."""
         scheduler.call_scheduler([self.cancel_command, *job_ids])
 
     def states(self, job_ids: Iterable[str]) -> list[JobState]:
-        """Return the states of these jobs, one entry per queued or running array task; an ended job is one entry.
-
-        Raises:
-            SchedulerError: the system does not answer.
-        """
+        """The states of jobs: one per queued or running array task, one per ended job. Raises SchedulerError."""
         job_ids = list(job_ids)
         waiting: dict[str, list[JobState]] = {}
         for state in self.queued() if job_ids else []:

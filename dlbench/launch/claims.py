@@ -54,28 +54,19 @@ class ChangeWatch:
 CHANGE_WATCH = ChangeWatch()
 
 
-def owner_identity() -> dict[str, Any]:
-    """Identity of this process: machine, process id, its PID namespace, and start time (ids are reused)."""
-    return process_identity.identity()
+#: Identity of this process: machine, process id, its PID namespace, and start time (ids are reused).
+owner_identity = process_identity.identity
 
 
 def is_alive(who: dict[str, Any], heartbeat: Path) -> bool:
-    """Whether an owner is still running; an owner on another host counts as dead after `DEAD_AFTER_S` of silence.
-
-    Args:
-        who: return value of `owner_identity` in the other process.
-        heartbeat: the file or folder that it touches.
-    """
+    """Whether owner `who` runs; on another host it is dead once `heartbeat` is unchanged for `DEAD_AFTER_S`."""
     seen = process_identity.is_running(who)
     silent_s = CHANGE_WATCH.silent_s(heartbeat)  # always called: the time starts with the first call
     return silent_s < DEAD_AFTER_S if seen is None else seen
 
 
 def seems_alive(who: dict[str, Any], heartbeat: Path) -> bool:
-    """Estimate for display whether an owner runs: compares the time of a file with the clock of this host.
-
-    Not reliable enough to close or measure anything.
-    """
+    """Estimate for display whether an owner runs, by file time and clock: too unreliable to close or measure."""
     seen = process_identity.is_running(who)
     if seen is not None:
         return seen
@@ -113,11 +104,7 @@ class Claim:
 
 
 def take(root: Path, name: str) -> Claim | None:
-    """Claim `name` in the existing results folder `root`; None if another process holds it.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
+    """Claim `name` in the results folder `root`; None if another process holds it. Raises StoreError if that fails."""
     path = claim_path(root, name)
     nonce = secrets.token_hex(8)
     with writing(path):

@@ -108,17 +108,8 @@ _PYXIS_SWEEP = (
 )
 
 
-def without_container(image: str, around: CommandNeeds) -> ContainerWrapping:
-    """No container."""
-    return ContainerWrapping()
-
-
 def docker(image: str, around: CommandNeeds) -> ContainerWrapping:
-    """`docker run`: on one node only.
-
-    Raises:
-        BadInput: several nodes are asked for.
-    """
+    """`docker run`: on one node only. Raises BadInput if several are asked for."""
     if around.nodes > 1:
         raise BadInput(
             f"docker cannot run on {around.nodes} nodes: a Docker engine is limited to its node, and Slurm does not "
@@ -221,8 +212,7 @@ def pyxis(image: str, around: CommandNeeds) -> ContainerWrapping:
 
 
 def apptainer(image: str, around: CommandNeeds) -> ContainerWrapping:
-    """`apptainer exec`; the environment of the host is passed; never use `--cleanenv`, which would remove the
-    variables of ranks."""
+    """`apptainer exec`, with the host's environment; never `--cleanenv`, which would remove the variables of ranks."""
     prefix = (
         *("apptainer", "exec"),
         *(("--nv",) if around.gpus else ()),
@@ -237,8 +227,7 @@ def apptainer(image: str, around: CommandNeeds) -> ContainerWrapping:
 def udocker(image: str, around: CommandNeeds) -> ContainerWrapping:
     """`udocker run` in mode F3 (library preload). The driver is copied in at set-up, hence a set-up for each job.
 
-    Raises:
-        BadInput: a mount is read-only, which udocker does not support.
+    Raises BadInput if a mount is read-only, which udocker does not support.
     """
     if any(mount.read_only for mount in around.mounts):
         raise BadInput("udocker has no read-only mounts; remove ':ro' from container.mounts")
@@ -272,8 +261,7 @@ def _volume_value(mount: Mount) -> str:
 
 
 def _nvidia_variables(around: CommandNeeds) -> dict[str, str]:
-    """Return the variables of NVIDIA's runtime: without the first there is no GPU inside, without the second no
-    libcuda."""
+    """Variables of NVIDIA's runtime: without the first there is no GPU inside, without the second no libcuda."""
     if not around.gpus:
         return {"NVIDIA_VISIBLE_DEVICES": "void"}
     return {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}

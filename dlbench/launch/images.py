@@ -140,11 +140,7 @@ def _run_download(argv: list[str], claim: claims.Claim | None = None) -> str:
 
 
 def _verified_digest(file: Path, wanted: ImageFile) -> str:
-    """Verify an image file and return its digest.
-
-    Raises:
-        StoreError: it is not an image.
-    """
+    """Verify an image file and return its digest. Raises StoreError if it is not an image."""
     try:
         with file.open("rb") as stream:
             head = stream.read(96)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dlbench.errors import BadInput
 from dlbench.launch.containers import CommandNeeds, ContainerWrapping, Mount
-from dlbench.launch.runtimes import wrap_commands
+from dlbench.launch.runtimes import RUNTIME_RECORDS
 from dlbench.launch.sites import PLAIN_PATH, Site
 
 #: Placeholder for the job id, which is set only when the script runs. No validated value can contain it.
@@ -85,7 +85,7 @@ def container_wrapping(site: Site, job: Job, gpus: bool, nodes: int) -> Containe
         name=f"dlbench-{JOB_ID_MARK}",
         options=site.container.options,
     )
-    return wrap_commands(site.container.runtime, site.container.image, around)
+    return RUNTIME_RECORDS[site.container.runtime].wrap(site.container.image or "", around)
 
 
 def _job_mounts(site: Site, job: Job) -> tuple[Mount, ...]:
@@ -183,8 +183,7 @@ def quote_all(argv: Iterable[str]) -> str:
 def check_job(site: Site, job: Job) -> None:
     """Check that directives and runtimes accept the paths of a job, and that the nodes have enough GPUs.
 
-    Raises:
-        BadInput: a path contains characters other than letters, digits and . _ + @ = / -, or a node has too few GPUs.
+    Raises BadInput: a path has characters other than letters, digits and . _ + @ = / -, or a node has too few GPUs.
     """
     for path, what in ((job.results, "the results folder"), (job.checkout or "/", "the folder of dlbench")):
         if not PLAIN_PATH.fullmatch(path):

@@ -177,9 +177,8 @@ def _search_folders(folder: Path, depth: int) -> Iterator[Path]:
         return
     for name in names:
         # A results folder holds only the results of its nodes and GPUs.
-        inside = (
-            name == NODES_FOLDER or re.fullmatch(r"gpu\d+", name) if submitted else name not in _FOLDERS_NOT_SEARCHED
-        )
+        of_unit = name == NODES_FOLDER or re.fullmatch(r"gpu\d+", name)
+        inside = of_unit if submitted else name not in _FOLDERS_NOT_SEARCHED
         if inside and not name.startswith("."):
             yield from _search_folders(folder / name, depth - 1)
 
@@ -197,11 +196,7 @@ def _submitted(folders: Sequence[Path]) -> list[jobs.SubmittedJob]:
 
 
 def _queued_jobs(submitted: Sequence[jobs.SubmittedJob]) -> list[JobState]:
-    """Return all jobs of this user in the batch systems that took these jobs.
-
-    Raises:
-        SchedulerError: one does not answer.
-    """
+    """All jobs of this user in the batch systems that took these jobs. Raises SchedulerError if one is silent."""
     return [
         state
         for name in sorted({job.scheduler for job in submitted})

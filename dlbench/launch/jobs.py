@@ -188,11 +188,7 @@ def prepare_submission(
 
 
 def _device_override(cases: list[Case], site: Site) -> list[str]:
-    """Return the override that prevents a job at a GPU site from measuring the CPU instead.
-
-    Raises:
-        BadInput: cases need GPUs, and the site has none.
-    """
+    """The override that keeps a job at a GPU site from measuring the CPU. Raises BadInput if GPUs are missing."""
     devices = {case.device for case in cases}
     if "cuda" in devices and not site.has_gpus:
         raise BadInput(
@@ -268,11 +264,7 @@ def submit(
 
 
 def write_submission(submission: Submission) -> None:
-    """Write the submission folder: the suite and the scripts, which can also be run by hand.
-
-    Raises:
-        StoreError: the results folder cannot be written.
-    """
+    """Write suite and scripts, which can also be run by hand. Raises StoreError if the folder cannot be written."""
     about = {
         "suite": submission.suite,
         "suite_file": submission.suite_file.name,
@@ -338,11 +330,7 @@ def submitted_jobs(results: Path) -> list[SubmittedJob]:
 
 
 def submission_folders(results: Path) -> list[Path]:
-    """Return the folders of all submissions, in the order of their first jobs.
-
-    Raises:
-        BadInput: the results folder has no submissions.
-    """
+    """The folders of all submissions, in the order of their first jobs. Raises BadInput if there are none."""
     folders = [jobs_folder(results) / job.script.partition("/")[0] for job in submitted_jobs(results)]
     known = [folder for folder in dict.fromkeys(folders) if (folder / "submission.json").is_file()]
     if not known:
@@ -353,11 +341,7 @@ def submission_folders(results: Path) -> list[Path]:
 
 
 def submission_statuses(results: Path) -> list[SubmissionStatus]:
-    """Return queue state and case counts of every submission of a results folder.
-
-    Raises:
-        BadInput: nothing was submitted.
-    """
+    """Queue state and case counts of every submission of a results folder. Raises BadInput if there is none."""
     jobs = submitted_jobs(results)
     slurm_error = None
     try:
@@ -377,11 +361,7 @@ def submission_statuses(results: Path) -> list[SubmissionStatus]:
 
 
 def job_states(jobs: Sequence[SubmittedJob]) -> list[JobState]:
-    """Return the states of these jobs, one entry per queued or running array task.
-
-    Raises:
-        SchedulerError: a scheduler does not answer.
-    """
+    """The states of these jobs, one per queued or running array task. Raises SchedulerError if one is silent."""
     return [
         state
         for name, system in batch_systems.BATCH_SYSTEMS.items()
@@ -415,12 +395,7 @@ def submitted_suite(submission: Submission, nodes: int = 0) -> Suite:
 
 
 def cancel_jobs(results: Path) -> list[str]:
-    """Cancel queued and running jobs of a results folder; return their ids.
-
-    Raises:
-        BadInput: nothing was submitted.
-        SchedulerError: the scheduler does not answer.
-    """
+    """Cancel the jobs of a results folder; return their ids. Raises BadInput without submissions, SchedulerError."""
     submission_folders(results)
     active = set(active_jobs(results))
     jobs = [job for job in submitted_jobs(results) if job.job_id in active]
@@ -538,11 +513,7 @@ def _array_option(script: JobScript, left: int) -> str:
 
 
 def parse_array(text: str) -> tuple[int, int | None]:
-    """Parse the number of tasks and the throttle from ``8`` or ``8%2``.
-
-    Raises:
-        BadInput: the text has another form.
-    """
+    """Parse the number of tasks and the throttle from ``8`` or ``8%2``. Raises BadInput for another form."""
     found = _ARRAY_SPEC.fullmatch(text)
     if not found:
         shown = text if len(text) <= 40 else f"{text[:40]}..."
@@ -551,11 +522,7 @@ def parse_array(text: str) -> tuple[int, int | None]:
 
 
 def check_array(tasks: int, limit: int | None) -> None:
-    """Check the array size against Slurm's limit.
-
-    Raises:
-        BadInput: there are more tasks than `limit`, which is Slurm's MaxArraySize.
-    """
+    """Raise BadInput if there are more tasks than `limit`, which is Slurm's MaxArraySize; None: no limit."""
     if limit is not None and tasks > limit:
         raise BadInput(
             f"--array {tasks}: this Slurm accepts at most {limit} tasks per array (MaxArraySize); use a smaller N"

@@ -51,11 +51,7 @@ class LauncherOptions:
 
 
 def local(case: Case, folder: Path, options: LauncherOptions | None = None) -> list[str]:
-    """Launch processes on this machine: one as a direct child, several under a spawner that ends them together.
-
-    Raises:
-        BadInput: the case needs several nodes.
-    """
+    """Launch on this machine: a direct child, or several under a spawner. Raises BadInput for several nodes."""
     options = options or LauncherOptions()
     if case.nodes > 1:
         raise BadInput(
@@ -69,11 +65,7 @@ def local(case: Case, folder: Path, options: LauncherOptions | None = None) -> l
 
 
 def torchrun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
-    """Launch by torchrun: one agent per node, which starts the ranks there; srun starts the agents on several nodes.
-
-    Raises:
-        BadInput: several nodes without a rendezvous address.
-    """
+    """Launch by torchrun: an agent per node starts its ranks, srun the agents. Raises BadInput without an address."""
     agent = [options.python, "-m", "torch.distributed.run"]
     ranks = [f"--nnodes={case.nodes}", f"--nproc-per-node={case.devices_per_node}", "--max-restarts=0"]
     worker = ["-m", WORKER_MODULE, str(folder)]
@@ -127,12 +119,7 @@ LAUNCHERS: dict[str, Callable[[Case, Path, LauncherOptions], list[str]]] = {
 
 
 def find_launcher(name: str, environment: Mapping[str, str] | None = None) -> Launcher:
-    """Return the launcher `name`, configured for this machine.
-
-    Raises:
-        UnknownName: the launcher does not exist.
-        BadInput: its program is not installed.
-    """
+    """The launcher `name`, configured for this machine. Raises UnknownName, or BadInput without its program."""
     environment = os.environ if environment is None else environment
     if name not in LAUNCHERS:
         raise UnknownName("launcher", name, LAUNCHERS, "--launcher")
@@ -161,10 +148,7 @@ _CORE_BINDING_LAUNCHERS = ("srun", "mpirun")
 
 
 def probe_argv(name: str, launcher: Launcher, models: Sequence[str] = ()) -> list[str]:
-    """Return the command that probes the devices of a rank under this launcher; see `dlbench.launch.probe`.
-
-    Empty if a rank has the same devices and cores as this process.
-    """
+    """The command that probes the devices of a rank (see `dlbench.launch.probe`); [] if those of this process."""
     if name not in _CORE_BINDING_LAUNCHERS:
         return []
     *words, _ = launcher(Case("any"), Path("probe"))
@@ -172,11 +156,7 @@ def probe_argv(name: str, launcher: Launcher, models: Sequence[str] = ()) -> lis
 
 
 def check_launcher(launcher: Launcher, cases: list[Case]) -> None:
-    """Check before the first case that the launcher can start all cases.
-
-    Raises:
-        BadInput: it cannot start one of them.
-    """
+    """Check before the first case that the launcher can start all cases. Raises BadInput if it cannot."""
     for case in cases:
         if case.devices_per_node > MAX_RANKS_PER_NODE:
             raise BadInput(f"devices_per_node is {case.devices_per_node}; a node can have {MAX_RANKS_PER_NODE} ranks")
@@ -184,8 +164,7 @@ def check_launcher(launcher: Launcher, cases: list[Case]) -> None:
 
 
 def mpi_implementation(version: str) -> str:
-    """Return the implementation, from the output of `mpirun --version`: "openmpi" or "mpich" (Hydra: MPICH, Intel
-    MPI)."""
+    """The implementation, by `mpirun --version`: "openmpi", or "mpich" for Hydra (MPICH, Intel MPI)."""
     words = version.lower()
     return "openmpi" if any(sign in words for sign in ("open mpi", "open-mpi", "openmpi", "prte")) else "mpich"
 

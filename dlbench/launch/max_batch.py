@@ -90,11 +90,7 @@ def _predicted_largest(predicted: Callable[[int], float] | None, limit_bytes: in
 
 
 def make_case(model: str, overrides: list[str], device: str) -> Case:
-    """Build the case from `-P`; its batch size is the unknown.
-
-    Raises:
-        BadInput: an axis is unknown or has several values, or sets the batch.
-    """
+    """Build the case from `-P`; its batch is the unknown. Raises BadInput if an axis is wrong or sets the batch."""
     from dlbench.suites.suite import GLOBAL_BATCH, one_case
 
     found = one_case("maxbatch", model, overrides, device, sought=("batch_size", GLOBAL_BATCH))
@@ -132,11 +128,9 @@ class TrialRunner:
         return lambda batch: float(own + max(fixed + batch * per_image for fixed, per_image in lines))
 
     def trial(self, batch: int, predicted: Callable[[int], float] | None) -> Trial:
-        """Run a batch and print on stderr whether it fits. Any failure counts as a limit: also 32-bit indices or the
-        time limit.
+        """Run a batch and say on stderr whether it fits. Any failure is a limit: also 32-bit indices or the time limit.
 
-        Raises:
-            JobFailed: a single image failed for another reason than memory.
+        Raises JobFailed: a single image failed for another reason than memory.
         """
         from dlbench.launch.worker_process import JobFailed
 

@@ -38,11 +38,7 @@ _KILLED_EXIT_CODES = (271, 265, 143, 137)
 
 
 def campaign_script(site: Site, job: Job) -> str:
-    """Return the script of the measuring job or array.
-
-    Raises:
-        BadInput: the site cannot provide what the job needs, or a path has invalid characters.
-    """
+    """The script of the measuring job or array. Raises BadInput if the site lacks something or a path is invalid."""
     _check_job(site, job)
     wrapping = _container_wrapping(site, job, gpus=site.has_gpus)
     inside = bash_array("inside", [*wrapping.prefix, *site.software.python])
@@ -109,11 +105,7 @@ def submit_argv(file: Path, dependency: str | None = None, array: str | None = N
 
 
 def queued_jobs() -> list[JobState]:
-    """All jobs and subjobs of this user that are queued or running.
-
-    Raises:
-        SchedulerError: PBS does not answer.
-    """
+    """All jobs and subjobs of this user that are queued or running. Raises SchedulerError if PBS does not answer."""
     ids = call_scheduler(["qselect", "-u", user_name()]).split()
     return [state for state in _query_states(ids) if not state.ended] if ids else []
 
@@ -128,11 +120,7 @@ def ended_state(job_id: str) -> JobState:
 
 
 def node_states(queue: str | None = None) -> dict[str, str]:
-    """Return the state of each node; PBS does not bind nodes to queues, so that `queue` has no effect.
-
-    Raises:
-        SchedulerError: pbsnodes does not answer.
-    """
+    """The state of each node; PBS binds none to a queue, so `queue` has no effect. Raises SchedulerError."""
     found: dict[str, str] = {}
     name = ""
     for line in call_scheduler(["pbsnodes", "-a"]).splitlines():

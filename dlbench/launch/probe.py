@@ -33,20 +33,17 @@ class ProbeResult:
     @property
     def system_keys(self) -> Mapping[str, str]:
         """System key per kind of device; `system_key` belongs to `device_kind`."""
-        keys: Mapping[str, str] = self.facts.get("system_keys", {})
-        return {self.device_kind: self.system_key, **keys}
+        return {self.device_kind: self.system_key, **self.facts.get("system_keys", {})}
 
     @property
     def network_keys(self) -> dict[str, str]:
         """Network key per model name; "" for catalogue networks. Empty from an older dlbench."""
-        keys: dict[str, str] = self.facts.get("network_keys", {})
-        return keys
+        return dict(self.facts.get("network_keys", {}))
 
     @property
     def network_files(self) -> dict[str, dict[str, str]]:
         """Source files of user networks, with their digests."""
-        files: dict[str, dict[str, str]] = self.facts.get("network_files", {})
-        return files
+        return dict(self.facts.get("network_files", {}))
 
 
 def probe_machine(
@@ -110,11 +107,7 @@ def _check_threads(text: str) -> None:
 
 
 def _parse_answer(stdout: str) -> dict[str, Any]:
-    """Find the JSON answer in the output; launchers and containers may print other lines.
-
-    Raises:
-        ValueError: the output has no answer.
-    """
+    """Find the JSON answer in the output, which may hold other lines. Raises ValueError if there is none."""
     for line in reversed(stdout.splitlines()):
         if line.startswith("{"):
             facts = json.loads(line)
@@ -126,9 +119,7 @@ def _parse_answer(stdout: str) -> dict[str, Any]:
 def check_models(models: Sequence[str]) -> None:
     """Check that these networks exist: the catalogue directly, others with torch if it is installed.
 
-    Raises:
-        BadInput: the worker rejects a network.
-        UnknownName: a plain name that is not in the catalogue, on a machine without torch.
+    Raises BadInput if the worker rejects one; UnknownName for a plain name not in the catalogue, without torch.
     """
     others = [name for name in models if find_model(name) is None]
     if others and importlib.util.find_spec("torch"):
@@ -140,12 +131,7 @@ def check_models(models: Sequence[str]) -> None:
 
 
 def require_devices(cases: Sequence[Case], found: ProbeResult) -> None:
-    """Check before the first case that the required devices exist.
-
-    Raises:
-        DeviceUnavailable: a case needs a kind of device that is not available.
-        BadInput: a case uses TF32 on a CPU.
-    """
+    """Check that the devices of the cases exist. Raises DeviceUnavailable, or BadInput for TF32 on a CPU."""
     for kind in {case.device for case in cases} - {"cpu", "auto", found.device_kind}:
         unseen = "no NVIDIA or AMD GPU" if kind == "cuda" else "no such device"
         reason = found.facts.get("cuda_error") or f"{unseen} is visible to PyTorch"

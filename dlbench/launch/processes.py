@@ -35,11 +35,7 @@ class Stopped(BaseException):
 
 
 def start_worker(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a worker with its output in `folder` and with `environment` added to that of this process.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
+    """Start a worker with its output in `folder` and `environment` added to ours. Raises StoreError."""
     say_detail(f"starting {shlex.join(argv)}; its output goes into {folder}/")
     with writing(folder):
         out, err = (folder / "stdout.txt").open("wb"), (folder / "stderr.txt").open("wb")

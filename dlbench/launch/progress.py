@@ -60,11 +60,8 @@ class Progress:
     def _line_parts(self, record: Record) -> list[str]:
         # A preempted case is not done and may run again.
         head = self._head(self.number + (record.status == "preempted"), Case.from_dict(record.case))
-        figures = (
-            _figure_texts(record, self._shared)
-            if record.status in DONE_STATUSES
-            else (record.error or "").splitlines()[:1]
-        )
+        is_done = record.status in DONE_STATUSES
+        figures = _figure_texts(record, self._shared) if is_done else (record.error or "").splitlines()[:1]
         return [*head, f"{record.status:<8}", *figures]
 
     def _head(self, number: int, case: Case) -> list[str]:
@@ -120,11 +117,8 @@ class Progress:
             return
         self._started = True
         columns = [_setting_columns(case) for case in self.cases]
-        shared = (
-            {name: text for name, text in columns[0].items() if all(one.get(name) == text for one in columns)}
-            if columns
-            else {}
-        )
+        first = columns[0] if columns else {}
+        shared = {name: text for name, text in first.items() if all(one.get(name) == text for one in columns)}
         if shared:
             words = ", ".join(" ".join(text.split()) for text in shared.values())
             self._print([f"all cases: {words}{''.join(f'; ± {text}' for text in more.values())}"])

@@ -26,11 +26,7 @@ class FolderGone(StoreError):
 
 
 def check_folder(root: Path, make: bool = True) -> None:
-    """Check before the first case that results can be written to `root`, which is created if `make`.
-
-    Raises:
-        StoreError: the folder cannot be created or written, its name is invalid, or its disk is full.
-    """
+    """Check that results can be written to `root`, made if `make`. Raises StoreError if not, or if its disk is full."""
     check_name(root)
     if root.is_symlink() and not root.exists():
         raise StoreError(
@@ -47,11 +43,7 @@ def check_folder(root: Path, make: bool = True) -> None:
 
 
 def check_name(root: Path) -> None:
-    """Check that Parquet, JSON and this machine can handle the name.
-
-    Raises:
-        StoreError: it is not UTF-8, or the paths inside would be too long.
-    """
+    """Check that Parquet, JSON and this machine can handle the name. Raises StoreError: not UTF-8, or too long."""
     try:
         length = len(str(root).encode())
     except UnicodeEncodeError:
@@ -65,11 +57,7 @@ def check_name(root: Path) -> None:
 
 
 def check_space(root: Path) -> None:
-    """Check that the disk has space for a case.
-
-    Raises:
-        StoreError: it is full, has no free inodes, or cannot be checked.
-    """
+    """Check that the disk has space and inodes for a case. Raises StoreError if not, or if that is unknown."""
     with writing(f"results to '{root}'"):
         status = os.statvfs(root)
     free_bytes = status.f_bavail * status.f_frsize
@@ -93,11 +81,7 @@ class ResultsFolder:
     """
 
     def __init__(self, root: Path) -> None:
-        """Open the folder and its attempts folder, which is created if missing.
-
-        Raises:
-            StoreError: the folder does not exist, or cannot be read or written.
-        """
+        """Open the folder and its attempts folder, made if missing. Raises StoreError if that fails."""
         self.root = root
         self._held: dict[Path, int] = {}
         with writing(f"results to '{root}'"):
@@ -109,11 +93,7 @@ class ResultsFolder:
                 raise FolderGone(_gone_message(root)) from None
 
     def check(self) -> None:
-        """Check that the folder still exists.
-
-        Raises:
-            FolderGone: it was moved, deleted, unmounted or replaced.
-        """
+        """Check that the folder is still there. Raises FolderGone if it was moved, deleted, unmounted or replaced."""
         for folder, descriptor in self._held.items():
             try:
                 found, held = folder.stat(), os.fstat(descriptor)

@@ -27,7 +27,7 @@ class ImageFile:
 class ContainerRuntime:
     """Properties of one runtime, besides its command prefix."""
 
-    wrap: Callable[[str, CommandNeeds], ContainerWrapping]
+    wrap: Callable[[str, CommandNeeds], ContainerWrapping]  # raises BadInput for what it does not support
     program: str | None = None  # is on PATH where the runtime is
     image_file: ImageFile | None = None  # None: images are in a store of its own, under a name
     pull: tuple[str, ...] = ("pull", "tag", "inspect")  # what the store can do
@@ -53,7 +53,7 @@ def _apptainer_pull_command(source: str, target: Path) -> list[str]:
 _SQUASHFS = ImageFile("squashfs", b"hsqs", 0, lambda source, file: ["enroot", "import", "--output", str(file), source])
 
 RUNTIME_RECORDS = {
-    "none": ContainerRuntime(containers.without_container),
+    "none": ContainerRuntime(lambda image, around: ContainerWrapping()),
     "docker": ContainerRuntime(
         containers.docker, "docker", shares_node=True, engine_query=("docker", "info", "--format", "{{.ServerVersion}}")
     ),
@@ -92,12 +92,3 @@ RUNTIME_RECORDS = {
 RUNTIMES = tuple(RUNTIME_RECORDS)
 #: Programs of all runtimes, each once.
 PROGRAMS = tuple(dict.fromkeys(record.program for record in RUNTIME_RECORDS.values() if record.program))
-
-
-def wrap_commands(runtime: str, image: str | None, around: CommandNeeds) -> ContainerWrapping:
-    """Return the wrapping of commands by `runtime` (one of `RUNTIMES`) for `image`.
-
-    Raises:
-        BadInput: the runtime does not support the request.
-    """
-    return RUNTIME_RECORDS[runtime].wrap(image or "", around)

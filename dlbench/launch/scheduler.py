@@ -68,11 +68,7 @@ def sbatch_argv(script: Path, dependency: str | None = None, array: str | None =
 
 
 def queued_jobs() -> list[JobState]:
-    """All jobs and array tasks of this user that are queued or running.
-
-    Raises:
-        SchedulerError: squeue does not answer.
-    """
+    """All jobs and array tasks of this user that are queued or running. Raises SchedulerError if squeue is silent."""
     answer = call_scheduler(["squeue", "--noheader", "--user", str(os.getuid()), "--format=%i|%T|%r|%M|%l|%N"])
     return [JobState(*line.strip().split("|", 5)) for line in answer.splitlines() if line.count("|") >= 5]
 
@@ -131,11 +127,7 @@ def step_failure(said: str, began: bool = False) -> str | None:
 
 
 def wait_for_controller(working: Callable[[], None] = lambda: None) -> bool:
-    """Wait until Slurm's controller answers, at most until the job ends; return whether it does.
-
-    Args:
-        working: called regularly, to show that this process is alive.
-    """
+    """Wait until Slurm's controller answers or the job ends; whether it does. Calls `working` regularly."""
     end = os.environ.get("SLURM_JOB_END_TIME", "")
     left_s = float(end) - time.time() if end.isdecimal() else CONTROLLER_TIMEOUT_S
     until = time.monotonic() + min(left_s, CONTROLLER_TIMEOUT_S)
@@ -158,11 +150,7 @@ def current_job() -> dict[str, Any]:
 
 
 def job_loss_reason(owner: Mapping[str, Any]) -> str | None:
-    """Return why the job of an open attempt ended, if the case did not cause it; else None.
-
-    Args:
-        owner: owner of the attempt, with the values of `current_job`.
-    """
+    """Why the job of an open attempt with this `owner` ended (see `current_job`), if not by the case; else None."""
     job_id, now = owner.get("slurm_job_id"), current_job()
     if not isinstance(job_id, str) or not job_id.isdecimal():
         return None
@@ -175,11 +163,7 @@ def job_loss_reason(owner: Mapping[str, Any]) -> str | None:
 
 
 def node_states(partition: str | None = None) -> dict[str, str]:
-    """Return the state of each node in Slurm.
-
-    Raises:
-        SchedulerError: sinfo does not answer.
-    """
+    """The state of each node in Slurm. Raises SchedulerError if sinfo does not answer."""
     where = [f"--partition={partition}"] if partition else []
     answer = call_scheduler(["sinfo", "--noheader", "--Node", *where, "--format=%N|%T"])
     pairs = [line.strip().partition("|") for line in answer.splitlines() if "|" in line]
@@ -226,11 +210,7 @@ def without_job_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def call_scheduler(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    """Run a command of the scheduler and return its output.
-
-    Raises:
-        SchedulerError: it is not installed, does not answer or fails; contains its message.
-    """
+    """Run a command of the scheduler; return its output. Raises SchedulerError, with its message, if it fails."""
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, stdin=subprocess.DEVNULL

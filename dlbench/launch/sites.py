@@ -307,9 +307,8 @@ class _SiteReader:
         file = self._file
         file.require_known(file.values, _TOP_LEVEL_KEYS)
         tables = {name: self._read_table(name, cls, file.table(name)) for name, cls in _TABLES.items()}
-        name = self._read_text(
-            "", "name", file.values.get("name", file.path.stem), re.compile(_NAME_PATTERN), _NAME_DESCRIPTION
-        )
+        given = file.values.get("name", file.path.stem)
+        name = self._read_text("", "name", given, re.compile(_NAME_PATTERN), _NAME_DESCRIPTION)
         anything = re.compile(rf"({_ONE_LINE_PATTERN})?")
         description = self._read_text("", "description", file.get("description", str, ""), anything, "one line of text")
         scheduler = file.values.get("scheduler", SCHEDULERS[0])
@@ -336,10 +335,8 @@ class _SiteReader:
             return value
         if "least" in rule:
             if isinstance(value, bool) or not isinstance(value, int) or not rule["least"] <= value <= _MAX_INT:
-                wanted = f"a whole number, at least {rule['least']}"
-                self._file.refuse(
-                    value, key, wanted + (f", at most {_MAX_INT}" if str(value).isdecimal() else ""), table
-                )
+                most = f", at most {_MAX_INT}" if str(value).isdecimal() else ""
+                self._file.refuse(value, key, f"a whole number, at least {rule['least']}{most}", table)
             return value
         if kind == "bool":
             return typed(value, bool, f"{table}.{key}", self._file.place(key, table))
@@ -401,10 +398,8 @@ class _SiteReader:
 
     def _check_directives(self, site: Site) -> None:
         of_slurm = (site.slurm.directives, OWN_DIRECTIVES)
-        for table, (directives, own) in {
-            "slurm": of_slurm,
-            "report": (site.report.directives, REPORT_DIRECTIVES),
-        }.items():
+        of_report = (site.report.directives, REPORT_DIRECTIVES)
+        for table, (directives, own) in {"slurm": of_slurm, "report": of_report}.items():
             for name in (directive.partition("=")[0] for directive in directives):
                 if name in own:
                     where = self._file.place("directives", table)

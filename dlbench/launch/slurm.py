@@ -91,22 +91,16 @@ patiently() {{
 
 
 def campaign_script(site: Site, job: Job) -> str:
-    """Return the script of the measuring job or array.
-
-    Raises:
-        BadInput: the site cannot provide what the job needs, or a path has invalid characters.
-    """
+    """The script of the measuring job or array. Raises BadInput if the site lacks something or a path is invalid."""
     _check_job(site, job)
     wrapping = container_wrapping(site, job, gpus=site.has_gpus, nodes=job.nodes)
     if job.several_ranks:
-        supervisor = (
-            f'watched {quote_all(site.outer_python)} -m dlbench run "$suite"{override_options(job)} '
-            f'--results "$results"'
-        )
+        supervisor = f'watched {quote_all(site.outer_python)} -m dlbench run "$suite"{override_options(job)}'
         run = [
             "# The supervisor runs on the host; each case is a step, with {ranks} replaced by its node and rank "
             "options.",
-            f'{supervisor} \\\n  --launcher srun -- "${{step[@]}}" \'{RANKS_MARK}\' "${{inside[@]}}" || status=$?',
+            f'{supervisor} --results "$results" \\',
+            f'  --launcher srun -- "${{step[@]}}" \'{RANKS_MARK}\' "${{inside[@]}}" || status=$?',
         ]
     else:
         run = [
@@ -184,11 +178,7 @@ def step_launcher(step: Sequence[str], nodes: Sequence[str] = ()) -> Launcher:
 
 
 def probe_argv(step: Sequence[str], models: Sequence[str] = ()) -> list[str]:
-    """Return the command that probes the Python inside a step, on one node; see `dlbench.launch.probe`.
-
-    Raises:
-        BadInput: the step has no `{ranks}`.
-    """
+    """The command that probes the Python inside a step, on one node. Raises BadInput if the step has no `{ranks}`."""
     argv = _insert_ranks(step, ["--nodes=1", "--ntasks=1", "--ntasks-per-node=1"])
     return [*argv, "-m", WORKER_MODULE, "--probe", *models]
 
@@ -226,11 +216,9 @@ def _check_cores(site: Site, job: Job) -> None:
         )
     if node is not None and (task or 1) * ranks > node:
         cores = f" with {task} cores each (slurm.cpus_per_task)" if task else ""
-        fix = (
-            f"set slurm.cpus_per_task to at most {node // ranks}, or remove it"
-            if task and node >= ranks
-            else (f"set devices_per_node to at most {node}")
-        )
+        fix = f"set devices_per_node to at most {node}"
+        if task and node >= ranks:
+            fix = f"set slurm.cpus_per_task to at most {node // ranks}, or remove it"
         raise BadInput(
             f"{job.suite} needs {ranks} ranks per node{cores}; {site.file} has {node} cores per node "
             f"(slurm.cpus_per_node): {fix}"
@@ -320,25 +308,18 @@ def _report_directives(site: Site, job: Job) -> list[str]:
 
 
 def _format_directives(site: Site, wanted: list[tuple[str, str | None]], more: Sequence[str]) -> list[str]:
-    lines = [
-        f"{name}={value}" if value else name
-        for name, value in wanted
-        if value is not None and name not in site.slurm.without
-    ]
-    return [*lines, *more]
+    known = [(name, value) for name, value in wanted if value is not None and name not in site.slurm.without]
+    return [*(f"{name}={value}" if value else name for name, value in known), *more]
 
 
 def _rendezvous_lines(site: Site) -> list[str]:
     given = site.network.master_address
     master = quote(given) if given else '"${DLBENCH_MASTER_ADDR:-${nodes[0]}}"'
-    lines = [
+    return [
+        "# Rendezvous of the ranks at the first free port; jobs on the same node get different ports.",
         'mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
         'export DLBENCH_JOB_NODES="${nodes[*]}"',
         f"export MASTER_ADDR={master}",
-    ]
-    return [
-        "# Rendezvous of the ranks at the first free port; jobs on the same node get different ports.",
-        *lines,
         # Ports from 32768 on may be used by outgoing connections.
         "port=$((20000 + SLURM_JOB_ID % 1200 * 10))",
         'export DLBENCH_MASTER_PORTS="${DLBENCH_MASTER_PORTS:-$port-$((port + 9))}"',
@@ -349,6 +330,7 @@ def _rendezvous_lines(site: Site) -> list[str]:
 def _step_lines(site: Site, wrapping: ContainerWrapping, each_node: bool, options: Sequence[str] = ()) -> list[str]:
     mpi = [f"--mpi={site.slurm.mpi}"] if site.slurm.mpi else []
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", *mpi, *options, *wrapping.srun]
+    everywhere = '--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1'
     return [
         "# Since Slurm 22.05, srun does not inherit this from the job.",
         '[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
@@ -358,11 +340,7 @@ def _step_lines(site: Site, wrapping: ContainerWrapping, each_node: bool, option
         "unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE",
         bash_array("step", step),
         bash_array("inside", [*wrapping.prefix, *site.software.python]),
-        *(
-            ['each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)']
-            if each_node
-            else []
-        ),
+        *([f"each_node=({everywhere})"] if each_node else []),
     ]
 
 

@@ -39,10 +39,10 @@ def main(arguments: list[str]) -> int:
     except BadInput as error:
         print(f"spawn: {error}", file=sys.stderr)
         return BAD_INPUT
-    processes = [
-        subprocess.Popen(arguments[2:], env=os.environ | rank_environment(rank, size, port), preexec_fn=die_with_parent)
-        for rank in range(size)
-    ]
+    around = os.environ | {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_PORT": str(port)}
+    around["MASTER_ADDR"] = os.environ.get("DLBENCH_MASTER_ADDR", "127.0.0.1")
+    ranks = [around | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+    processes = [subprocess.Popen(arguments[2:], env=own, preexec_fn=die_with_parent) for own in ranks]
 
     def forward(number: int, frame: FrameType | None) -> None:
         for process in processes:
@@ -54,19 +54,8 @@ def main(arguments: list[str]) -> int:
     return _wait_for_ranks(processes)
 
 
-def rank_environment(rank: int, size: int, port: int) -> dict[str, str]:
-    """Build the environment variables that identify a rank."""
-    address = os.environ.get("DLBENCH_MASTER_ADDR", "127.0.0.1")
-    values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
-    return {name: str(value) for name, value in values.items()} | {"MASTER_ADDR": address}
-
-
 def free_port(environ: Mapping[str, str]) -> int:
-    """Return the first free port of DLBENCH_MASTER_PORTS, such as "29500,29510-29520", or any free port.
-
-    Raises:
-        BadInput: no port is free, or the list is invalid.
-    """
+    """The first free port of DLBENCH_MASTER_PORTS ("29500,29510-29520"), or any. Raises BadInput if none is free."""
     for port in parse_ports(environ.get("DLBENCH_MASTER_PORTS", "")) or [0]:
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -101,9 +101,7 @@ def run_request(
     with stopping_on_signals():
         process = start_worker(argv or [sys.executable, "-m", "dlbench.worker", str(folder)], folder, {})
         try:
-            timed_out = wait_for_worker(
-                process, folder, timeout_s, lambda elapsed_s: on_tick(elapsed_s, last_phase(stderr))
-            )
+            timed_out = wait_for_worker(process, folder, timeout_s, lambda s: on_tick(s, last_phase(stderr)))
         finally:
             stop_worker(process)
             failure_diagnosis.kill_leftover_processes(folder)
@@ -113,11 +111,7 @@ def run_request(
 
 
 def _failure_reason(folder: Path, exit_code: int, world_size: int, limit_s: float | None) -> Exception:
-    """Return why there is no result.
-
-    Args:
-        limit_s: the time limit, if the worker reached it.
-    """
+    """Return why there is no result; `limit_s` is the time limit, if the worker reached it."""
     try:
         values = load_json((folder / "error.json").read_text(encoding="utf-8"))
         status, text = str(values["status"]), str(values["text"])

@@ -68,11 +68,7 @@ class BuiltModel:
     task: Task = CLASSIFICATION
 
     def make_batch(self, size: int, device: torch.device | str) -> Batch:
-        """Random inputs and targets of `size` samples.
-
-        Raises:
-            BadInput: a user's `make_batch` gives something else, or targets outside the classes.
-        """
+        """Random inputs and targets of `size` samples. Raises BadInput if a user's `make_batch` is wrong."""
         batch = self.task.make_batch(size, self.input_shape, self.num_classes, torch.device(device))
         if self.task.has_classes and self.num_classes:
             require_targets(batch[1], self.num_classes, self.name)
@@ -136,11 +132,7 @@ def _parameters_on_meta() -> Iterator[None]:
 
 
 def check(name: str) -> None:
-    """Check that `name` can be built, without building it.
-
-    Raises:
-        UnknownName, BadInput: as `build`; errors of a factory occur only when it is built.
-    """
+    """Check that `name` can be built, without building it. Raises as `build`, but for the errors of a factory."""
     if find_model(name) is None:
         _builder_of(name)
 

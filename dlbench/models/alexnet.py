@@ -5,6 +5,8 @@ networks", 2014, Section 5.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import nn
 
 
@@ -17,8 +19,8 @@ def alexnet() -> nn.Module:
         *(nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(inplace=True)),
         *(nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
     )
-    network = nn.Sequential(features, nn.Flatten(), _classifier())
-    _initialise(network)
+    network = nn.Sequential(features, nn.Flatten(), classifier(9216, 4096))
+    initialise(network, ones=(2, 4, 5, 6, 7))
     return network
 
 
@@ -31,13 +33,14 @@ def alexnet_owt() -> nn.Module:
         *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(inplace=True)),
         *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
     )
-    return nn.Sequential(features, nn.Flatten(), _classifier())
+    return nn.Sequential(features, nn.Flatten(), classifier(9216, 4096))
 
 
-def _classifier() -> nn.Module:
+def classifier(inputs: int, hidden: int) -> nn.Module:
+    """The three fully connected layers, with dropout before the first two: N x `inputs` to class scores, N x 1000."""
     return nn.Sequential(
-        *(nn.Dropout(0.5), nn.Linear(9216, 4096), nn.ReLU(inplace=True)),
-        *(nn.Dropout(0.5), nn.Linear(4096, 4096), nn.ReLU(inplace=True)),
+        *(nn.Dropout(0.5), nn.Linear(inputs, hidden), nn.ReLU(inplace=True)),
+        *(nn.Dropout(0.5), nn.Linear(hidden, 4096), nn.ReLU(inplace=True)),
         nn.Linear(4096, 1000),
     )
 
@@ -47,10 +50,10 @@ def _response_norm() -> nn.Module:
     return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
 
 
-def _initialise(network: nn.Module) -> None:
-    """Section 5 of the paper: weights N(0, 0.01); biases 1 in convolutions 2, 4, 5 and the hidden FC, else 0."""
+def initialise(network: nn.Module, ones: Collection[int] = ()) -> None:
+    """Section 5 of the paper: weights N(0, 0.01); biases 1 in `ones` (convolutions 2, 4, 5, hidden FC), or 0."""
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     for number, layer in enumerate(layers, start=1):
         nn.init.normal_(layer.weight, std=0.01)
         if layer.bias is not None:
-            nn.init.constant_(layer.bias, 1.0 if number in (2, 4, 5, 6, 7) else 0.0)
+            nn.init.constant_(layer.bias, 1.0 if number in ones else 0.0)

@@ -51,23 +51,14 @@ def is_timm_name(name: str) -> bool:
 
 
 def torchvision_builder(name: str) -> Callable[[bool], BuiltModel]:
-    """Return the builder of a torchvision classification model without weights, for training or inference.
-
-    Raises:
-        UnknownName: torchvision has no such model.
-    """
+    """The builder of a torchvision classification model without weights. Raises UnknownName if there is none."""
     if name not in torchvision_names():
         raise UnknownName("torchvision model", name, torchvision_names())
     return lambda training: _build_torchvision(name, training)
 
 
 def timm_builder(name: str) -> Callable[[bool], BuiltModel]:
-    """Return the builder of a timm model without weights.
-
-    Raises:
-        BadInput: timm is not installed.
-        UnknownName: timm has no such model.
-    """
+    """The builder of a timm model without weights. Raises BadInput without timm, UnknownName without the model."""
     if not timm_names():
         raise BadInput(f"model 'timm:{name}' needs timm, which is not installed; run: pip install timm")
     if not is_timm_name(name):
@@ -153,11 +144,7 @@ def _build_from_factory(name: str, factory: Callable[[], object]) -> BuiltModel:
 
 
 def _with_inputs(module: nn.Module, factory: object, warnings: tuple[str, ...]) -> BuiltModel:
-    """The network with its input shape, number of classes and task; initialises lazy layers.
-
-    Raises:
-        BadInput: one of these is wrong; the message does not contain the model's name.
-    """
+    """The network with its input shape, classes and task. Raises BadInput, without its name, if one is wrong."""
     task = user_task(module, factory)
     shape = _input_shape(declared_attribute(module, factory, "input_shape", DEFAULT_INPUT_SHAPE), task)
     num_classes = declared_attribute(module, factory, "num_classes")

@@ -10,10 +10,8 @@ from dlbench.errors import BadInput
 def freeze_all_but_last(module: nn.Module, num_classes: int) -> None:
     """Freeze all parameters except those of the last layer, so that backward and update leave them out.
 
-    Normalisation still computes the statistics of its batches, as in usual fine-tuning loops.
-
-    Raises:
-        BadInput: the network has no parameters. The message does not contain the model's name.
+    Normalisation still computes the statistics of its batches, as in usual fine-tuning loops. Raises BadInput, without
+    the model's name, if the network has no parameters.
     """
     last = last_layer(module, num_classes)
     module.requires_grad_(False)

@@ -82,11 +82,7 @@ def source_files(name: str) -> dict[str, str]:
 
 
 def build_for_key(name: str) -> BuiltModel | None:
-    """Build the network on meta; None if that fails (its first step will report the error).
-
-    Raises:
-        BadInput: it was built, and differs from what it or its factory states.
-    """
+    """Build the network on meta; None if that fails. Raises BadInput if it differs from what its factory states."""
     try:
         return build_on_meta(name)
     except (Exception, SystemExit) as error:  # runs user code

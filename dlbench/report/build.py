@@ -57,7 +57,10 @@ def write_report(
     making = temporary_name(out / "report")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(out)
+        for path in out.iterdir():
+            # What a killed process was making here.
+            if is_temporary(path.name) and is_writer_running(path.name) is False:
+                shutil.rmtree(path, ignore_errors=True)
         making.mkdir()
         # Queued tasks draw figures as well, which takes the style.
         with figure_style.plot_style(), _rare_garbage_collection(), TaskPool() as crew:
@@ -70,13 +73,6 @@ def write_report(
     for problem in problems:
         warnings.warn(problem, MissingForm, stacklevel=2)
     return out / "index.html"
-
-
-def _remove_leftovers(out: Path) -> None:
-    """Remove what a killed process was making here."""
-    for path in out.iterdir():
-        if is_temporary(path.name) and is_writer_running(path.name) is False:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _replace_files(making: Path, out: Path) -> None:
@@ -134,12 +130,10 @@ def _write_all(
     files += start_forms(report, FORMS.keys() - _DATA_FORMS - _FIGURE_FORMS)
     drawn = run_tasks(figures, lambda done: on_progress(f"{done} of {len(figures)} batches of figures"))
     # The document takes longest.
-    files += start_forms(
-        replace(report, svgs={name: svg for share in drawn for name, svg in share.items()}), _FIGURE_FORMS
-    )
-    return [
-        problem for problem in run_tasks(files, lambda done: on_progress(f"{done} of {len(files)} files")) if problem
-    ]
+    svgs = {name: svg for share in drawn for name, svg in share.items()}
+    files += start_forms(replace(report, svgs=svgs), _FIGURE_FORMS)
+    problems = run_tasks(files, lambda done: on_progress(f"{done} of {len(files)} files"))
+    return [problem for problem in problems if problem]
 
 
 @contextmanager
@@ -151,18 +145,6 @@ def _rare_garbage_collection() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*usual)
-
-
-def _write_page(report: Report, path: Path) -> None:
-    write_atomically(path, html_page(report))
-
-
-def _write_markdown(report: Report, path: Path) -> None:
-    write_atomically(path, markdown_report(report.sections, report.title))
-
-
-def _write_metrics(report: Report, path: Path) -> None:
-    write_atomically(path, tidy_csv_parts(report.content.attempts))
 
 
 def _write_comparison(report: Report, path: Path) -> None:
@@ -205,18 +187,14 @@ def _write_printed(report: Report, path: Path, title: str, sections: Sequence[Se
 FORMS: dict[str, Callable[[Report, Path], None]] = {
     "report.pdf": _write_pdf,
     "appendix.pdf": _write_appendix,
-    "index.html": _write_page,
-    "metrics.csv": _write_metrics,
+    "index.html": lambda report, path: write_atomically(path, html_page(report)),
+    "metrics.csv": lambda report, path: write_atomically(path, tidy_csv_parts(report.content.attempts)),
     "comparison.csv": _write_comparison,
-    "report.md": _write_markdown,
+    "report.md": lambda report, path: write_atomically(path, markdown_report(report.sections, report.title)),
     "tables.tex": _write_latex,
 }
-
-
 #: What needs no sections, and what needs figures; all others are tables.
 _DATA_FORMS = {"metrics.csv", "comparison.csv"}
-
-
 _FIGURE_FORMS = {"report.pdf", "appendix.pdf", "index.html"}
 
 

@@ -142,11 +142,7 @@ class Case:
             raise BadInput("optimizer_impl is 'fused', but PyTorch has no fused RMSprop; use plain or foreach")
 
     def require_possible(self) -> None:
-        """Check that the axes fit together, for a case whose device is known.
-
-        Raises:
-            BadInput: two of them exclude each other.
-        """
+        """Check that the axes fit together, once the device is known. Raises BadInput if two exclude each other."""
         for axis, device in DEVICE_OF_AXIS.items():
             if self.device not in (device, "auto") and axis in changed_axes(self):
                 where = "a GPU" if device == "cuda" else "a CPU"
@@ -195,11 +191,7 @@ class Case:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Case:
-        """Build a case from the result of `to_dict`; unknown keys are an error.
-
-        Raises:
-            BadInput: a key is unknown or a value has the wrong type or range.
-        """
+        """Build a case from the result of `to_dict`. Raises BadInput for an unknown key, a wrong type or range."""
         if not isinstance(values, dict):
             raise BadInput(f"a case must be an object with axes as keys, not {excerpt(values)}")
         rest = dict(values)
@@ -272,12 +264,7 @@ def make_protocol(values: dict[str, Any], where: str = "protocol") -> Protocol:
 
 
 def check_types(cls: type, values: dict[str, Any], where: str = "") -> dict[str, Any]:
-    """Check the types of `values`; convert integers to floats where required.
-
-    Raises:
-        UnknownName: `cls` has no field for a key.
-        BadInput: a value of another type than the field's.
-    """
+    """Check the types of `values`; make integers floats where required. Raises UnknownName for a key, or BadInput."""
     if not isinstance(values, dict):
         raise BadInput(f"{where} must be a table of keys and values, not {excerpt(values)}")
     types = {f.name: _TYPES[f.type] for f in fields(cls) if f.type in _TYPES}

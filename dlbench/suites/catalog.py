@@ -78,11 +78,7 @@ CATALOG: dict[str, Model] = {row["name"]: _parse_model(row) for row in read_rows
 
 
 def find_model(name: str) -> Model | None:
-    """Return the network `name`, which may end in a sequence length; None if it is not in the catalogue.
-
-    Raises:
-        BadInput: the network does not support this length.
-    """
+    """The network `name`, which may end in a length; None if not in the catalogue. Raises BadInput for the length."""
     base, sign, length = name.partition(LENGTH_SIGN)
     model = CATALOG.get(base)
     if model is None or not sign:

@@ -82,13 +82,9 @@ class Suite:
     max_processes: int = DEFAULT_PROCESSES  # while the interval over them is wider than the target
 
     def cases(self, device: str = "auto") -> list[Case]:
-        """Return all cases, each once, the last axis varying fastest.
+        """All cases, each once, the last axis varying fastest; `device` is what "auto" means on this machine.
 
-        Args:
-            device: the device that "auto" means on this machine.
-
-        Raises:
-            BadInput: a value is invalid for its axis, or all cases are excluded.
+        Raises BadInput: a value is invalid for its axis, or all cases are excluded.
         """
         if GLOBAL_BATCH in self.axes and "batch_size" in self.axes:
             place = self._source_of(GLOBAL_BATCH, "batch_size")
@@ -119,10 +115,7 @@ class Suite:
         """Return every process to measure, by rounds: each round has one process per case, in random order.
 
         Drift during a campaign then affects all cases equally. The order is determined by `protocol.seed`, which is in
-        each record. A suite with the axis `repeat` (older suites) has only those processes.
-
-        Raises:
-            BadInput: as `cases`.
+        each record. A suite with the axis `repeat` (older suites) has only those processes. Raises as `cases`.
         """
         cases = self.cases(device)
         if "repeat" in self.axes:
@@ -149,16 +142,13 @@ class Suite:
             setting = setting | {"device": device}
         if GLOBAL_BATCH in setting:
             setting = self._divide_global_batch(setting)
-        if setting.get("mode") == "inference" or _num_ranks(setting) == 1:
-            # A single rank reduces no gradients: cases that differ only in that are the same.
-            setting = {axis: value for axis, value in setting.items() if axis not in _SYNCHRONISATION_AXES}
-        if setting.get("mode") == "inference":
-            # No optimizer runs: cases that differ in it alone are one case.
-            setting = {axis: value for axis, value in setting.items() if axis not in _OPTIMIZER_AXES}
-        else:
-            setting = {axis: value for axis, value in setting.items() if axis not in _INFERENCE_AXES}
-        data = setting.get("data", "synthetic")
-        unused = {"synthetic": (*_LOADER_AXES, "prefetch"), "synthetic_host": _LOADER_AXES}.get(data, ())
+        inference = setting.get("mode") == "inference"
+        # Cases that differ only in axes without effect are the same: inference runs no optimizer, and a single rank
+        # reduces no gradients.
+        unused = list(_OPTIMIZER_AXES if inference else _INFERENCE_AXES)
+        unused += _SYNCHRONISATION_AXES if inference or _num_ranks(setting) == 1 else ()
+        loading = {"synthetic": (*_LOADER_AXES, "prefetch"), "synthetic_host": _LOADER_AXES}
+        unused += loading.get(setting.get("data", "synthetic"), ())
         case = self._build_case({axis: value for axis, value in setting.items() if axis not in unused})
         try:
             case.require_possible()
@@ -305,11 +295,7 @@ def parse_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
 
 
 def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
-    """Return the values of one key of an exclude table.
-
-    Raises:
-        BadInput: the key is unknown, or no case can have the value.
-    """
+    """The values of one key of an exclude table. Raises BadInput: the key is unknown, or no case has the value."""
     if key not in (*AXES, *_DERIVED_AXES):
         raise UnknownName("axis", key, (*AXES, *_DERIVED_AXES), where)
     values = parse_values(key, value, where)

@@ -82,10 +82,9 @@ class Training:
 
 
 def load_trainings(path: str, overrides: Sequence[str] = ()) -> tuple[str, list[Training]]:
-    """Return the name of a suite and its trainings, each once.
+    """Return the name of a suite (or TOML file) and its trainings, each once.
 
     Args:
-        path: a TOML file, or the name of a suite.
         overrides: such as ``max_epochs=5``; each replaces one key of [train].
 
     Raises:
@@ -103,7 +102,6 @@ def load_trainings(path: str, overrides: Sequence[str] = ()) -> tuple[str, list[
             raise UnknownName("key", key, known, f"-P {override}")
         table[key] = [parse_value(part.strip(), field_type(Training, key)) for part in text.split(",")]
     lists = {key: parse_values(key, value, file.place(key, "train")) for key, value in table.items()}
-    found = [
-        Training.from_dict(dict(zip(lists, setting, strict=True))) for setting in itertools.product(*lists.values())
-    ]
+    settings = (dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()))
+    found = map(Training.from_dict, settings)
     return file.get("name", str, file.path.stem), list(dict.fromkeys(found))

@@ -41,21 +41,12 @@ def measure_request(case: Case, facts: Mapping[str, Any] | None = None) -> dict[
 
 
 def write_request(folder: Path, request: dict[str, Any]) -> None:
-    """Put the request into the folder.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Put the request into the folder. Raises OSError if it cannot be written."""
     write_atomically(folder / REQUEST_FILE, json.dumps(request, indent=1))
 
 
 def read_request(folder: Path) -> dict[str, Any]:
-    """The request in the folder.
-
-    Raises:
-        OSError, ValueError: there is none that can be read.
-        BadInput: it is none of the known kinds.
-    """
+    """The request in the folder. Raises OSError or ValueError if it cannot be read, BadInput for an unknown kind."""
     if not (folder / REQUEST_FILE).exists() and (folder / EARLIER_REQUEST_FILE).exists():
         return {"kind": "measure", "case": load_json(read_text(folder / EARLIER_REQUEST_FILE))}
     request = load_json(read_text(folder / REQUEST_FILE))
@@ -67,11 +58,7 @@ def read_request(folder: Path) -> dict[str, Any]:
 
 
 def requested_case(request: dict[str, Any]) -> Case:
-    """The case that the request is about.
-
-    Raises:
-        BadInput: it has none, or one that cannot be used.
-    """
+    """The case that the request is about. Raises BadInput if it has none, or one that cannot be used."""
     case = request.get("case")
     if not isinstance(case, dict):
         raise BadInput(f"a request of kind '{request.get('kind')}' needs a case")

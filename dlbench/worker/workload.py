@@ -276,7 +276,7 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
         module = cast_module(module, case)
     parallel = None
     if context is not None and context.group is not None:
-        from dlbench.worker.ranks.data_parallel import wrap_in_ddp
+        from dlbench.worker.ranks.process_group import wrap_in_ddp
 
         parallel = wrap_in_ddp(module, case, device) if training else None
     # After all code of the network that runs before the first step.

@@ -7,7 +7,7 @@ import pytest
 
 from dlbench.errors import BadInput
 from dlbench.launch.containers import PASSED_VARIABLES, CommandNeeds, Mount
-from dlbench.launch.runtimes import RUNTIMES, wrap_commands
+from dlbench.launch.runtimes import RUNTIME_RECORDS, RUNTIMES
 from tests.fakes import runtimes
 
 AROUND = CommandNeeds(
@@ -27,7 +27,7 @@ NVIDIA = {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "comput
 def wrapping(runtime, **changes):
     import dataclasses
 
-    return wrap_commands(runtime, IMAGES.get(runtime, "dlbench:latest"), dataclasses.replace(AROUND, **changes))
+    return RUNTIME_RECORDS[runtime].wrap(IMAGES.get(runtime, "dlbench:latest"), dataclasses.replace(AROUND, **changes))
 
 
 def line(argv):
@@ -35,7 +35,7 @@ def line(argv):
 
 
 def test_none_changes_nothing():
-    assert wrapping("none") == wrap_commands("none", None, CommandNeeds("/"))
+    assert wrapping("none") == RUNTIME_RECORDS["none"].wrap("", CommandNeeds("/"))
     assert wrapping("none").prefix == wrapping("none").srun == ()
 
 
@@ -209,7 +209,7 @@ def inside(tmp_path, monkeypatch):
         around = CommandNeeds(
             str(tmp_path), (Mount(str(tmp_path), str(tmp_path)),), ("PYTHONPATH",), gpus=True, name="dlbench-17"
         )
-        made = wrap_commands(runtime, str(tmp_path / images.get(runtime, "image")), around)
+        made = RUNTIME_RECORDS[runtime].wrap(str(tmp_path / images.get(runtime, "image")), around)
         given = os.environ | {"SLURMD_NODENAME": "n1"} | environment | made.environment
         for argv in made.prepare:
             subprocess.run(argv, env=given, check=True)
@@ -243,7 +243,7 @@ def test_nodes_that_share_enroot_s_store_unpack_and_remove_each_its_own(inside, 
     for node in ("n1", "n2"):
         inside("enroot", {"SLURMD_NODENAME": node})
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["dlbench-17-n1", "dlbench-17-n2"]
-    made = wrap_commands("enroot", "x", CommandNeeds(str(tmp_path), name="dlbench-17"))
+    made = RUNTIME_RECORDS["enroot"].wrap("x", CommandNeeds(str(tmp_path), name="dlbench-17"))
     for argv in made.cleanup:
         subprocess.run(argv, env=os.environ | {"SLURMD_NODENAME": "n1"}, check=True)
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["dlbench-17-n2"]

@@ -12,7 +12,8 @@ import pytest
 
 from dlbench.launch import doctor
 from dlbench.launch.containers import Mount
-from dlbench.launch.doctor import CheckContext, CommandResult, folders, python
+from dlbench.launch.doctor import folders, python
+from dlbench.launch.doctor.machine import NO_ANSWER, CheckContext, CommandResult
 from dlbench.launch.sites import (
     ContainerSettings,
     GpuSettings,
@@ -55,7 +56,7 @@ class Machine:
     def run(self, argv, timeout_s=30.0):
         line = " ".join(argv)
         known = [command for command in self.answers if line.startswith(command)]
-        return self.answers[max(known, key=len)] if known else doctor.NO_ANSWER
+        return self.answers[max(known, key=len)] if known else NO_ANSWER
 
     def place(self, site=None, results=None):
         which = {name: f"/usr/bin/{name}" for name in self.programs}.get

@@ -13,8 +13,7 @@ from dlbench.models import build
 from dlbench.suites.case import Case
 from dlbench.tasks.classification import loss as training_loss
 from dlbench.worker.ranks.context import RankContext, detect_rank
-from dlbench.worker.ranks.data_parallel import wrap_in_ddp
-from dlbench.worker.ranks.process_group import join_group
+from dlbench.worker.ranks.process_group import join_group, wrap_in_ddp
 from dlbench.worker.workload import build_workload
 
 SETTINGS = [

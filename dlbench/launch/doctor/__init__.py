@@ -17,23 +17,10 @@ from collections.abc import Iterable
 from dlbench.launch.doctor.cluster import check_mpi, check_network, check_pbs, check_slurm
 from dlbench.launch.doctor.folders import check_folders, check_mounts
 from dlbench.launch.doctor.gpu import check_energy, check_gpu
-from dlbench.launch.doctor.machine import NO_ANSWER, Check, CheckContext, CommandResult, Finding
+from dlbench.launch.doctor.machine import Check, CheckContext, Finding
 from dlbench.launch.doctor.python import check_packages, check_python, check_torch
 from dlbench.launch.doctor.runtimes import check_runtimes
 from dlbench.launch.sites import settings_without_effect
-
-__all__ = [
-    "CHECKS",
-    "NODE_CHECKS",
-    "NO_ANSWER",
-    "CheckContext",
-    "CommandResult",
-    "Finding",
-    "as_json",
-    "as_text",
-    "exit_status",
-    "run_checks",
-]
 
 
 def check_profile(context: CheckContext) -> list[Finding]:

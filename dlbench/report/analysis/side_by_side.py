@@ -225,11 +225,11 @@ def equal_axes(cases: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     return [axis for axis in axes if not different[axis]]
 
 
-def sort_cases(cases: pd.DataFrame) -> pd.DataFrame:
+def sort_cases(cases: pd.DataFrame, by: Sequence[str] = (*_WORK_AXES, "number")) -> pd.DataFrame:
     """Cases in the order of networks, modes and precisions, and then by batch."""
     order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
     return cases.sort_values(
-        [*_WORK_AXES, "number"],
+        list(by),
         key=lambda c: c.map(lambda v: order.get(v, v)) if c.name in _NAMING_AXES else c,
         kind="stable",
     )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dlbench.facts.peaks import Anchor, anchors, find_peaks
 from dlbench.report.analysis.labels import network_title
-from dlbench.table import Cell, Column, Table, digits_text
+from dlbench.table import Cell, Column, Table, default_text, digits_text
 
 #: How the sources name a pass over a batch without the optimizer's update: less work than a training step.
 _MODE_OF_PASSES = {"forward+backward": "training"}
@@ -61,14 +61,8 @@ def _nearest_case(anchor: Anchor, shown: pd.DataFrame) -> Mapping[Hashable, Any]
     def distance(case: Mapping[Hashable, Any]) -> tuple[Any, ...]:
         devices = case["nodes"] * case["devices_per_node"]
         batch = abs(case["batch_size"] - anchor.batch_per_device) if anchor.batch_per_device else 0
-        other_precision = not _same_precision(anchor, case)
-        return (
-            _device_name(case) != anchor.device,
-            devices != anchor.devices,
-            other_precision,
-            batch,
-            -case["throughput"],
-        )
+        others = (_device_name(case) != anchor.device, devices != anchor.devices, not _same_precision(anchor, case))
+        return *others, batch, -case["throughput"]
 
     return min(cases, key=distance, default=None)
 
@@ -106,15 +100,13 @@ def _differences(anchor: Anchor, case: Mapping[Hashable, Any]) -> list[str]:
         found.append(f"batch: not published, ours {case['batch_size']}")
     elif anchor.batch_per_device != case["batch_size"]:
         found.append(f"batch: {anchor.batch_per_device}, ours {case['batch_size']}")
-    layout = next(
-        (ours for word, ours in _FORMAT_OF_LAYOUT.items() if word in f"{anchor.precision} {anchor.framework}"), None
-    )
+    published = f"{anchor.precision} {anchor.framework}"
+    layout = next((ours for word, ours in _FORMAT_OF_LAYOUT.items() if word in published), None)
     if layout and layout != case["memory_format"]:
         found.append(f"layout: {layout}, ours {case['memory_format']}")
-    if ("compiled" in anchor.precision) != (case["compile"] != "off"):
-        found.append(
-            f"compiled: {_yes_or_no('compiled' in anchor.precision)}, ours {_yes_or_no(case['compile'] != 'off')}"
-        )
+    compiled, ours_compiled = "compiled" in anchor.precision, case["compile"] != "off"
+    if compiled != ours_compiled:
+        found.append(f"compiled: {default_text(compiled)}, ours {default_text(ours_compiled)}")
     if not anchor.data.startswith("synthetic"):
         found.append(f"data: {anchor.data}, ours {case['data']}")
     return found
@@ -128,7 +120,3 @@ def _anchor_precision(anchor: Anchor) -> str:
 def _same_precision(anchor: Anchor, case: Mapping[Hashable, Any]) -> bool:
     # Ours with autocast runs what is left of fp32 strictly; the published "+tf32" says that theirs does not.
     return _anchor_precision(anchor) == str(case["precision"])
-
-
-def _yes_or_no(true: bool) -> str:
-    return "yes" if true else "no"

@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis.labels import network_title
-from dlbench.results.bounds_records import ProfileRun
+from dlbench.report.analysis.labels import case_name
 from dlbench.results.bounds_store import StoredBounds
 from dlbench.suites.case import AXES, Case
 from dlbench.table import Cell, Column, Table
@@ -38,7 +37,8 @@ def _run_rows(stored: StoredBounds) -> Iterator[list[Cell]]:
             yield _run_row(stored, str(run_id), what, first["hostname"], when, words)
     for run in stored.profiles:
         when = run.started_at[:19].replace("T", " ")
-        yield _run_row(stored, run.run_id, _profile_title(run), run.where.hostname, when, profile_command(run.case))
+        what = f"profile, {case_name(run.case)}"
+        yield _run_row(stored, run.run_id, what, run.where.hostname, when, profile_command(run.case))
 
 
 def _run_row(stored: StoredBounds, run_id: str, what: str, host: str, when: str, words: list[str]) -> list[Cell]:
@@ -60,11 +60,6 @@ def _all_reduce_command(rows: pd.DataFrame) -> tuple[str, list[str]]:
     words += ["--device", str(first["device_kind"]), "--backend", str(first["backend"])]
     words += ["--min-bytes", str(rows["size_bytes"].min()), "--max-bytes", str(rows["size_bytes"].max())]
     return f"all-reduce, {ranks} ranks", [*words, *(["--launcher", "srun"] if nodes > 1 else [])]
-
-
-def _profile_title(run: ProfileRun) -> str:
-    case = run.case
-    return f"profile, {network_title(case['model'])}, {case['mode']}, {case['precision']}, batch {case['batch_size']}"
 
 
 def profile_command(case: Mapping[Any, Any]) -> list[str]:

@@ -17,12 +17,11 @@ from dlbench import units
 from dlbench.report.analysis.bounds import Roof, find_roof
 from dlbench.report.analysis.case_selection import reference_network
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network_order, network_title
+from dlbench.report.analysis.labels import case_name, network_order
 from dlbench.report.chapters.bounds_runs import profile_command
 from dlbench.report.chapters.bounds_tables import all_reduce_table, ceilings_table, none_if_missing, profile_table
 from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import plots_bounds
-from dlbench.report.figures.plots_all_reduce import all_reduce
 from dlbench.results.bounds_records import DeviceIdentity, ProfileRun
 from dlbench.suites.case import MODES, PRECISIONS
 
@@ -67,11 +66,8 @@ def bounds(content: Content) -> Section:
         blocks += _device_blocks(device, f"-{number}" if many else "", drawn=number <= MAX_DEVICES)
     if len(found) > MAX_DEVICES:
         left = ", ".join(device.name for device in found[MAX_DEVICES:])
-        words = (
-            f"Figures show only the first {units.count_text(MAX_DEVICES, 'device')}. Not drawn: {left}. "
-            f"{HOW_TO_DRAW_OTHERS}"
-        )
-        blocks.append(Block(words=words))
+        words = f"Figures show only the first {units.count_text(MAX_DEVICES, 'device')}. Not drawn: {left}."
+        blocks.append(Block(words=f"{words} {HOW_TO_DRAW_OTHERS}"))
     return Section("bounds", "Bounds", [*blocks, *_all_reduce_blocks(content)])
 
 
@@ -104,18 +100,14 @@ def _device_blocks(device: Device, suffix: str, drawn: bool) -> Iterator[Block]:
     if runs and drawn:
         yield from _figure_blocks(device, runs, suffix)
     for run, roof in runs:
-        case = run.case
-        words = f"{network_title(case['model'])}, {case['mode']}, {case['precision']}, batch {case['batch_size']}"
         table = profile_table(run, roof, MAX_LAYERS).without_title()
-        yield Block(heading=f"Layers by time lost: {words} ({device.name})", table=table, folded=True)
+        yield Block(heading=f"Layers by time lost: {case_name(run.case)} ({device.name})", table=table, folded=True)
 
 
 def _figure_blocks(device: Device, runs: Sequence[tuple[ProfileRun, Roof]], suffix: str) -> Iterator[Block]:
     plot = plots_bounds.where_time_goes(plots_bounds.networks_frame(runs))
-    yield Block(
-        heading=f"Where the time goes: {device.name}",
-        plot=_with_name_suffix(plot, suffix, device.runs(device.profiles)),
-    )
+    plot = _with_name_suffix(plot, suffix, device.runs(device.profiles))
+    yield Block(heading=f"Where the time goes: {device.name}", plot=plot)
     works = {(run.case["mode"], run.case["precision"]): plots_bounds.work_of(run) for run in device.profiles}
     for key, title in works.items():
         same = [(run, roof) for run, roof in runs if (run.case["mode"], run.case["precision"]) == key]
@@ -128,12 +120,10 @@ def _all_reduce_blocks(content: Content) -> Iterator[Block]:
     groups = content.bounds.all_reduces.groupby(["system_key", "device_kind"], sort=False, dropna=False)
     for number, (_, rows) in enumerate(groups, 1):
         first = rows.iloc[0]
-        name = _device_name(
-            content,
-            DeviceIdentity(first["system_key"], first["device_kind"], cpu_model=none_if_missing(first["cpu_model"])),
-        )
+        cpu = none_if_missing(first["cpu_model"])
+        name = _device_name(content, DeviceIdentity(first["system_key"], first["device_kind"], cpu_model=cpu))
         suffix = f"-{number}" if groups.ngroups > 1 else ""
-        plot = _with_name_suffix(all_reduce(rows), suffix, tuple(rows["run_id"].dropna().unique()))
+        plot = _with_name_suffix(plots_bounds.all_reduce(rows), suffix, tuple(rows["run_id"].dropna().unique()))
         yield Block(heading=f"All-reduce: {name}", plot=plot)
         yield Block(heading=f"All-reduce: {name}, all sizes", table=all_reduce_table(rows).without_title(), folded=True)
 
@@ -150,9 +140,8 @@ def _missing_blocks(content: Content, found: Sequence[Device]) -> Iterator[Block
             f"measure the time of every layer. The next report of the same results shows both."
         )
     elif not any(len(device.ceilings) for device in found):
-        yield Block(
-            words=f"These results contain profiles but no ceilings; run `dlbench ceilings{to}` to measure them."
-        )
+        words = f"These results contain profiles but no ceilings; run `dlbench ceilings{to}` to measure them."
+        yield Block(words=words)
     elif not any(device.profiles for device in found):
         yield Block(words=f"These results contain no profile; run {profile} to measure the time of every layer.")
     above = int(content.shown["share_of_measured_peak"].gt(1).sum())
@@ -188,9 +177,9 @@ def _device_name(content: Content, where: DeviceIdentity) -> str:
     same = attempts["system_key"].eq(where.system_key) & attempts["device"].eq(where.device_kind)
     ids = attempts.loc[same, "system_id"].unique()
     known = [name for system, name in content.system_names.items() if system in ids]
-    threads = (
-        units.count_text(where.torch_threads, "thread") if where.device_kind == "cpu" and where.torch_threads else ""
-    )
+    threads = ""
+    if where.device_kind == "cpu" and where.torch_threads:
+        threads = units.count_text(where.torch_threads, "thread")
     # Records of earlier versions have one key for all numbers of threads.
     known = [name for name in known if f" {threads}" in name] or known
     name = ", ".join(known) or where.device_name or where.cpu_model or where.hostname or where.device_kind

@@ -56,9 +56,8 @@ def profile_table(run: ProfileRun, roof: Roof, limit: int | None = 20) -> Table:
 
 
 def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBound, shown: int) -> list[str]:
-    hidden = len(frame) - shown
     notes = []
-    if hidden:
+    if hidden := len(frame) - shown:
         lost_s = _sum_or_none(frame["lost_s"].iloc[shown:])
         notes.append(
             f"{hidden} more layers take {seconds_text(lost_s)} more than their bounds in total "
@@ -73,12 +72,12 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
             f"{_times_text(network.distance)} the bound"
         )
     notes.append(f"{step}.")
-    notes += _count_notes(run)
+    noted = [f"{layer.layer} ({layer.note})" for layer in run.layers if layer.note]
+    notes += [f"FLOP and bounds are not exact for {units.list_text(noted, 3)}."] if noted else []
     own = {name: median_time(samples) for name, samples in run.parts_s.items()}
     parts = ", ".join(f"{name} {seconds_text(s)}" for name, s in own.items())
-    notes.append(
-        f"Layers take {units.percent(layers_time_share(run))} of the profiled steps' time; the rest: {parts or 'none'}."
-    )
+    share = units.percent(layers_time_share(run))
+    notes.append(f"Layers take {share} of the profiled steps' time; the rest: {parts or 'none'}.")
     notes += busy_note(run.busy_share, "these times may be far too long; profile again on an idle machine")
     notes += _interruption_notes(run, frame, [s for s in own.values() if s is not None])
     longer = hook_overhead(run)
@@ -92,12 +91,6 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
     if (frame["note"] == "from cache").any():
         notes.append("from cache: faster than memory can deliver the operands, so they stayed in a cache.")
     return notes
-
-
-def _count_notes(run: ProfileRun) -> list[str]:
-    """What the counted FLOP lack, or are the mean of."""
-    noted = [f"{layer.layer} ({layer.note})" for layer in run.layers if layer.note]
-    return [f"FLOP and bounds are not exact for {units.list_text(noted, 3)}."] if noted else []
 
 
 def busy_note(share: float | None, what: str) -> list[str]:
@@ -150,10 +143,8 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
         "best.",
         "copy and triad count bytes read and written, without write-allocate. The arrays are larger than the caches.",
     ]
-    above = [
-        f"{c[0]} {c[1] or ''}".strip() for c in cells if isinstance(c[8], float) and c[8] > 1 + DATASHEET_TOLERANCE
-    ]
-    if above:
+    beyond = [c for c in cells if isinstance(c[8], float) and c[8] > 1 + DATASHEET_TOLERANCE]
+    if above := [f"{c[0]} {c[1] or ''}".strip() for c in beyond]:
         notes.append(
             f"Above the datasheet: {', '.join(above)}. The device, its clock or the datasheet differs from "
             f"what was assumed."
@@ -212,17 +203,15 @@ def _best_rows(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
         rate = _row_rate(row)
         if key not in best or (rate or 0.0) > (_row_rate(best[key]) or 0.0):
             best[key] = row
-    order = {
-        f"{kind}{after}": i for i, kind in enumerate((*FLOP_KINDS, *BYTE_KINDS)) for after in ("", SUSTAINED_SUFFIX)
-    }
+    kinds = enumerate((*FLOP_KINDS, *BYTE_KINDS))
+    order = {f"{kind}{after}": i for i, kind in kinds for after in ("", SUSTAINED_SUFFIX)}
     precisions = list(ELEMENT_BYTES)
-    return sorted(
-        best.values(),
-        key=lambda r: (
-            precisions.index(r["precision"]) if r["precision"] in precisions else len(precisions),
-            order[r["kind"]],
-        ),
-    )
+
+    def place(row: dict[Any, Any]) -> tuple[int, int]:
+        known = row["precision"] in precisions
+        return precisions.index(row["precision"]) if known else len(precisions), order[row["kind"]]
+
+    return sorted(best.values(), key=place)
 
 
 def _row_rate(row: dict[Any, Any]) -> float | None:

@@ -9,13 +9,14 @@ import pandas as pd
 from dlbench import units
 from dlbench.process_statistics import DRIFT_ALLOWANCE, MIN_PROCESSES
 from dlbench.report.analysis import verdicts
+from dlbench.report.analysis.ab_experiments import AbComparison, compare_experiments
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.side_by_side import with_case_numbers
 from dlbench.report.analysis.verdicts import Brief, Leader, Ratio, prepare_brief
 from dlbench.report.analysis.workload_mix import WorkShare
-from dlbench.report.chapters.ab_blocks import ab_blocks, ab_sentence
 from dlbench.report.chapters.brief_systems import num_failed, system_warnings, systems_table
+from dlbench.report.chapters.comparison_tables import comparison_table, for_terminal, summary_line
 from dlbench.report.document import Block
 from dlbench.report.figures import plots_ratio
 from dlbench.table import Cell, Column, Table
@@ -24,6 +25,8 @@ MAX_CAUTIONS = 5
 #: By what systems are compared: how a sentence names the best, the columns of the table.
 _BEST_PHRASES = {"energy": "needs the least energy per image", "cost": "costs the least per image"}
 _CRITERION_TITLES = {"time": "Fastest", "energy": "Least energy", "cost": "Lowest cost"}
+#: What a page has no room for beside the interval of an A/B experiment.
+_LEFT_OUT = ("adjusted_p_value", "chance_target_larger")
 
 
 def brief_blocks(content: Content) -> list[Block]:
@@ -58,6 +61,33 @@ def brief_blocks(content: Content) -> list[Block]:
         Block(plot=plots_ratio.ratio_plot(brief)),
         Block(heading="What to be careful about", points=tuple(cautions)),
     ]
+
+
+def ab_blocks(content: Content) -> list[Block]:
+    """A table of verdicts for each experiment: a row per case."""
+    return [_experiment_block(one, content) for one in compare_experiments(content)]
+
+
+def ab_sentence(content: Content) -> str:
+    """How many cases of the experiment have which verdict; "" where its sides were not measured both."""
+    return " ".join(
+        f"{one.sides[1].title} against {one.sides[0].title}: {summary_line(one.result)}."
+        for one in compare_experiments(content)
+    )
+
+
+def _experiment_block(one: AbComparison, content: Content) -> Block:
+    (a, b), names = one.sides, content.system_names
+    table = for_terminal(comparison_table(one.result, ("A", "B")))
+    kept = [i for i, column in enumerate(table.columns) if column.key not in _LEFT_OUT]
+    rows = [[row[i] for i in kept] for row in table.rows]
+    notes = [note for note in table.notes if not note.startswith("Effect:")]
+    where = "" if content.sides else f"; {' and '.join(dict.fromkeys(names.get(s, 'unknown') for s in one.systems))}"
+    return Block(
+        heading=f"Verdict per case: {b.title} against {a.title}",
+        words=f"{table.title}{where}.",
+        table=Table([table.columns[i] for i in kept], rows, notes=notes),
+    )
 
 
 def brief_sentence(brief: Brief) -> str:
@@ -99,15 +129,18 @@ def _fastest_sentences(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
         won = [one for one in leaders if one.best == best and one.ratio.decided]
         if won and len(won) == len(leaders) > 1:
             shown = [one.ratio.invert().value for one in won]
-            rival = brief.names[won[0].second] if len({one.second for one in won}) == 1 else "the next"
-            words = f"{brief.names[best]} is fastest in every precision and mode ({_range_text(shown)} × {rival})."
+            times = f"{_range_text(shown)} × {_rival(brief, won)}"
+            words = f"{brief.names[best]} is fastest in every precision and mode ({times})."
             return [words + "".join(_opposite(brief, one) for one in won)]
         if won:
-            works = _join_with_and(
-                f"{one.group.name} ({_speedup_text(one.ratio, brief.names[one.second])})" for one in won
-            )
+            gains = {one.group.name: _speedup_text(one.ratio, brief.names[one.second]) for one in won}
+            works = _join_with_and(f"{name} ({gain})" for name, gain in gains.items())
             parts.append(f"{brief.names[best]} is fastest in {works}." + "".join(_opposite(brief, one) for one in won))
     return parts
+
+
+def _rival(brief: Brief, won: Sequence[Leader]) -> str:
+    return brief.names[won[0].second] if len({one.second for one in won}) == 1 else "the next"
 
 
 def _undecided_text(ratio: Ratio) -> str:
@@ -124,9 +157,7 @@ def _lowest_sentence(brief: Brief, leaders: Sequence[Leader], words: str) -> str
         everywhere = len(won) == len(leaders)
         where = "in every precision and mode" if everywhere else f"in {_join_with_and(one.group.name for one in won)}"
         saved = _range_text([100 * (1 - one.ratio.value) for one in won], 2)
-        seconds = {one.second for one in won}
-        rival = brief.names[won[0].second] if len(seconds) == 1 else "the next"
-        parts.append(f"{brief.names[best]} {words} {where} ({saved} % less than {rival})")
+        parts.append(f"{brief.names[best]} {words} {where} ({saved} % less than {_rival(brief, won)})")
     open_ = [one.group.name for one in leaders if not one.ratio.decided]
     parts += [f"for {_join_with_and(open_)} it is not decided which system {words}"] if open_ else []
     return f"{'; '.join(parts)}."
@@ -244,9 +275,8 @@ def _difference_cautions(content: Content, brief: Brief) -> list[str]:
     metered = brief.cases[brief.cases["energy_per_image"].notna()]
     if metered["energy_scope"].nunique() > 1:
         found.append("Energy meters measure different parts of a machine; only meters of one kind are compared.")
-    versions = content.rows.groupby("system_id")["system_torch_version"].agg(
-        lambda v: ", ".join(sorted(set(v.dropna())))
-    )
+    torch = content.rows.groupby("system_id")["system_torch_version"]
+    versions = torch.agg(lambda v: ", ".join(sorted(set(v.dropna()))))
     here = {brief.names[str(s)]: str(v) for s, v in versions.items() if s in brief.names}
     if len(set(here.values())) > 1:
         listed = ", ".join(f"{name} {version}" for name, version in here.items())

@@ -30,7 +30,8 @@ def systems_table(content: Content, brief: Brief) -> Table:
     parts = _speed_parts(brief)
     ratios = {what: {s: brief.ratio(what, brief.base, s, numbers) for s in brief.names} for what in _TITLES}
     # Where all ask for the same memory, there is nothing to choose by.
-    metrics = [what for what in _TITLES if what in brief.logs and (what != "memory" or _differ(ratios[what].values()))]
+    memory_differs = any(ratio and not 0.99 < ratio.value < 1.01 for ratio in ratios["memory"].values())
+    metrics = [what for what in _TITLES if what in brief.logs and (what != "memory" or memory_differs)]
     columns = [
         Column("system", "System"),
         *(Column(key, f"{key if len(parts) > len(MODES) else key.capitalize()} [×]", "right") for key in parts),
@@ -103,10 +104,6 @@ def _is_reversed(brief: Brief, system: str) -> bool:
 
 def _value_text(ratio: Ratio | None) -> str:
     return units.MISSING if ratio is None else units.ratio(ratio.value)
-
-
-def _differ(ratios: Iterable[Ratio | None]) -> bool:
-    return any(ratio and not 0.99 < ratio.value < 1.01 for ratio in ratios)
 
 
 def _ratio_cell(ratio: Ratio | None, is_base: bool) -> Cell:

@@ -37,15 +37,14 @@ def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", 
         Column("ratio_high", "to", "right", _show_ratio),
         Column("verdict", "Verdict", show=lambda cell: _verdict_text(cell, found.rules.margin)),
         Column("adjusted_p_value", "p (Holm)", "right", _show_p),
-        Column("chance_target_larger", "Effect", "right", _show_share),
+        Column("chance_target_larger", "Effect", "right", lambda c: units.MISSING if c is None else f"{c:.2f}"),
         Column("base_processes", f"n {names[0]}", "right"),
         Column("target_processes", f"n {names[1]}", "right"),
         Column("note", "Note"),
     ]
     common = _common_caveat(found)
-    rows = [
-        [*(line.setting.get(axis) for axis in axes), *_line_cells(line, common)] for line in _sort_lines(found.lines)
-    ]
+    lines = _sort_lines(found.lines)
+    rows = [[*(line.setting.get(axis) for axis in axes), *_line_cells(line, common)] for line in lines]
     notes = [f"All cases: {common}.", *_table_notes(found)] if common else _table_notes(found)
     return Table(columns, rows, title=f"{names[1]} against {names[0]}: {metric.title.lower()}", notes=notes)
 
@@ -154,7 +153,3 @@ def _show_p(cell: Cell) -> str:
     if not isinstance(cell, int | float):
         return units.MISSING
     return "< 0.0001" if cell < 1e-4 else f"{cell:.4f}"
-
-
-def _show_share(cell: Cell) -> str:
-    return f"{cell:.2f}" if isinstance(cell, int | float) else units.MISSING

@@ -32,18 +32,11 @@ _INTRODUCTION = (
 
 
 def convergence_section(epochs: pd.DataFrame) -> Section:
-    """The chapter; without blocks where nothing was trained.
-
-    Args:
-        epochs: one row per epoch, as `dlbench.results.training_store.read_trainings` gives them.
-    """
+    """The chapter on `epochs`, as `read_trainings` gives them; without blocks where nothing was trained."""
     if epochs.empty:
         return Section("convergence", "Convergence")
-    blocks = [
-        Block(words=_INTRODUCTION),
-        *(Block(plot=plot) for plot in curve_plots(epochs)),
-        Block(table=training_table(epochs)),
-    ]
+    plots = [Block(plot=plot) for plot in curve_plots(epochs)]
+    blocks = [Block(words=_INTRODUCTION), *plots, Block(table=training_table(epochs))]
     return Section("convergence", "Convergence", blocks, _finding(_last_epochs(epochs)))
 
 
@@ -144,14 +137,13 @@ def _last_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
 def _training_labels(own: pd.DataFrame) -> dict[str, str]:
     """What tells each training of one network from the others."""
     runs = _last_epochs(own)
-    varying = [name for name in _SETTING_COLUMNS if runs[name].nunique() > 1 and name != "learning_rate"] or [
-        "optimizer"
-    ]
+    varying = [name for name in _SETTING_COLUMNS if runs[name].nunique() > 1 and name != "learning_rate"]
+
+    def value_text(name: str, value: Any) -> str:
+        return value if isinstance(value, str) else f"{name.replace('_', ' ')} {value:g}"
+
     return {
-        run["run_id"]: ", ".join(
-            str(run[name]) if isinstance(run[name], str) else f"{name.replace('_', ' ')} {run[name]:g}"
-            for name in varying
-        )
+        run["run_id"]: ", ".join(value_text(name, run[name]) for name in varying or ["optimizer"])
         for run in runs.to_dict("records")
     }
 

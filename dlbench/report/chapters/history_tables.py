@@ -5,20 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 
 from dlbench import units
-from dlbench.report.analysis.history import Change, History, HistoryLine
-from dlbench.table import Cell, Column, Table, percent_text, seconds_text
+from dlbench.report.analysis.history import History, HistoryLine
+from dlbench.table import Cell, Column, Table, number_or_none, percent_text, seconds_text
 
 
 def lines_table(found: History) -> Table:
     """One row per case and device: how long, how noisy, where it is now."""
     columns = [Column("case", "Case"), Column("device", "Device"), Column("days", "Days", "right")]
     columns += [Column("from", "From"), Column("to", "To"), Column("processes", "Processes", "right")]
-    columns += [
-        Column("step_time_s", "Step time", "right", seconds_text),
-        Column("low_s", "from", "right", seconds_text),
-    ]
-    columns += [Column("high_s", "to", "right", seconds_text), Column("noise", "Noise", "right", percent_text)]
-    columns += [Column("changes", "Changes", "right")]
+    times = {"step_time_s": "Step time", "low_s": "from", "high_s": "to"}
+    columns += [Column(name, title, "right", seconds_text) for name, title in times.items()]
+    columns += [Column("noise", "Noise", "right", percent_text), Column("changes", "Changes", "right")]
     chance = units.percent(found.false_alarms)
     notes = [
         "Step time: the latest day's median, with its 95 % interval over processes. Noise: the variation from day to "
@@ -42,7 +39,8 @@ def changes_table(found: History, since: datetime | None = None) -> Table:
     rows: list[list[Cell]] = []
     for line, c in found.changes(since):
         facts = "; ".join(c.facts) or "no difference in the record"
-        rows.append([f"{c.day:%F}", c.kind, change_size_text(c), line.name, line.device, facts])
+        size = f"{100 * c.size:+.1f} %" if c.is_level_change else f"× {c.size:.1f}"  # of a level, of a spread
+        rows.append([f"{c.day:%F}", c.kind, size, line.name, line.device, facts])
     notes = [
         "Size: change of the step time (+ is slower). For unstable and steadier: noise after the change divided by "
         "noise before.",
@@ -51,13 +49,7 @@ def changes_table(found: History, since: datetime | None = None) -> Table:
     return Table(columns, rows, title="Changes", notes=notes)
 
 
-def change_size_text(change: Change) -> str:
-    """`+3.0 %` of a level, `× 2.5` of a spread."""
-    return f"{100 * change.size:+.1f} %" if change.is_level_change else f"× {change.size:.1f}"
-
-
 def _line_row(line: HistoryLine) -> list[Cell]:
-    figures = [float(values[-1]) for values in (line.step_s, line.low_s, line.high_s)]
-    known: list[Cell] = [value if value == value else None for value in figures]
+    figures = [number_or_none(float(values[-1])) for values in (line.step_s, line.low_s, line.high_s)]
     head: list[Cell] = [line.name, line.device, len(line.days), f"{line.days[0]:%F}", f"{line.days[-1]:%F}"]
-    return [*head, line.processes, *known, line.noise if line.noise == line.noise else None, len(line.changes)]
+    return [*head, line.processes, *figures, number_or_none(line.noise), len(line.changes)]

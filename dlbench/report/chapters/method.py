@@ -116,9 +116,8 @@ def _warm_up_rule(shown: pd.DataFrame) -> tuple[str, str]:
 def _stopping_rule(shown: pd.DataFrame) -> tuple[str, str]:
     ended = shown["stop_reason"].eq("target")
     # The last look that ended the window saw most of the steps; what is shown is the interval of all.
-    met = ended & (
-        shown["step_time_half_width"] <= [protocol_value(text, "target_half_width") for text in shown["protocol"]]
-    )
+    targets = [protocol_value(text, "target_half_width") for text in shown["protocol"]]
+    met = ended & (shown["step_time_half_width"] <= targets)
     cases = units.count_text(len(shown), "case")
     words = f"{met.sum()} of {cases} reached the protocol's target for the half-width of the interval"
     if not ended.all():
@@ -153,11 +152,8 @@ def _has_clock(shown: pd.DataFrame) -> bool:
 def _throttling_text(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
     if not _has_clock(shown):
         at_ends = rows[["sm_clock_before_mhz", "sm_clock_after_mhz"]].notna().any(axis=None)
-        return (
-            "Read before and after, not during the window."
-            if at_ends
-            else "Neither clocks nor throttling are available."
-        )
+        known = "Read before and after, not during the window."
+        return known if at_ends else "Neither clocks nor throttling are available."
     found = warning_flags(shown)
     throttled, capped = int(found["throttled"].sum()), int(found["at its power limit"].sum())
     cases = units.count_text(len(shown), "case")

@@ -9,7 +9,7 @@ import pandas as pd
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.input_pipeline import DEVICE_BOUND, pipeline_verdict
 from dlbench.report.analysis.labels import varying_axes
-from dlbench.report.chapters.tables import case_cells, case_columns, metric_column, sort_cases
+from dlbench.report.chapters.tables import case_cells, case_columns, metric_column, sort_attempts
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_pipeline import pipeline_plot
 from dlbench.table import Cell, Column, Table
@@ -28,14 +28,13 @@ def pipeline(content: Content) -> Section:
     if cases.empty:
         return Section("pipeline", "Input pipeline")
     table = pipeline_table(cases, content.system_names)
-    return Section(
-        "pipeline", "Input pipeline", [Block(words=_INTRODUCTION), Block(plot=pipeline_plot(cases)), Block(table=table)]
-    )
+    blocks = [Block(words=_INTRODUCTION), Block(plot=pipeline_plot(cases)), Block(table=table)]
+    return Section("pipeline", "Input pipeline", blocks)
 
 
 def pipeline_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
     """One row per case that loads files."""
-    cases = sort_cases(cases)
+    cases = sort_attempts(cases)
     varying = [axis for axis in varying_axes(cases) if axis != "loader_workers"]
     axes = ["model", "mode", "precision", "batch_size", "loader_workers", *varying]
     columns = case_columns(axes, names)

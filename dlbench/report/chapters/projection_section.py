@@ -45,9 +45,8 @@ def projection(content: Content) -> Section:
     # Epochs of ImageNet mean nothing to a network on sequences.
     trainings = trainings[trainings["sample_unit"] != "seq"]
     if trainings.empty:
-        return Section(
-            "projection", "Cost to train", [Block(words="No training was measured, so no projection is possible.")]
-        )
+        words = "No training was measured, so no projection is possible."
+        return Section("projection", "Cost to train", [Block(words=words)])
     table, assumptions = projected_trainings(trainings, content.system_names, content.prices)
     words = (
         f"A projection to {NUM_EPOCHS:g} epochs of ImageNet-1k ({units.digits(NUM_IMAGES, 7)} images) for each "
@@ -64,9 +63,8 @@ def _projection_finding(table: Table) -> str:
     """The shortest training, and the cheapest where prices are known."""
     rows = table.records()
     fast = min(rows, key=lambda row: float(row["time_s"] or math.inf))
-    words = (
-        f"The shortest of these trainings takes {units.seconds(_number_or_none(fast['time_s']))} ({_row_name(fast)})"
-    )
+    time = units.seconds(_number_or_none(fast["time_s"]))
+    words = f"The shortest of these trainings takes {time} ({_row_name(fast)})"
     priced = [row for row in rows if isinstance(row.get("cost"), float)]
     if not priced:
         return f"{words}."
@@ -101,9 +99,8 @@ def projected_trainings(
     for key in keys:
         name = names.get(key[1], "unknown")
         own = prices.for_system(name) if prices else None
-        for choice, case, found in _fastest_and_cheapest(
-            [(case, project_case(case, NUM_IMAGES, NUM_EPOCHS, own)) for case in groups[key]]
-        ):
+        settings = [(case, project_case(case, NUM_IMAGES, NUM_EPOCHS, own)) for case in groups[key]]
+        for choice, case, found in _fastest_and_cheapest(settings):
             # The number of devices is a column here.
             assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
             row: dict[str, Cell] = {"model": network_title(case["model"]), "system": name, "choice": choice}
@@ -118,11 +115,7 @@ def projected_trainings(
 
 
 def project_case(case: Mapping[Hashable, Any], num_images: int, num_epochs: float, prices: Prices | None) -> Projection:
-    """`project` from a case's throughput, power and meter.
-
-    Raises:
-        BadInput: the number of images or epochs is not above zero.
-    """
+    """`project` from a case's throughput, power and meter. Raises BadInput if images or epochs are not above zero."""
     num_devices = int(case["nodes"] * case["devices_per_node"])
     scope = case["energy_scope"] if isinstance(case["energy_scope"], str) else None
     throughput, power_w = _throughput_interval(case)[0], _mean_power_w(case)
@@ -139,28 +132,26 @@ def _fastest_and_cheapest(
     """The fastest setting and the cheapest, named by what they are; one row where both are the same."""
     fast = min(settings, key=lambda one: one[1].time_s.value)
     priced = all(found.cost is not None for _, found in settings)
-    cheap = min(settings, key=lambda one: (_cost_or_hours(one[1], priced), one[1].time_s.value))
+
+    def price_and_time(one: _CaseProjection) -> tuple[float, float]:
+        cost = one[1].cost if priced and one[1].cost else one[1].device_hours
+        return cost.value, one[1].time_s.value
+
+    cheap = min(settings, key=price_and_time)
     if cheap[0] is fast[0]:
         return [("fastest and cheapest" if len(settings) > 1 else None, *fast)]
     gain = cheap[1].time_s.value / fast[1].time_s.value - 1
     more = fast[1].device_hours.value / fast[1].time_s.value - cheap[1].device_hours.value / cheap[1].time_s.value
-    few = (
-        f", by {units.percent(gain)} with {units.count_text(round(more * 3600), 'more device')}" if more > 1e-9 else ""
-    )
+    devices = units.count_text(round(more * 3600), "more device")
+    few = f", by {units.percent(gain)} with {devices}" if more > 1e-9 else ""
     return [(f"fastest{few}", *fast), ("cheapest" if priced else "fewest device-hours", *cheap)]
-
-
-def _cost_or_hours(found: Projection, priced: bool) -> float:
-    return found.cost.value if priced and found.cost else found.device_hours.value
 
 
 def named_assumptions(assumptions: Sequence[str], name: str, prices: Prices | None) -> list[str]:
     """`assumptions`, those on money with the system before them where systems cost differently."""
     if prices is None or not prices.systems:
         return list(assumptions)
-    return [
-        f"{name}: {sentence}" if sentence.startswith(COST_SENTENCE_STARTS) else sentence for sentence in assumptions
-    ]
+    return [f"{name}: {words}" if words.startswith(COST_SENTENCE_STARTS) else words for words in assumptions]
 
 
 def _throughput_interval(case: Mapping[Hashable, Any]) -> tuple[Interval, bool]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from dlbench import units
+from dlbench.node_list import fold_nodes
 from dlbench.report.analysis import row_accounting
 from dlbench.report.analysis.content import MAX_CASES, Content
-from dlbench.report.chapters import bounds_runs, machine_state, tables
+from dlbench.report.chapters import bounds_runs, tables
 from dlbench.report.document import Block, Section
+from dlbench.report.loading.machine_state import NodeState
 from dlbench.results.records import parse_details
 from dlbench.table import Cell, Column, Table
 
@@ -57,18 +61,18 @@ _SOFTWARE_PROPERTIES = (
 
 #: A list with more entries than these is folded away by itself.
 _MAX_INLINE_ITEMS = 8
+#: What differs from moment to moment, or names the node, explains nothing.
+_VOLATILE = ("HostInfo/", "Uptime/", "LoadAvg/", "MachineState/Timestamp", "MemInfo/", "UsersInfo/", "ThermalZoneInfo/",
+             "CoretempInfo/", "ShellEnvironment/")  # fmt: skip
+_MAX_DIFFERENCES = 300
 
 
 def provenance(content: Content) -> Section:
     """The chapter that leads from each figure back to its records."""
     stores = ", ".join(content.sources)
     count = f"{units.count_text(len(content.rows), 'row')} of {units.count_text(len(content.attempts), 'attempt')}"
-    blocks = [
-        Block(
-            words=f"Read from {stores}: {count}. The folders below are relative to the store (the folder of the "
-            f"Parquet file)."
-        )
-    ]
+    where = "The folders below are relative to the store (the folder of the Parquet file)."
+    blocks = [Block(words=f"Read from {stores}: {count}. {where}")]
     blocks += [*_row_account_blocks(content), *_system_blocks(content), *_mixed_software_blocks(content)]
     if len(content.attempts):
         blocks.append(Block(heading="Suites and protocols", table=_protocols_table(content.attempts)))
@@ -81,18 +85,12 @@ def provenance(content: Content) -> Section:
         blocks.append(Block(heading=heading, table=measured, folded=True))
     for system, name in content.system_names.items():
         details = _system_details(content.rows, system)
-        long = {
-            key: value for key, value in details.items() if isinstance(value, list) and len(value) > _MAX_INLINE_ITEMS
-        }
-        short = {key: value for key, value in details.items() if key not in long}
-        blocks.append(Block(heading=f"All properties of {name}", table=_details_table(short), folded=True))
-        blocks += [
-            Block(
-                heading=f"{key.capitalize()} of {name} ({len(value)})", table=_details_table({key: value}), folded=True
-            )
-            for key, value in long.items()
-        ]
-    blocks += machine_state.machine_state_blocks(content.machine_states)
+        lists = {key: value for key, value in details.items() if isinstance(value, list)}
+        long = {key: value for key, value in lists.items() if len(value) > _MAX_INLINE_ITEMS}
+        parts = {f"All properties of {name}": {key: value for key, value in details.items() if key not in long}}
+        parts |= {f"{key.capitalize()} of {name} ({len(value)})": {key: value} for key, value in long.items()}
+        blocks += [Block(heading=title, table=_details_table(part), folded=True) for title, part in parts.items()]
+    blocks += machine_state_blocks(content.machine_states)
     return Section("provenance", "Provenance", blocks)
 
 
@@ -164,9 +162,8 @@ def _property_rows(content: Content) -> list[list[Cell]]:
     if content.sides:
         cells.append(["Setting of the side", *(content.sides[system].setting for system in content.system_names)])
     for name, title in _PROPERTY_TITLES.items():
-        values: list[Cell] = [
-            _distinct_values_text(content.rows[f"system_{name}"][places], name) for places in of_systems
-        ]
+        column = content.rows[f"system_{name}"]
+        values: list[Cell] = [_distinct_values_text(column[places], name) for places in of_systems]
         if any(v != units.MISSING for v in values):
             cells.append([title, *values])
     return cells
@@ -213,6 +210,36 @@ def _system_details(rows: pd.DataFrame, system: str) -> dict[str, object]:
     """Devices, loaded libraries, environment and the rest, as the first record of this system holds them."""
     of_system = rows["system_details"][(rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")]
     return {str(k): v for k, v in parse_details(of_system.iloc[0]).items()}
+
+
+def machine_state_blocks(states: Mapping[str, NodeState]) -> list[Block]:
+    """What MachineState recorded of the nodes: in what they differ, and everything of one; none without files."""
+    if not states:
+        return []
+    first = next(iter(states))
+    cells: list[list[Cell]] = [[name, value] for name, value in states[first].items()]
+    table = Table([Column("property", "Property"), Column("value", "Value", "left")], cells)
+    whole = Block(heading=f"MachineState of {first}", table=table, folded=True)
+    return [_differences_block(states), whole] if len(states) > 1 else [whole]
+
+
+def _differences_block(states: Mapping[str, NodeState]) -> Block:
+    names = dict.fromkeys(name for state in states.values() for name in state if not name.startswith(_VOLATILE))
+    columns = [Column("property", "Property"), Column("usual", "Most nodes", "left")]
+    columns.append(Column("others", "Others", "left"))
+    cells: list[list[Cell]] = []
+    for name in names:
+        hosts: dict[str, list[str]] = {}
+        for host, state in states.items():
+            hosts.setdefault(state.get(name, units.MISSING), []).append(host)
+        if len(hosts) > 1 and len(cells) < _MAX_DIFFERENCES:
+            usual, _ = Counter({value: len(own) for value, own in hosts.items()}).most_common(1)[0]
+            others = [f"{value}: {fold_nodes(own)}" for value, own in hosts.items() if value != usual]
+            cells.append([name, usual, "\n".join(others)])
+    heading = f"Differences between the MachineState of {len(states)} nodes"
+    if not cells:
+        return Block(heading=heading, words="The nodes differ only in times, loads and names.")
+    return Block(heading=heading, table=Table(columns, cells))
 
 
 def _details_table(details: dict[str, object]) -> Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from typing import Any
 
 from dlbench import units
 from dlbench.report.analysis.case_selection import reference_network
@@ -14,14 +13,10 @@ from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Point, 
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.document import Block, Section
 from dlbench.suites.case import USUAL_CONFIDENCE
-from dlbench.table import Cell, Column, Table, half_width_cell, half_width_text
+from dlbench.table import Cell, Column, Table, half_width_cell, half_width_text, quantity_format
 
 #: So many curves are named in a sentence.
 _MAX_NAMED = 4
-
-
-def _quantity_format(unit: str) -> Any:
-    return lambda value: "–" if value is None else units.quantity(value, unit, 3)
 
 
 def _percent_text(value: Cell) -> str:
@@ -48,17 +43,17 @@ def scaling_table(found: list[Curve]) -> Table:
         Column("devices"),
         Column("nodes"),
         Column("batch_size", "batch per device"),
-        Column("throughput_img_per_s", "throughput", "right", _quantity_format(METRICS["throughput"].unit)),
+        Column("throughput_img_per_s", "throughput", "right", quantity_format(METRICS["throughput"].unit)),
         Column("half_width", "±", "right", half_width_text),
         Column("predicted_limits", "limits of throughput", "right"),
-        Column("single_device_img_per_s", "single device", "right", _quantity_format(METRICS["throughput"].unit)),
+        Column("single_device_img_per_s", "single device", "right", quantity_format(METRICS["throughput"].unit)),
         Column("speedup"),
         Column("speedup_interval", "interval of speedup", "right"),
         Column("efficiency", "", "right", _percent_text),
-        Column("exposed_s", "exposed communication", "right", _quantity_format("s")),
+        Column("exposed_s", "exposed communication", "right", quantity_format("s")),
         Column("communication_share", "share of step", "right", _percent_text),
         Column("share_interval", "interval of share", "right"),
-        Column("energy_per_image_j", "energy per image", "right", _quantity_format("J")),
+        Column("energy_per_image_j", "energy per image", "right", quantity_format("J")),
     ]
     unknown = any(p.speedup is not None and p.speedup_low is None for curve in found for p in curve.points)
     usual = all(curve.confidence == (USUAL_CONFIDENCE,) for curve in found)
@@ -81,9 +76,8 @@ def superlinear_sentence(found: list[Curve]) -> str:
     ]
     if not largest:
         return ""
-    named = "; ".join(
-        f"{name}: {_percent_text(p.efficiency)} on {p.devices} devices" for name, p in largest[:_MAX_NAMED]
-    )
+    shown = largest[:_MAX_NAMED]
+    named = "; ".join(f"{name}: {_percent_text(p.efficiency)} on {p.devices} devices" for name, p in shown)
     more = f"; {len(largest) - _MAX_NAMED} more curves" if len(largest) > _MAX_NAMED else ""
     return (
         f"Efficiency above 100 % ({named}{more}) rarely comes from scaling: usually the "
@@ -118,11 +112,9 @@ def model_sentence(curve: Curve) -> str:
             f"{curve.name} ({curve.kind}): no prediction. The model deviates by {100 * model.fit_error:.0f} % from a "
             f"point of its own fit: these ranks share a resource that the model does not include, such as cores."
         )
-    error = (
-        "not tested on left-out points; this needs three sizes with more than one device"
-        if model.left_out_error is None
-        else f"error at points left out of the fit: at most {model.left_out_error:.1%}".replace("%", " %")
-    )
+    error = "not tested on left-out points; this needs three sizes with more than one device"
+    if model.left_out_error is not None:
+        error = f"error at points left out of the fit: at most {_percent_text(model.left_out_error)}"
     bound, beyond = "", "larger sizes are predictions"
     if not model.overlap_known:
         bound = "at least "
@@ -149,7 +141,8 @@ def scaling_section(content: Content) -> Section:
             continue
         ending = f"-{number}" if several > 1 else ""
         for plot in scaling_plots(found, ending):
-            plot = dataclasses.replace(plot, records=_attempts_of_curves(found))
+            attempts = dict.fromkeys(a for curve in found for point in curve.points for a in point.attempts)
+            plot = dataclasses.replace(plot, records=tuple(attempts))
             blocks.append(Block(plot=plot, heading=name if several > 1 else ""))
         blocks.append(Block(table=scaling_table(found), filters=("scaling", "curve", "origin")))
         blocks += [Block(words=model_sentence(curve)) for curve in found]
@@ -161,7 +154,3 @@ def scaling_section(content: Content) -> Section:
         words = f"No case ran on several numbers of devices; run `dlbench run scaling_weak{chosen}`."
         blocks = [Block(words=words)]
     return Section("scaling", "Scaling", blocks, " ".join(cautions))
-
-
-def _attempts_of_curves(found: list[Curve]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(a for curve in found for point in curve.points for a in point.attempts))

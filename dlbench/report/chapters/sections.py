@@ -12,14 +12,15 @@ from dlbench import units
 from dlbench.facts import audit
 from dlbench.facts.layer_totals import CountedFacts
 from dlbench.report.analysis import confidence_levels
+from dlbench.report.analysis.change_points import MIN_POINTS
 from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.history import history_of_report
 from dlbench.report.analysis.side_by_side import batch_series, median_processes, summarize_processes, with_case_numbers
-from dlbench.report.chapters import convergence, method, tables, tables_processes
+from dlbench.report.chapters import convergence, history_tables, method, tables
 from dlbench.report.chapters.anchors import anchors_table
 from dlbench.report.chapters.bounds_section import HOW_TO_DRAW_OTHERS, bounds
 from dlbench.report.chapters.compute_section import compute_section as compute
 from dlbench.report.chapters.findings import findings_table
-from dlbench.report.chapters.history_section import history_section as history
 from dlbench.report.chapters.opening_sentences import OPENINGS
 from dlbench.report.chapters.pipeline_section import pipeline
 from dlbench.report.chapters.plain_loop import plain_loop
@@ -35,10 +36,9 @@ from dlbench.report.chapters.systems_blocks import (
     with_records,
 )
 from dlbench.report.chapters.systems_section import measured_systems, systems
-from dlbench.report.chapters.tables_energy import energy_table
 from dlbench.report.chapters.tuning_section import tuning
 from dlbench.report.document import Block, Plot, Section
-from dlbench.report.figures import plots_batch, plots_rates, plots_samples, plots_time
+from dlbench.report.figures import plots_batch, plots_history, plots_rates, plots_samples, plots_time
 from dlbench.results import training_store
 from dlbench.suites.catalog import CATALOG
 
@@ -57,9 +57,8 @@ def comparison(content: Content) -> Section:
     table = tables.without_common_axes(tables.comparison_table(cases, content.system_names))
     shown, num_cases = len(content.shown), len(content.shown) + content.left_out
     runs = f" from {units.count_text(shown, 'run')}" if len(cases) < shown else ""
-    finding = (
-        f"{units.count_text(len(cases), 'case')}{runs} of {units.count_text(cases['model'].nunique(), 'network')}."
-    )
+    networks = units.count_text(cases["model"].nunique(), "network")
+    finding = f"{units.count_text(len(cases), 'case')}{runs} of {networks}."
     if content.left_out:
         finding = f"{shown} of {num_cases} measured cases are in this report and comparison.csv; metrics.csv has all."
     words = (
@@ -69,10 +68,10 @@ def comparison(content: Content) -> Section:
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
     blocks = [Block(words=words), Block(table=table, filters=filters)]
-    over = tables_processes.over_processes_table(content.shown, content.system_names)
+    over = tables.over_processes_table(content.shown, content.system_names)
     if over is not None:
         heading = "Mean over processes: what a rerun should give"
-        blocks = [Block(heading=heading, words=tables_processes.interval_note(content.shown), table=over), *blocks]
+        blocks = [Block(heading=heading, words=tables.interval_note(content.shown), table=over), *blocks]
     return Section("comparison", "Comparison", blocks, finding)
 
 
@@ -80,9 +79,8 @@ def throughput(content: Content) -> Section:
     """Throughput, over the batch and by precision where there are several."""
     several_batches = content.shown.groupby("model")["batch_size"].nunique().gt(1).any()
     several_precisions = content.shown["precision"].nunique() > 1
-    blocks = metric_over_systems(content, "throughput", "throughput") or _plot_per_system(
-        content, plots_rates.throughput
-    )
+    over_systems = metric_over_systems(content, "throughput", "throughput")
+    blocks = over_systems or _plot_per_system(content, plots_rates.throughput)
     blocks += batch_blocks(content) if several_batches else []
     blocks += _plot_per_system(content, plots_rates.precisions) if several_precisions else []
     return Section("throughput", "Throughput", blocks)
@@ -117,13 +115,10 @@ def energy(content: Content) -> Section:
     if plots_samples.has_varying_power(content.shown[traced]).any():
         blocks += _plot_per_system(content, plots_samples.power)
     elif traced.any():
-        blocks.append(
-            Block(
-                words=f"Power stays within {units.percent(plots_samples.STEADY_POWER)} in every window. The table "
-                f"below shows the averages."
-            )
-        )
-    table = energy_table(content.shown, content.system_names)
+        share = units.percent(plots_samples.STEADY_POWER)
+        words = f"Power stays within {share} in every window. The table below shows the averages."
+        blocks.append(Block(words=words))
+    table = tables.energy_table(content.shown, content.system_names)
     if table.rows:
         filters = ("system", "model", "mode", "precision")
         blocks.append(Block(heading="Energy of each case", table=table, filters=filters, folded=True))
@@ -142,18 +137,31 @@ def flop_time(content: Content) -> Section:
             "The execution time of a pass grows with its work. No peak of this device is known, so there is no bound. "
             "The line shows the highest rate among these cases. Run `dlbench ceilings` to measure the device's peak."
         )
-    return Section(
-        "flop-time", "FLOP against time", [Block(words=words), *_plot_per_system(content, plots_time.flop_time)]
-    )
+    blocks = [Block(words=words), *_plot_per_system(content, plots_time.flop_time)]
+    return Section("flop-time", "FLOP against time", blocks)
 
 
 def variability(content: Content) -> Section:
     """How step times scatter and run."""
     blocks = process_spread_blocks(content)
-    blocks += _plot_per_system(content, plots_samples.distribution) + _plot_per_system(
-        content, plots_samples.time_series
-    )
+    blocks += _plot_per_system(content, plots_samples.distribution)
+    blocks += _plot_per_system(content, plots_samples.time_series)
     return Section("variability", "Variability", blocks)
+
+
+def history(content: Content) -> Section:
+    """How cases changed over the days that the results hold; without blocks where none was measured on enough."""
+    if content.attempts.empty or content.attempts["started_at"].dt.date.nunique() < MIN_POINTS:
+        return Section("history", "History")
+    found = history_of_report(content)
+    if not any(line.is_long_enough for line in found.lines):
+        return Section("history", "History")
+    changes = history_tables.changes_table(found)
+    words = "No line changed." if not changes.rows else ""
+    blocks = [Block(words=words, plot=plots_history.history_plot(found.lines))]
+    blocks += [Block(heading="Changes", table=changes)] if changes.rows else []
+    blocks.append(Block(heading="Lines", table=history_tables.lines_table(found), folded=True))
+    return Section("history", "History", blocks)
 
 
 def trainings(content: Content) -> Section:
@@ -220,11 +228,12 @@ def failures(content: Content) -> Section:
 
 def method_section(content: Content) -> Section:
     """The rules, how far they are met, and the definition of every metric."""
+    words = (
+        "Raw samples are stored, one per step. Every number here is derived from them. Medians and their intervals are "
+        "over consecutive steps of one process."
+    )
     blocks = [
-        Block(
-            words="Raw samples are stored, one per step. Every number here is derived from them. Medians and their "
-            "intervals are over consecutive steps of one process."
-        ),
+        Block(words=words),
         Block(heading="The twelve rules of measurement", table=method.own_rules_table(content)),
         Block(heading="The twelve rules of Hoefler and Belli (SC15)", table=method.sc15_rules_table(), folded=True),
         Block(heading="Definition of every metric", table=tables.definitions_table(), folded=True),

@@ -16,7 +16,6 @@ from dlbench.report.analysis.labels import network_title, setting_label, varying
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.report.chapters import brief, convergence, tables
-from dlbench.report.chapters.ab_blocks import ab_blocks
 from dlbench.report.chapters.systems_section import measured_systems, thread_counts, threads_text
 from dlbench.report.document import Block, KeyFigure, Section
 from dlbench.report.figures import plots_rates
@@ -37,7 +36,7 @@ def summary(content: Content) -> Section:
         blocks.append(Block(figures=_key_figures(content, cases)))
     if warned := summarize_case_warnings(processes, cases):
         blocks.append(Block(words=f"Warnings: {warned}. See Failures and warnings."))
-    blocks += ab_blocks(content)
+    blocks += brief.ab_blocks(content)
     blocks += [Block(words=words) for words in _system_sentences(content)]
     if len(cases):
         heading = "Each network at its fastest setting"
@@ -77,10 +76,8 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
         rate = _mark_lower_bound(top, "≥ ") + METRICS["flop_rate"].show(top["flop_rate"])
         figures.append(KeyFigure(rate, "highest rate of arithmetic", words))
     if best["energy_per_image"] > 0:
-        words = (
-            f"{network_title(best['model'])}, {best['mode']}; gross, by {best['energy_source']}; "
-            f"{_status_and_steps(best)}"
-        )
+        name = f"{network_title(best['model'])}, {best['mode']}"
+        words = f"{name}; gross, by {best['energy_source']}; {_status_and_steps(best)}"
         figures.append(KeyFigure(METRICS["energy_per_image"].show(best["energy_per_image"]), "energy per image", words))
     return (*figures, counted)
 

@@ -114,12 +114,8 @@ def _metric_tables(content: Content, shared: SharedCases) -> list[Block]:
         blocks.append(Block(heading=heading, table=table, folded=folded, filters=_FILTER_COLUMNS))
         if metric == "throughput" and not content.sides:
             blocks.append(_speedups_block(content, shared, names))
-    best = Block(
-        heading="Each system at its fastest",
-        table=tables_systems.best_settings_table(summarize_processes(with_case_numbers(content.shown)), names),
-        folded=True,
-    )
-    return [*blocks, best]
+    best = tables_systems.best_settings_table(summarize_processes(with_case_numbers(content.shown)), names)
+    return [*blocks, Block(heading="Each system at its fastest", table=best, folded=True)]
 
 
 def _speedups_block(content: Content, shared: SharedCases, names: Mapping[str, str]) -> Block:
@@ -182,8 +178,6 @@ def _caveats(content: Content, standings: list[Standing], cases: pd.DataFrame) -
         words.append(f"Energies come from different meters: {listed}. Only meters of the same scope are compared.")
     unstable = cases[cases["status"] != "ok"]
     if len(unstable):
-        listed = ", ".join(
-            dict.fromkeys(f"{network_title(c['model'])} {c['mode']}" for c in unstable.to_dict("records"))
-        )
-        words.append(f"Unstable on a system: {listed}.")
+        listed = dict.fromkeys(f"{network_title(c['model'])} {c['mode']}" for c in unstable.to_dict("records"))
+        words.append(f"Unstable on a system: {', '.join(listed)}.")
     return words

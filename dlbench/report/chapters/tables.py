@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Hashable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.case_selection import fastest_cases
 from dlbench.report.analysis.case_warnings import describe_status, warnings_per_process, with_warnings
 from dlbench.report.analysis.derived_metrics import has_uneven_steps
-from dlbench.report.analysis.labels import AXIS_TITLES, axis_title, network_order, network_title, varying_axes
+from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_order, network_title, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import sort_cases, summarize_processes, with_case_numbers
 from dlbench.report.loading.systems import sides_by_system
-from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
+from dlbench.suites.case import AXES, MODES, Case
 from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite
 from dlbench.table import Cell, Column, Table, half_width_cell, half_width_text, number_or_none, seconds_text
 from dlbench.table import default_text as shown_cell
@@ -57,6 +57,13 @@ _SHORT_TITLES = {
     "energy_disagreement": "Difference of meters",
     "iqr": "IQR of steps",
 }
+#: Only superchips, activation checkpointing and sequences have these: not missing where they are not known.
+_RARE_METRICS = ("module_energy_per_image", "hfu", "item_throughput")
+#: Energies first, then the powers behind them, then what says how far to trust both.
+_ENERGY_METRICS = (
+    *("energy_per_image", "module_energy_per_image", "energy_per_gflop", "images_per_wh"),
+    *("average_power", "idle_power", "energy_disagreement"),
+)
 _COMMON_AXES = ("precision", "batch_size")
 #: What stands for the unit in the summary, where the title is the mode.
 _SUMMARY_UNITS = {"mfu": "% of peak"}
@@ -82,22 +89,13 @@ def merge_repeats(shown: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
-    """Every measured case with its metrics, each column in one unit so that its numbers can be compared by eye.
-
-    Args:
-        shown: a row per run, or per case as `merge_repeats` gives them.
-    """
-    shown = sort_cases(shown)
-    axes = ["model", "mode", "precision", "batch_size", *varying_axes(shown)]
+    """Every run, or case of `merge_repeats`, with its metrics, each column in one unit to be compared by eye."""
+    shown = sort_attempts(shown)
     # Where steps are even, sustained throughput says nothing more.
     hidden = [] if has_uneven_steps(shown).any() else ["sustained_throughput"]
-    # Only a superchip has a module around its device.
-    hidden += [] if shown["module_energy_per_image"].notna().any() else ["module_energy_per_image"]
-    # Only where activation checkpointing runs something again.
-    hidden += [] if shown["hfu"].notna().any() else ["hfu"]
-    # Only where samples are sequences.
-    hidden += [] if shown["item_throughput"].notna().any() else ["item_throughput"]
-    axes = ["model", *(["sample_unit"] if shown["sample_unit"].nunique() > 1 else []), *axes[1:]]
+    hidden += [name for name in _RARE_METRICS if shown[name].isna().all()]
+    several_units = shown["sample_unit"].nunique() > 1
+    axes = ["model", *(["sample_unit"] if several_units else []), *MAIN_AXES[1:], *varying_axes(shown)]
     known = [name for name in COMPARED_METRICS if shown[name].notna().any() and name not in hidden]
     columns = case_columns(axes, system_names)
     # Settings that `ab` measures in turns may differ in no axis: their labels tell them apart.
@@ -127,11 +125,8 @@ def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table
             for name in known
         ]
         rows.append([*cells[:place], *judged, *cells[place:], case["runs" if several else "attempt_id"]])
-    columns.append(
-        Column("runs", "Runs", "left", _count_runs)
-        if several
-        else Column("attempt_id", "Record", "left", _short_attempt_id)
-    )
+    record = Column("attempt_id", "Record", "left", _short_attempt_id)
+    columns.append(Column("runs", "Runs", "left", _count_runs) if several else record)
     missing = [METRICS[name].title.lower() for name in COMPARED_METRICS if name not in (*known, *hidden)]
     notes = [f"Not available for any of these cases: {', '.join(missing)}."] if missing else []
     if "share_of_measured_peak" in known:
@@ -169,9 +164,8 @@ def _without_inner_breaks(cell: Cell) -> str:
 
 def without_common_axes(table: Table) -> Table:
     """`table` without the axes that have one value in all rows, which go to a note: it fits a page then."""
-    same = [
-        i for i, c in enumerate(table.columns) if c.key in _COMMON_AXES and len({row[i] for row in table.rows}) == 1
-    ]
+    common = [i for i, column in enumerate(table.columns) if column.key in _COMMON_AXES]
+    same = [i for i in common if len({row[i] for row in table.rows}) == 1]
     if not same:
         return table
     words = ", ".join(f"{table.columns[i].heading.lower()} {table.rows[0][i]}" for i in same)
@@ -181,11 +175,7 @@ def without_common_axes(table: Table) -> Table:
 
 
 def summary_table(shown: pd.DataFrame) -> Table:
-    """One row per network: its fastest training and inference of one system, with what they cost.
-
-    Args:
-        shown: as `with_warnings` gives them.
-    """
+    """One row per network: its fastest training and inference with their costs; cases as of `with_warnings`."""
     best = fastest_cases(shown[shown["throughput"].notna()], ["model", "mode"], limit=None).set_index(["model", "mode"])
     own = best["step_time_half_width"].where(best["processes"].eq(1))
     best["half_width"] = best["half_width"].fillna(own)
@@ -205,41 +195,29 @@ def summary_table(shown: pd.DataFrame) -> Table:
         columns.append(metric_column(name, best[name], 3, key=f"{mode}_{name}", title=title))
     rows: list[list[Cell]] = []
     for model in network_order(best.index.get_level_values("model")):
-        values = [_summary_cell(best, (model, mode), name) for mode, name in wanted]
-        warned = [f"{m}: {said}" for m in MODES if (said := _warnings_of_case(best, (model, m)))]
+        cases = {mode: best.loc[[(model, mode)]].iloc[0] for mode in MODES if (model, mode) in best.index}
+        values = [_summary_cell(cases[mode], name) if mode in cases else None for mode, name in wanted]
+        warned = [f"{mode}: {said}" for mode, case in cases.items() if (said := describe_status(case))]
         rows.append([network_title(model), *values, "; ".join(warned)])
     return Table([*columns, Column("warnings", "Warnings", "left")], rows).without_empty(["warnings"])
 
 
-def _summary_cell(best: pd.DataFrame, key: tuple[str, str], name: str) -> Cell:
-    if name == "half_width" and key in best.index:
-        return case_half_width(best.loc[[key]].iloc[0].to_dict(), name)
-    return number_or_none(best[name].get(key))
-
-
-def _warnings_of_case(best: pd.DataFrame, key: tuple[str, str]) -> str:
-    """The warnings of one of these cases; "" for one without any, and for one that is not there."""
-    return describe_status(best.loc[[key]].iloc[0]) if key in best.index else ""
+def _summary_cell(case: pd.Series, name: str) -> Cell:
+    return case_half_width(case.to_dict(), name) if name == "half_width" else number_or_none(case[name])
 
 
 def failures_table(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:
     """Every attempt without a result: which, how it ended, why, and where to look."""
-    axes = ["model", "mode", "precision", "batch_size", *varying_axes(cases)]
-    columns = [
-        *case_columns(axes),
-        Column("status", "Status"),
-        Column("error", "Reason"),
-        Column("folder", "Output in"),
-    ]
+    axes = [*MAIN_AXES, *varying_axes(cases)]
+    columns = [*case_columns(axes), Column("status", "Status"), Column("error", "Reason")]
+    columns.append(Column("folder", "Output in"))
     several = _in_several_folders(files)
     rows = [
         [
-            *case_cells(c, axes),
-            c["status"],
-            c["error"] if isinstance(c["error"], str) else units.MISSING,
+            *(*case_cells(c, axes), c["status"], c["error"] if isinstance(c["error"], str) else units.MISSING),
             _folder_with_store(c["attempt_id"], files, several),
         ]
-        for c in sort_cases(cases).to_dict("records")
+        for c in sort_attempts(cases).to_dict("records")
     ]
     return Table(columns, rows)
 
@@ -336,14 +314,8 @@ def attempt_folder(attempt_id: object) -> str:
     return f"attempts/{attempt_id}/"
 
 
-def sort_cases(cases: pd.DataFrame) -> pd.DataFrame:
-    """Cases in the order of networks, modes and precisions, and then by batch."""
-    order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
-    return cases.sort_values(
-        ["system_id", "model", "mode", "precision", "batch_size", "attempt_id"],
-        key=lambda column: column.map(lambda v: order.get(v, v)) if column.name in AXIS_TITLES else column,
-        kind="stable",
-    )
+#: Attempts by system, and then in the order of cases.
+sort_attempts = partial(sort_cases, by=("system_id", *MAIN_AXES, "attempt_id"))
 
 
 def column_scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
@@ -374,10 +346,77 @@ def metric_column(name: str, values: pd.Series[float], significant: int, key: st
     def show(cell: Cell) -> str:
         if name == "step_time_half_width":
             return half_width_text(cell).removesuffix(" %")
+        if isinstance(cell, str):
+            return cell  # why there is no number
         return units.digits(cell / factor, significant) if isinstance(cell, int | float) else units.MISSING
 
     heading = f"{short_title} [{unit}]" if unit and not short_title.startswith(unit) else short_title
     return Column(key or name, title or heading, "right", show)
+
+
+def energy_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
+    """One row per case that a meter saw, with its system where `names` (by `system_id`) has several."""
+    metered = sort_attempts(shown[shown["average_power"].notna()])
+    axes = [*MAIN_AXES, *varying_axes(metered)]
+    known = [name for name in _ENERGY_METRICS if metered[name].notna().any()]
+    columns = case_columns(axes, names)
+    columns += [metric_column(name, metered[name], 3) for name in known]
+    columns += [Column("energy_source", "Meter"), Column("energy_scope", "Of"), Column("energy_note", "Note")]
+    rows: list[list[Cell]] = []
+    for case in metered.to_dict("records"):
+        cells = case_cells(case, axes, names)
+        cells += [number_or_none(case[name]) for name in known]
+        texts = [case[name] for name in ("energy_source", "energy_scope", "energy_note")]
+        rows.append([*cells, *(text if isinstance(text, str) else "" for text in texts)])
+    notes = [
+        "Energies are gross: they include idle power, which is measured before each case. A missing value was not "
+        "measured."
+    ]
+    partial = metered.loc[metered["flop_partial"].notna(), "model"]
+    if len(partial) and "energy_per_gflop" in known:
+        names_of_partial = ", ".join(dict.fromkeys(network_title(name) for name in partial))
+        notes.append(f"Energy per FLOP is an upper bound for {names_of_partial}, because the FLOP count is partial.")
+    return Table(columns, rows, notes=notes).without_empty(["energy_note"])
+
+
+def interval_note(shown: pd.DataFrame) -> str:
+    """What each ± of the table is, and at what confidence."""
+    return (
+        f"One row per case. ±: half of the {confidence_levels.levels_text(shown)} confidence interval of the mean over "
+        f"processes; the mean of a repeated measurement should lie within it. One more run ±: the same for a single "
+        f"further process. Within one run ±: half of each window's interval, median over processes. A case with fewer "
+        f"than three processes has only the last one."
+    )
+
+
+def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table | None:
+    """One row per case and system, its processes taken together; None where no case has several."""
+    processes = with_case_numbers(shown)
+    cases = sort_cases(summarize_processes(processes))
+    if cases.empty or cases["processes"].max() < 2:
+        return None
+    rates = processes[["throughput", "throughput_low", "throughput_high"]]
+    widths = rates.div(rates["throughput"], axis=0).assign(half_width=processes["step_time_half_width"])
+    within = widths.groupby([processes["number"], processes["system_id"]]).median().to_dict("index")
+    axes = [*MAIN_AXES, *(a for a in varying_axes(shown) if a not in ("repeat", "device"))]
+    columns = [
+        *case_columns(axes, system_names),
+        Column("processes", "Processes", "right"),
+        Column("throughput", "Throughput", "right", METRICS["throughput"].cell_text),
+        Column("half_width", "±", "right", half_width_text),
+        Column("next_run", "One more run ±", "right", half_width_text),
+        Column("within", "Within one run ±", "right", half_width_text),
+        Column("groups", "Two groups", "left"),
+    ]
+    rows: list[list[Cell]] = []
+    for case in cases.to_dict("records"):
+        cells = case_cells(case, axes, system_names)
+        groups = case["groups"] if isinstance(case["groups"], str) else ""
+        own = within[case["number"], case["system_id"]]
+        cells += [int(case["processes"]), number_or_none(case["throughput"]), case_half_width(case, "half_width")]
+        cells += [number_or_none(case["next_run"]), case_half_width(own, "half_width")]
+        rows.append([*cells, groups])
+    return Table(columns, rows).without_empty(["groups"])
 
 
 def _count_runs(cell: Cell) -> str:

@@ -39,7 +39,7 @@ def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
     several = bool(known["processes"].gt(1).any())
     for i, system in enumerate(present, 1):
         title = f"{names[system]} [{unit}]" if unit else names[system]
-        columns.append(_metric_column(f"system_{i}", title, metric, known[metric]))
+        columns.append(tables.metric_column(metric, known[metric], 3, f"system_{i}", title))
         columns += [Column(f"spread_{i}", "±", "right", half_width_text)] if with_spread else []
     columns += [Column("processes", "Processes", "right")] if several else []
     rows: list[list[Cell]] = []
@@ -69,9 +69,9 @@ def speedups_table(
     shared = cases[cases["number"].isin(numbers)]
     others = [s for s in _systems_present(names, shared) if s != base]
     axes = _naming_axes(shared)
-    throughput = METRICS["throughput"]
     columns = tables.case_columns(axes)
-    columns.append(_metric_column("base", f"{names[base]} [{throughput.unit}]", "throughput", shared["throughput"]))
+    title = f"{names[base]} [{METRICS['throughput'].unit}]"
+    columns.append(tables.metric_column("throughput", shared["throughput"], 3, "base", title))
     for i, system in enumerate(others, 1):
         columns += [Column(f"speedup_{i}", f"{names[system]} [×]", "right", _times_text)]
         columns += [Column(f"interval_{i}", "interval", "right")]
@@ -147,11 +147,8 @@ def best_settings_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
     best = best[["model", "mode", "system_id", "throughput", *axes]]
     columns = [Column("model", "Network"), Column("mode", "Mode")]
     for i, system in enumerate(present, 1):
-        columns.append(
-            _metric_column(
-                f"system_{i}", f"{names[system]} [{METRICS['throughput'].unit}]", "throughput", best["throughput"]
-            )
-        )
+        title = f"{names[system]} [{METRICS['throughput'].unit}]"
+        columns.append(tables.metric_column("throughput", best["throughput"], 3, f"system_{i}", title))
         columns.append(Column(f"setting_{i}", "at"))
     rows: list[list[Cell]] = []
     for (model, mode), case in best.groupby(["model", "mode"], sort=False):
@@ -185,18 +182,6 @@ def _systems_present(names: Mapping[str, str], cases: pd.DataFrame) -> list[str]
     return [system for system in names if system in there]
 
 
-def _metric_column(key: str, title: str, metric: str, values: pd.Series[float]) -> Column:
-    factor, _ = tables.column_scale(metric, values)
-    significant = 2 if METRICS[metric].unit == "%" else 3
-
-    def show(cell: Cell) -> str:
-        if isinstance(cell, str):
-            return cell
-        return units.digits(cell / factor, significant) if isinstance(cell, int | float) else units.MISSING
-
-    return Column(key, title, "right", show)
-
-
 def _half_width_cell(case: Mapping[Any, Any], metric: str) -> Cell:
     value, low, high = (case[f"{metric}{end}"] for end in ("", "_low", "_high"))
     fraction = number_or_none((high - low) / 2 / value)
@@ -217,6 +202,4 @@ def _spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list
 
 
 def _times_text(cell: Cell) -> str:
-    if isinstance(cell, str):
-        return cell
-    return units.ratio(number_or_none(cell))
+    return cell if isinstance(cell, str) else units.ratio(number_or_none(cell))

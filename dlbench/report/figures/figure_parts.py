@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dlbench import units
-from dlbench.report.analysis.labels import network_order, network_title, setting_label
+from dlbench.report.analysis.labels import case_name, network_order, network_title, setting_label
+from dlbench.report.document import Mark
 from dlbench.report.figures import figure_style as look
 from dlbench.suites.case import MODES, PRECISIONS
 
@@ -28,6 +29,25 @@ _MAX_NAMED = 8
 SMALL_TEXT_STYLE: dict[str, Any] = {"va": "center", "fontsize": 8, "color": look.MUTED}
 
 
+class Marks:
+    """The marks of one figure while it is drawn; `found` goes into its `Plot`."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Mark] = {}
+
+    def add(self, text: str, series: str = "", record: str = "") -> str:
+        """The `gid` of the part that `text` belongs to; parts with the same series are shown and hidden together."""
+        gid = f"mark-{len(self.found)}"
+        self.found[gid] = Mark(text, series, record)
+        return gid
+
+    def add_case(self, case: Mapping[Any, Any], text: str, series: str = "") -> str:
+        """`add` for a row of cases, which the text then names, and whose first record it leads to."""
+        records = case.get("records")
+        first = records[0] if isinstance(records, tuple) and records else ""
+        return self.add(f"{text}; {case_name(case)}", series, first)
+
+
 def not_drawn_sentence(cases: pd.DataFrame, limit: int) -> str:
     """The networks for which a figure of so many has no room, as a sentence; "" where all are drawn."""
     left = [network_title(name) for name in network_order(cases["model"])[limit:]]
@@ -35,11 +55,7 @@ def not_drawn_sentence(cases: pd.DataFrame, limit: int) -> str:
 
 
 def interval_caption(level: str) -> str:
-    """What bars are, and at what confidence.
-
-    Args:
-        level: the confidence of the intervals, as `dlbench.report.analysis.confidence_levels` names it.
-    """
+    """What bars are, and at what confidence: `level`, as `dlbench.report.analysis.confidence_levels` names it."""
     return f"{INTERVAL_CAPTION} Confidence: {level}."
 
 
@@ -51,14 +67,21 @@ def time_scale(values: pd.Series[float]) -> tuple[float, str]:
 
 def label_rows(axes: Axes, shown: pd.DataFrame, by: Sequence[str]) -> None:
     """Name the rows of a figure that has one row per case."""
-    labels = []
-    for case in shown.to_dict("records"):
-        rest = setting_label(case, [a for a in by if a != "model" and shown[a].nunique() > 1])
-        name = look.drawable_text(network_title(str(case["model"])), 26)
-        labels.append(f"{name} · {rest}" if rest else name)
-    axes.set_yticks(range(len(shown)), labels)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    varying = [a for a in by if a != "model" and shown[a].nunique() > 1]
+    name_rows(axes, [case_label(case, varying, 26, " · ") for case in shown.to_dict("records")])
+
+
+def name_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """One row for each label, the first at the top."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
     look.clear_frame(axes)
+
+
+def case_label(case: Mapping[Hashable, Any], axes: Iterable[str], limit: int, between: str = "\n") -> str:
+    """The network of a case, cut to `limit` characters, and the values of these axes."""
+    name = look.drawable_text(network_title(str(case["model"])), limit)
+    return between.join(filter(None, (name, setting_label(case, axes))))
 
 
 def figure_height(num_rows: int, per_row: float = 0.27) -> float:
@@ -66,27 +89,19 @@ def figure_height(num_rows: int, per_row: float = 0.27) -> float:
 
 
 def panel_per_mode(shown: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure with a panel per mode, rows named by network and setting; gives each panel with its cases.
-
-    Args:
-        shown: one case per network and mode.
-    """
-    panels = [own for mode in MODES if len(own := shown[shown["mode"] == mode])]
-    figure = look.new_figure(figure_height(max(map(len, panels)), 0.42))
-    found = list(figure.subplots(1, len(panels), sharex=True, squeeze=False)[0])
-    for axes, own in zip(found, panels, strict=True):
+    """A figure with a panel per mode, a row per network and mode of the cases; gives each panel with them."""
+    figure = look.new_figure(figure_height(int(shown["mode"].value_counts().max()), 0.42))
+    panels = split_by_mode(figure, shown, sharex=True)
+    for axes, own in panels:
         axes.set_title(panel_title(own))
-        axes.set_yticks(range(len(own)), [_row_label(case) for case in own.to_dict("records")])
-        axes.set_ylim(len(own) - 0.5, -0.5)
-        look.clear_frame(axes)
-    return figure, list(zip(found, panels, strict=True))
+        name_rows(axes, [case_label(case, ("precision", "batch_size"), 26) for case in own.to_dict("records")])
+    return figure, panels
 
 
-def _row_label(case: Mapping[Hashable, Any]) -> str:
-    return (
-        f"{look.drawable_text(network_title(str(case['model'])), 26)}\n"
-        f"{setting_label(case, ['precision', 'batch_size'])}"
-    )
+def split_by_mode(figure: Figure, cases: pd.DataFrame, **sharing: Any) -> list[tuple[Axes, pd.DataFrame]]:
+    """A panel for each mode of the cases, side by side, with its cases."""
+    parts = [own for mode in MODES if len(own := cases[cases["mode"] == mode])]
+    return list(zip(figure.subplots(1, len(parts), squeeze=False, **sharing)[0], parts, strict=True))
 
 
 def panel_title(cases: pd.DataFrame) -> str:

@@ -57,16 +57,11 @@ class LabelPlacer:
 
 
 def label_placer(axes: Axes, points: pd.DataFrame) -> LabelPlacer:
-    """The places on a panel that is laid out.
-
-    Args:
-        points: the two columns x and y of every point on it.
-    """
+    """The places on a panel that is laid out; `points` has the columns x and y of every point on it."""
     marks = axes.transData.transform(points.to_numpy(dtype=float)) * _points_per_pixel(axes)
     texts = [tuple(float(v) * _points_per_pixel(axes) for v in text.get_window_extent().extents) for text in axes.texts]
-    return LabelPlacer(
-        axes, [(x - _POINT_RADIUS, y - _POINT_RADIUS, x + _POINT_RADIUS, y + _POINT_RADIUS) for x, y in marks], texts
-    )
+    half = _POINT_RADIUS
+    return LabelPlacer(axes, [(x - half, y - half, x + half, y + half) for x, y in marks], texts)
 
 
 def label_points(on: LabelPlacer, points: Iterable[tuple[float, float, str]], most: int) -> Sequence[str]:

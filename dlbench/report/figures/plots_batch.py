@@ -17,6 +17,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
+    Marks,
     interval_caption,
     label_outer,
     panel_grid,
@@ -26,7 +27,6 @@ from dlbench.report.figures.figure_parts import (
     system_markers,
 )
 from dlbench.report.figures.log_axes import make_log_axis
-from dlbench.report.figures.marks import Marks
 from dlbench.report.figures.plots_dots import Hue, tooltip_text
 from dlbench.suites.case import MODES, PRECISIONS
 from dlbench.table import Cell, Column, Table
@@ -50,15 +50,10 @@ def batch_curves(cases: pd.DataFrame) -> Plot:
     assert plot.figure
     look.add_legend(plot.figure, marks)
     bars = interval_caption(confidence_levels.levels_text(shown))
-    left = (
-        ""
-        if len(shown) == len(known)
-        else " A line shows one setting: the fastest of those that ran with several batch sizes."
-    )
-    words = f"Throughput over the batch per device. {bars} {KNEE_CAPTION} of the line.{left}" + _not_drawn_sentence(
-        shown
-    )
-    return replace(plot, caption=words, records=records_of(shown))
+    words = f"Throughput over the batch per device. {bars} {KNEE_CAPTION} of the line."
+    if len(shown) < len(known):
+        words += " A line shows one setting: the fastest of those that ran with several batch sizes."
+    return replace(plot, caption=words + _not_drawn_sentence(shown), records=records_of(shown))
 
 
 def _one_setting_per_curve(known: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,6 @@
-"""Figures of bounds: the roofline with every layer as a point, and where the time of a step goes.
+"""Figures of bounds: the roofline with every layer as a point, where the time of a step goes, and all-reduces.
 
-Both take plain frames, so that a report can draw them from what `dlbench profile` keeps.
+All take plain frames, so that a report can draw them from what `dlbench profile` keeps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dlbench.report.analysis.bounds import DIRECTIONS, Roof, median_time, profil
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import draw_stacked_bars, panel_title, time_scale
+from dlbench.report.figures.figure_parts import draw_stacked_bars, name_rows, panel_title, time_scale
 from dlbench.report.figures.label_placement import label_placer, label_points
 from dlbench.report.figures.log_axes import axis_unit, make_log_axis
 from dlbench.results.bounds_records import ProfileRun
@@ -34,6 +34,8 @@ _TIME_PARTS = {
     "optimizer_s": ("Optimizer's bytes", look.ORANGE),
     "overhead_s": ("Overhead", look.GREY),
 }
+_LINE_COLOURS = (look.BLUE, look.VERMILION, look.GREEN, look.ORANGE, look.PINK, look.SKY)
+_MARKER_SHAPES = "os^Dv<"
 #: In the note of a layer some of whose operations are not counted.
 _PARTIAL = "not counted"
 #: At most so many layers are named in the roofline: those that lose most.
@@ -71,9 +73,8 @@ def roofline(layers: pd.DataFrame, roof: Roof, title: str) -> Plot:
     right.set_title(f"No counted FLOP\n{title}")
     look.compute_layout(figure)
     _name_slowest(left, counted)
-    look.add_legend(
-        figure, {way.capitalize(): mark for way, mark in _DIRECTION_MARKERS.items() if (points["way"] == way).any()}
-    )
+    ways = {way: mark for way, mark in _DIRECTION_MARKERS.items() if (points["way"] == way).any()}
+    look.add_legend(figure, {way.capitalize(): mark for way, mark in ways.items()})
     words = (
         f"Every layer, with separate points for forward and backward. {roof.describe()} The distance of a point to the "
         f"line above it is the performance that the layer does not use. Above the slanted line, the operands came from "
@@ -96,9 +97,8 @@ def where_time_goes(networks: pd.DataFrame) -> Plot:
     usable = usable[usable["step_s"] > 0]
     known = usable.head(_MAX_ROWS)
     if known.empty:
-        return Plot(
-            "where_time_goes", "No network has both a measured step and a bound; run `dlbench ceilings` to get a bound."
-        )
+        words = "No network has both a measured step and a bound; run `dlbench ceilings` to get a bound."
+        return Plot("where_time_goes", words)
     known = known.assign(overhead_s=(known["step_s"] - known[parts].sum(axis=1)).clip(lower=0))
     panels = [own for mode in MODES if len(own := known[known["mode"] == mode])]
     figure = look.new_figure(0.8 + 0.4 * len(panels) + 0.34 * len(known))
@@ -133,8 +133,7 @@ def _draw_mode_rows(left: Axes, right: Axes, own: pd.DataFrame, factor: float) -
         text = units.seconds(step) + (f", {units.digits(step / bound)} × bound" if bound > 0 else "")
         end = max(step, bound) / factor
         left.annotate(text, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8, color=look.MUTED)
-    left.set_yticks(range(len(own)), [look.drawable_text(str(label)) for label in own["label"]])
-    left.set_ylim(len(own) - 0.5, -0.5)
+    name_rows(left, [look.drawable_text(str(label)) for label in own["label"]])
     for axes in (left, right):
         axes.set_title(panel_title(own))
         look.clear_frame(axes)
@@ -180,18 +179,46 @@ def write_figures(folder: Path, run: ProfileRun, roof: Roof) -> list[Plot]:
     return plots
 
 
+def all_reduce(rows: pd.DataFrame) -> Plot:
+    """Bus bandwidth over message size, one line for each number of ranks and way.
+
+    Args:
+        rows: as `bounds_store.StoredBounds` has them, of one system; of several runs the latest counts.
+    """
+    known = rows[rows["bus_bytes_per_s"].gt(0) & rows["ranks"].gt(1)]
+    by = ["nodes", "ranks", "backend"]
+    known = known.sort_values("started_at", kind="stable").drop_duplicates([*by, "size_bytes"], keep="last")
+    if known.empty:
+        return Plot("all_reduce", "No all-reduce over several ranks has a usable time.")
+    figure = look.new_figure(3.6)
+    axes = figure.subplots()
+    size, speed = axis_unit(known["size_bytes"], "B"), axis_unit(known["bus_bytes_per_s"], "B/s")
+    make_log_axis(axes, "x", size)
+    make_log_axis(axes, "y", speed)
+    entries: dict[str, dict[str, Any]] = {}
+    groups: list[tuple[Any, pd.DataFrame]] = list(known.groupby(by))
+    for number, ((nodes, ranks, backend), line) in enumerate(groups[: len(_LINE_COLOURS)]):
+        line = line.sort_values("size_bytes")
+        mark: dict[str, Any] = {"color": _LINE_COLOURS[number], "marker": _MARKER_SHAPES[number], "markersize": 4.5}
+        axes.plot(line["size_bytes"], line["bus_bytes_per_s"], lw=1.2, **mark)
+        entries[f"{ranks} ranks on {units.count_text(nodes, 'node')}, {backend}"] = mark
+    axes.set_xlabel(size.label("Message"))
+    axes.set_ylabel(speed.label("Bus bandwidth"))
+    axes.set_title("All-reduce · fp32")
+    look.add_legend(figure, entries)
+    words = (
+        "All-reduces of fp32 sums. Bus bandwidth = 2(n-1)/n x message size / median time of the slowest rank; compare "
+        "it with the bandwidth of a link. Small messages are limited by latency, large ones by bandwidth."
+    )
+    left = len(groups) - len(entries)
+    return Plot("all_reduce", words + (f" Not drawn: {left} more numbers of ranks." if left else ""), figure)
+
+
 def _layer_points(layers: pd.DataFrame, way: str) -> pd.DataFrame:
     """One row per layer with a usable time of this way."""
-    frame = pd.DataFrame(
-        {
-            "layer": layers["layer"],
-            "way": way,
-            "time_s": layers[f"{way}_s"].astype(float),
-            "flop": layers[f"{way}_flop"].astype(float),
-            "bytes": layers[f"{way}_bytes"].astype(float),
-            "bound_s": layers[f"{way}_bound_s"].astype(float),
-        }
-    )
+    columns = {"time_s": f"{way}_s", "flop": f"{way}_flop", "bytes": f"{way}_bytes", "bound_s": f"{way}_bound_s"}
+    times = {name: layers[column].astype(float) for name, column in columns.items()}
+    frame = pd.DataFrame({"layer": layers["layer"], "way": way, **times})
     frame = frame[(frame["time_s"] > 0) & (frame["bytes"] > 0)]
     return frame.assign(
         intensity=frame["flop"] / frame["bytes"],
@@ -218,9 +245,8 @@ def _draw_roof(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
         below: dict[str, Any] = {"va": "top", "fontsize": 8, "color": look.MUTED}
         axes.annotate(text, (x[0], slope[0]), (14, -2), textcoords="offset points", **below)
     if roof.flop_per_s:
-        axes.axhline(
-            roof.flop_per_s, color=look.INK, lw=1.2, ls="-" if not roof.bytes_per_s else (0, (4, 3)), alpha=0.7
-        )
+        dashes: Any = (0, (4, 3)) if roof.bytes_per_s else "-"
+        axes.axhline(roof.flop_per_s, color=look.INK, lw=1.2, ls=dashes, alpha=0.7)
         text = f"{units.quantity(roof.flop_per_s, 'FLOP/s')} {roof.flop_source}, {roof.precision}"
         style: dict[str, Any] = {"ha": "right", "fontsize": 8, "color": look.MUTED}
         axes.annotate(text, (high, roof.flop_per_s), (-4, 4), textcoords="offset points", **style)

@@ -15,14 +15,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dlbench.report.analysis.case_selection import MAX_ROWS, values_and_limits
-from dlbench.report.analysis.labels import case_name, network_order, network_title
+from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Mark
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, panel_title
+from dlbench.report.figures.figure_parts import (
+    SMALL_TEXT_STYLE,
+    Marks,
+    figure_height,
+    name_rows,
+    panel_title,
+    split_by_mode,
+)
 from dlbench.report.figures.log_axes import axis_unit, make_log_axis
-from dlbench.report.figures.marks import Marks
-from dlbench.suites.case import MODES
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,13 @@ def dot_plot(
     """
     names = network_order(shown["model"])[:MAX_ROWS]
     used = [value for value in hue.marks if (shown[hue.column] == value).any()]
-    modes = [m for m in MODES if (shown["mode"] == m).any()]
     figure = look.new_figure(figure_height(len(names), 0.22 + 0.16 * max(len(used), 1 + with_setting)))
     tooltips = Marks()
     unit = axis_unit(shown[metric], METRICS[metric].unit)
-    panels = figure.subplots(1, len(modes), sharex=True, sharey=not with_setting, squeeze=False)[0]
-    for axes, mode in zip(panels, modes, strict=True):
+    panels = split_by_mode(figure, shown, sharex=True, sharey=not with_setting)
+    for axes, of_mode in panels:
         make_log_axis(axes, "x", unit)
-        here = shown[(shown["mode"] == mode) & shown["model"].isin(names)]
+        here = of_mode[of_mode["model"].isin(names)]
         for case in here.to_dict("records"):
             offset = 0.72 / len(used) * (used.index(case[hue.column]) - (len(used) - 1) / 2)
             # The label stands where there is room: left of the points in the right half.
@@ -71,19 +75,17 @@ def dot_plot(
             axes.axhline(y + 0.5, color=look.GRID, lw=0.6)
         axes.set_title(panel_title(here))
         axes.set_xlabel(unit.label(METRICS[metric].title))
-        look.clear_frame(axes)
-        axes.set_yticks(range(len(names)), _row_labels(names, here, with_setting, axes is panels[0]))
-        axes.set_ylim(len(names) - 0.5, -0.5)
-    _share_limits(panels, values_and_limits(shown, metric))
+        name_rows(axes, _row_labels(names, here, with_setting, axes is panels[0][0]))
+    _share_limits([axes for axes, _ in panels], values_and_limits(shown, metric))
     return figure, tooltips.found
 
 
 def tooltip_text(case: Mapping[Any, Any], metric: str) -> str:
-    """The value of a case with its interval, and which case it is."""
+    """The value of a case with its interval."""
     show = METRICS[metric].show
     low, high = case.get(f"{metric}_low", math.nan), case.get(f"{metric}_high", math.nan)
     reach = f", interval {show(low)} to {show(high)}" if low > 0 and high > 0 else ""
-    return f"{show(case[metric])}{reach}; {case_name(case)}"
+    return f"{show(case[metric])}{reach}"
 
 
 def _row_labels(names: Sequence[str], cases: pd.DataFrame, with_setting: bool, with_name: bool) -> list[str]:

@@ -38,9 +38,8 @@ def history_plot(found: Sequence[HistoryLine]) -> Plot:
         base = float(sorted(line.step_s[:first])[first // 2])
         deviation = 100 * (line.step_s / base - 1)
         days = date2num(line.days)  # type: ignore[no-untyped-call]
-        axes.fill_between(
-            days, 100 * (line.low_s / base - 1), 100 * (line.high_s / base - 1), color=look.BLUE, alpha=0.2, lw=0
-        )
+        low, high = (100 * (ends / base - 1) for ends in (line.low_s, line.high_s))
+        axes.fill_between(days, low, high, color=look.BLUE, alpha=0.2, lw=0)
         axes.plot(days, deviation, ".", color=look.BLUE, markersize=3)
         for change in line.changes:
             axes.axvline(date2num(change.day), color=_CHANGE_COLOURS[change.kind], lw=1.2)  # type: ignore[no-untyped-call]

@@ -33,12 +33,10 @@ def power_plot(sweeps: Sequence[Sweep]) -> Plot:
                 axes.set_ylabel(METRICS[metric].heading)
         case = points.iloc[0].to_dict()
         for axes in panels[:, column]:
-            axes.set_title(
-                look.drawable_text(f"{network_title(case['model'])}, {setting_label(case, ['mode', 'precision'])}", 34)
-            )
+            work = setting_label(case, ["mode", "precision"])
+            axes.set_title(look.drawable_text(f"{network_title(case['model'])}, {work}", 34))
         panels[1, column].set_xlabel(f"{axis_title(one.axis)} [{SWEEP_AXES[one.axis]}]")
     left = len(sweeps) - len(drawn)
     more = f" Not drawn: {units.count_text(left, 'sweep')}; see the table." if left else ""
-    return Plot(
-        "power", f"Throughput and energy over the limit. Rings mark the best point of each curve.{more}", figure
-    )
+    words = f"Throughput and energy over the limit. Rings mark the best point of each curve.{more}"
+    return Plot("power", words, figure)

@@ -25,9 +25,9 @@ from dlbench.report.figures.figure_parts import (
     panel_title,
     precision_legend,
     precision_markers,
+    split_by_mode,
 )
 from dlbench.report.figures.plots_dots import Hue, dot_plot
-from dlbench.suites.case import MODES
 
 
 def throughput(cases: pd.DataFrame) -> Plot:
@@ -46,12 +46,11 @@ def precisions(cases: pd.DataFrame) -> Plot:
     if pairs.empty:
         return Plot("precisions", "No case was measured both in fp32 and in another precision.")
     shown = pairs.sort_values("batch_size").drop_duplicates(["model", "mode", "precision"], keep="last")
-    modes = [m for m in MODES if (shown["mode"] == m).any()]
     names = network_order(shown["model"])[:MAX_ROWS]
     figure = look.new_figure(figure_height(len(names), 0.42))
-    panels = figure.subplots(1, len(modes), sharex=True, squeeze=False)[0]
-    for axes, mode in zip(panels, modes, strict=True):
-        here = shown[(shown["mode"] == mode) & shown["model"].isin(names)]
+    panels = split_by_mode(figure, shown, sharex=True)
+    for axes, of_mode in panels:
+        here = of_mode[of_mode["model"].isin(names)]
         y = [names.index(name) for name in here["model"]]
         errors = np.abs(here[["ratio_low", "ratio_high"]].to_numpy().T - here["ratio"].to_numpy())
         colours = [look.PRECISION_COLOURS[p] for p in here["precision"]]
@@ -67,7 +66,7 @@ def precisions(cases: pd.DataFrame) -> Plot:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} ×")
         look.clear_frame(axes)
-    panels[0].set_xlim(0, 1.08 * np.nanmax(shown["ratio_high"].fillna(shown["ratio"])))
+    panels[0][0].set_xlim(0, 1.08 * np.nanmax(shown["ratio_high"].fillna(shown["ratio"])))
     precision_legend(figure, shown)
     words = (
         f"Gain from lower precision at the largest batch that was also measured in fp32. The fp32 value is printed "
@@ -89,9 +88,8 @@ def _metric_dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> P
     shown = fastest_cases(known, ["model", "mode", "precision"], limit=None)
     if shown.empty:
         return Plot(name, nothing)
-    figure, tooltips = dot_plot(
-        shown, metric, Hue("precision", precision_markers(shown)), known["batch_size"].nunique() > 1
-    )
+    hue = Hue("precision", precision_markers(shown))
+    figure, tooltips = dot_plot(shown, metric, hue, with_batch=known["batch_size"].nunique() > 1)
     precision_legend(figure, shown)
     has_bars = f"{metric}_low" in shown and bool(shown[f"{metric}_low"].notna().any())
     bars = f" {interval_caption(confidence_levels.levels_text(shown))}" if has_bars else ""

@@ -14,8 +14,7 @@ from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.verdicts import Brief, Ratio, sort_precisions
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import system_legend, system_markers
-from dlbench.report.figures.marks import Marks
+from dlbench.report.figures.figure_parts import Marks, system_legend, system_markers
 from dlbench.suites.case import MODES
 
 #: A panel has room for so many networks.
@@ -102,11 +101,9 @@ def _at_most_at_edge(ratio: float) -> float:
 
 
 def _tooltip(found: Ratio, name: str, base: str, work: str) -> str:
-    reach = (
-        f", 95 % interval {units.ratio(found.interval[0])} to {units.ratio(found.interval[1])}"
-        if found.interval
-        else ", one run or two"
-    )
+    reach = ", one run or two"
+    if found.interval:
+        reach = f", 95 % interval {units.ratio(found.interval[0])} to {units.ratio(found.interval[1])}"
     cases = f"{found.num_cases} cases" if found.num_cases > 1 else "1 case"
     return f"{name}: {units.ratio(found.value)} times {base}{reach}; {work}, {cases}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -15,10 +14,10 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from dlbench import units
 from dlbench.report.analysis.case_selection import fastest_cases, records_of
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
-from dlbench.report.analysis.labels import network_title, setting_label
+from dlbench.report.analysis.labels import network_title
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import label_outer, panel_grid, panel_per_mode, time_scale
+from dlbench.report.figures.figure_parts import case_label, label_outer, panel_grid, panel_per_mode, time_scale
 
 #: Panels of a figure that has one per case.
 MAX_PANELS = 12
@@ -26,6 +25,7 @@ MAX_PANELS = 12
 STEADY_POWER = 0.05
 #: A time series with more steps than this is drawn as the median and range of so many bins: no outlier is lost.
 _MAX_POINTS = 100
+_TITLE_AXES = ("mode", "precision", "batch_size")
 
 
 def distribution(cases: pd.DataFrame) -> Plot:
@@ -94,7 +94,7 @@ def time_series(cases: pd.DataFrame) -> Plot:
     factor, unit = time_scale(shown["samples"].map(np.median))
     for axes, case in zip(panels, shown.to_dict("records"), strict=True):
         _draw_series(axes, case["samples"] / factor)
-        axes.set_title(_panel_title(case), fontsize=9)
+        axes.set_title(case_label(case, _TITLE_AXES, 30), fontsize=9)
         axes.margins(x=0.02, y=0.15)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     label_outer(panels, "Step", f"Step time [{unit}]")
@@ -137,19 +137,12 @@ def power(cases: pd.DataFrame) -> Plot:
                 axes.axhline(level, color=look.MUTED, lw=0.8, ls=(0, (4, 3)))
                 axes.annotate(name, (1, level), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
                               ha="right", fontsize=7.5, color=look.MUTED)  # fmt: skip
-        axes.set_title(_panel_title(case), fontsize=9)
+        axes.set_title(case_label(case, _TITLE_AXES, 30), fontsize=9)
     panels[0].set_ylim(bottom=0)
     label_outer(panels, "Time in the window [s]", "Power [W]")
     words = "Sampled power of the first rank's device. Energies are gross: idle power is included."
     words += _without_panel_sentence(cases, shown, "for lack of readings or of room")
     return Plot("power", words, figure, records_of(shown))
-
-
-def _panel_title(case: Mapping[Hashable, Any]) -> str:
-    return (
-        f"{look.drawable_text(network_title(str(case['model'])), 30)}\n"
-        f"{setting_label(case, ('mode', 'precision', 'batch_size'))}"
-    )
 
 
 def _without_panel_sentence(cases: pd.DataFrame, shown: pd.DataFrame, why: str) -> str:

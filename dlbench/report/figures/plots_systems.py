@@ -19,6 +19,7 @@ from dlbench.report.analysis.side_by_side import equal_axes
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
+    Marks,
     interval_caption,
     label_outer,
     not_drawn_sentence,
@@ -28,7 +29,6 @@ from dlbench.report.figures.figure_parts import (
     system_markers,
 )
 from dlbench.report.figures.log_axes import axis_unit, make_log_axis
-from dlbench.report.figures.marks import Marks
 from dlbench.report.figures.plots_dots import Hue, dot_plot, tooltip_text
 
 _MAX_PANELS = 12
@@ -59,11 +59,7 @@ def metric_over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: s
 
 
 def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
-    """Energy per image against throughput, one panel per network, with the Pareto front over all systems.
-
-    Args:
-        cases: one row per case and system, shared or not.
-    """
+    """Energy per image over throughput, with the Pareto front: a panel per network; one row per case and system."""
     known = _metered_cases(cases)
     metered = with_common_energy_scope(known)
     if metered.empty:
@@ -98,9 +94,8 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     left = sorted({names.get(s, "unknown") for s in set(known["system_id"]) - set(metered["system_id"])})
     if left:
         words += f" Left out because their meters do not measure single devices: {', '.join(left)}."
-    return Plot(
-        "trade_off", words + not_drawn_sentence(metered, _MAX_PANELS), figure, records_of(metered), marks=tooltips.found
-    )
+    words += not_drawn_sentence(metered, _MAX_PANELS)
+    return Plot("trade_off", words, figure, records_of(metered), marks=tooltips.found)
 
 
 def pareto_fronts(cases: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:

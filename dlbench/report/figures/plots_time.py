@@ -13,12 +13,13 @@ from dlbench import units
 from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.case_selection import describe_choice, fastest_cases, records_of, values_and_limits
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
-from dlbench.report.analysis.labels import case_name, network_title
+from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
     SMALL_TEXT_STYLE,
+    Marks,
     draw_stacked_bars,
     figure_height,
     interval_caption,
@@ -26,13 +27,12 @@ from dlbench.report.figures.figure_parts import (
     panel_per_mode,
     panel_title,
     precision_legend,
+    split_by_mode,
     time_scale,
 )
 from dlbench.report.figures.label_placement import label_placer, label_points
 from dlbench.report.figures.log_axes import axis_unit, make_log_axis
-from dlbench.report.figures.marks import Marks
 from dlbench.report.figures.plots_dots import tooltip_text
-from dlbench.suites.case import MODES
 
 
 def step_breakdown(cases: pd.DataFrame) -> Plot:
@@ -75,17 +75,14 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     right.set_xlabel("Share of the step [%]")
     look.add_legend(figure, look.square_markers({METRICS[name].title: colour for name, colour in parts.items()}))
     words = f"Time of a training step by phase. {describe_choice(training, shown)}"
-    left_out = sorted(
-        {network_title(name) for name in split["model"]} - {network_title(name) for name in training["model"]}
-    )
+    left_out = sorted(set(map(network_title, split["model"])) - set(map(network_title, training["model"])))
     if left_out:
         words += f" Not drawn because of fewer than {MIN_STEPS} steps: {', '.join(left_out)}."
     return Plot("step_breakdown", words.strip(), figure, records_of(shown), marks=tooltips.found)
 
 
 def _phase_tooltip(case: dict[Any, Any], part: str, share: float) -> str:
-    phase = f"{METRICS[part].title}: {units.seconds(case[part])}, {units.percent(share)} of the step"
-    return f"{phase}; {case_name(case)}"
+    return f"{METRICS[part].title}: {units.seconds(case[part])}, {units.percent(share)} of the step"
 
 
 def memory(cases: pd.DataFrame) -> Plot:
@@ -124,8 +121,7 @@ def memory(cases: pd.DataFrame) -> Plot:
 
 
 def _memory_tooltip(case: dict[Any, Any], part: str) -> str:
-    title = f"{METRICS[part].title}: {units.bytes_(case[part])}"
-    return f"{title}; {case_name(case)}"
+    return f"{METRICS[part].title}: {units.bytes_(case[part])}"
 
 
 def flop_time(cases: pd.DataFrame) -> Plot:
@@ -133,9 +129,8 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     known = cases[cases["flop_per_step"].gt(0) & cases["step_time"].notna()]
     if known.empty:
         return Plot("flop_time", "No case has both a step time and a count of its FLOP.")
-    modes = [m for m in MODES if (known["mode"] == m).any()]
     figure = look.new_figure(4.6)
-    panels = figure.subplots(1, len(modes), sharex=True, sharey=True, squeeze=False)[0]
+    panels = split_by_mode(figure, known, sharex=True, sharey=True)
     lines = _bound_lines(known)
     flop, time = axis_unit(known["flop_per_step"], "FLOP"), axis_unit(known["step_time"], "s")
     x = np.array([known["flop_per_step"].min() / 4, known["flop_per_step"].max() * 10])
@@ -143,19 +138,19 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     # Room for the bounds below, and above for their names.
     y = (min(known["step_time"].min() / 8, times.min() / 1.5), max(known["step_time"].max() * 4, times.max() * 2))
     tooltips = Marks()
-    for axes, mode in zip(panels, modes, strict=True):
+    for axes, own in panels:
         make_log_axis(axes, "x", flop)
         make_log_axis(axes, "y", time)
         axes.set_xlim(*x)
         axes.set_ylim(*y)
         _draw_bounds(axes, x, lines)
-        _draw_cases(axes, known[known["mode"] == mode], tooltips)
-        axes.set_title(panel_title(known[known["mode"] == mode]))
+        _draw_cases(axes, own, tooltips)
+        axes.set_title(panel_title(own))
         axes.set_xlabel(flop.label("Work per step and device"))
-    panels[0].set_ylabel(time.label("Step time"))
+    panels[0][0].set_ylabel(time.label("Step time"))
     look.compute_layout(figure)
-    for axes, mode in zip(panels, modes, strict=True):
-        _name_networks(axes, known[known["mode"] == mode])
+    for axes, own in panels:
+        _name_networks(axes, own)
     precision_legend(figure, known)
     sources = {line.source for line in lines}
     bound = ""
@@ -170,13 +165,8 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         names = ", ".join(dict.fromkeys(network_title(name) for name in partial["model"]))
         bound += f" The FLOP count is partial for {names}: their true work is larger."
     bars = f" {interval_caption(confidence_levels.levels_text(known))}"
-    return Plot(
-        "flop_time",
-        f"Step time against the counted work.{bars}{bound}",
-        figure,
-        records_of(known),
-        marks=tooltips.found,
-    )
+    words = f"Step time against the counted work.{bars}{bound}"
+    return Plot("flop_time", words, figure, records_of(known), marks=tooltips.found)
 
 
 _MEMORY_PARTS = {
@@ -191,7 +181,6 @@ _MEMORY_MARKS: dict[str, dict[str, Any]] = {
     "memory_device": {"marker": "D", "markersize": 4.5, "markerfacecolor": look.PAPER, "color": look.INK},
     "memory_rss": {"marker": "o", "markersize": 4.5, "markerfacecolor": look.PAPER, "color": look.VERMILION},
 }
-
 
 _DATASHEET, _MEASURED, _REACHED = "datasheet", "measured", "reached here"
 _LINE_STYLES: dict[str, Any] = {_DATASHEET: "-", _MEASURED: (0, (5, 3)), _REACHED: (0, (1, 2))}

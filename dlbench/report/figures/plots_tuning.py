@@ -9,7 +9,7 @@ from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.tuning import goal_heading
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height
+from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, name_rows
 from dlbench.suites.levers import Change
 
 
@@ -37,11 +37,9 @@ def waterfall(
         axes.barh(y, after - before, left=before, height=0.6, color=colour)
         text = units.rate(after, "") if whole else f"x {units.digits(after / before, 3)}"
         axes.annotate(text, (max(before, after), y), (4, 0), textcoords="offset points", **SMALL_TEXT_STYLE)
-    axes.set_yticks(range(len(names)), [look.drawable_text(name, 40) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    name_rows(axes, [look.drawable_text(name, 40) for name in names])
     axes.set_xlim(0, 1.2 * max(after for _, after in spans))
     axes.set_xlabel(goal_heading(goal, unit))
-    look.clear_frame(axes)
     model, _, rest = title.partition(",")
     axes.set_title(f"{look.drawable_text(network_title(model), 26)},{rest}" if rest else network_title(model))
     return Plot("waterfall", f"{words} In all x {units.digits(tuned / shipped, 3)}.", figure, records=records)

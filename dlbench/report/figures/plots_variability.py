@@ -10,7 +10,7 @@ from dlbench.report.analysis.case_selection import MAX_ROWS
 from dlbench.report.analysis.variability import UnitDeviation
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, panel_title
+from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, name_rows, panel_title
 
 _COLUMN_OF_KIND = {"host": "host", "device": "device_uuid"}
 
@@ -38,23 +38,16 @@ def units_plot(found: Sequence[UnitDeviation], cases: pd.DataFrame, names: Mappi
         axes.plot([values.median()], [y], "|", color=colour, markersize=13, markeredgewidth=2)
         if unit.off:
             word = "slow" if unit.deviation > 0 else "fast"
-            axes.annotate(
-                f"{word}: {100 * unit.deviation:+.1f} %",
-                (values.max(), y),
-                (8, 0),
-                textcoords="offset points",
-                **SMALL_TEXT_STYLE,
-            )
+            text = f"{word}: {100 * unit.deviation:+.1f} %"
+            axes.annotate(text, (values.max(), y), (8, 0), textcoords="offset points", **SMALL_TEXT_STYLE)
         system = look.drawable_text(names.get(unit.system, "unknown"), 24)
         several = len({u.system for u in shown}) > 1
         labels.append(look.drawable_text(unit.name, 30) + (f" · {system}" if several else ""))
     axes.axvline(0, color=look.GREY, lw=0.8)
-    axes.set_yticks(range(len(shown)), labels)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    name_rows(axes, labels)
     axes.margins(x=0.15)
     axes.set_xlabel("Step time over the median of all processes of the same case, deviation [%]")
     axes.set_title(panel_title(cases))
-    look.clear_frame(axes)
     count = sum(unit.kind == kind for unit in found)
     more = f" The {MAX_ROWS} that deviate most of {count}." if count > MAX_ROWS else ""
     words = f"Each point is one process, the bar the {kind}'s median.{more}"

@@ -54,7 +54,9 @@ def _with_commas(rows: pa.Array | pa.Scalar, num_rows: int) -> Iterator[str]:
 def _json_cells(column: pd.Series, is_json: bool) -> pa.Array | str:
     """The values as JSON texts; one text where all are alike."""
     if column.dtype == np.float64:
-        return _json_numbers(column.to_numpy())
+        finite = np.isfinite(column.to_numpy())
+        numbers = pa.array(column.to_numpy(), mask=~finite).cast(pa.string())
+        return pc.fill_null(numbers, "null") if finite.any() else "null"
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         times = pa.array(column.to_numpy(dtype="datetime64[ms]"))
         return pc.fill_null(pc.strftime(times, '"%Y-%m-%dT%H:%M:%S+00:00"'), "null")
@@ -67,13 +69,6 @@ def _json_cells(column: pd.Series, is_json: bool) -> pa.Array | str:
 
 def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
-
-
-def _json_numbers(numbers: np.ndarray) -> pa.Array | str:
-    finite = np.isfinite(numbers)
-    if not finite.any():
-        return "null"
-    return pc.fill_null(pa.array(numbers, mask=~finite).cast(pa.string()), "null")
 
 
 def _json_distinct(values: list[Any], is_json: bool) -> pa.Array | str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlbench.report.document import Section
-from dlbench.report.forms.table_layout import Sheet, add_break_points, notes_on_paper, split_into_sheets
+from dlbench.report.forms.table_layout import Sheet, notes_on_paper, split_into_sheets
 from dlbench.table import Table, escape_latex, latex_row
 
 #: A landscape A4 page in \footnotesize holds about so many characters, the gaps between columns counted as `_GAP`.
@@ -62,10 +62,7 @@ def _sheet_lines(sheet: Sheet, caption: str) -> list[str]:
         *(r"\toprule", head, r"\midrule", r"\endfirsthead"),
         *(r"\toprule", head, r"\midrule", r"\endhead"),
         *(r"\bottomrule", r"\endfoot"),
-        *(
-            latex_row([add_break_points(c) if w else c for c, w in zip(row, sheet.wrapped, strict=True)])
-            for row in sheet.rows
-        ),
+        *map(latex_row, sheet.rows_with_break_points()),
         r"\end{longtable}",
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlbench.report.document import Block, KeyFigure, Section
+from dlbench.report.document import Block, Section
 from dlbench.table import escape_markdown, markdown_table
 
 
@@ -23,13 +23,10 @@ def _markdown_block(block: Block) -> list[str]:
     parts = [f"### {escape_markdown(block.heading)}"] if block.heading else []
     parts += [escape_markdown(block.words)] if block.words else []
     parts += ["\n".join(f"- {escape_markdown(point)}" for point in block.points)] if block.points else []
-    parts += ["\n".join(map(_key_figure_line, block.figures))] if block.figures else []
+    figures = [(escape_markdown(f.value), escape_markdown(f"{f.label} ({f.note})")) for f in block.figures]
+    parts += ["\n".join(f"- **{value}** {label}" for value, label in figures)] if figures else []
     if block.plot:
         caption = escape_markdown(block.plot.caption)
         parts += [f"![{caption}](figures/{block.plot.name}.svg)"] if block.plot.figure else []
         parts.append(f"*{caption}*")
     return parts + ([markdown_table(block.table)] if block.table else [])
-
-
-def _key_figure_line(figure: KeyFigure) -> str:
-    return f"- **{escape_markdown(figure.value)}** {escape_markdown(f'{figure.label} ({figure.note})')}"

@@ -64,11 +64,7 @@ class TaskPool:
             answer.close()
 
     def start(self, task: Callable[[], Any]) -> PendingTask:
-        """Begin a task, now or when a core is free; sees to those that wait as well.
-
-        Args:
-            task: it may write files; what else it changes is lost. What it gives must be plain data.
-        """
+        """Begin a task, now or when a core is free. What it gives is plain data; what it changes but files is lost."""
         pending = PendingTask(task, self)
         self._waiting.append(pending)
         self._collect_and_start(0)
@@ -110,11 +106,7 @@ class TaskPool:
 
 
 def run_tasks(tasks: Sequence[PendingTask], on_progress: Callable[[int], object] = int) -> list[Any]:
-    """What each task gives, in their order.
-
-    Args:
-        on_progress: called with how many are done.
-    """
+    """What each task gives, in their order; `on_progress` is called with how many are done."""
     found = []
     for number, pending in enumerate(tasks, 1):
         found.append(pending.result())

@@ -20,7 +20,7 @@ from matplotlib import font_manager
 
 from dlbench.report.analysis.labels import shorten
 from dlbench.report.document import Block, Plot, Section
-from dlbench.report.forms.table_layout import Sheet, add_break_points, notes_on_paper, split_into_sheets
+from dlbench.report.forms.table_layout import Sheet, notes_on_paper, split_into_sheets
 from dlbench.table import Table
 from dlbench.version import __version__
 
@@ -48,41 +48,32 @@ def write_pdf(
         when: the date that the document bears, to the second.
     """
     data = {
-        "title": _drawable_text(title),
-        "subtitle": _drawable_text(f"{subtitle} · dlbench {__version__}"),
+        "title": title,
+        "subtitle": f"{subtitle} · dlbench {__version__}",
         "version": __version__,
-        "sections": [_section_data(section, figures) for section in sections],
+        "sections": [
+            {"title": s.title, "finding": s.finding, "blocks": [_block_data(block, figures) for block in s.blocks]}
+            for s in sections
+        ],
     }
     typst.Compiler(
         _TEMPLATE.read_bytes(),
         root=str(figures.resolve()) if figures.is_dir() else str(path.parent.resolve()),
         font_paths=typst.Fonts(include_system_fonts=False, font_paths=[str(_FONTS)]),
-        sys_inputs={"data": json.dumps(data)},
+        sys_inputs={"data": json.dumps(_with_drawable_texts(data))},
     ).compile(output=str(path), format="pdf", timestamp=when.replace(microsecond=0))
-
-
-def _section_data(section: Section, figures: Path) -> dict[str, Any]:
-    blocks = [_block_data(block, figures) for block in section.blocks]
-    return {"title": _drawable_text(section.title), "finding": _drawable_text(section.finding), "blocks": blocks}
 
 
 def _block_data(block: Block, figures: Path) -> dict[str, Any]:
     return {
-        "heading": _drawable_text(block.heading),
-        "words": _drawable_text(block.words),
+        "heading": block.heading,
+        "words": block.words,
         "large": block.emphasis,
-        "points": [_drawable_text(point) for point in block.points],
-        "cards": [
-            {
-                "value": _drawable_text(f.value),
-                "label": _drawable_text(f.label),
-                "note": _drawable_text(shorten(f.note, _MAX_NOTE)),
-            }
-            for f in block.figures
-        ],
+        "points": block.points,
+        "cards": [{"value": f.value, "label": f.label, "note": shorten(f.note, _MAX_NOTE)} for f in block.figures],
         "plot": _plot_data(block.plot, figures) if block.plot else None,
-        "sheets": [_sheet_data(sheet) for sheet in _table_sheets(block.table)] if block.table else [],
-        "notes": [_drawable_text(note) for note in notes_on_paper(block.table, MAX_ROWS)] if block.table else [],
+        "sheets": _table_sheets(block.table) if block.table else [],
+        "notes": notes_on_paper(block.table, MAX_ROWS) if block.table else [],
     }
 
 
@@ -94,11 +85,12 @@ def _plot_data(plot: Plot, figures: Path) -> dict[str, Any]:
         file = next(f"/{plot.name}.{kind}" for kind in ("pdf", "svg") if (figures / f"{plot.name}.{kind}").is_file())
         inches = plot.figure.get_size_inches()
         width = min(0.84 * _PAGE_WIDTH, _MAX_FIGURE_HEIGHT * inches[0] / inches[1])
-    return {"file": file, "width": width, "caption": _drawable_text(plot.caption)}
+    return {"file": file, "width": width, "caption": plot.caption}
 
 
-def _table_sheets(table: Table) -> list[Sheet]:
-    return split_into_sheets(table, (_PAGE_WIDTH - _PADDING * len(table.columns)) / _CHARACTER, MAX_ROWS)
+def _table_sheets(table: Table) -> list[dict[str, Any]]:
+    sheets = split_into_sheets(table, (_PAGE_WIDTH - _PADDING * len(table.columns)) / _CHARACTER, MAX_ROWS)
+    return [_sheet_data(sheet) for sheet in sheets]
 
 
 def _sheet_data(sheet: Sheet) -> dict[str, Any]:
@@ -107,15 +99,18 @@ def _sheet_data(sheet: Sheet) -> dict[str, Any]:
     return {
         "widths": [round(shrunk * width, 2) for width in widths],
         "aligns": sheet.aligns,
-        "headings": [_drawable_text(heading) for heading in sheet.headings],
-        "rows": [
-            [
-                _drawable_text(add_break_points(cell) if wrapped else cell)
-                for cell, wrapped in zip(row, sheet.wrapped, strict=True)
-            ]
-            for row in sheet.rows
-        ],
+        "headings": sheet.headings,
+        "rows": sheet.rows_with_break_points(),
     }
+
+
+def _with_drawable_texts(data: Any) -> Any:
+    """`data` with all texts inside of it as `_drawable_text`."""
+    if isinstance(data, dict):
+        return {key: _with_drawable_texts(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_with_drawable_texts(value) for value in data]
+    return _drawable_text(data) if isinstance(data, str) else data
 
 
 def _drawable_text(text: str) -> str:

@@ -30,6 +30,10 @@ class Sheet:
     widths: Sequence[float]
     wrapped: Sequence[bool]  # whether the column breaks its texts into lines
 
+    def rows_with_break_points(self) -> list[list[str]]:
+        """The rows, with `add_break_points` to the texts of the columns that break them."""
+        return [[add_break_points(c) if w else c for c, w in zip(row, self.wrapped, strict=True)] for row in self.rows]
+
 
 def split_into_sheets(table: Table, page_width: float, max_rows: int) -> list[Sheet]:
     """`table` as sheets that are at most `page_width` characters wide; each repeats the first column.

@@ -79,8 +79,7 @@ def _measure_as_rank(case: Case, folder: Path, found: DetectedRank) -> int:
     """Measure a case as one of its ranks; rank 0 writes the outcome. Return the exit status."""
     began_s = time.perf_counter()
     from dlbench.worker.measure import measure
-    from dlbench.worker.ranks.outcomes import merge_rank_outcomes
-    from dlbench.worker.ranks.process_group import run_rank
+    from dlbench.worker.ranks.process_group import merge_rank_outcomes, run_rank
 
     import_s = time.perf_counter() - began_s
 

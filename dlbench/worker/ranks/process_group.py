@@ -1,4 +1,4 @@
-"""Process group of a case with several ranks: setup, communication and life cycle.
+"""Process group of a case with several ranks: setup, communication, life cycle, and one outcome of all ranks.
 
 Decisions and results use a separate Gloo group, so that they do not use the device. Training wraps the model in
 DistributedDataParallel with the settings of the case; inference runs without communication.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import statistics
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -16,16 +17,25 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from dlbench.affinity import allowed_cores, threads_set_by_torchrun
 from dlbench.errors import BadInput
 from dlbench.exit_codes import NOT_DONE, OK
-from dlbench.results.records import DONE_STATUSES, Outcome
+from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
 from dlbench.suites.case import Case
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import DetectedRank, RankContext
 from dlbench.worker.ranks.rank_status import RankStatus, die_with_launcher, exit_process
 from dlbench.worker.ranks.rendezvous import connect_ranks
+
+#: Relative slowness against the median rank above which a rank is reported.
+STRAGGLER_SHARE = 0.05
+#: Counted only by rank 0: equal on all ranks.
+WORK_FIELDS = (
+    *("forward_macs", "forward_flop", "backward_flop", "executed_flop", "flop_partial", "flop_varies"),
+    *("pytorch_forward_flop", "pytorch_backward_flop"),
+)
 
 
 class TorchGroup:
@@ -148,3 +158,65 @@ def share_threads(context: RankContext) -> int:
     threads = int(asked) if given else max(1, len(cores) // sharing)
     torch.set_num_threads(threads)
     return threads
+
+
+def wrap_in_ddp(module: nn.Module, case: Case, device: torch.device) -> nn.Module:
+    """Wrap the module in DistributedDataParallel with the settings of the case."""
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+    from torch.nn.parallel import DistributedDataParallel
+
+    hooks: dict[str, Any] = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
+    wrapped = DistributedDataParallel(
+        module,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        bucket_cap_mb=case.bucket_cap_mb,
+        gradient_as_bucket_view=case.gradient_as_bucket_view == "on",
+        static_graph=case.static_graph == "on",
+    )
+    if case.comm_hook != "none":
+        wrapped.register_comm_hook(None, hooks[case.comm_hook])
+    return wrapped
+
+
+def merge_rank_outcomes(outcome: Outcome, context: RankContext, found: DetectedRank) -> Outcome:
+    """Merge the measurements of all ranks into one outcome, with warnings from their comparison."""
+    enter_phase("gather")
+    ((system, own),) = outcome.ranks
+    details = {
+        "rank": context.rank,
+        "rank_source": found.source,
+        "local_size": found.local_size,
+        "cpu_affinity": sorted(allowed_cores()),
+        "interface": os.environ.get("GLOO_SOCKET_IFNAME"),
+        "pid": os.getpid(),
+    }
+    system = dataclasses.replace(system, details=system.details | {"binding": details})
+    ranks: list[tuple[System, Measurement]] = context.all_gather((system, own))
+    first = ranks[0][1]
+    work = {n: getattr(first, n) for n in WORK_FIELDS}
+    ranks = [(s, dataclasses.replace(m, **work)) for s, m in ranks]
+    warnings = (*first.warnings, *straggler_warnings(ranks))
+    ranks[0] = (ranks[0][0], dataclasses.replace(ranks[0][1], warnings=warnings))
+    return Outcome(outcome.status if context.rank == 0 else "ok", outcome.error, tuple(ranks))
+
+
+def straggler_warnings(ranks: list[tuple[System, Measurement]]) -> tuple[str, ...]:
+    """Return warnings about ranks whose own work is slower than that of the median rank by more than `STRAGGLER_SHARE`.
+
+    Uses steps without synchronisation if available: with it all ranks take as long as the slowest.
+    """
+    own = [m.unsynced_step_s or m.step_s for _, m in ranks]
+    if len(ranks) < 2 or not all(own):
+        return ()
+    medians = [statistics.median(steps) for steps in own]
+    # Compare with the median of the other ranks: with two ranks the straggler would be half of a common median.
+    warnings = []
+    for i, (system, found) in enumerate(ranks):
+        others = statistics.median(medians[:i] + medians[i + 1 :])
+        if medians[i] > (1 + STRAGGLER_SHARE) * others:
+            late = medians[i] / others - 1
+            warnings.append(
+                f"straggler: rank {found.rank} on {system.hostname} takes {late:.0%} longer than the others for its "
+                f"own part of a step; the others wait for it."
+            )
+    return tuple(warnings)

@@ -16,7 +16,7 @@ from dlbench.report.analysis import case_warnings, derived_metrics
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.chapters import tables
-from dlbench.report.chapters.tables_energy import energy_table
+from dlbench.report.chapters.tables import energy_table
 from dlbench.report.figures import plots_time
 from dlbench.report.loading import sample_statistics
 from dlbench.results.schema import SCHEMA, to_table

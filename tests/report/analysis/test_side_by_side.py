@@ -24,7 +24,7 @@ from dlbench.report.analysis.side_by_side import (
 from dlbench.report.chapters import tables_systems
 from dlbench.report.chapters.sections import comparison
 from dlbench.report.chapters.summary import summary
-from dlbench.report.chapters.tables_processes import over_processes_table
+from dlbench.report.chapters.tables import over_processes_table
 from dlbench.suites.case import Case, Protocol
 from dlbench.table import cell_texts, csv_table, text_table
 from tests.fakes import records as fakes

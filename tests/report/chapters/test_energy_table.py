@@ -6,7 +6,7 @@ import pytest
 
 from dlbench.report.analysis.content import read_content
 from dlbench.report.chapters.sections import energy
-from dlbench.report.chapters.tables_energy import energy_table
+from dlbench.report.chapters.tables import energy_table
 from dlbench.report.figures import figure_style
 from dlbench.suites.case import Case
 from tests.fakes import records

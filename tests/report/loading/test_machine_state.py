@@ -2,7 +2,7 @@
 
 import json
 
-from dlbench.report.chapters.machine_state import machine_state_blocks
+from dlbench.report.chapters.provenance import machine_state_blocks
 from dlbench.report.loading.machine_state import read_states
 
 #: The form of MachineState 0.6.0, shortened.

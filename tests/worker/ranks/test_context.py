@@ -13,8 +13,7 @@ from dlbench.launch.containers import PASSED_VARIABLES
 from dlbench.results.bounds_schema import bus_bandwidth
 from dlbench.results.records import Measurement, System
 from dlbench.worker.ranks.context import DetectedRank, RankContext, detect_rank
-from dlbench.worker.ranks.outcomes import straggler_warnings
-from dlbench.worker.ranks.process_group import set_interfaces
+from dlbench.worker.ranks.process_group import set_interfaces, straggler_warnings
 from dlbench.worker.ranks.rendezvous import Unreachable, connect_ranks, interface_address
 from dlbench.worker.ranks.transport import nccl_transports, slowest_transport
 
