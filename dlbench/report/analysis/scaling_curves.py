@@ -36,14 +36,11 @@ PREDICTED_TIMES = 8
 MAX_FIT_ERROR = 0.2
 
 
-@dataclass(frozen=True)
-class Point:
-    """One measured size; times in seconds, None where not measured."""
+@dataclass(frozen=True, kw_only=True)
+class Point(ScalingSample):
+    """One measured size with all that is known of it; times in seconds, None where not measured."""
 
-    devices: int
     nodes: int
-    batch_size: int  # per device
-    step_s: float
     throughput: float
     throughput_low: float | None = None
     throughput_high: float | None = None
@@ -53,8 +50,6 @@ class Point:
     exposed_s: float | None = None
     exposed_low_s: float | None = None
     exposed_high_s: float | None = None
-    compute_s: float | None = None
-    communication_s: float | None = None
     energy_j: float | None = None  # per image
     attempts: tuple[str, ...] = ()
 
@@ -165,12 +160,7 @@ def find_curves(cases: pd.DataFrame) -> list[Curve]:
                 sizes = pd.concat([base, own]).sort_values("devices")
                 if len(sizes) > 1:
                     points = tuple(_curve_points(sizes))
-                    model = fit_scaling_model(
-                        [
-                            ScalingSample(p.devices, p.batch_size, p.step_s, p.compute_s, p.communication_s)
-                            for p in points
-                        ]
-                    )
+                    model = fit_scaling_model(points)
                     level = tuple(confidence_levels.confidence_levels(sizes))
                     found.append(Curve(kind, name + way, points, model, mode, precision, level))
     return found

@@ -47,7 +47,7 @@ class ScalingSample:
     """One measured size: median step time [s], and without synchronisation where that was measured [s]."""
 
     devices: int
-    batch_size: int
+    batch_size: int  # per device
     step_s: float
     compute_s: float | None = None
     communication_s: float | None = None  # an all-reduce of all gradients by itself
