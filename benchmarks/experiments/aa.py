@@ -36,7 +36,7 @@ sys.path.insert(0, str(ROOT))
 
 from scipy import stats  # noqa: E402
 
-from dlbench.report.analysis.comparison_statistics import Comparison, compare, compare_pairs  # noqa: E402
+from dlbench.report.analysis.comparison_statistics import Comparison, compare  # noqa: E402
 from dlbench.results.records import Measurement, Outcome, Record  # noqa: E402
 from dlbench.suites.case import Case, Protocol  # noqa: E402
 
@@ -308,8 +308,8 @@ def _block(medians: Medians, index: int, rounds: list[int]) -> Block:
         a = [[medians[index, r, ROLES[coin]]] for r, coin in zip(rounds, coins, strict=True)]
         b = [[medians[index, r, ROLES[1 - coin]]] for r, coin in zip(rounds, coins, strict=True)]
         slow = [[medians[index, r, "slow"]] for r in rounds]
-        equal.append(compare_pairs(a, b))
-        slower.append(compare_pairs(a, slow))
+        equal.append(compare(a, b, paired=True))
+        slower.append(compare(a, slow, paired=True))
     return Block(index, rounds, equal, slower)
 
 
@@ -324,7 +324,7 @@ Their step times are in `data/aa.parquet`; `dlbench.load` reads it.
 **Method.** A round is three processes of one case in random order: the network, the same network again, and the
 network with a busy wait of 3 % of its own step time in every step. The cases alternate. Ten consecutive rounds make a
 block. A pause of ten minutes or another commit of dlbench begins a new block. A block is what `dlbench ab` runs with
-its ten pairs: `compare_pairs` over the medians, verdict at 95 % with the margin of 1 %.
+its ten pairs: `compare` of pairs over the medians, verdict at 95 % with the margin of 1 %.
 
 **The metronome.** A machine is never completely idle. Disturbances can hide a difference of 3 % from ten pairs,
 whatever the test. The third case therefore waits 10 ms per step by the clock, and its slower version 10.3 ms.

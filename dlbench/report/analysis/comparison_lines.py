@@ -17,7 +17,7 @@ from dlbench.report.analysis.comparison_matching import (
     is_known,
     setting_of_groups,
 )
-from dlbench.report.analysis.comparison_statistics import Comparison, compare, compare_pairs, correct_by_holm
+from dlbench.report.analysis.comparison_statistics import Comparison, compare, correct_by_holm
 from dlbench.report.analysis.derived_metrics import NO_KEY_TEXT
 from dlbench.results.records import DONE_STATUSES
 from dlbench.table import Cell
@@ -170,8 +170,7 @@ def compare_processes(
         else [[float(value) / w] for value in side[rules.metric]]
         for side, w in zip((a, b), work, strict=True)
     )
-    compared_by = compare_pairs if paired else compare
-    found = compared_by(first, second, rules.confidence, rules.margin, rules.between_processes, single_values)
+    found = compare(first, second, rules.confidence, rules.margin, rules.between_processes, single_values, paired)
     means = [math.exp(fmean(map(math.log, s[rules.metric]))) / w for s, w in zip((a, b), work, strict=True)]
     return (found, means[0], means[1]), notes
 

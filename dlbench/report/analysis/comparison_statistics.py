@@ -7,7 +7,7 @@ SC15, rules 5 to 8; Kalibera & Jones 2013, ISMM, "Rigorous Benchmarking in Reaso
 
     d = mean log B - mean log A,        ratio B/A = exp d,        interval exp(d ± t · standard error)
 
-- `compare_pairs`: A and B ran in turns; Student's t over the differences within each pair. What drifts over minutes
+- `compare` of pairs: A and B ran in turns; Student's t over the differences within each pair. What drifts over minutes
   is common to both and cancels. This is the way to measure; `DEFAULT_PAIRS` says how many.
 - `compare`: independent processes; Welch's t, which lets the sides differ in variance and number. Its standard errors
   are those of `process_statistics.process_interval`, `DRIFT_ALLOWANCE` included.
@@ -170,8 +170,9 @@ def compare(
     margin: float = DEFAULT_MARGIN,
     between_processes: float | None = None,
     single_values: bool = False,
+    paired: bool = False,
 ) -> Comparison:
-    """B against A from independent processes.
+    """B against A from independent processes, or from pairs.
 
     Args:
         a: for each process of A its step times in order [s], or its median alone as a list of one.
@@ -181,17 +182,23 @@ def compare(
         between_processes: relative standard deviation between processes of one program on this machine, as known from
             earlier repeats; used only where a side has fewer than three.
         single_values: each process has one value that its whole window gave, such as an energy, and no steps.
+        paired: they ran in turns: a[i] and b[i] next to each other, in random order.
 
     Raises:
-        InvalidMeasurement: a side has no process, a process no step, or a time is NaN, infinite, zero or negative.
+        InvalidMeasurement: a side has no process, a process no step, or a time is NaN, infinite, zero or negative;
+            or pairs have different numbers of processes.
     """
+    if paired and len(a) != len(b):
+        raise InvalidMeasurement(
+            f"pairs need equal numbers of processes of A and B, not {len(a)} and {len(b)}; remove the extra process"
+        )
     logs_a, logs_b = _log_medians(a, "A"), _log_medians(b, "B")
     d = fmean(logs_b) - fmean(logs_a)
     if min(len(a), len(b)) < MIN_PROCESSES:
         error = _assumed_standard_error(a, b, logs_a, logs_b, between_processes, single_values)
         basis: Basis = "assumed" if between_processes is None else "stated"
         return _comparison_from_error(d, error, math.inf, (len(a), len(b)), basis, confidence, margin)
-    found = compare_cases([(logs_a, logs_b)], [1.0], confidence, margin)
+    found = compare_cases([(logs_a, logs_b)], [1.0], confidence, margin, paired=paired)
     return replace(found, chance_b_slower=_chance_of_larger(logs_b, logs_a))
 
 
@@ -233,29 +240,6 @@ def compare_cases(
     degrees = total**2 / sum(variance**2 / n for variance, n in variances) if total > 0 else math.inf
     basis: Basis = "pairs" if paired else "processes"
     return _comparison_from_error(d, math.sqrt(total), degrees, counts, basis, confidence, margin)
-
-
-def compare_pairs(
-    a: Processes,
-    b: Processes,
-    confidence: float = 0.95,
-    margin: float = DEFAULT_MARGIN,
-    between_processes: float | None = None,
-    single_values: bool = False,
-) -> Comparison:
-    """B against A from processes that ran in turns: a[i] and b[i] next to each other, in random order.
-
-    Arguments and errors are those of `compare`; besides, both sides must have the same number of processes.
-    """
-    if len(a) != len(b):
-        raise InvalidMeasurement(
-            f"pairs need equal numbers of processes of A and B, not {len(a)} and {len(b)}; remove the extra process"
-        )
-    if len(a) < MIN_PROCESSES:
-        return compare(a, b, confidence, margin, between_processes, single_values)
-    logs_a, logs_b = _log_medians(a, "A"), _log_medians(b, "B")
-    found = compare_cases([(logs_a, logs_b)], [1.0], confidence, margin, paired=True)
-    return replace(found, chance_b_slower=_chance_of_larger(logs_b, logs_a))
 
 
 def correct_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:

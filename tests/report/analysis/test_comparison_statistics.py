@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from functools import partial
 
 import pytest
 
@@ -12,10 +13,11 @@ from dlbench.process_statistics import ProcessWindow, process_interval, student_
 from dlbench.report.analysis.comparison_statistics import (
     DEFAULT_PAIRS,
     compare,
-    compare_pairs,
     correct_by_holm,
     holm,
 )
+
+compare_pairs = partial(compare, paired=True)
 
 
 def process(median_s: float, rng: random.Random, steps: int = 60) -> list[float]:
