@@ -60,9 +60,9 @@ def slowest_steps(steps: RaggedArray, ranks: RanksOfAttempts) -> SlowestSteps:
     """The steps that all ranks of an attempt have; none for an attempt with a time that cannot be right."""
     counts = _shortest_lists(steps, ranks)
     begins = np.cumsum(counts) - counts
-    times = (
-        steps.values if all_single_rank(ranks) else steps.values[_element_indices(steps.starts[ranks.first], counts)]
-    )
+    times = steps.values
+    if not all_single_rank(ranks):
+        times = times[_element_indices(steps.starts[ranks.first], counts)]
     rank = np.zeros(times.size, np.int32)
     good = is_possible_time(times)
     for number in range(1, int(ranks.count.max(initial=1))):

@@ -150,13 +150,9 @@ def _batch_statistics(batch: Batch) -> pd.DataFrame:
     known = sample_statistics.sample_statistics(found, batch.lists, ranks, stride)
     protocols = batch.scalars["protocol"].take(pa.array(ranks.first)).to_pylist()
     limits = intervals.median_intervals(found.steps, intervals.protocol_confidences(protocols))
-    steps = batch.lists["step_s"]
     # A median of one rank is that of the slowest.
-    medians = (
-        known["step_time"]
-        if sample_statistics.all_single_rank(ranks)
-        else sample_statistics.slowest_median(steps, ranks)
-    )
+    alone = sample_statistics.all_single_rank(ranks)
+    medians = known["step_time"] if alone else sample_statistics.slowest_median(batch.lists["step_s"], ranks)
     return known.assign(**dict(zip(sample_statistics.LIMIT_COLUMNS, limits.T, strict=True)), slowest_median=medians)
 
 
