@@ -20,7 +20,7 @@ from dlbench.atomic_file import is_temporary, is_writer_running, temporary_name,
 from dlbench.errors import StoreError
 from dlbench.report.analysis.content import Content
 from dlbench.report.chapters import tables
-from dlbench.report.chapters.sections import chapters, variability, with_opening
+from dlbench.report.chapters.sections import chapters, variability
 from dlbench.report.document import Report, Section
 from dlbench.report.export import tidy_csv_parts
 from dlbench.report.figures import figure_style, pdf_fonts
@@ -40,7 +40,7 @@ class MissingForm(UserWarning):
 def write_report(
     content: Content, out: Path, title: str | None = None, progress: Callable[[str], None] | None = None
 ) -> Path:
-    """Write the report of what was read already; gives the path of the HTML page.
+    """Write the report of what was read; gives the path of the HTML page.
 
     All files are made in a folder of their own inside of `out`, and take the places of an earlier report's when all
     are whole: what ends this process before leaves the earlier report as it was.
@@ -115,7 +115,7 @@ def _write_all(
     figures: list[PendingTask] = []
     # The figures of raw samples take longest to draw.
     for section in sorted(chapters(content), key=lambda section: section is not variability):
-        found[section] = with_opening(section, content)
+        found[section] = section(content)
         release_memory()  # a process that is forked now would keep what this one has freed
         plots = {b.plot.name: b.plot.figure for b in found[section].blocks if b.plot and b.plot.figure}
         if plots:

@@ -1,8 +1,8 @@
-"""The finding that each chapter opens with: one sentence from its numbers, "" where they show nothing."""
+"""The findings that chapters open with: one sentence from the numbers, "" where they show nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,8 @@ _MEMORY_PARTS = ("memory_parameters", "memory_gradients", "memory_optimizer", "m
 
 def throughput_opening(content: Content) -> str:
     """The range of throughputs per mode."""
+    if content.shown.empty:
+        return ""
     parts = []
     cases = summarize_processes(with_case_numbers(content.shown), ("throughput",))
     for mode, of_mode in cases[cases["throughput"].gt(0)].groupby("mode", sort=True):
@@ -60,6 +62,8 @@ def memory_opening(content: Content) -> str:
 
 def energy_opening(content: Content) -> str:
     """The least and the most energy per image."""
+    if content.shown.empty:
+        return ""
     known = content.shown[content.shown["energy_per_image"].gt(0)]
     if known.empty:
         return "No energy was measured."
@@ -71,6 +75,8 @@ def energy_opening(content: Content) -> str:
 
 def flop_time_opening(content: Content) -> str:
     """How near the best case comes to a peak."""
+    if content.shown.empty:
+        return ""
     for metric, what in (("mfu", "datasheet peak"), ("share_of_measured_peak", "measured peak")):
         known = content.shown[content.shown[metric].gt(0)]
         if len(known):
@@ -95,20 +101,10 @@ def variability_opening(content: Content) -> str:
 
 def failures_opening(content: Content) -> str:
     """How many cases failed."""
+    if content.shown.empty:
+        return ""
     failed, all_cases = len(content.failed), len(content.failed) + len(content.shown)
     return f"{units.count_text(failed, 'case')} of {all_cases} failed." if failed else "Every case was measured."
-
-
-#: By the id of the chapter.
-OPENINGS: dict[str, Callable[[Content], str]] = {
-    "throughput": throughput_opening,
-    "step-time": step_time_opening,
-    "memory": memory_opening,
-    "energy": energy_opening,
-    "flop-time": flop_time_opening,
-    "variability": variability_opening,
-    "failures": failures_opening,
-}
 
 
 def _extreme_cases(cases: pd.DataFrame, metric: str) -> tuple[Any, Any]:

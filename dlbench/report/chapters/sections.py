@@ -16,12 +16,11 @@ from dlbench.report.analysis.change_points import MIN_POINTS
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.history import history_of_report
 from dlbench.report.analysis.side_by_side import batch_series, median_processes, summarize_processes, with_case_numbers
-from dlbench.report.chapters import convergence, history_tables, method, tables
+from dlbench.report.chapters import convergence, history_tables, method, opening_sentences, tables
 from dlbench.report.chapters.anchors import anchors_table
 from dlbench.report.chapters.bounds_section import HOW_TO_DRAW_OTHERS, bounds
 from dlbench.report.chapters.compute_section import compute_section as compute
 from dlbench.report.chapters.findings import findings_table
-from dlbench.report.chapters.opening_sentences import OPENINGS
 from dlbench.report.chapters.pipeline_section import pipeline
 from dlbench.report.chapters.plain_loop import plain_loop
 from dlbench.report.chapters.power_section import power
@@ -83,7 +82,7 @@ def throughput(content: Content) -> Section:
     blocks = over_systems or _plot_per_system(content, plots_rates.throughput)
     blocks += batch_blocks(content) if several_batches else []
     blocks += _plot_per_system(content, plots_rates.precisions) if several_precisions else []
-    return Section("throughput", "Throughput", blocks)
+    return Section("throughput", "Throughput", blocks, opening_sentences.throughput_opening(content))
 
 
 def batch_blocks(content: Content) -> list[Block]:
@@ -99,12 +98,14 @@ def batch_blocks(content: Content) -> list[Block]:
 
 def step_time(content: Content) -> Section:
     """Where the time of a step goes."""
-    return Section("step-time", "Step time by phase", _plot_per_system(content, plots_time.step_breakdown))
+    blocks = _plot_per_system(content, plots_time.step_breakdown)
+    return Section("step-time", "Step time by phase", blocks, opening_sentences.step_time_opening(content))
 
 
 def memory(content: Content) -> Section:
     """Memory by kind and its peaks."""
-    return Section("memory", "Memory", _plot_per_system(content, plots_time.memory))
+    blocks = _plot_per_system(content, plots_time.memory)
+    return Section("memory", "Memory", blocks, opening_sentences.memory_opening(content))
 
 
 def energy(content: Content) -> Section:
@@ -122,7 +123,7 @@ def energy(content: Content) -> Section:
     if table.rows:
         filters = ("system", "model", "mode", "precision")
         blocks.append(Block(heading="Energy of each case", table=table, filters=filters, folded=True))
-    return Section("energy", "Energy", blocks)
+    return Section("energy", "Energy", blocks, opening_sentences.energy_opening(content))
 
 
 def flop_time(content: Content) -> Section:
@@ -138,7 +139,7 @@ def flop_time(content: Content) -> Section:
             "The line shows the highest rate among these cases. Run `dlbench ceilings` to measure the device's peak."
         )
     blocks = [Block(words=words), *_plot_per_system(content, plots_time.flop_time)]
-    return Section("flop-time", "FLOP against time", blocks)
+    return Section("flop-time", "FLOP against time", blocks, opening_sentences.flop_time_opening(content))
 
 
 def variability(content: Content) -> Section:
@@ -146,7 +147,7 @@ def variability(content: Content) -> Section:
     blocks = process_spread_blocks(content)
     blocks += _plot_per_system(content, plots_samples.distribution)
     blocks += _plot_per_system(content, plots_samples.time_series)
-    return Section("variability", "Variability", blocks)
+    return Section("variability", "Variability", blocks, opening_sentences.variability_opening(content))
 
 
 def history(content: Content) -> Section:
@@ -223,7 +224,7 @@ def failures(content: Content) -> Section:
         blocks.append(Block(heading="Warnings", table=found, lead=True))
     elif len(content.shown):
         blocks.append(Block(words="No measured case has a warning.", lead=True))
-    return Section("failures", "Failures and warnings", blocks)
+    return Section("failures", "Failures and warnings", blocks, opening_sentences.failures_opening(content))
 
 
 def method_section(content: Content) -> Section:
@@ -239,15 +240,6 @@ def method_section(content: Content) -> Section:
         Block(heading="Definition of every metric", table=tables.definitions_table(), folded=True),
     ]
     return Section("method", "Method", blocks)
-
-
-def with_opening(make: Callable[[Content], Section], content: Content) -> Section:
-    """A chapter with the sentence that it opens with."""
-    section = make(content)
-    opening = OPENINGS.get(section.id)
-    if section.finding or opening is None or content.shown.empty:
-        return section
-    return dataclasses.replace(section, finding=opening(content))
 
 
 #: The chapters in their order. A new one is a function and an entry. Those without blocks are left out of the report.
@@ -290,9 +282,8 @@ def _catalogue_counts() -> dict[str, CountedFacts]:
     """The counts of the catalogue, which a test holds against the actual modules."""
     networks = [CATALOG[name] for name in audit.COUNTED_MODELS]
     shared = [f.name for f in dataclasses.fields(CountedFacts) if f.name not in ("filter_sizes", "num_filters")]
-    return {
-        m.name: CountedFacts(**{f: getattr(m, f) for f in shared}, filter_sizes=(), num_filters=()) for m in networks
-    }
+    own = {network.name: {name: getattr(network, name) for name in shared} for network in networks}
+    return {name: CountedFacts(**facts, filter_sizes=(), num_filters=()) for name, facts in own.items()}
 
 
 def _plot_per_system(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block]:

@@ -178,6 +178,6 @@ def _caveats(content: Content, standings: list[Standing], cases: pd.DataFrame) -
         words.append(f"Energies come from different meters: {listed}. Only meters of the same scope are compared.")
     unstable = cases[cases["status"] != "ok"]
     if len(unstable):
-        listed = dict.fromkeys(f"{network_title(c['model'])} {c['mode']}" for c in unstable.to_dict("records"))
-        words.append(f"Unstable on a system: {', '.join(listed)}.")
+        works = dict.fromkeys(f"{network_title(c['model'])} {c['mode']}" for c in unstable.to_dict("records"))
+        words.append(f"Unstable on a system: {', '.join(works)}.")
     return words

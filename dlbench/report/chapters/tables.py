@@ -175,7 +175,7 @@ def without_common_axes(table: Table) -> Table:
 
 
 def summary_table(shown: pd.DataFrame) -> Table:
-    """One row per network: its fastest training and inference with their costs; cases as of `with_warnings`."""
+    """One row per network: its fastest training and inference with their costs, from cases of `with_warnings`."""
     best = fastest_cases(shown[shown["throughput"].notna()], ["model", "mode"], limit=None).set_index(["model", "mode"])
     own = best["step_time_half_width"].where(best["processes"].eq(1))
     best["half_width"] = best["half_width"].fillna(own)
@@ -214,7 +214,9 @@ def failures_table(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:
     several = _in_several_folders(files)
     rows = [
         [
-            *(*case_cells(c, axes), c["status"], c["error"] if isinstance(c["error"], str) else units.MISSING),
+            *case_cells(c, axes),
+            c["status"],
+            c["error"] if isinstance(c["error"], str) else units.MISSING,
             _folder_with_store(c["attempt_id"], files, several),
         ]
         for c in sort_attempts(cases).to_dict("records")
@@ -372,9 +374,9 @@ def energy_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
         "Energies are gross: they include idle power, which is measured before each case. A missing value was not "
         "measured."
     ]
-    partial = metered.loc[metered["flop_partial"].notna(), "model"]
-    if len(partial) and "energy_per_gflop" in known:
-        names_of_partial = ", ".join(dict.fromkeys(network_title(name) for name in partial))
+    of_partial = metered.loc[metered["flop_partial"].notna(), "model"]
+    if len(of_partial) and "energy_per_gflop" in known:
+        names_of_partial = ", ".join(dict.fromkeys(network_title(name) for name in of_partial))
         notes.append(f"Energy per FLOP is an upper bound for {names_of_partial}, because the FLOP count is partial.")
     return Table(columns, rows, notes=notes).without_empty(["energy_note"])
 

@@ -43,9 +43,8 @@ def fleet_map(slowdowns: pd.DataFrame) -> Plot:
     for place, axes in enumerate(panels):
         part = table.iloc[place * per_column : (place + 1) * per_column]
         values = 100 * part.to_numpy()
-        image = axes.imshow(
-            values, aspect="auto", cmap=_COLOURS, norm=TwoSlopeNorm(0, -100 * top, 100 * top), interpolation="none"
-        )
+        scale = TwoSlopeNorm(0, -100 * top, 100 * top)
+        image = axes.imshow(values, aspect="auto", cmap=_COLOURS, norm=scale, interpolation="none")
         axes.set_xticks(range(len(part.columns)), [look.drawable_text(str(c), 8) for c in part.columns])
         axes.set_yticks(range(len(part)), [look.drawable_text(str(h), 20) for h in part.index], fontsize=7)
         axes.grid(visible=False)

@@ -7,6 +7,7 @@ and leaves the rest to the table. What is missing gives no figure but a sentence
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,7 @@ def precisions(cases: pd.DataFrame) -> Plot:
         here = of_mode[of_mode["model"].isin(names)]
         y = [names.index(name) for name in here["model"]]
         errors = np.abs(here[["ratio_low", "ratio_high"]].to_numpy().T - here["ratio"].to_numpy())
-        colours = [look.PRECISION_COLOURS[p] for p in here["precision"]]
+        colours: Any = [look.PRECISION_COLOURS[p] for p in here["precision"]]
         axes.errorbar(here["ratio"], y, xerr=errors, fmt="none", ecolor=colours, elinewidth=1.2)
         axes.scatter(here["ratio"], y, c=colours, s=30, zorder=3)
         axes.axvline(1, color=look.INK, lw=1)
