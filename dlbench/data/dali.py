@@ -45,11 +45,7 @@ class DaliBatches(JpegBatches):
 
 
 def open_batches(case: Case, built: BuiltModel, images: ImageSet, rank: int) -> JpegBatches:
-    """The batches of this rank.
-
-    Raises:
-        BadInput: DALI is not installed, or the images lie in shards.
-    """
+    """The batches of this rank. Raises BadInput if DALI is not installed, or the images lie in shards."""
     try:
         from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
     except ImportError as error:

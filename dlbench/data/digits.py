@@ -17,11 +17,7 @@ _SPLIT_SEED = 0
 
 
 def load_digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Images (N, 1, 28, 28) from 0 to 1 and labels (N,), for training and for validation.
-
-    Raises:
-        BadInput: scikit-learn is not installed.
-    """
+    """Images (N, 1, 28, 28) from 0 to 1, labels (N,), for training and validation. Raises BadInput: no scikit-learn."""
     try:
         from sklearn import datasets
     except ModuleNotFoundError:

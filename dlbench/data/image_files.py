@@ -44,11 +44,7 @@ class ImageSet:
 
 
 def find_images(path: str | Path) -> ImageSet:
-    """The JPEG files below `path`, in the order of their names.
-
-    Raises:
-        BadInput: the folder is missing, cannot be read, or has no JPEG file.
-    """
+    """The JPEG files below `path`, by name. Raises BadInput if the folder is missing, unreadable, or has none."""
     root = Path(path).expanduser()
     if root.is_file() and root.suffix == ".tar":
         return _images_in_shards([root], root)

@@ -126,11 +126,7 @@ def audit_rows(counted: Mapping[str, CountedFacts], published: PublishedTable | 
 
 
 def rounds_to_published(published: str, counted: int) -> bool:
-    """Whether `counted` rounds to the printed figure; a value half-way between two agrees with both.
-
-    Raises:
-        BadInput: the printed figure is not a number such as "2.67G".
-    """
+    """Whether `counted` rounds to the printed figure (half-way: to both). Raises BadInput if that is no "2.67G"."""
     value, unit = _parse_published(published)
     return abs(counted - value) <= unit / 2
 

@@ -55,11 +55,7 @@ COLUMNS = ("model", "auxiliary", *(field.name for field in dataclasses.fields(La
 
 
 def catalogue_layers(model: str, auxiliary: bool = False) -> list[LayerRow] | None:
-    """Return the layers of a network in order of execution; None for a network outside the catalogue.
-
-    Args:
-        auxiliary: include training-only layers.
-    """
+    """The layers of a network in their order, `auxiliary` heads too if asked; None outside the catalogue."""
     rows = [row for row in read_rows("layers.csv") if row["model"] == model]
     return [_parse_layer(row) for row in rows if auxiliary or row["auxiliary"] == "0"] if rows else None
 

@@ -20,11 +20,7 @@ def make_batch(size: int, shape: tuple[int, ...], _: int, device: torch.device) 
 
 
 def loss(outputs: Any, targets: Tensor) -> Tensor:
-    """Mean squared error against the input.
-
-    Raises:
-        BadInput: the output is not a tensor of the input's shape.
-    """
+    """Mean squared error against the input. Raises BadInput if the output is not a tensor of the input's shape."""
     found = main_scores(outputs)
     if found is None or found.shape != targets.shape:
         raise BadInput(

@@ -22,11 +22,7 @@ def clock_for(device: torch.device) -> Clock:
 
 
 def find_device(case: Case, local_rank: int = 0) -> torch.device:
-    """Select the device of this rank; on a CPU set up the heap by the protocol.
-
-    Raises:
-        DeviceUnavailable: PyTorch does not see the device.
-    """
+    """Select the device of this rank; on a CPU set up the heap. Raises DeviceUnavailable if PyTorch sees none."""
     kind = accelerators.available_kind() if case.device == "auto" else case.device
     if kind in accelerators.KINDS:
         return _select_accelerator(case, kind)

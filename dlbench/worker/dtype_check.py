@@ -38,8 +38,7 @@ _MAX_NAMES = 3
 def check_parameters(module: nn.Module, case: Case) -> tuple[str, ...]:
     """Return warnings about parameters and buffers that are not in single precision.
 
-    Raises:
-        InvalidMeasurement: floating-point parameters are of another type.
+    Raises InvalidMeasurement if floating-point parameters are of another type.
     """
     cast = WEIGHT_DTYPES.get(case.precision)
     usual = (*_SINGLE_PRECISION, *([cast] if cast else []))

@@ -57,8 +57,7 @@ def report_failure(error: BaseException, who: str = "") -> tuple[str, str]:
 
 
 def _first_sentence(text: str) -> str:
-    """Return the first line of a message; also the second if the first ends with a colon ("backend='inductor'
-    raised:")."""
+    """The first line of a message, and the second if the first ends with a colon ("backend='inductor' raised:")."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or "no message"
 

@@ -187,9 +187,8 @@ def _run_steps(
         workload.captured = None  # a graph of training steps
     else:
         workload.capture()
-    outputs = tuple(
-        _sample_differences(t, len(batch[1])) for t in tensors_in(workload.infer()) if t.is_floating_point()
-    )
+    tensors = [tensor for tensor in tensors_in(workload.infer()) if tensor.is_floating_point()]
+    outputs = tuple(_sample_differences(tensor, len(batch[1])) for tensor in tensors)
     return ComputedValues(tuple(losses), gradients, outputs)
 
 
@@ -340,11 +339,8 @@ def _with_rounding(workload: Workload, precision: str, seed: int) -> Workload:
     share = _ROUNDING_WIDTH * 2.0 ** -_MANTISSA_BITS[precision]
 
     def round_result(_: nn.Module, __: Any, result: Any) -> Any:
-        return (
-            _RandomRounding.apply(result, share)
-            if isinstance(result, Tensor) and result.is_floating_point()
-            else result
-        )
+        is_rounded = isinstance(result, Tensor) and result.is_floating_point()
+        return _RandomRounding.apply(result, share) if is_rounded else result
 
     def round_weights(part: nn.Module, _: Any) -> None:
         with torch.no_grad():

@@ -32,11 +32,7 @@ def exit_if_forked() -> None:
 
 
 def require_one_process(fork_count_before: int) -> None:
-    """Check that all work since `fork_count_before` was read was done in this process.
-
-    Raises:
-        InvalidMeasurement: the network's code forked since then.
-    """
+    """Raise InvalidMeasurement if code of the network forked since `fork_count_before` was read."""
     exit_if_forked()
     if times := _fork_count - fork_count_before:
         raise InvalidMeasurement(

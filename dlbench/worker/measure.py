@@ -176,8 +176,7 @@ def open_case_meter(case: Case, device: torch.device) -> Meter:
 
 
 def _warm_up(workload: Workload, clock: Clock, meter: Meter, watch: DeviceWatch, context: RankContext) -> Warmup:
-    """Run steps until the step time no longer falls; measure idle power after the first step, with all data in
-    place."""
+    """Run steps until the step time no longer falls; measure idle power after the first, with all data in place."""
     protocol = workload.case.protocol
     enter_phase("first step")
     first_s = _time_first_step(workload, clock)
@@ -214,11 +213,7 @@ def _temperature_warnings(protocol: Protocol, temperature_c: float | None) -> tu
 
 
 def _time_first_step(workload: Workload, clock: Clock) -> float:
-    """Time of the first step [s].
-
-    Raises:
-        InvalidMeasurement: the network fails on inputs of its `input_shape`, whatever the device.
-    """
+    """Time of the first step [s]. Raises InvalidMeasurement if the network fails on inputs of its `input_shape`."""
     try:
         return host_time(workload.step, clock)
     except Exception as error:  # users' networks may raise anything
@@ -379,11 +374,7 @@ def _memory_facts(workload: Workload) -> dict[str, Any]:
 
 
 def _fingerprint_fields(case: Case, device: torch.device) -> dict[str, Any]:
-    """Compare the case with fp32 on the CPU; if that fails, keep the case with a warning.
-
-    Raises:
-        InvalidMeasurement: the case computes something else.
-    """
+    """Compare with fp32 on the CPU, or warn if that fails. Raises InvalidMeasurement if the result is another."""
     from dlbench.worker import fingerprint
 
     try:

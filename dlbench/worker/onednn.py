@@ -18,11 +18,7 @@ LOG_NAME = "onednn.txt"
 
 
 def record_kernels(step: Callable[[], object], device: torch.device, folder: Path) -> None:
-    """Run one step with oneDNN's verbose log, and write the log to `folder`.
-
-    Raises:
-        BadInput: the device is no CPU, or this PyTorch has no oneDNN.
-    """
+    """Run one step; write oneDNN's verbose log to `folder`. Raises BadInput on other devices, or without oneDNN."""
     if device.type != "cpu" or not _MKLDNN.is_available():
         raise BadInput("--kernels lists the kernels of oneDNN, which run on a CPU only; remove the option")
     # oneDNN writes to the C library's stdout.

@@ -64,8 +64,7 @@ def autocast(precision: str, device_kind: str) -> contextlib.AbstractContextMana
 
 
 def supported_precisions(device: torch.device) -> list[str]:
-    """Return the precisions that the device supports; bf16 emulated by a GPU does not count. A CPU supports all,
-    possibly emulated."""
+    """The precisions of the device, without bf16 that a GPU emulates. A CPU has all, possibly emulated."""
     if device.type != "cuda":
         return ["fp32", "amp_bf16", "amp_fp16"]
     found = ["fp32", "tf32"] if _has_tf32(device.type) else ["fp32"]

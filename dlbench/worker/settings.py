@@ -37,11 +37,7 @@ class Settings:
         self._wanted = self.read()
 
     def set(self) -> None:
-        """Apply all settings.
-
-        Raises:
-            BadInput: the device does not support the precision.
-        """
+        """Apply all settings. Raises BadInput if the device does not support the precision."""
         set_precision(self.case.precision, self.device.type)
         # Before the first parallel operation: its threads take this over.
         if not torch.set_flush_denormal(self.case.flush_denormals == "on") and self.case.flush_denormals == "on":
@@ -115,11 +111,7 @@ class Settings:
         ]
 
     def set_back(self) -> tuple[str, ...]:
-        """Reset settings that the network's code changed; return a warning that lists them.
-
-        Raises:
-            InvalidMeasurement: a setting cannot be reset.
-        """
+        """Reset settings that the network's code changed, with a warning. Raises InvalidMeasurement if one stays."""
         changed = self.differences()
         if not changed:
             return ()
@@ -134,8 +126,7 @@ class Settings:
             raise InvalidMeasurement(f"{what}: {'; '.join(changed)}; remove that from the network's code")
 
     def read_in_step(self) -> dict[str, object]:
-        """Read the settings that must not change within a step: those of `read` without those that a step itself
-        switches."""
+        """Read the settings that must not change within a step: all but those that a step itself switches."""
         own = ("gradients", "inference mode", "autocast", "open function modes", "open dispatch modes")
         return {name: self._wanted[name] if name in own else value for name, value in self.read().items()}
 

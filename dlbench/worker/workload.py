@@ -107,8 +107,7 @@ class Workload:
         self.loss_of = self.built.task.loss
 
     def step(self, clock: Clock | None = None) -> tuple[Any, ...]:
-        """Run one step; with a clock, return the stamps after forward and after backward (training), or none
-        (inference)."""
+        """Run one step; with a clock, the stamps after forward and after backward (training), or none (inference)."""
         optimizer = self.optimizer
         if optimizer is None:
             self.infer()
@@ -351,11 +350,7 @@ def _require_trainable(built: BuiltModel) -> None:
 
 
 def compile_if_asked(module: nn.Module, case: Case, device: torch.device) -> Callable[..., Any]:
-    """The function that runs the network: compiled where the case asks for it.
-
-    Raises:
-        BadInput: something that compiling needs is missing.
-    """
+    """The function that runs the network, compiled where the case asks. Raises BadInput if a tool is missing."""
     mode = case.compile
     if mode == "off":
         return module
@@ -370,11 +365,7 @@ def compile_if_asked(module: nn.Module, case: Case, device: torch.device) -> Cal
 
 
 def _require_compiler() -> None:
-    """Check for a C++ compiler, which Inductor needs on CPU and CUDA; without it errors come late and are long.
-
-    Raises:
-        BadInput: no C++ compiler is found.
-    """
+    """Raise BadInput without a C++ compiler, which Inductor needs; without it errors come late and are long."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -387,11 +378,7 @@ def _require_compiler() -> None:
 
 
 def _require_triton() -> None:
-    """Check for Triton and Python's headers, which Inductor needs on CUDA.
-
-    Raises:
-        BadInput: Triton or the headers are missing.
-    """
+    """Raise BadInput without Triton or Python's headers, which Inductor needs on CUDA."""
     if importlib.util.find_spec("triton") is None:
         raise BadInput('compile was requested, but Triton is not installed; install it, or set compile = "off".')
     header = Path(sysconfig.get_path("include"), "Python.h")

@@ -146,11 +146,7 @@ def _layer_work(name: str, path: str, operations: list[tuple[Operation, ...]]) -
 
 
 def _linear_work(name: str, path: str, work: list[int]) -> tuple[int, int]:
-    """Return the work per image and the constant work.
-
-    Raises:
-        BadInput: the work is not linear in the batch, for example quadratic.
-    """
+    """The work per image, and the constant work. Raises BadInput if it is not linear in the batch."""
     few, more, many = _BATCH_SIZES
     slope = (work[1] - work[0]) // (more - few)
     fixed = work[0] - few * slope

@@ -33,9 +33,8 @@ def memory_lines(case: Case) -> list[tuple[int, int]]:
     Raises:
         UnknownName, BadInput: as `predict_memory`; or operations differ between batches, or memory is not linear.
     """
-    return _fit_lines(
-        case.model, [predict_with_trace(dataclasses.replace(case, batch_size=batch))[1] for batch in _BATCH_SIZES]
-    )
+    traces = [predict_with_trace(dataclasses.replace(case, batch_size=batch))[1] for batch in _BATCH_SIZES]
+    return _fit_lines(case.model, traces)
 
 
 def predicted_peak_lines(case: Case) -> list[tuple[int, int]]:

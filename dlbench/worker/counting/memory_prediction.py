@@ -63,11 +63,7 @@ class Prediction:
 
 
 def predict_memory(case: Case) -> Prediction:
-    """Predict the memory of `case` on one device, without allocation.
-
-    Raises:
-        UnknownName, BadInput: the network cannot be built, or needs data to run.
-    """
+    """Predict the memory of `case` on one device. Raises UnknownName or BadInput if the network cannot run on meta."""
     return predict_with_trace(case)[0]
 
 

@@ -53,10 +53,7 @@ class NodeOwners:
 
 @contextmanager
 def hook_modules(network: nn.Module, entering: Callable[[str], None], leaving: Callable[[Any], None]) -> Iterator[None]:
-    """Context in which every module calls `entering` with its path first, and `leaving` with its output at its end.
-
-    The output is None if a module ended early.
-    """
+    """Every module calls `entering` with its path first, and `leaving` with its output (None if it ended early)."""
     with ExitStack() as hooks:
         for path, module in network.named_modules():
             hooks.enter_context(module.register_forward_pre_hook(lambda *_, p=path: entering(p), prepend=True))

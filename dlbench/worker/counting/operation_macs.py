@@ -153,8 +153,7 @@ def _attention_backward(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *_
 
 
 def _attention_by_position(query: Tensor, key: Tensor, value: Tensor, *args: Any, **_: Any) -> int | None:
-    """Count attention of shapes (batch, position, head, size); None for sequences of unequal length
-    (data-dependent)."""
+    """Attention of shapes (batch, position, head, size); None for sequences of unequal length (data-dependent)."""
     if any(isinstance(a, Tensor) and a.dtype in (torch.int32, torch.int64) and a.dim() == 1 for a in args):
         return None
     return _attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))

@@ -15,11 +15,7 @@ TWO_DIE_MODEL = "MI250"
 
 
 class AmdDevice:
-    """The device at this `pci_address`, such as "0000:c1:00.0".
-
-    Raises:
-        MeterUnavailable: no amdsmi, or no such device.
-    """
+    """The device at this `pci_address` ("0000:c1:00.0"). Raises MeterUnavailable without amdsmi or such a device."""
 
     def __init__(self, pci_address: str) -> None:
         try:

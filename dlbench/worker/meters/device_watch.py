@@ -92,9 +92,8 @@ class DeviceWatch:
         if before is None or after is None:
             return {}
         clocks = [row[3] for row in rows if row[3] is not None]
-        temperatures = [
-            t for t in (before.temperature_c, after.temperature_c, *(row[4] for row in rows)) if t is not None
-        ]
+        read = (before.temperature_c, after.temperature_c, *(row[4] for row in rows))
+        temperatures = [celsius for celsius in read if celsius is not None]
         # The device is idle before the window: throttle reasons then do not apply to the window.
         looks = [throttle_names(bits) for bits in (*(row[5] for row in rows), after.throttle_bits) if bits is not None]
         self._num_looks = len(looks)

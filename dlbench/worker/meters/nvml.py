@@ -76,8 +76,7 @@ class NvmlDevice:
         return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
 
     def power_w(self) -> float:
-        """Read the power now [W]: the instantaneous field; the plain call averages over 1 s from Ampere on (except
-        GA100)."""
+        """Read the power now [W]: the instantaneous field; the plain one averages 1 s from Ampere on (not GA100)."""
         instant_w = self._read_power_field(pynvml.NVML_POWER_SCOPE_GPU)
         return instant_w if instant_w is not None else float(pynvml.nvmlDeviceGetPowerUsage(self._handle)) / 1e3
 

@@ -57,11 +57,7 @@ def integrate(samples: Sequence[tuple[float, float]], start_s: float, end_s: flo
 
 
 class PowerSampler:
-    """Process of the power sampler.
-
-    Raises:
-        MeterUnavailable: it does not start; with its reason.
-    """
+    """Process of the power sampler. Raises MeterUnavailable, with the reason, if it does not start."""
 
     def __init__(self, backend: str, device: str, period_s: float = PERIOD_S) -> None:
         self._process = subprocess.Popen(

@@ -42,11 +42,7 @@ class Domain:
 
 
 class RaplMeter:
-    """Meter of all CPU packages of the node, read at both ends of the window.
-
-    Raises:
-        MeterUnavailable: there are no counters, or no permission to read them.
-    """
+    """Meter of all CPU packages, read at both ends of a window. Raises MeterUnavailable: no counters or permission."""
 
     source = "rapl"
     scope = "package"
@@ -121,11 +117,7 @@ def _was_reset(spent_j: list[float], time_s: float) -> bool:
 
 
 def find_domains(root: Path) -> list[Domain]:
-    """Find the package counters and their dram counters, so that each energy counts once.
-
-    Raises:
-        MeterUnavailable: no counter exists.
-    """
+    """Find package and dram counters, so that each energy counts once. Raises MeterUnavailable without any."""
     domains: list[Domain] = []
     for package in sorted(root.glob("intel-rapl:*")):
         if re.fullmatch(r"intel-rapl:\d+", package.name) and _domain_name(package).startswith("package"):

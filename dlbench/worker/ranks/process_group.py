@@ -90,11 +90,7 @@ def run_rank(case: Case, attempt: Path, found: DetectedRank, work: RankWork) -> 
 
 
 def backend_of(case: Case) -> str:
-    """Return the backend of gradient communication.
-
-    Raises:
-        BadInput: this PyTorch was built without it, or it does not support the device.
-    """
+    """The backend of gradient communication. Raises BadInput if PyTorch lacks it, or the device is of another kind."""
     cuda = case.device == "cuda" or (case.device == "auto" and torch.cuda.is_available())
     backend = case.backend if case.backend != "auto" else ("nccl" if cuda else "gloo")
     if backend == "nccl" and not cuda:
@@ -107,11 +103,7 @@ def backend_of(case: Case) -> str:
 
 
 def join_group(case: Case, found: DetectedRank, token: str) -> RankContext:
-    """Join the group as this rank: select the device and divide the threads.
-
-    Raises:
-        BadInput: the backend is not available, or the ranks cannot connect.
-    """
+    """Join the group as this rank: select the device, divide the threads. Raises BadInput if that fails."""
     from dlbench.worker.devices import find_device
     from dlbench.worker.ranks.transport import prepare_debug
 

@@ -117,11 +117,7 @@ def _address_by_mpi(
 
 
 def interface_address(interface: str | None) -> str | None:
-    """Return the IPv4 address of a network interface, such as ib0.
-
-    Raises:
-        Unreachable: the interface does not exist or has no IPv4 address.
-    """
+    """The IPv4 address of a network interface, such as ib0. Raises Unreachable if it has none or is missing."""
     if not interface:
         return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
