@@ -19,12 +19,8 @@ def with_energy(found: list[jobs.SubmissionStatus], results: Path) -> list[jobs.
     accounted, bases = sacct_energy(ended)
     measured = _measured_energy(results, bases)
     energies = {job_id: jobs.JobEnergy(accounted.get(job_id), measured.get(job_id)) for job_id in ended}
-    return [
-        dataclasses.replace(
-            one, energy={job.job_id: energies[job.job_id] for job, _ in one.jobs if job.job_id in energies}
-        )
-        for one in found
-    ]
+    own = [[job.job_id for job, _ in one.jobs if job.job_id in ended] for one in found]
+    return [dataclasses.replace(one, energy={i: energies[i] for i in ids}) for one, ids in zip(found, own, strict=True)]
 
 
 def sacct_energy(job_ids: Iterable[str]) -> tuple[dict[str, float], dict[str, str]]:

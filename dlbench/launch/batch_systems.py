@@ -47,7 +47,7 @@ class BatchSystem:
         scheduler.call_scheduler([self.cancel_command, *job_ids])
 
     def states(self, job_ids: Iterable[str]) -> list[JobState]:
-        """The states of jobs: one per queued or running array task, one per ended job. Raises SchedulerError."""
+        """The states of jobs: one per waiting or running array task, or ended job. Raises SchedulerError."""
         job_ids = list(job_ids)
         waiting: dict[str, list[JobState]] = {}
         for state in self.queued() if job_ids else []:

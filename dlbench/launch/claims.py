@@ -222,7 +222,7 @@ def _remove_claim_if_stale(path: Path) -> bool:
 
 
 def _patience_s(holder: dict[str, Any] | None) -> float:
-    """Return the time without a change after which a claim that cannot be judged otherwise is stale [s]."""
+    """Time without a change after which a claim that cannot be judged otherwise is stale [s]."""
     return DEAD_AFTER_S if holder else _HALF_WRITTEN_S
 
 

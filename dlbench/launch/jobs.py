@@ -334,9 +334,8 @@ def submission_folders(results: Path) -> list[Path]:
     folders = [jobs_folder(results) / job.script.partition("/")[0] for job in submitted_jobs(results)]
     known = [folder for folder in dict.fromkeys(folders) if (folder / "submission.json").is_file()]
     if not known:
-        raise BadInput(
-            f"'{results}' has no submissions; run `dlbench submit SUITE --site SITE --results {results}` first"
-        )
+        how = f"run `dlbench submit SUITE --site SITE --results {results}` first"
+        raise BadInput(f"'{results}' has no submissions; {how}")
     return known
 
 
@@ -395,7 +394,7 @@ def submitted_suite(submission: Submission, nodes: int = 0) -> Suite:
 
 
 def cancel_jobs(results: Path) -> list[str]:
-    """Cancel the jobs of a results folder; return their ids. Raises BadInput without submissions, SchedulerError."""
+    """Cancel the jobs of a results folder; return their ids. Raises BadInput if it has none, or SchedulerError."""
     submission_folders(results)
     active = set(active_jobs(results))
     jobs = [job for job in submitted_jobs(results) if job.job_id in active]

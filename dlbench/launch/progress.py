@@ -53,11 +53,8 @@ class Progress:
     def __post_init__(self) -> None:
         self._model_width = max((len(case.model) for case in self.cases), default=0)
 
-    def case_line(self, record: Record) -> str:
-        """Format the line of a finished case: setting, status, and its main figures."""
-        return "  ".join(self._line_parts(record)).rstrip()
-
     def _line_parts(self, record: Record) -> list[str]:
+        """The line of a finished case: setting, status, and its main figures."""
         # A preempted case is not done and may run again.
         head = self._head(self.number + (record.status == "preempted"), Case.from_dict(record.case))
         is_done = record.status in DONE_STATUSES

@@ -127,7 +127,7 @@ def step_failure(said: str, began: bool = False) -> str | None:
 
 
 def wait_for_controller(working: Callable[[], None] = lambda: None) -> bool:
-    """Wait until Slurm's controller answers or the job ends; whether it does. Calls `working` regularly."""
+    """Wait until Slurm's controller answers or the job ends; return whether it does. Calls `working` regularly."""
     end = os.environ.get("SLURM_JOB_END_TIME", "")
     left_s = float(end) - time.time() if end.isdecimal() else CONTROLLER_TIMEOUT_S
     until = time.monotonic() + min(left_s, CONTROLLER_TIMEOUT_S)

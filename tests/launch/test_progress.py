@@ -32,15 +32,21 @@ from tests.fakes.workers import script
 BUSY = "busy_host: other processes took 63% of this process's 2 cores."
 
 
+def line_of(record, total=1, **options):
+    stream = io.StringIO()
+    Progress(total, stream=stream, **options).print_finished(record)
+    return stream.getvalue().rstrip("\n")
+
+
 def test_a_line_says_what_kind_of_warning_and_how_much_of_it():
     warnings = (BUSY, "drift: the median step time changed by -3.4% from ...", "host_bound: at 9 of 10 looks.")
-    line = Progress(1).case_line(fakes.record(Case("lenet5"), fakes.CPU, warnings=warnings))
+    line = line_of(fakes.record(Case("lenet5"), fakes.CPU, warnings=warnings))
     assert line.endswith("(busy_host 63 %, drift -3.4 %, host_bound)")
 
 
 def test_a_partial_count_makes_the_rate_a_lower_bound():
     def line(**changes):
-        return Progress(1).case_line(fakes.record(Case("lenet5"), fakes.CPU, **changes))
+        return line_of(fakes.record(Case("lenet5"), fakes.CPU, **changes))
 
     partial = line(flop_partial="_fft_r2c", warnings=("flop_partial: not counted: _fft_r2c; the FLOP are ...",))
     assert " ≥ " in partial
@@ -93,7 +99,7 @@ def test_the_line_and_the_report_give_one_figure_of_a_case_with_several_ranks(mo
     assert found.flop_per_s == pytest.approx(shown["flop_rate"])
     if system is fakes.GPU:
         assert found.share_of_peak == pytest.approx(shown["mfu"])
-    line = Progress(1).case_line(record)
+    line = line_of(record)
     assert f"{units.rate(shown['throughput'], 'img/s')} ±{units.percent(shown['step_time_half_width'])}" in line
     assert units.quantity(shown["energy_per_image"], "J/img") in line
     assert units.quantity(shown["flop_rate"], "FLOP/s") in line
@@ -108,14 +114,14 @@ def test_a_wide_interval_is_printed_by_the_ends_of_the_throughput_before_it():
     assert found.relative_half_width > 0.2
     down, up = (units.digits(100 * abs(found.value / end - 1), 2) for end in (found.high, found.low))
     assert down != up
-    assert f" img/s −{down} to +{up} % within one run" in Progress(1).case_line(record)
+    assert f" img/s −{down} to +{up} % within one run" in line_of(record)
 
 
 @pytest.mark.parametrize("bad", [math.nan, 0.0, -1.0, 1e12])
 def test_a_rank_with_a_step_that_cannot_be_right_leaves_no_figure(bad):
     record = uneven_ranks(Case("lenet5", devices_per_node=2), fakes.CPU, [TURNS[0], (bad, *TURNS[1][1:])])
     assert case_figures(record) is None
-    assert Progress(1).case_line(record).endswith("no samples")
+    assert line_of(record).endswith("no samples")
     assert derived_metrics.attempts_from_rows(to_table([record]).to_pandas())["throughput"].isna().all()
 
 
@@ -129,7 +135,7 @@ def test_a_warning_of_any_rank_stands_in_the_line_once():
             (system, dataclasses.replace(second, warnings=(BUSY, BUSY))),
         ),
     )
-    assert Progress(1).case_line(record).endswith("(busy_host 63 %)")
+    assert line_of(record).endswith("(busy_host 63 %)")
 
 
 def test_a_campaign_on_a_busy_host_says_so_at_its_end(tmp_path, capsys):
@@ -190,7 +196,7 @@ def test_on_a_terminal_no_line_is_wider_than_it_and_nothing_is_lost(columns, mon
     assert not any("channels_last" in line or "within one run" in line for line in lines[1:])
     text = " ".join(" ".join(lines[1:]).split())
     for number, record in enumerate(records):
-        log = Progress(len(cases), cases, io.StringIO(), number=number + 1).case_line(record)
+        log = line_of(record, len(cases), cases=cases, number=number)
         for words in ("fp32", "32 x 1 GPU", "channels_last", "within one run"):
             log = log.replace(words, "")
         assert " ".join(log.split()) in text
@@ -231,9 +237,9 @@ def test_a_figure_without_interval_is_explained_at_the_end():
     case = Case("lenet5")
     alike = tuple(0.01 + 0.0001 * i for i in range(30))  # steps get slower all the time
     for steps in (TURNS[0][:19], alike, TURNS[0]):
-        line = progress.case_line(uneven_ranks(case, fakes.CPU, [steps]))
-        assert ("no ±" in line) == (steps is not TURNS[0])
         progress.print_finished(uneven_ranks(case, fakes.CPU, [steps]))
+        line = progress.stream.getvalue().splitlines()[-1]
+        assert ("no ±" in line) == (steps is not TURNS[0])
     assert progress.remarks() == [
         "no ± in 1 of 3 runs: fewer than 20 steps",
         "no ± in 1 of 3 runs: slow changes within the window",
