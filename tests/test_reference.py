@@ -44,7 +44,7 @@ def reference(tmp_path):
 def test_the_suite_fits_the_device_and_profiles_take_the_fastest_precision_and_layout(reference):
     status, commands, _ = reference(HAS_NO_GPU="0")
     assert status == 0
-    assert commands[0] == "run quick_gpu -P protocol.processes=3 -P protocol.max_processes=12 --results results"
+    assert commands[0] == "run quick_gpu -P protocol.processes=3 -P protocol.max_processes=72 --results results"
     assert commands[1] == "ceilings --missing --results results"
     # The first profile fails, and the second is made all the same.
     assert "-P batch_size=4096 -P precision=amp_bf16 -P memory_format=channels_last" in commands[2]

@@ -28,13 +28,14 @@ def systems_table(content: Content, brief: Brief) -> Table:
     """One row per system: its ratios to the baseline over the cases that all share, and what to know beside them."""
     numbers = _numbers_of(brief.groups)
     parts = _speed_parts(brief)
+    several = len(parts) > len(MODES)  # narrow columns: the interval below its ratio
     ratios = {what: {s: brief.ratio(what, brief.base, s, numbers) for s in brief.names} for what in _TITLES}
     # Where all ask for the same memory, there is nothing to choose by.
     memory_differs = any(ratio and not 0.99 < ratio.value < 1.01 for ratio in ratios["memory"].values())
     metrics = [what for what in _TITLES if what in brief.logs and (what != "memory" or memory_differs)]
     columns = [
         Column("system", "System"),
-        *(Column(key, f"{key if len(parts) > len(MODES) else key.capitalize()} [×]", "right") for key in parts),
+        *(Column(key, f"{key if several else key.capitalize()} [×]", "right") for key in parts),
         *(Column(what, f"{_TITLES[what]} [×]", "right") for what in metrics),
         Column("cases", "Cases shared", "right"),
         Column("warnings", "Warnings", "left"),
@@ -42,8 +43,8 @@ def systems_table(content: Content, brief: Brief) -> Table:
     rows: list[list[Cell]] = []
     for system, name in brief.names.items():
         speeds = [brief.ratio("time", brief.base, system, of_part) for of_part in parts.values()]
-        row: list[Cell] = [name, *(_ratio_cell(r and r.invert(), system == brief.base) for r in speeds)]
-        row += [_ratio_cell(ratios[what][system], system == brief.base) for what in metrics]
+        row: list[Cell] = [name, *(_ratio_cell(r and r.invert(), system == brief.base, several) for r in speeds)]
+        row += [_ratio_cell(ratios[what][system], system == brief.base, several) for what in metrics]
         measured = with_case_numbers(content.cases_of_system(system))["number"].nunique()
         failed = num_failed(content, system)
         said = [f"{failed} failed" if failed else "", system_warnings(content, system)]
@@ -53,8 +54,8 @@ def systems_table(content: Content, brief: Brief) -> Table:
     of_pairs = " from pairs of processes" if brief.paired else ""
     notes = [
         f"Ratios to {brief.names[brief.base]}: geometric means over the cases that all systems share, with 95 % "
-        f"intervals{of_pairs}, and the range of single cases where it is wide. A higher speed is better, and less of "
-        f"all else. Sorted by {next(iter(parts))}.",
+        f"intervals{of_pairs}, and below them the range of single cases where it is wide. A higher speed is better, "
+        f"and less of all else. Sorted by {next(iter(parts))}.",
         _baseline_note(content, brief),
     ]
     if any("unstable" in str(row[-1]) for row in rows):
@@ -106,13 +107,15 @@ def _value_text(ratio: Ratio | None) -> str:
     return units.MISSING if ratio is None else units.ratio(ratio.value)
 
 
-def _ratio_cell(ratio: Ratio | None, is_base: bool) -> Cell:
+def _ratio_cell(ratio: Ratio | None, is_base: bool, is_narrow: bool) -> Cell:
     if ratio is None or is_base:
         return _BASELINE if is_base else None
     # A range that says no more than the interval is left out.
     wide = ratio.most > _WIDE_RANGE * ratio.least
-    cases = f"\ncases: {units.ratio(ratio.least)} to {units.ratio(ratio.most)}" if wide else ""
-    return ShownNumber(ratio.value, f"{ratio.text}{cases}")
+    cases = f"{units.ratio(ratio.least)} to {units.ratio(ratio.most)}" if wide else ""
+    if is_narrow:
+        return ShownNumber(ratio.value, "\n".join(filter(None, (*ratio.text.split(" ", 1), cases))))
+    return ShownNumber(ratio.value, f"{ratio.text}\ncases: {cases}" if cases else ratio.text)
 
 
 def _baseline_note(content: Content, brief: Brief) -> str:
