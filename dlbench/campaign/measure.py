@@ -45,8 +45,8 @@ def cases_to_measure(campaign: Campaign, cases: list[Case], fresh: bool, known: 
     anew = sum((*(key := campaign.key(case))[:3], key[4]) in elsewhere for case in waiting)
     if anew:
         say(
-            f"{units.count_text(anew, 'case')} measured before on another system: measuring again here. Different "
-            f"cores, threads or memory count as another system"
+            f"{units.count_text(anew, 'case')} measured before on another system: measuring again here. Other "
+            f"cores, threads or memory make it another system"
         )
     _print_changed_networks(campaign, waiting, ended)
     # A case that crashes the whole job must not block the other cases.

@@ -74,7 +74,7 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
                 raise BadInput(f"cannot use {option} {part}: '{name}' is not a valid name of an environment variable")
             environment[name] = value
         elif "," in value:
-            raise BadInput(f"cannot use {option} {part}: a side takes one value per axis; use -P for several")
+            raise BadInput(f"cannot use {option} {part}: one value per axis and side; use -P for several")
         else:
             overrides[key] = f"{key}={value}"
     return Setting(tuple(overrides.values()), environment)

@@ -51,7 +51,7 @@ def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> 
         max_bytes: larger files are not merged.
         most: maximum number of files, oldest attempts first.
     """
-    own = list(islice(_own_parts(root, max_bytes, thorough=True), most))
+    own = list(islice(_parts_of_dlbench(root, max_bytes, thorough=True), most))
     holders = Counter(attempt for one in own for attempt in one.attempts)
     alone = [one for one in own if all(holders[attempt] == 1 for attempt in one.attempts)]
     months: dict[str, list[_OwnPart]] = {}
@@ -155,7 +155,7 @@ def drop_contained_parts(root: Path) -> int:
 
     Of two equal parts the first by name stays, so that two concurrent processes never delete both.
     """
-    own = list(_own_parts(root))
+    own = list(_parts_of_dlbench(root))
     holders: dict[str, list[_OwnPart]] = {}
     for one in own:
         for attempt in one.attempts:
@@ -190,7 +190,7 @@ def _is_contained(one: _OwnPart, other: _OwnPart, rows: _PartRows) -> bool:
     return other.part.is_file() and (not equal or other.part.name < one.part.name)
 
 
-def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False) -> Iterator[_OwnPart]:
+def _parts_of_dlbench(root: Path, max_bytes: int | None = None, thorough: bool = False) -> Iterator[_OwnPart]:
     """Return the parts directly in `root` that dlbench wrote and that can be rewritten without loss.
 
     Larger files than `max_bytes` are skipped; `thorough` reads each part completely, to find damage in any column.

@@ -111,7 +111,7 @@ def _check_texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
     longest = pc.max(pc.binary_length(texts)).as_py() or 0
     if longest > (_TEXT_BYTES if name in _LONG_TEXT_COLUMNS else _NAME_BYTES):
-        raise ValueError(f"a text of {longest} bytes")
+        raise ValueError(f"a text as long as {longest} bytes")
     return column
 
 

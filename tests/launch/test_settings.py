@@ -35,4 +35,4 @@ def test_another_setting_of_the_cpu_is_measured_anew_and_a_gpu_is_not(tmp_path, 
 def test_records_without_a_setting_are_no_results_of_this_one(tmp_path, capsys):
     measured(tmp_path, "a key of an earlier version", [CPU])
     assert len(measured(tmp_path, ONE_THREAD, [CPU])) == 2
-    assert "Different cores, threads or memory count as another system" in capsys.readouterr().err
+    assert "Other cores, threads or memory make it another system" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def load_acceptance(file: Path) -> Acceptance:
     read.require_known(read.values, ("name", "line"))
     lines = read.values.get("line")
     if not isinstance(lines, list) or not lines or not all(isinstance(line, dict) for line in lines):
-        raise BadInput(f"{file} has no lines; write [[line]] with case, metric and at_least or at_most")
+        raise BadInput(f"{file} has no [[line]]; write one with case, metric and at_least or at_most")
     name = read.get("name", str, file.stem)
     return Acceptance(name, tuple(_parse_commitment(line, f"{file}, line {i}") for i, line in enumerate(lines, 1)))
 

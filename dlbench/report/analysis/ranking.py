@@ -72,7 +72,7 @@ def most_available_metric(cases: pd.DataFrame, metrics: Sequence[str]) -> str:
 def standings(cases: pd.DataFrame, metric: str) -> list[Standing]:
     """The best system of each case by `metric`; cases in which fewer than two systems have a value are passed over.
 
-    `cases` has one row per process, as `side_by_side.shared_processes` gives them.
+    `cases` has one row per process, as `side_by_side.processes_of_shared_cases` gives them.
     """
     found = []
     for number, case in cases[cases[metric].gt(0)].groupby("number", sort=False):

@@ -38,7 +38,7 @@ _WORK_AXES = ("model", "mode", "precision", "batch_size")
 class SharedCases:
     """The cases that two or more systems have."""
 
-    processes: pd.DataFrame  # one row per process, as `shared_processes` gives them
+    processes: pd.DataFrame  # one row per process, as `processes_of_shared_cases` gives them
     cases: pd.DataFrame  # one row per case and system, in order
     failed: dict[tuple[int, str], str]  # by number and system the status of what failed there
 
@@ -48,13 +48,13 @@ def shared_cases(content: Content) -> SharedCases:
     """What the systems of a report share; empty for a single one."""
     if content.shown["system_id"].nunique() < 2:
         return SharedCases(content.shown.iloc[:0], content.shown.iloc[:0], {})
-    processes = shared_processes(content)
+    processes = processes_of_shared_cases(content)
     if processes.empty:
         return SharedCases(processes, processes, {})
     return SharedCases(processes, sort_cases(summarize_processes(processes)), failure_texts(content, processes))
 
 
-def shared_processes(content: Content) -> pd.DataFrame:
+def processes_of_shared_cases(content: Content) -> pd.DataFrame:
     """The shown cases that two or more systems have, one row per process, with the `number` of the case they share."""
     cases = with_case_numbers(content.shown)
     several = cases.groupby("number")["system_id"].transform("nunique").gt(1)
@@ -239,7 +239,7 @@ _NAMING_AXES = ("model", "mode", "precision")
 
 
 def failure_texts(content: Content, cases: pd.DataFrame) -> dict[tuple[int, str], str]:
-    """How a case of `cases` (as `shared_processes` gives them) ended on the systems that have no result for it."""
+    """How a case of `cases` (see `processes_of_shared_cases`) ended on the systems that have no result for it."""
     if content.failed.empty or cases.empty:
         return {}
     parts = [table[_REQUIRED_COLUMNS] for table in (content.shown, content.failed)]

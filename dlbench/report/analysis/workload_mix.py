@@ -43,7 +43,7 @@ def read_mix(path: Path) -> tuple[WorkShare, ...]:
     file.require_known(file.values, ("work",))
     rows = file.get("work", list, [], "tables [[work]]")
     if not rows:
-        raise BadInput(f"{path} has no work; write a table [[work]] with model and share for each kind")
+        raise BadInput(f"{path} has no [[work]]; write one with model and share for each kind of work")
     return tuple(_parse_work(row, f"{path}, work {number}") for number, row in enumerate(rows, 1))
 
 

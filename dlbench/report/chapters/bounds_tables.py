@@ -75,7 +75,7 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
     noted = [f"{layer.layer} ({layer.note})" for layer in run.layers if layer.note]
     notes += [f"FLOP and bounds are not exact for {units.list_text(noted, 3)}."] if noted else []
     own = {name: median_time(samples) for name, samples in run.parts_s.items()}
-    parts = ", ".join(f"{name} {seconds_text(s)}" for name, s in own.items())
+    parts = ", ".join(f"{_PART_TITLES.get(name, name)} {seconds_text(s)}" for name, s in own.items())
     share = units.percent(layers_time_share(run))
     notes.append(f"Layers take {share} of the profiled steps' time; the rest: {parts or 'none'}.")
     notes += busy_note(run.busy_share, "these times may be far too long; profile again on an idle machine")
@@ -91,6 +91,10 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
     if (frame["note"] == "from cache").any():
         notes.append("from cache: faster than memory can deliver the operands, so they stayed in a cache.")
     return notes
+
+
+#: Parts of a step that are not layers, where the stored name alone does not tell.
+_PART_TITLES = {"measuring": "the profiler itself", "between": "gaps between layers"}
 
 
 def busy_note(share: float | None, what: str) -> list[str]:

@@ -94,9 +94,11 @@ def variability_opening(content: Content) -> str:
     if known.empty:
         return ""
     wild = content.shown.loc[known.nlargest(1).index[0]]
-    spread = f"In the median case half of the steps lie within {units.percent(known.median())} of each other"
-    most = f"in the widest case within {units.percent(known.max())} ({_case_text(wild, content)})"
-    return f"{spread}, {most}; {unstable} of {units.count_text(len(content.shown), 'window')} unstable."
+    spread = (
+        f"Half of the steps of a case lie within {units.percent(known.median())} of each other (median of the runs)"
+    )
+    most = f"at worst within {units.percent(known.max())} ({_case_text(wild, content)})"
+    return f"{spread}, {most}; {unstable} of {units.count_text(len(content.shown), 'run')} unstable."
 
 
 def failures_opening(content: Content) -> str:

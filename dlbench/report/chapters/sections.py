@@ -200,8 +200,8 @@ def cnn_table(content: Content) -> Section:
     filters = sum(map(len, published.values())) - len(rows)
     words = (
         f"Published figures ({audit.PUBLISHED_SOURCE}) and the figures that dlbench counts from its networks. Weights "
-        f"exclude biases; one MAC is one use of a weight. The catalogue has counts for these {len(rows)} figures. "
-        f"`dlbench table` builds the networks and also compares sizes and numbers of filters: {filters} more figures."
+        f"exclude biases; one MAC is one use of a weight. These {len(rows)} figures need no network. "
+        f"`dlbench table` builds the networks and checks {filters} more: sizes and numbers of filters."
     )
     differences = audit.differences_table(rows)
     blocks = [Block(words=words), Block(table=audit.side_by_side_table(rows).without_title())]

@@ -87,13 +87,13 @@ def _unit_blocks(
 ) -> list[Block]:
     plot = plots_variability.units_plot(units, cases, names, kind)
     return [
-        Block(heading=f"{kind.capitalize()}s", words=f"{_off_units_text(units, kind)} {rule}".strip()),
+        Block(heading=f"{kind.capitalize()}s", words=f"{_outliers_text(units, kind)} {rule}".strip()),
         Block(plot=dataclasses.replace(plot, records=tuple(cases["attempt_id"]))),
         Block(heading=f"All {kind}s ({len(units)})", table=variability.units_table(units, names), folded=True),
     ]
 
 
-def _off_units_text(units: list[variability.UnitDeviation], kind: str) -> str:
+def _outliers_text(units: list[variability.UnitDeviation], kind: str) -> str:
     """Which hosts or devices are slow or fast."""
     off = [unit for unit in units if unit.off]
     if off:

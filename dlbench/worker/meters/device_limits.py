@@ -90,7 +90,7 @@ class LimitControl:
             by_nvml()
         except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError) as error:
             raise LimitRefused(
-                f"cannot set {what}: {error}; run as root, or set {COMMAND_VARIABLES[name]} to a command"
+                f"cannot set {what}: {error}; run as root, or name a command that sets it in {COMMAND_VARIABLES[name]}"
             ) from error
 
 

@@ -20,7 +20,7 @@ def test_work_is_read_with_and_without_mode_and_precision(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no work"),
+        ("", r"has no \[\[work\]\]"),
         ("work = 3", "must be tables"),
         ("[[work]]\nmodel = 'a'", "share is missing"),
         ("[[work]]\nmodel = 'a'\nshare = 0", "above 0"),
