@@ -27,6 +27,8 @@ TRIPLE, LATER = 3, 10
 SPACING_S = 55.0
 #: Processes further apart than this [s] belong to different blocks.
 PAUSE_S = 600.0
+#: After a longer pause it is another session, perhaps on another machine [s].
+SESSION_PAUSE_S = 2 * 3600.0
 #: Time between two campaigns that are compared [s].
 BETWEEN_CAMPAIGNS_S = 300.0
 #: Slowdown that comparisons are to detect.
@@ -40,11 +42,16 @@ Series = list[dict[str, Any]]
 Rule = Callable[[Series], tuple[tuple[float, float], tuple[float, float]] | None]
 
 
-def rows_by_day(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of the reruns by the day on which they were measured."""
+def rows_by_session(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of the reruns, cut where measuring paused for hours (it may be another machine), by date and hour."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in pq.read_table(file, columns=["model", "kind", "started_at", "step_s", "load"]).to_pylist():
-        found.setdefault(datetime.fromtimestamp(row["started_at"], UTC).date().isoformat(), []).append(row)
+    name, ended = "", -math.inf
+    rows = pq.read_table(file, columns=["model", "kind", "started_at", "step_s", "load"]).to_pylist()
+    for row in sorted(rows, key=lambda row: row["started_at"]):
+        if row["started_at"] - ended > SESSION_PAUSE_S:
+            name = f"{datetime.fromtimestamp(row['started_at'], UTC):%Y-%m-%d %H h}"
+        ended = row["started_at"]
+        found.setdefault(name, []).append(row)
     return found
 
 
@@ -131,11 +138,12 @@ def _two_digits(percent: float) -> str:
 
 
 def coverage_table(data: dict[tuple[str, str], list[Series]], kinds: Sequence[tuple[str, str]]) -> list[str]:
-    """Rows by network; `kinds` are those of the stating and of the judging processes."""
+    """Rows by network, and all together; `kinds` are those of the stating and of the judging processes."""
     lines = [
         "| network | processes | interval | triples | holds mean of 10 later [%] | holds next [%] | median ± [%] |",
         "|---|---|---|---:|---:|---:|---:|",
     ]
+    held: dict[str, list[tuple[int, float, float]]] = {}
     for model in sorted({model for model, _ in data}):
         for stating, judging in kinds:
             if (model, stating) not in data or (model, judging) not in data:
@@ -146,6 +154,11 @@ def coverage_table(data: dict[tuple[str, str], list[Series]], kinds: Sequence[tu
                 lines.append(
                     f"| {model} | {which} | {name} | {n} | {mean:.1f} | {following:.1f} | {_two_digits(width)} |"
                 )
+                if rule is RULES[-1][1]:
+                    held.setdefault(which, []).append((n, n * mean, n * following))
+    for which, rows in held.items():
+        n, mean, following = map(sum, zip(*rows, strict=True))
+        lines.append(f"| all | {which} | {RULES[-1][0]} | {n} | {mean / n:.1f} | {following / n:.1f} | |")
     return lines
 
 
@@ -266,7 +279,7 @@ def differences_table(data: dict[str, tuple[dict[tuple[str, str], list[Series]],
 
 def page() -> str:
     """The whole page, in Markdown."""
-    days = rows_by_day(NEW)
+    days = rows_by_session(NEW)
     checks = {day: series_of(rows) for day, rows in days.items()}
     rows = pq.read_table(OLD, columns=["model", "started_at", "step_s", "attempt_id"]).to_pylist()
     old = {key: blocks for key, blocks in series_of(rows).items() if key[1] == "first"}
