@@ -95,7 +95,11 @@ def test_where_all_processes_of_a_case_are_killed_the_next_case_puts_the_device_
         ("900", {}, "power_cap_w is 900; this device accepts 200 to 700 W"),
         ("0, 100", {}, "clock_mhz is 100; this device accepts 345 to 1980 MHz"),
         ("400", {"NVML_KEEPS": 500000}, "power_cap_w is 400, but the device enforces 500 W"),
-        ("400", {"NVML_LIMITS": 4}, "cannot set the power limit: Insufficient Permissions; run as root, or name a command "),
+        (
+            "400",
+            {"NVML_LIMITS": 4},
+            "cannot set the power limit: Insufficient Permissions; run as root, or name a command ",
+        ),
         ("400", {"DLBENCH_SET_POWER_LIMIT": "no-such-command {watts}"}, "the command 'no-such-command {watts}' failed"),
         ("400", {"DLBENCH_SET_POWER_LIMIT": "false"}, "'false' ended with 1: no message"),
     ],
