@@ -40,7 +40,7 @@ within() {
     timeout --foreground --signal=TERM --kill-after=60 "$left" "$python" -m dlbench "$@" || status=$?
   fi
   # 137: `timeout` killed it when its time was up; earlier, something else did.
-  if [ "$status" -eq 137 ] && [ "$SECONDS" -ge "$limit" ]; then status=124; fi
+  if [ "$status" -eq 137 ] && [ "$limit" -gt 0 ] && [ "$SECONDS" -ge "$limit" ]; then status=124; fi
   case $status in
     124 | 130 | 143)
       echo "reference: not finished after $SECONDS s; run the same command again to resume" >&2

@@ -13,7 +13,7 @@ from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.report.analysis.verdicts import Brief, CaseGroup, Ratio
-from dlbench.suites.case import MODES
+from dlbench.suites.case import MODES, PRECISIONS
 from dlbench.table import Cell, Column, ShownNumber, Table
 
 #: The range of single cases is shown where the largest is more than this many times the least.
@@ -35,7 +35,7 @@ def systems_table(content: Content, brief: Brief) -> Table:
     metrics = [what for what in _TITLES if what in brief.logs and (what != "memory" or memory_differs)]
     columns = [
         Column("system", "System"),
-        *(Column(key, f"{key if several else key.capitalize()} [×]", "right") for key in parts),
+        *(Column(key, f"{key if key.startswith(PRECISIONS) else key.capitalize()} [×]", "right") for key in parts),
         *(Column(what, f"{_TITLES[what]} [×]", "right") for what in metrics),
         Column("cases", "Cases shared", "right"),
         Column("warnings", "Warnings", "left"),
