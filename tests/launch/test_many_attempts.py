@@ -36,6 +36,13 @@ def measured(root, cases=MANY, **more):
     return list(supervise.run_cases(cases, keep))
 
 
+def cpu_s(work):
+    """The CPU time [s] of this process for what `work` does."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
 @pytest.fixture
 def opened(monkeypatch):
     """The files of attempts whose text was read."""
@@ -202,6 +209,9 @@ def test_at_its_end_a_run_closes_what_it_has_watched_long_enough(tmp_path, monke
 
 @pytest.mark.slow
 def test_thousands_of_attempts_cost_a_further_case_and_a_resume_little(tmp_path):
+    empty, tmp_path = tmp_path / "empty", tmp_path / "full"
+    empty.mkdir()
+    tmp_path.mkdir()
     (record,) = measured(tmp_path, MANY[:1])
     pattern = tmp_path / "attempts" / record.attempt_id
     texts = [(pattern / name).read_text() for name in ("record.json", "result.json", "owner.json", "request.json")]
@@ -215,9 +225,9 @@ def test_thousands_of_attempts_cost_a_further_case_and_a_resume_little(tmp_path)
     began = time.process_time()
     assert len(results_maintenance.read_stored_attempts(tmp_path).ended) == 5001
     assert time.process_time() - began < 5
-    began = time.process_time()
-    assert len(measured(tmp_path, MANY[1:])) == 5
-    assert (time.process_time() - began) / 5 < 0.1
+    # Beside an empty folder: other work and a large test process slow both. Reading 5,000 attempts takes about a second.
+    few, many = ([cpu_s(lambda n=n, f=f: measured(f, MANY[n : n + 1])) for n in range(1, 6)] for f in (empty, tmp_path))
+    assert min(many) < 3 * min(few) + 0.05
     suite = tmp_path / "s.toml"
     suite.write_text('name = "s"\n[axes]\nmodel = ["lenet5"]\ndevice = ["cpu"]\n')
     began = time.process_time()
