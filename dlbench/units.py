@@ -60,7 +60,7 @@ def rate(value: float | None, unit: str, significant: int = 3) -> str:
 
 def count_text(number: int, noun: str) -> str:
     """Format a number with its noun: ``count_text(1, "case") == "1 case"``, ``count_text(2, "case") == "2 cases"``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def list_text(names: Sequence[object], most: int) -> str:

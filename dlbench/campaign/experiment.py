@@ -50,7 +50,7 @@ def run_experiment(
     cases = units.count_text(len(experiment.matches), "case")
     say(f"{experiment.sides[0][:-2]}: {cases} x {units.count_text(pairs, 'pair')} -> {root}/")
     if whole:
-        say(f"{len(whole)} pairs are already measured: skipped")
+        say(f"skipped: {units.count_text(len(whole), 'pair')} already measured")
 
     def store_record(record: Record) -> None:
         store.append(root, record, make_folder=False)

@@ -40,13 +40,14 @@ def cases_to_measure(campaign: Campaign, cases: list[Case], fresh: bool, known: 
     ended = known.ended
     waiting = [case for case in cases if campaign.key(case) not in ended]
     if len(waiting) < len(cases):
-        say(f"{len(cases) - len(waiting)} already measured or out of memory: skipped (use --fresh to measure again)")
+        skipped = units.count_text(len(cases) - len(waiting), "process")
+        say(f"skipped: {skipped} already measured or out of memory (use --fresh to measure again)")
     elsewhere = {(*key[:3], key[4]) for key in ended}
     anew = sum((*(key := campaign.key(case))[:3], key[4]) in elsewhere for case in waiting)
     if anew:
         say(
-            f"{units.count_text(anew, 'case')} measured before on another system: measuring again here. Other "
-            f"cores, threads or memory make it another system"
+            f"{units.count_text(anew, 'process')} measured earlier on another system (for example with "
+            f"other cores, threads or memory): measuring again on this system"
         )
     _print_changed_networks(campaign, waiting, ended)
     # A case that crashes the whole job must not block the other cases.
@@ -144,16 +145,19 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         results_maintenance.close_open_attempts(root)  # owners on other nodes have been watched long enough now
     failed = sum(status not in DONE_STATUSES for status in statuses)
     if failed and not schedule.searches:
-        say(f"{failed} of {len(waiting)} cases failed; run the same command again to retry them (except out of memory)")
+        say(
+            f"{failed} of {units.count_text(len(waiting), 'process')} failed; run the same command again "
+            f"to retry those that did not run out of memory"
+        )
     if busy:
         say(
-            f"busy host in {busy} of {units.count_text(len(statuses), 'run')}: others used the CPU, so "
+            f"busy host: other work used the CPU during {busy} of {units.count_text(len(statuses), 'process')}; their "
             f"figures may be wrong even if intervals are narrow; measure again on an idle machine"
         )
     _print_remarks(schedule, progress, root)
     left = schedule.num_yielded - len(statuses)
     if left > 0:
-        say(f"skipped: claimed or already measured by another run: {left} of {schedule.num_yielded}")
+        say(f"skipped: {left} of {schedule.num_yielded} processes, claimed or already measured by another run")
     if store and failed < len(cases):
         say(f"next: `dlbench report {root}` builds the report")
     return SOME_FAILED if failed else OK

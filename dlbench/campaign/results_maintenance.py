@@ -92,8 +92,8 @@ def print_write_error(error: StoreError, folder: ResultsFolder | None) -> None:
         error = gone
     if isinstance(error, FolderGone):
         say(
-            f"dlbench: {error}; stopped. Results are in the moved folder; to resume, run again with its new path as "
-            f"--results"
+            f"dlbench: {error}; stopped. A moved folder keeps its results; to resume, run the same command with the "
+            f"new path as --results"
         )
     else:
         say(f"dlbench: {error}; stopped. Results so far are kept; run the same command again to resume")
@@ -108,7 +108,7 @@ def close_open_attempts(root: Path) -> int:
     for problem in problems:
         say(problem)
     for record in closed:
-        say(f"a killed run left {record.attempt_id} open; it is now closed with status {record.status}")
+        say(f"a killed run did not finish attempt {record.attempt_id}; it is now recorded with status {record.status}")
     leftovers.remove_leftovers(root)
     return len(closed)
 
@@ -142,7 +142,7 @@ def merge_all_parts(root: Path) -> None:
     others = sorted(part.name for part in root.glob("*.parquet") if not store.is_signed(part))
     if others:
         names = units.list_text(others, 3)
-        say(f"not merged, because another program or an earlier dlbench wrote them: {names} ({len(others)} in total)")
+        say(f"not merged: {names} ({len(others)} in total); another program or an earlier dlbench wrote these files")
 
 
 def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
@@ -166,7 +166,7 @@ def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
             say(f"{error}; skipped")
     if lost:
         count = units.count_text(len(lost), "attempt")
-        say(f"samples are missing in result.json and Parquet for {count}: {units.list_text(lost, 3)}")
+        say(f"the samples of {count} are lost, neither result.json nor Parquet has them: {units.list_text(lost, 3)}")
     return rebuilt
 
 

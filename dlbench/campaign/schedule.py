@@ -126,7 +126,7 @@ class Schedule:
         for place, case in enumerate(waiting):
             sample = self._samples[case.sample_id]
             if sample.ended:
-                name = f"{case.model} {case.mode} ({sample.ended})"
+                name = f"{case.model} {case.mode}: an earlier process ended with status {sample.ended}"
                 self._dropped[name] = self._dropped.get(name, 0) + 1
                 continue
             if not self._fits_budget(sample):
@@ -184,16 +184,14 @@ class Schedule:
             short = f"the planned processes need {units.seconds(needed_s)}, but only {units.seconds(left_s)} are left"
             self._say(f"the budget is too short: {short}; raise --budget or lower -P processes")
             return
-        self._say(f"expected: the planned processes need {units.seconds(needed_s)} of the {units.seconds(left_s)} left")
+        enough = f"the planned processes need about {units.seconds(needed_s)}, and {units.seconds(left_s)} are left"
+        self._say(f"the budget is long enough: {enough}")
 
     def remarks(self) -> list[str]:
         """Describe what was not measured, with reasons."""
-        found = [
-            f"not measured: {n} more of {name}, because they would end the same way"
-            for name, n in self._dropped.items()
-        ]
+        found = [f"skipped: {units.count_text(n, 'further process')} of {name}" for name, n in self._dropped.items()]
         if self._cut:
-            left = f"the budget ended with {self._cut} planned processes left"
+            left = f"the budget ended before all planned processes were measured; {self._cut} are missing"
             found.append(f"{left}; run the same command again to resume")
         return found
 
@@ -218,7 +216,7 @@ def _figures_text(sample: _CaseProcesses) -> str:
     if found is None:
         rates = [units.rate(sample.images / window.value, sample.rate_unit) for window in sample.windows[:MAX_RATES]]
         rates += ["..."] if len(sample.windows) > MAX_RATES else []
-        reason = "no interval, because there are too few processes or their values are too similar"
+        reason = f"no interval, because there are fewer than {MIN_PROCESSES} processes or all have the same value"
         return f"{' and '.join(rates)}: {reason}"
     rate = f"{units.rate(sample.images / found.value, sample.rate_unit):>12}"
     rate += f" {units.half_width(found.relative_half_width)}"

@@ -125,7 +125,7 @@ class Search:
         """Describe the settings that failed, and count those for which there was no time."""
         failed = {case: one.error for (case, *_), one in self.tried.items() if one.value is None}
         others = [(case, error) for case, error in failed.items() if case != self.first]
-        words = [f"left out: {self._describe_setting(case)}: {error}" for case, error in others]
+        words = [f"setting left out ({self._describe_setting(case)}): {error}" for case, error in others]
         untried = self._untried - {case for case, *_ in self.tried}
         if untried:
             count = units.count_text(len(untried), "setting")
@@ -154,14 +154,14 @@ class Search:
         """Raise BadInput if no setting was measured correctly, or only the one as shipped fitted into the budget."""
         outcomes = [one for (case, *_), one in self.tried.items() if case == self.first]
         if not outcomes:
-            raise BadInput(f"the setting of {self.first.model} as shipped was not measured; run the same command again")
+            raise BadInput(f"the default setting of {self.first.model} was not measured; run the same command again")
         if all(one.value is None for one in outcomes):
-            raise BadInput(f"the setting of {self.first.model} as shipped fails: {outcomes[0].error}")
+            raise BadInput(f"the default setting of {self.first.model} fails: {outcomes[0].error}")
         if len({case for case, *_ in self.tried}) == 1:
             needed = units.seconds(outcomes[0].cost_s)
             raise BadInput(
-                f"the budget of {units.seconds(self.budget_s)} is too short: one setting of {self.first.model} takes "
-                f"{needed}; raise --budget"
+                f"the budget of {units.seconds(self.budget_s)} is too short: measuring one setting of "
+                f"{self.first.model} takes {needed}; raise --budget"
             )
 
     # The search.
@@ -258,8 +258,8 @@ class Search:
         if expected is None or found is None or abs(found - expected) <= LOSS_TOLERANCE * abs(expected):
             return True
         self.say(
-            f"left out: {self._describe_setting(case)}: its loss is {found:.4g}, but {expected:.4g} with the "
-            f"setting as shipped"
+            f"setting left out ({self._describe_setting(case)}): its loss is {found:.4g}, but the loss of the "
+            f"default setting is {expected:.4g}"
         )
         return False
 

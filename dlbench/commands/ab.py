@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
             action="append",
             default=[],
             metavar="KEY=VALUE,...",
-            help=f"settings of side {side.upper()}, as NAME=VALUE: an axis, protocol.NAME or env.NAME (default: none)",
+            help=f"setting of side {side.upper()}: axis=value, protocol.key=value or env.NAME=value; repeatable",
         )
     parser.add_argument("--pairs", type=count, metavar="N", help="processes per side and case (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random order (default: 0)")

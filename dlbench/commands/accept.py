@@ -11,9 +11,11 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "accept", _accept, "acceptance.toml results -o acceptance.html")
-    parser.add_argument("file", type=nonempty_path, help="acceptance file (TOML): cases, metrics, bounds")
+    parser.add_argument("file", type=nonempty_path, help="TOML file with the cases, metrics and limits to check")
     add_sources(parser)
-    parser.add_argument("-o", "--output", type=nonempty_path, metavar="FILE", help="write an HTML page to sign")
+    parser.add_argument(
+        "-o", "--output", type=nonempty_path, metavar="FILE", help="also write an HTML page for signature"
+    )
     add_format(parser)
     parser.epilog = f"exit status: 0 all passed, 1 some failed, 2 not decided\n\n{parser.epilog}"
 

@@ -25,7 +25,9 @@ def add(commands: Any) -> None:
     allreduce.add_argument("--devices-per-node", type=count, default=2, help="ranks per node (default: 2)")
     allreduce.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="(default: auto)")
     backends = ("auto", "nccl", "gloo", "mpi")
-    allreduce.add_argument("--backend", choices=backends, default="auto", help="of torch.distributed (default: auto)")
+    allreduce.add_argument(
+        "--backend", choices=backends, default="auto", help="backend of torch.distributed (default: auto)"
+    )
     allreduce.add_argument(
         "--launcher", default="local", help="rank launcher: local, torchrun, mpirun or srun (default: local)"
     )
@@ -38,7 +40,7 @@ def add(commands: Any) -> None:
     allreduce.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit (default: 300)")
     add_results_folder(allreduce)
     allreduce.add_argument(
-        "--folder", type=nonempty_path, help="folder for request and result, on a disk that all nodes share"
+        "--folder", type=nonempty_path, help="working folder; for several nodes, on a disk that all nodes share"
     )
     add_format(allreduce)
 

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--missing",
         action="store_true",
-        help="measure only precisions for which the results have no ceilings of this system",
+        help="skip precisions that were already measured on this system",
     )
     parser.add_argument("--all", action="store_true", help="print every shape, not only the best of each kind")
     add_format(parser)

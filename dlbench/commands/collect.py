@@ -16,10 +16,12 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "collect", _collect, "--merge")
     add_results_folder(parser)
     parser.add_argument(
-        "--wait", action="store_true", help="wait for attempts of other nodes, and close those of dead processes"
+        "--wait",
+        action="store_true",
+        help="wait to see which runs on other nodes were killed, and record their attempts, too",
     )
     parser.add_argument(
-        "--merge", action="store_true", help="merge all Parquet parts into one file per month, which load faster"
+        "--merge", action="store_true", help="merge all Parquet parts into one file per month, which loads faster"
     )
 
 
@@ -35,18 +37,21 @@ def _collect(options: argparse.Namespace) -> None:
     closed = results_maintenance.close_open_attempts(root)
     unseen = supervise.open_on_other_nodes(root)
     if unseen and options.wait:
-        say(f"waiting up to {claims.DEAD_AFTER_S:.0f} s for {units.count_text(len(unseen), 'attempt')} of other nodes")
+        say(
+            f"waiting up to {claims.DEAD_AFTER_S:.0f} s to see if the processes of "
+            f"{units.count_text(len(unseen), 'attempt')} on other nodes are alive"
+        )
         closed += sum(
             len(supervise.recover_open_attempts(root, [folder])) for folder in claims.abandoned_heartbeats(unseen)
         )
         unseen = supervise.open_on_other_nodes(root)
     store.drop_contained_parts(root)
     rebuilt = results_maintenance.rebuild_parts(root, results_maintenance.attempts_without_part(root))
-    say(f"{root}/: attempts closed: {closed}; Parquet parts rebuilt: {rebuilt}")
+    say(f"{root}/: unfinished attempts recorded: {closed}; Parquet parts rebuilt: {rebuilt}")
     if unseen:
         say(
-            f"left open: {units.count_text(len(unseen), 'attempt')} of processes on other nodes, which may still run; "
-            f"use --wait to wait {claims.DEAD_AFTER_S:.0f} s and close those of dead processes"
+            f"not recorded: {units.count_text(len(unseen), 'attempt')} on other nodes, whose processes may still run; "
+            f"use --wait to wait {claims.DEAD_AFTER_S:.0f} s and record those of killed runs"
         )
     if options.merge:
         results_maintenance.merge_all_parts(root)

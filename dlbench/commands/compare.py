@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
         type=lambda text: frozenset(filter(None, text.replace(" ", "").split(","))),
         default=frozenset(),
         metavar="NAME,...",
-        help="match cases although these differ: axes, suite, suite_version, protocol",
+        help="ignore these differences when matching cases: axes, suite, suite_version, protocol",
     )
     for side in ("base", "target"):
         parser.add_argument(
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
             action="append",
             default=[],
             metavar="COLUMN=VALUE",
-            help=f"use only records of {side.upper()} with this value; repeatable",
+            help=f"use only records of {side.upper()} with this value in this column; repeatable",
         )
     parser.add_argument(
         "--all", action="store_true", help="also use attempts that were replaced by a later attempt of the same case"

@@ -28,10 +28,10 @@ def add_comparison_options(parser: argparse.ArgumentParser) -> None:
         help="confidence level of intervals and verdicts (default: 0.95)",
     )
     parser.add_argument("--margin", type=percentage, default=1.0, metavar="PERCENT",
-                        help="smaller differences count as 'same' (default: 1)")  # fmt: skip
+                        help="differences below this percentage count as 'same' (default: 1)")  # fmt: skip
     parser.add_argument("--between-processes", metavar="PERCENT",
                         type=number("a percentage above 0", lambda value: 0 < value < math.inf, suffix="%"),
-                        help="standard deviation between processes, from earlier repeats; "
+                        help="standard deviation between processes, known from earlier measurements; "
                         "used for a side with fewer than three processes")  # fmt: skip
     add_format(parser)
 

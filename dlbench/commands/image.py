@@ -14,17 +14,19 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "image", _image, "import --site nvidia-pyxis")
-    parser.add_argument("action", choices=("import", "recipes"), help="download the image, or copy the recipes")
+    parser.add_argument(
+        "action",
+        choices=("import", "recipes"),
+        help="import: download the image; recipes: copy the recipes that build one",
+    )
     parser.add_argument("--site", help="site profile: a TOML file, or a name from `dlbench sites`")
     parser.add_argument("--force", action="store_true", help="download the image again, even if it exists")
 
 
 def _image(options: argparse.Namespace) -> None:
     if options.action == "recipes":
-        say(
-            f"written: {bundled_files.copy_file(bundled_files.RECIPES, Path('containers'))}/; README.md in it "
-            f"explains them"
-        )
+        folder = bundled_files.copy_file(bundled_files.RECIPES, Path("containers"))
+        say(f"recipes written to {folder}/; see {folder}/README.md")
         return
     if not options.site:
         raise BadInput("`dlbench image import` needs --site; run `dlbench sites` to list the profiles")

@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
                         help="CPU only: memory limit of the process, such as 2GiB (default: free memory)")  # fmt: skip
     parser.add_argument("--within", default=1.0, metavar="PERCENT",
                         type=number("a percentage from 0 to below 100", lambda value: 0 <= value < 100, suffix="%"),
-                        help="find the largest batch to within this percentage (default: 1)")  # fmt: skip
+                        help="accuracy of the largest batch (default: 1)")  # fmt: skip
     parser.add_argument(
         "--timeout",
         type=number("a time above 0 s", lambda value: 0 < value < 1e9),
@@ -60,7 +60,7 @@ def _maxbatch(options: argparse.Namespace) -> int:
     else:
         limit_bytes = memory_limit(available_bytes() if options.memory is None else options.memory)
         where = found.facts["cpu_model"] or "the CPU"
-    say(f"{case.model} {case.mode} {case.precision} on {where}: at most {bytes_(limit_bytes)}")
+    say(f"{case.model} {case.mode} {case.precision} on {where}: memory limit {bytes_(limit_bytes)}")
     with tempfile.TemporaryDirectory(prefix="dlbench-maxbatch-") as folder:
         runs = TrialRunner(case, Path(folder), limit_bytes, options.timeout)
         try:

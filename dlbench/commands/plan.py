@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     parser = add_command(commands, "plan", _plan, "classic")
     add_suite(parser)
-    add_results_folder(parser, "results folder whose records give the time estimate")
+    add_results_folder(parser, "results folder whose records are used to estimate the time")
     add_format(parser)
 
 
@@ -34,7 +34,7 @@ def _plan(options: argparse.Namespace) -> None:
     suite = load_suite(options.suite, options.overrides)
     probe.check_models(models_of(suite.cases()))
     if any("device" in pattern for pattern in suite.exclude) and any(c.device == "auto" for c in suite.cases()):
-        say("this suite excludes cases by device, which is unknown here; add -P device=cuda or -P device=cpu")
+        say("some of these cases are excluded on one kind of device; add -P device=cuda or -P device=cpu")
     print_plan(suite, suite.cases(), options.format)
     print_time_estimate(suite, options.results)
 

@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--time", default="10s", metavar="TIME", help="measuring time (default: 10s)")
     parser.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes no trace (default: 3)")
-    parser.add_argument("--kernels", action="store_true", help="CPU only: list the kernels of oneDNN in one step")
+    parser.add_argument("--kernels", action="store_true", help="CPU only: list the oneDNN kernels that one step calls")
     parser.add_argument(
         "--all", action="store_true", help="print every layer, not only the 20 furthest above their bounds"
     )

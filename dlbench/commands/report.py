@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
         "sources",
         nargs="*",
         default=["results"],
-        help="results folders, Parquet files, patterns or web addresses (default: results); NAME=SOURCE names a system",
+        help="results folders, Parquet files, patterns or web addresses, as SOURCE or SYSTEM=SOURCE (default: results)",
     )
     parser.add_argument(
         "-o",
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
         "--mix",
         type=nonempty_path,
         metavar="FILE",
-        help="TOML file with your mix of work, to compare systems for this mix",
+        help="TOML file with the share of each network in your work, to compare systems for it",
     )
     parser.add_argument(
         "--with-reference", action="store_true", help="also show the reference systems that come with dlbench"

@@ -22,13 +22,15 @@ def add(commands: Any) -> None:
     parser.add_argument("--fresh", action="store_true", help="measure all cases again; older results are kept")
     parser.add_argument("--dry-run", action="store_true", help="list the cases without measuring")
     parser.add_argument(
-        "--budget", metavar="TIME", help="stop after this time (5m); cases whose ± shrinks most are measured first"
+        "--budget",
+        metavar="TIME",
+        help="stop after this time (5m); spare time goes to more processes of cases with a wide ±",
     )
     parser.add_argument(
         "--launcher",
         default="local",
-        help="rank launcher: local, torchrun, mpirun or srun (default: local); for other options, give its "
-        "whole command after `--`",
+        help="rank launcher: local, torchrun, mpirun or srun (default: local); to pass options to it, write "
+        "its whole command after `--`",
     )
 
 

@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--watch", action="store_true", help="wait for the end of the jobs")
     parser.add_argument(
-        "--energy", action="store_true", help="show the energy that Slurm recorded and the measured energy"
+        "--energy", action="store_true", help="compare the energy recorded by Slurm with the measured energy"
     )
     parser.epilog = f"exit status of --watch: 0 all cases ended, 1 some are missing or failed\n\n{parser.epilog}"
 
@@ -46,7 +46,7 @@ def _status(options: argparse.Namespace) -> int:
 
         found = accounted_energy.with_energy(found, options.results)
     if found[0].slurm_error:
-        say(f"dlbench: {found[0].slurm_error}; job states are unknown, cases are counted from their files")
+        say(f"dlbench: {found[0].slurm_error}; the states of the jobs are unknown, only the results are shown")
     if options.json:
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
         return OK

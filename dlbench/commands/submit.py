@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--array", default="1", metavar="N[%M]", help="split the cases over N jobs; run at most M at once (default: 1)"
     )
-    parser.add_argument("--by-nodes", action="store_true", help="one job per node count")
+    parser.add_argument("--by-nodes", action="store_true", help="submit a separate job for each number of nodes")
     parser.add_argument("--each-node", action="store_true", help="measure the suite on every node separately")
     parser.add_argument("--each-gpu", action="store_true", help="measure the suite on every GPU separately")
     parser.add_argument("--nodes", metavar="LIST", help="with --each-node or --each-gpu: only these nodes, as n[1-40]")
@@ -58,7 +58,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the scripts without submitting them")
     parser.add_argument(
-        "--write", action="store_true", help="with --dry-run: also write the scripts, to run them by hand"
+        "--write", action="store_true", help="with --dry-run: also write the scripts, so that you can run them by hand"
     )
 
 
@@ -72,7 +72,7 @@ def _submit(options: argparse.Namespace) -> int:
     for remark in settings_without_effect(site):
         say(remark)
     if site.container.runtime != "none" and jobs.checkout_folder() is None:
-        say("dlbench is an installed package here; install it in the container image, too (pip install dlbench)")
+        say("the jobs use the dlbench of the container image; install it there (pip install dlbench)")
     suite = load_suite(options.suite, options.overrides)
     # A misspelt network would otherwise fail after hours in the queue.
     probe.check_models(models_of(suite.cases()))
@@ -121,7 +121,7 @@ def _submit(options: argparse.Namespace) -> int:
         jobs.submit(submission, [*options.after, *after], lambda job: _show_taken_job(taken, job))
     except jobs.ReportRefused as error:
         refused = error
-    say(f"{suite.name}: {units.count_text(submission.num_cases, 'case')} -> {options.results}/ at {site.name}")
+    say(f"{suite.name}: {units.count_text(submission.num_cases, 'case')} at {site.name}; results: {options.results}/")
     if refused:
         say(f"dlbench: {refused}")
         return SOME_FAILED
@@ -162,14 +162,14 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
     plan = each_node.plan_nodes(suite, site, options.results, wanted, options.each_gpu)
     noun = "GPU" if options.each_gpu else "node"
     for skipped, words in (
-        (plan.done, "complete"),
-        (plan.active, "with a job in the queue"),
+        (plan.done, "all cases are measured"),
+        (plan.active, "a job is queued or running"),
         (plan.away, "down or drained; run the same command later to measure them"),
     ):
         if skipped:
             names = fold_nodes({unit.node for unit in skipped})
             shown = names if len(names) <= MAX_MESSAGE_CHARACTERS else f"{names[:MAX_MESSAGE_CHARACTERS]} ..."
-            say(f"skipped: {units.count_text(len(skipped), noun)} {words}: {shown}")
+            say(f"skipped {units.count_text(len(skipped), noun)} ({shown}): {words}")
     submissions = (
         each_node.prepare_submission(suite, options.overrides, site, options.results, unit) for unit in plan.submit
     )
@@ -180,7 +180,8 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
         return OK
     check_folder(options.results)
     taken, refused = each_node.submit(submissions, options.after, print_job_line)
-    say(f"{suite.name}: {units.count_text(len(taken), noun)} submitted -> {options.results}/nodes/ at {site.name}")
+    num_taken = units.count_text(len(taken), noun)
+    say(f"{suite.name}: submitted for {num_taken} at {site.name}; results: {options.results}/nodes/")
     if refused:
         say(f"dlbench: {refused}; run the same command later to submit the others")
     folders = [each_node.unit_folder(options.results, unit) for unit in (*plan.active, *plan.submit)]

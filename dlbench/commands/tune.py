@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--for", dest="goal", default="throughput", help="what to improve: throughput or energy (default: throughput)"
     )
-    add_overrides(parser, "keep an axis at this value (-P precision=fp32); repeatable", "KEY=VALUE")
+    add_overrides(parser, "do not vary this axis, but keep this value (-P precision=fp32); repeatable", "KEY=VALUE")
     parser.add_argument(
         "-o", "--output", type=nonempty_path, help="suite file to write (default: RESULTS/tuned-MODEL-MODE.toml)"
     )

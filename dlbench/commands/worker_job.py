@@ -28,7 +28,7 @@ def run_worker(request: dict[str, Any], folder: Path, timeout_s: float) -> str |
         say(f"dlbench: {error}")
         return None
     except Stopped:
-        say(f"no result; partial files are in {folder}")
+        say(f"stopped before there was a result; partial files are in {folder}")
         raise
     finally:
         if sys.stderr.isatty():

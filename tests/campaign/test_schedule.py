@@ -86,7 +86,7 @@ def test_a_budget_that_ends_within_a_round_says_how_much_is_left():
     schedule = Schedule(rounds(3), budget_s=30.0, clock=lambda: now[0])
     done = run(schedule, rounds(3), {"lenet5": 0.01, "alexnet": 0.01}, clock=now)
     assert len(done) == 3
-    assert any("3 planned processes left" in text for text in schedule.remarks())
+    assert any("3 are missing" in text for text in schedule.remarks())
 
 
 def test_a_case_out_of_memory_is_not_tried_again_and_is_named():
@@ -97,7 +97,8 @@ def test_a_case_out_of_memory_is_not_tried_again_and_is_named():
         schedule.add_record(dataclasses.replace(finished(case, 0.01), status=status))
         done.append(case)
     assert sum(case.model == "alexnet" for case in done) == 1
-    assert schedule.remarks() == ["not measured: 2 more of alexnet training (oom), because they would end the same way"]
+    ended = "alexnet training: an earlier process ended with status oom"
+    assert schedule.remarks() == [f"skipped: 2 further processes of {ended}"]
 
 
 def test_a_process_that_crashed_among_three_leaves_the_others():

@@ -97,7 +97,7 @@ def test_a_setting_with_wrong_numbers_is_not_taken():
     search = search_of(say=said.append)
     run(search, lambda case: finished(case, img_per_s(case), loss_first=9.0 if case.threads == 1 else 2.3))
     assert search.best.threads == 0
-    assert any("its loss is 9, but 2.3 with the setting as shipped" in text for text in said)
+    assert any("its loss is 9, but the loss of the default setting is 2.3" in text for text in said)
 
 
 def test_a_setting_that_fails_when_it_is_checked_is_not_taken():
@@ -132,14 +132,14 @@ def test_no_correct_setting_is_an_error_with_the_reason():
     search = search_of()
     failed = dataclasses.replace(fakes.record(FIRST, fakes.CPU, status="invalid"), error="the loss is nan")
     run(search, lambda case: dataclasses.replace(failed, case=case.to_dict()))
-    with pytest.raises(BadInput, match="the setting of lenet5 as shipped fails: the loss is nan"):
+    with pytest.raises(BadInput, match="the default setting of lenet5 fails: the loss is nan"):
         search.require_result()
 
 
 def test_a_budget_for_one_setting_alone_is_an_error_that_names_its_time():
     search = search_of(budget_s=6.0)
     assert len(run(search)) == 1
-    with pytest.raises(BadInput, match=r"the budget of 6.00 s is too short: one setting of lenet5 takes 5.00 s"):
+    with pytest.raises(BadInput, match=r"budget of 6.00 s is too short: measuring one setting of lenet5 takes 5.00 s"):
         search.require_result()
 
 

@@ -48,7 +48,7 @@ def test_without_pyarrow_cases_are_measured_and_left_for_collect(tmp_path, bare_
     ((_, head),) = attempts.closed_attempts(results)
     assert head.status in ("ok", "unstable")
 
-    assert "1 already measured" in dlbench(bare_python, *run, *step)
+    assert "1 process already measured" in dlbench(bare_python, *run, *step)
     refused = dlbench(bare_python, "collect", "--results", results, status=2)
     assert f"package 'pyarrow' is not installed for {bare_python}" in refused
     assert "Parquet parts rebuilt: 1" in dlbench(sys.executable, "collect", "--results", results)

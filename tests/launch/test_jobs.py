@@ -565,7 +565,7 @@ def test_the_status_command_shows_what_files_tell_while_the_controller_is_away(s
     program("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     done = command("status", path=tmp_path, cwd=tmp_path)
     assert done.returncode == 0
-    assert "Unable to contact slurm controller; job states are unknown" in done.stderr
+    assert "Unable to contact slurm controller; the states of the jobs are unknown" in done.stderr
     assert "6 processes: 0 done" in done.stdout
     assert "UNKNOWN" in done.stdout
 

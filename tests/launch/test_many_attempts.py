@@ -130,7 +130,7 @@ def test_what_others_rewrote_with_fewer_samples_is_held_against_the_attempts_and
     assert main(["collect", "--results", str(tmp_path), "--merge"]) == 0
     said = capsys.readouterr().err
     assert "rebuilt: 3" in said
-    assert "not merged, because another program or an earlier dlbench wrote them: all.parquet (1 in total)" in said
+    assert "not merged: all.parquet (1 in total); another program or an earlier dlbench wrote these files" in said
     assert (tmp_path / "all.parquet").exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", store.SkippedPart)

@@ -200,7 +200,7 @@ def test_neither_prints_nor_files_named_like_the_standard_librarys_spoil_anythin
     for name in ("types", "threading", "enum"):
         (folder / f"{name}.py").unlink()
     again = run("--dry-run", "-P", "model=bye:make,lenet5")
-    assert "2 already measured" in again.stderr
+    assert "2 processes already measured" in again.stderr
     assert "nothing is left to measure; --fresh" in again.stderr
     assert again.stdout == ""
 

@@ -147,7 +147,7 @@ def test_a_campaign_on_a_busy_host_says_so_at_its_end(tmp_path, capsys):
     assert measure.measure_cases(busy, cases, fresh=False) == 0
     said = capsys.readouterr().err
     assert said.count("(busy_host 63 %)") == 2
-    assert "busy host in 2 of 2 runs" in said
+    assert "busy host: other work used the CPU during 2 of 2 processes" in said
     quiet = Campaign(tmp_path, "s", 1, "sys", launcher=script("write_good()"), folder=folder)
     assert measure.measure_cases(quiet, cases, fresh=True) == 0
     assert "busy host" not in capsys.readouterr().err

@@ -233,7 +233,7 @@ def test_the_command_says_in_one_line_that_the_folder_is_gone_and_ends_with_1(tm
     said = process.communicate(timeout=60)[1].splitlines()
     assert process.returncode == 1
     assert said[-1].startswith(f"dlbench: '{results}' was moved, deleted or unmounted during the run; stopped. ")
-    assert said[-1].endswith("to resume, run again with its new path as --results")
+    assert said[-1].endswith("to resume, run the same command with the new path as --results")
     assert not results.exists()
     assert "Traceback" not in "\n".join(said)
     again = command(tmp_path / "moved")

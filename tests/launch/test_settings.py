@@ -25,14 +25,14 @@ def test_another_setting_of_the_cpu_is_measured_anew_and_a_gpu_is_not(tmp_path, 
     once = [("cpu", "one thread"), ("cuda", "gpu")]
     assert measured(tmp_path, ONE_THREAD, [CPU, GPU]) == once
     assert measured(tmp_path, ONE_THREAD, [CPU, GPU]) == once
-    assert "2 already measured" in capsys.readouterr().err
+    assert "2 processes already measured" in capsys.readouterr().err
     assert measured(tmp_path, TWO_THREADS, [CPU, GPU]) == sorted([*once, ("cpu", "two threads")])
     said = capsys.readouterr().err
-    assert "1 already measured" in said
-    assert "1 case measured before on another system: measuring again here" in said
+    assert "1 process already measured" in said
+    assert "1 process measured earlier on another system" in said
 
 
 def test_records_without_a_setting_are_no_results_of_this_one(tmp_path, capsys):
     measured(tmp_path, "a key of an earlier version", [CPU])
     assert len(measured(tmp_path, ONE_THREAD, [CPU])) == 2
-    assert "Other cores, threads or memory make it another system" in capsys.readouterr().err
+    assert "with other cores, threads or memory): measuring again on this system" in capsys.readouterr().err
