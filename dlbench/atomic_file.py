@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dlbench import process_identity
-from dlbench.errors import writing
+from dlbench.errors import convert_write_errors
 
 _TEMPORARY_NAME = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})-(?P<pid>\d{1,10})-(?P<start>\d+)\.tmp")
 #: Names of earlier versions, which contain only the process id.
@@ -28,7 +28,7 @@ _EARLIER_TEMPORARY_NAME = re.compile(r"\..+\.parquet\.\d+\.tmp|\..+\.json\.\d+(?
 def temporary_name(target: Path) -> Path:
     """Return the temporary name for `target`: in the same folder, unique to this process."""
     pid = os.getpid()
-    writer = f"{_process_scope_digest()}-{pid}-{process_identity.start_time(pid) or 0}"
+    writer = f"{_boot_and_namespace_digest()}-{pid}-{process_identity.start_time(pid) or 0}"
     return target.with_name(f".{target.name}.{writer}.tmp")
 
 
@@ -66,7 +66,7 @@ def write_atomically(path: Path, text: str | Iterable[str]) -> None:
 
 def save_text(path: Path, text: str | Iterable[str]) -> None:
     """Write a text (or its parts) atomically; create a missing folder. Raises StoreError if it cannot be written."""
-    with writing(path):
+    with convert_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
 
@@ -89,12 +89,12 @@ def is_temporary(name: str) -> bool:
 def is_writer_running(name: str) -> bool | None:
     """Whether the writer of the temporary file still runs; None if it is on another host or in another namespace."""
     found = _TEMPORARY_NAME.fullmatch(name)
-    if found is None or found["place"] != _process_scope_digest():
+    if found is None or found["place"] != _boot_and_namespace_digest():
         return None
-    who = {"pid": int(found["pid"]), "pid_started": found["start"], **process_identity.process_scope()}
+    who = {"pid": int(found["pid"]), "pid_started": found["start"], **process_identity.boot_and_namespace()}
     return process_identity.is_running(who)
 
 
-def _process_scope_digest() -> str:
-    known = process_identity.process_scope()
+def _boot_and_namespace_digest() -> str:
+    known = process_identity.boot_and_namespace()
     return hashlib.sha256("\n".join(map(str, known.values())).encode()).hexdigest()[:8]

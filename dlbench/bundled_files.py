@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from dlbench.errors import BadInput, UnknownName, writing
+from dlbench.errors import BadInput, UnknownName, convert_write_errors
 
 _IN_WHEEL = Path(__file__).parent / "shipped_files"
 #: Parent of the folders below.
@@ -58,7 +58,7 @@ def copy_file(source: Path, target: Path) -> Path:
     """Copy a file or a folder to `target`. Raises BadInput if `target` exists already or cannot be written."""
     if os.path.lexists(target):
         raise BadInput(f"'{target}' already exists; move or delete it first")
-    with writing(target, kind=BadInput):
+    with convert_write_errors(target, kind=BadInput):
         if source.is_dir():
             shutil.copytree(source, target)
         else:

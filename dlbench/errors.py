@@ -57,7 +57,7 @@ class StoreError(DlbenchError):
 
 
 @contextlib.contextmanager
-def writing(target: object, advice: str = "", kind: type[DlbenchError] = StoreError) -> Iterator[None]:
+def convert_write_errors(target: object, advice: str = "", kind: type[DlbenchError] = StoreError) -> Iterator[None]:
     """Context in which an OSError means that `target` cannot be written: it becomes a `kind`, with the advice."""
     try:
         yield

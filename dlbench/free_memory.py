@@ -24,7 +24,7 @@ def available_bytes() -> int:
 
     Raises DeviceUnavailable if the kernel reports no value.
     """
-    free_kib = kernel_value(MEMINFO, "MemAvailable:")
+    free_kib = read_kernel_value(MEMINFO, "MemAvailable:")
     if free_kib is None:
         raise DeviceUnavailable(f"{MEMINFO} has no MemAvailable; set a limit with --memory")
     return min([1024 * free_kib, *(room for _, room in _limited_cgroups())])
@@ -35,7 +35,7 @@ def cgroup_limits() -> list[int]:
     return [limit for limit, _ in _limited_cgroups()]
 
 
-def allowed_bytes() -> int:
+def allocatable_bytes() -> int:
     """Return `available_bytes`, limited by this process's data limit (RLIMIT_DATA)."""
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if limit == resource.RLIM_INFINITY:
@@ -45,10 +45,10 @@ def allowed_bytes() -> int:
 
 def data_segment_bytes() -> int:
     """Return the bytes that count against RLIMIT_DATA of this process; 0 if unknown."""
-    return 1024 * (kernel_value(Path("/proc/self/status"), "VmData:") or 0)
+    return 1024 * (read_kernel_value(Path("/proc/self/status"), "VmData:") or 0)
 
 
-def kernel_value(file: Path, name: str) -> int | None:
+def read_kernel_value(file: Path, name: str) -> int | None:
     """Return the number behind `name`, on a line of its own in a file of the kernel; None if it is missing."""
     try:
         lines = (line.split() for line in file.read_text().splitlines())
@@ -64,7 +64,7 @@ def _limited_cgroups() -> Iterator[tuple[int, int]]:
             try:
                 limit = (group / limit_file).read_text().strip()
                 used = int((group / used_file).read_text())
-                cache = kernel_value(group / "memory.stat", cache_name) or 0
+                cache = read_kernel_value(group / "memory.stat", cache_name) or 0
             except (OSError, ValueError):
                 continue
             if limit.isdigit():

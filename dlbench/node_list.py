@@ -35,7 +35,7 @@ def expand_nodes(text: str) -> list[str]:
     return list(names)
 
 
-def fold_nodes(names: Iterable[str]) -> str:
+def compress_nodes(names: Iterable[str]) -> str:
     """The shortest list in Slurm's syntax that holds these names: ranges of their last number."""
     groups: dict[tuple[str, str, int], list[int]] = {}
     plain: list[str] = []
@@ -49,7 +49,7 @@ def fold_nodes(names: Iterable[str]) -> str:
         width = len(number) if number.startswith("0") else 0
         groups.setdefault((found[1], found[3], width), []).append(int(number))
     folded = list(plain)
-    for (head, tail, width), numbers in sorted(_merge_padded(groups).items()):
+    for (head, tail, width), numbers in sorted(_merge_zero_padded(groups).items()):
         ranges = [
             "-".join(f"{number:0{width}}" for number in dict.fromkeys(ends))
             for ends in _consecutive_runs(sorted(numbers))
@@ -58,7 +58,7 @@ def fold_nodes(names: Iterable[str]) -> str:
     return ",".join(sorted(folded, key=natural_key))
 
 
-def _merge_padded(groups: dict[tuple[str, str, int], list[int]]) -> dict[tuple[str, str, int], list[int]]:
+def _merge_zero_padded(groups: dict[tuple[str, str, int], list[int]]) -> dict[tuple[str, str, int], list[int]]:
     """Merge groups of numbers with the same number of digits, such as 08, 09 and 10."""
     merged = {key: list(numbers) for key, numbers in groups.items() if key[2]}
     for (head, tail, _), numbers in ((key, own) for key, own in groups.items() if not key[2]):

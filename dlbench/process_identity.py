@@ -13,7 +13,7 @@ def identity() -> dict[str, Any]:
     """Return the identity of this process: machine, process id, kernel and PID namespace, start time (ids are
     reused)."""
     pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "pid_started": start_time(pid), **process_scope()}
+    return {"host": socket.gethostname(), "pid": pid, "pid_started": start_time(pid), **boot_and_namespace()}
 
 
 def is_running(who: dict[str, Any]) -> bool | None:
@@ -22,14 +22,14 @@ def is_running(who: dict[str, Any]) -> bool | None:
     Two containers can have the same host name and the same process ids.
     """
     pid = who.get("pid")
-    comparable = all(value is not None and who.get(name) == value for name, value in process_scope().items())
+    comparable = all(value is not None and who.get(name) == value for name, value in boot_and_namespace().items())
     if not comparable or not isinstance(pid, int) or isinstance(pid, bool) or not 0 < pid < 2**31 or is_hidden(pid):
         return None
     started = start_time(pid)
     return started is not None and started == who.get("pid_started")
 
 
-def process_scope() -> dict[str, str | None]:
+def boot_and_namespace() -> dict[str, str | None]:
     """Return the scope of process ids: boot id of the kernel and PID namespace; None if unknown."""
     boot, namespace = None, None
     with contextlib.suppress(OSError):

@@ -79,7 +79,7 @@ class ProcessInterval:
         return (self.high - self.low) / 2 / self.value
 
     @property
-    def relative_prediction(self) -> float:
+    def relative_prediction_half_width(self) -> float:
         """Half the distance from next_low to next_high, over the value."""
         return (self.next_high - self.next_low) / 2 / self.value
 
@@ -161,7 +161,7 @@ class TwoGroups:
         return f"{len(self.fast)} {noun} at {fast} and {len(self.slow)} at {slow}"
 
 
-def two_groups(windows: Sequence[ProcessWindow]) -> TwoGroups | None:
+def split_into_two_groups(windows: Sequence[ProcessWindow]) -> TwoGroups | None:
     """The two groups that processes fall into; None where they form one.
 
     They are split at the largest gap between sorted logarithms, where it passes `MIN_GAP`, `GAP_OVER_RANGE` and

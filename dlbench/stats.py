@@ -247,7 +247,7 @@ def _variance_inflation(times: list[float], ordered: list[float], middle: float,
     ends = signs[0] + signs[-1]
     products: float = sum(map(mul, signs, islice(signs, 1, None)))
     lag1 = (products - mean * ((above - below) - ends) + (n - 1) * (mean * mean)) / squares
-    inflation = power / NUM_WAVES / variance / power_left_by_waves(lag1, n)
+    inflation = power / NUM_WAVES / variance / cosine_power_ratio(lag1, n)
     if not search_clusters:
         return inflation
     clustered = _cluster_inflation(times, ordered, waves)
@@ -286,7 +286,7 @@ def cosine_waves(n: int, num_cells: int) -> list[list[float]]:
     return [[math.cos(math.pi * wave * u) for u in middles] for wave in range(1, NUM_WAVES + 1)]
 
 
-def power_left_by_waves(lag1: float, n: int) -> float:
+def cosine_power_ratio(lag1: float, n: int) -> float:
     """Mean power of the 8 cosine waves over the power at frequency zero, if the steps were of first order (AR(1)).
 
     The power at frequency zero is wanted, but only the waves can be measured: they underestimate it if correlation

@@ -23,12 +23,12 @@ from dlbench.units import GROUP_SEPARATOR, MISSING, digits
 Cell = str | int | float | bool | None
 
 
-class ShownNumber(float):
+class NumberWithText(float):
     """A number that people read as `text`; CSV, JSON and the sorting of a page take the number."""
 
     text: str
 
-    def __new__(cls, value: float, text: str) -> ShownNumber:
+    def __new__(cls, value: float, text: str) -> NumberWithText:
         """A cell of a number and its text."""
         cell = super().__new__(cls, value)
         cell.text = text
@@ -105,7 +105,7 @@ def render_all(tables: Sequence[Table], format: str) -> str:
 
 def default_text(value: Cell) -> str:
     """Format a cell by default, if its column defines no format."""
-    if isinstance(value, ShownNumber):
+    if isinstance(value, NumberWithText):
         return value.text
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
@@ -149,15 +149,15 @@ def with_shared_unit(table: Table, *keys: str) -> Table:
     return replace(table, columns=columns)
 
 
-def half_width_cell(fraction: float, value: float, low: float, high: float) -> ShownNumber:
+def half_width_cell(fraction: float, value: float, low: float, high: float) -> NumberWithText:
     """Half of an interval's width over its value, shown under a heading "±" as `units.half_width` does."""
-    return ShownNumber(fraction, units.half_width(fraction, (low / value, high / value)).removeprefix("±"))
+    return NumberWithText(fraction, units.half_width(fraction, (low / value, high / value)).removeprefix("±"))
 
 
 def half_width_text(cell: Cell) -> str:
     """Format half of an interval's width under a heading "±", as `units.half_width` does."""
     fraction = number_or_none(cell)
-    if isinstance(cell, ShownNumber) or fraction is None:
+    if isinstance(cell, NumberWithText) or fraction is None:
         return default_text(cell)
     return units.half_width(fraction).removeprefix("±")
 

@@ -50,10 +50,10 @@ class TomlFile:
         return f"{self.path}:{table_line}" if table_line else str(self.path)
 
     def get(self, key: str, kind: type, default: Any, wanted: str = "") -> Any:
-        """Return the value of a top-level key, with type check; see `typed`."""
+        """Return the value of a top-level key, with type check; see `require_type`."""
         if key not in self.values:
             return default
-        return typed(self.values[key], kind, key, self.place(key), wanted)
+        return require_type(self.values[key], kind, key, self.place(key), wanted)
 
     def table(self, name: str) -> dict[str, Any]:
         """Return the table of this name; empty if missing."""
@@ -67,12 +67,12 @@ class TomlFile:
                 called = f"{kind} in [{table}]" if table and kind == "key" else kind
                 raise UnknownName(called, key, known, self.place(key, table))
 
-    def refuse(self, value: Any, key: str, wanted: str, table: str = "") -> NoReturn:
+    def raise_invalid(self, value: Any, key: str, wanted: str, table: str = "") -> NoReturn:
         """Raise BadInput: the value of this key is invalid."""
-        refuse(value, f"{table}.{key}" if table else key, wanted, self.place(key, table))
+        raise_invalid(value, f"{table}.{key}" if table else key, wanted, self.place(key, table))
 
 
-def typed(value: Any, kind: type, name: str, where: str, wanted: str = "") -> Any:
+def require_type(value: Any, kind: type, name: str, where: str, wanted: str = "") -> Any:
     """Check the type of a value; convert a whole number to float if required.
 
     Args:
@@ -88,11 +88,11 @@ def typed(value: Any, kind: type, name: str, where: str, wanted: str = "") -> An
         return float(value)
     # In Python, true is an integer.
     if kind is float or not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-        refuse(value, name, wanted or TYPE_NAMES[kind], where)
+        raise_invalid(value, name, wanted or TYPE_NAMES[kind], where)
     return value
 
 
-def refuse(value: Any, name: str, wanted: str, where: str) -> NoReturn:
+def raise_invalid(value: Any, name: str, wanted: str, where: str) -> NoReturn:
     """Raise BadInput: a value is invalid."""
     raise BadInput(f"{where}{': ' if where else ''}{name} is {excerpt(value, 200)}; it must be {wanted}")
 

@@ -99,7 +99,7 @@ def seconds(value: float | None, significant: int = 3, like: float | None = None
     return f"{digits(value / 86400, significant)} d"
 
 
-def memory_size(value: float) -> int:
+def nominal_memory_size(value: float) -> int:
     """Round to the nominal memory size of a node [B]: 251.4 GiB become 256 GiB (the kernel reserves some).
 
     The nearest of 1, 1.25, 1.5 and 1.75 times a power of two: nodes of one kind differ by less, kinds by more.

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlbench.errors import BadInput
-from dlbench.node_list import expand_nodes, fold_nodes
+from dlbench.node_list import compress_nodes, expand_nodes
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from dlbench.node_list import expand_nodes, fold_nodes
     ],
 )
 def test_names_are_folded_as_slurm_writes_them(names, folded):
-    assert fold_nodes(names) == folded
+    assert compress_nodes(names) == folded
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_what_is_no_list_is_refused_in_one_line(text):
 
 @given(st.sets(st.from_regex(r"[a-z]{1,3}[0-9]{1,4}", fullmatch=True), min_size=1, max_size=40))
 def test_expanding_gives_back_what_was_folded(names):
-    assert set(expand_nodes(fold_nodes(names))) == names
+    assert set(expand_nodes(compress_nodes(names))) == names

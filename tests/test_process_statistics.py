@@ -15,8 +15,8 @@ from dlbench.process_statistics import (
     ProcessWindow,
     process_interval,
     processes_needed,
+    split_into_two_groups,
     student_quantile,
-    two_groups,
 )
 
 
@@ -74,20 +74,20 @@ def test_a_rerun_lies_inside_in_about_95_percent_also_where_conditions_drift(cor
 
 
 def test_two_groups_of_processes_are_named():
-    found = two_groups(windows(0.0100, 0.0120, 0.0101, 0.0121))
+    found = split_into_two_groups(windows(0.0100, 0.0120, 0.0101, 0.0121))
     assert found.fast == (0.0100, 0.0101)
     assert found.slow == (0.0120, 0.0121)
 
 
 def test_processes_spread_evenly_form_one_group_and_so_do_close_ones():
-    assert two_groups(windows(0.0100, 0.0105, 0.0110, 0.0115)) is None
-    assert two_groups(windows(0.0100, 0.01001, 0.0103)) is None
-    assert two_groups(windows(0.0100, 0.0120)) is None
+    assert split_into_two_groups(windows(0.0100, 0.0105, 0.0110, 0.0115)) is None
+    assert split_into_two_groups(windows(0.0100, 0.01001, 0.0103)) is None
+    assert split_into_two_groups(windows(0.0100, 0.0120)) is None
 
 
 def test_a_gap_that_the_windows_cannot_resolve_makes_no_groups():
     wide = [ProcessWindow(value, value * 0.9, value * 1.1) for value in (0.0100, 0.0101, 0.0112)]
-    assert two_groups(wide) is None
+    assert split_into_two_groups(wide) is None
 
 
 def test_the_number_of_processes_for_a_target_brings_the_interval_there():

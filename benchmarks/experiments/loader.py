@@ -33,7 +33,7 @@ from torchvision.datasets import ImageFolder  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
 from dlbench.data.loaders import open_batches  # noqa: E402
-from dlbench.data.photographs import photographs  # noqa: E402
+from dlbench.data.photographs import photograph_folder  # noqa: E402
 from dlbench.models import BuiltModel, build_on_meta  # noqa: E402
 from dlbench.suites.case import Case, Protocol  # noqa: E402
 from dlbench.worker.loader_limits import ALONE_S, MIN_BATCHES, measure_loader_alone  # noqa: E402
@@ -52,7 +52,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     _network()  # outside of the turns
-    photographs()
+    photograph_folder()
     order = random.Random(options.seed)
     rows = [_row(int(workers), options.pairs, order) for workers in options.workers.split(",")]
     text = _document(rows, options.pairs, options.seed)
@@ -139,7 +139,7 @@ def _bare(workers: int, seed: int) -> tuple[float, int]:
         ]
     )
     torch.manual_seed(seed)
-    images = ImageFolder(str(photographs()), transform)
+    images = ImageFolder(str(photograph_folder()), transform)
     order: Any = DistributedSampler(images, 1, 0, seed=Protocol().seed, drop_last=True)  # that of dlbench's loader
     loader: Any = DataLoader(images, _BATCH, sampler=order, num_workers=workers, drop_last=True)
     batches = iter(loader)

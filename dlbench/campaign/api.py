@@ -48,7 +48,7 @@ def run(
     from dlbench.launch import processes
     from dlbench.report.analysis.content import metrics
 
-    suite = _as_suite(what, axes)
+    suite = _to_suite(what, axes)
     with processes.stopping_on_signals():
         try:
             campaign, cases = prepare_campaign(suite, Path(results), launcher)
@@ -84,7 +84,7 @@ def layer_rows(model: str, auxiliary: bool = False) -> Sequence[LayerRow]:
     return counting.layers(model, auxiliary)
 
 
-def _as_suite(what: str | Path | Case, axes: dict[str, Any]) -> Suite:
+def _to_suite(what: str | Path | Case, axes: dict[str, Any]) -> Suite:
     from dlbench.suites.suite import Suite, load_suite
 
     if not isinstance(what, Case):

@@ -72,10 +72,10 @@ def measure_cases(
     """Measure the missing cases of a campaign in a `schedule.Schedule`; return the exit status."""
     from dlbench.campaign.schedule import Schedule
 
-    return measure_scheduled(campaign, cases, fresh, Schedule(cases, max_processes, budget_s, say))
+    return measure_with_schedule(campaign, cases, fresh, Schedule(cases, max_processes, budget_s, say))
 
 
-def measure_scheduled(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule | Search) -> int:
+def measure_with_schedule(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule | Search) -> int:
     """Measure what the schedule yields; return the exit status."""
     from dlbench.errors import StoreError
 
@@ -97,7 +97,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     results_maintenance.close_open_attempts(root)
     began = time.monotonic()
     found = results_maintenance.read_stored_attempts(root)
-    store = results_maintenance.store_module()
+    store = results_maintenance.import_store()
     if store:
         results_maintenance.rebuild_parts(root, found.without_part)
     else:
@@ -116,18 +116,18 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         progress.total = max(progress.total, len(cases) + schedule.num_extra)
         progress.print_finished(record)
 
-    further = _further_processes(campaign, cases, found.ended) if schedule.adds_processes else ()
+    further = _processes_beyond_plan(campaign, cases, found.ended) if schedule.adds_processes else ()
     known = [] if fresh else [*cases, *further]
     measured = [case for case in known if campaign.key(case) in found.ended]
     if waiting or schedule.adds_processes or len(measured) <= MAX_EARLIER_RECORDS:
-        _pass_earlier_records(root, schedule, campaign, measured)
+        _add_earlier_records(root, schedule, campaign, measured)
 
     campaign = dataclasses.replace(
         campaign,
         on_record=store_record,
         on_tick=progress.tick,
         on_note=say,
-        facts=schedule.facts,
+        facts=schedule.known_facts,
         stored=frozenset(found.ended),
         stored_ids=found.ids,
     )
@@ -154,7 +154,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
             f"busy host: other work used the CPU during {busy} of {units.count_text(len(statuses), 'process')}; their "
             f"figures may be wrong even if intervals are narrow; measure again on an idle machine"
         )
-    _print_remarks(schedule, progress, root)
+    _print_summary(schedule, progress, root)
     left = schedule.num_yielded - len(statuses)
     if left > 0:
         say(f"skipped: {left} of {schedule.num_yielded} processes, claimed or already measured by another run")
@@ -163,7 +163,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     return SOME_FAILED if failed else OK
 
 
-def _print_remarks(schedule: Schedule | Search, progress: Progress, root: Path) -> None:
+def _print_summary(schedule: Schedule | Search, progress: Progress, root: Path) -> None:
     """Print why figures have no interval, skipped processes, and the figures over the processes of each case."""
     how_to_fix = "" if schedule.searches else "; raise protocol.max_time_s"  # a search sets its windows itself
     for remark in (*(f"{remark}{how_to_fix}" for remark in progress.remarks()), *schedule.remarks()):
@@ -175,7 +175,7 @@ def _print_remarks(schedule: Schedule | Search, progress: Progress, root: Path) 
         say(f"... and {len(summary) - MAX_SUMMARY_LINES} more cases: see `dlbench report {root}`")
 
 
-def _further_processes(campaign: Campaign, cases: list[Case], ended: Collection[Any]) -> Iterator[Case]:
+def _processes_beyond_plan(campaign: Campaign, cases: list[Case], ended: Collection[Any]) -> Iterator[Case]:
     """The processes beyond the planned ones that earlier runs measured; each case's are numbered on."""
     last = {case.sample_id: case for case in sorted(cases, key=lambda case: case.repeat)}
     for case in last.values():
@@ -183,7 +183,7 @@ def _further_processes(campaign: Campaign, cases: list[Case], ended: Collection[
         yield from itertools.takewhile(lambda process: campaign.key(process) in ended, numbered)
 
 
-def _pass_earlier_records(root: Path, schedule: Schedule | Search, campaign: Campaign, measured: list[Case]) -> None:
+def _add_earlier_records(root: Path, schedule: Schedule | Search, campaign: Campaign, measured: list[Case]) -> None:
     """Pass the processes that earlier runs measured to the schedule, if their attempt folders still exist."""
     from dlbench.launch import attempts
 

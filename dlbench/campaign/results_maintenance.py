@@ -58,7 +58,7 @@ def read_stored_attempts(root: Path) -> StoredAttempts:
 
 def _attempts_in_parquet(root: Path, names: set[str]) -> tuple[set[str], set[str], set[DoneKey]]:
     """Return attempts with their own part, attempts complete in merged files, and the keys these have ended."""
-    store = store_module()
+    store = import_store()
     if store is None or not root.is_dir():
         return set(), set(), set()
     found = store.find_parts(root)[0]
@@ -67,7 +67,7 @@ def _attempts_in_parquet(root: Path, names: set[str]) -> tuple[set[str], set[str
     return own, store.attempt_ids(root, among=others), store.final_keys(root, among=others)
 
 
-def store_module() -> ModuleType | None:
+def import_store() -> ModuleType | None:
     """Return `dlbench.results.store`; None without pyarrow, such as on a host outside its container.
 
     Attempt folders contain all results; Parquet files are built from them, now or later.
@@ -175,7 +175,7 @@ def merge_parts(root: Path, own_parts: int) -> int:
     from dlbench.errors import StoreError
     from dlbench.launch import claims
 
-    store = store_module()
+    store = import_store()
     if store is None:
         return 0
     try:

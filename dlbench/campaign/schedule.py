@@ -16,7 +16,13 @@ from statistics import fmean, median
 from typing import Any
 
 from dlbench import units
-from dlbench.process_statistics import MIN_PROCESSES, ProcessInterval, ProcessWindow, process_interval, two_groups
+from dlbench.process_statistics import (
+    MIN_PROCESSES,
+    ProcessInterval,
+    ProcessWindow,
+    process_interval,
+    split_into_two_groups,
+)
 from dlbench.results.case_figures import case_figures
 from dlbench.results.records import DONE_STATUSES, Record, shared_facts
 from dlbench.suites.case import USUAL_CONFIDENCE, Case
@@ -115,7 +121,7 @@ class Schedule:
             sample.facts = sample.facts or shared_facts(record)
             sample.ended = record.status if record.status in _NO_RETRY_STATUSES else sample.ended
 
-    def facts(self, case: Case) -> dict[str, Any] | None:
+    def known_facts(self, case: Case) -> dict[str, Any] | None:
         """Return facts from an earlier process of the case in this run that are the same in every process."""
         sample = self._samples.get(case.sample_id)
         return sample.facts if sample else None
@@ -198,14 +204,14 @@ class Schedule:
     def summary(self) -> list[tuple[Case, list[str]]]:
         """The cases with several processes: the figure over processes, its ±, and one more run's."""
         return [
-            (dataclasses.replace(sample.case, repeat=0), [f"{len(sample.windows)} processes", _figures_text(sample)])
+            (dataclasses.replace(sample.case, repeat=0), [f"{len(sample.windows)} processes", _describe_rates(sample)])
             for sample in self._samples.values()
             if len(sample.windows) > 1
         ]
 
 
-def _figures_text(sample: _CaseProcesses) -> str:
-    groups = two_groups(sample.windows)
+def _describe_rates(sample: _CaseProcesses) -> str:
+    groups = split_into_two_groups(sample.windows)
     if groups is not None:
         shown = [
             f"{len(group)} at {units.rate(sample.images / math.exp(fmean(map(math.log, group))), sample.rate_unit)}"
@@ -221,4 +227,4 @@ def _figures_text(sample: _CaseProcesses) -> str:
     rate = f"{units.rate(sample.images / found.value, sample.rate_unit):>12}"
     rate += f" {units.half_width(found.relative_half_width)}"
     level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.confidence_text(found.confidence)}"
-    return f"{rate}, one more run {units.half_width(found.relative_prediction)}{level}"
+    return f"{rate}, one more run {units.half_width(found.relative_prediction_half_width)}{level}"

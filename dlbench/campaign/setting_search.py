@@ -34,7 +34,7 @@ from dlbench.suites.levers import (
     BATCH_FACTORS,
     Change,
     improvement_path,
-    missing_on_path,
+    unmeasured_on_path,
     with_values,
     without_protocol,
 )
@@ -117,7 +117,7 @@ class Search:
         case = Case.from_dict(record.case)
         self.tried[without_protocol(case), _rung_of_case(case, self.goal), case.repeat] = self._to_result(record)
 
-    def facts(self, case: Case) -> dict[str, Any] | None:
+    def known_facts(self, case: Case) -> dict[str, Any] | None:
         """Return no facts but that none are wanted: only the process that is checked counts work and memory."""
         return None if _rung_of_case(case, self.goal) == CHECK_RUNG else {"warnings": ()}
 
@@ -138,7 +138,7 @@ class Search:
 
     # The result.
 
-    def figures(self) -> dict[Case, float]:
+    def value_by_setting(self) -> dict[Case, float]:
         """The figure of each setting: of the longest window, the median of its processes."""
         found: dict[Case, dict[int, list[float]]] = {}
         for (case, rung, _), one in self.tried.items():
@@ -148,7 +148,7 @@ class Search:
 
     def changes(self) -> list[Change]:
         """What each lever gave, on the way from the setting as shipped to the best one."""
-        return improvement_path(self.figures(), self.first, self.best)
+        return improvement_path(self.value_by_setting(), self.first, self.best)
 
     def require_result(self) -> None:
         """Raise BadInput if no setting was measured correctly, or only the one as shipped fitted into the budget."""
@@ -168,19 +168,19 @@ class Search:
 
     def _run_stages(self) -> Iterator[Case]:
         yield from self._measure(self.first, 0, needed=True)
-        if self._figure(self.first) is None:
+        if self._value_of_setting(self.first) is None:
             return
         is_cheap = self._cost_s(self.first) <= CHEAP_SHARE * self.budget_s
-        base = yield from (self._search_batch_size(self.first, 0, LEVERS_END) if is_cheap else self._small_batch())
-        gains = yield from self._try_single_levers(base)
+        base = yield from (self._search_batch_size(self.first, 0, LEVERS_END) if is_cheap else self._reduce_batch())
+        gains = yield from self._try_single_changes(base)
         yield from self._halve_combinations(base, gains)
         if not is_cheap:
             best = self._ranking()[0]
             yield from self._search_batch_size(best, self._longest_rung(best), HALVING_END)
         yield from self._check_best()
-        for case in missing_on_path(self.figures, self.first, self.best):
+        for case in unmeasured_on_path(self.value_by_setting, self.first, self.best):
             yield from self._measure(case, 0, until=PATH_END)
-        yield from self._alternate_first_and_best()
+        yield from self._measure_first_and_best()
 
     def _search_batch_size(self, start: Case, rung: int, until: float) -> Generator[Case, None, Case]:
         """Measure larger and smaller batches of a setting, while they give more; return the best."""
@@ -196,19 +196,19 @@ class Search:
                 base = now
         return base
 
-    def _small_batch(self) -> Generator[Case, None, Case]:
+    def _reduce_batch(self) -> Generator[Case, None, Case]:
         """Halve the batch while that costs little throughput: levers give about the same, in less time."""
         base = self.first
         while not self.fixed_batch and base.batch_size > 1 and self._cost_s(base) > CHEAP_SHARE * self.budget_s:
             smaller = dataclasses.replace(base, batch_size=base.batch_size // 2)
             if not (yield from self._measure(smaller, 0, until=LEVERS_END)):
                 break
-            if (self._figure(smaller) or 0.0) < NEARLY * (self._figure(self.first) or math.inf):
+            if (self._value_of_setting(smaller) or 0.0) < NEARLY * (self._value_of_setting(self.first) or math.inf):
                 break
             base = smaller
         return base
 
-    def _try_single_levers(self, base: Case) -> Generator[Case, None, dict[str, tuple[Any, float]]]:
+    def _try_single_changes(self, base: Case) -> Generator[Case, None, dict[str, tuple[Any, float]]]:
         """Measure each value alone; return the best value of each lever that gave more, with its ratio."""
         gains: dict[str, tuple[Any, float]] = {}
         for axis, values in self.values.items():
@@ -218,7 +218,7 @@ class Search:
                     case = with_values(base, compile=gains.get("compile", ("default", 1.0))[0], freeze=value)
                 if case is None or not (yield from self._measure(case, 0, until=LEVERS_END)):
                     continue
-                ratio = (self._figure(case) or 0.0) / (self._figure(base) or math.inf)
+                ratio = (self._value_of_setting(case) or 0.0) / (self._value_of_setting(base) or math.inf)
                 if ratio > max(MIN_GAIN, gains.get(axis, (None, 0.0))[1]):
                     gains[axis] = value, ratio
         return gains
@@ -232,7 +232,7 @@ class Search:
             for case in left:
                 if (yield from self._measure(case, rung, until=HALVING_END)):
                     measured.append(case)
-            measured.sort(key=lambda case: self._figure(case) or 0.0, reverse=True)
+            measured.sort(key=lambda case: self._value_of_setting(case) or 0.0, reverse=True)
             left = measured[: len(measured) // 2] if len(measured) > 2 else []
             rung += 1
 
@@ -247,7 +247,7 @@ class Search:
 
     def _ranking(self) -> list[Case]:
         """The settings with a figure, the best of those with the longest window first."""
-        figures = self.figures()
+        figures = self.value_by_setting()
         return sorted(figures, key=lambda case: (self._longest_rung(case), figures[case]), reverse=True)
 
     def _longest_rung(self, case: Case) -> int:
@@ -263,7 +263,7 @@ class Search:
         )
         return False
 
-    def _alternate_first_and_best(self) -> Iterator[Case]:
+    def _measure_first_and_best(self) -> Iterator[Case]:
         if self.best == self.first:
             return
         for number in range(1, 1 + MAX_PAIRS):
@@ -296,15 +296,15 @@ class Search:
             return fmean(near or [cost_s for _, cost_s in alike])
         return fmean(one.cost_s for one in self.tried.values()) + (COMPILE_S if case.compile != "off" else 0.0)
 
-    def _figure(self, case: Case) -> float | None:
-        return self.figures().get(case)
+    def _value_of_setting(self, case: Case) -> float | None:
+        return self.value_by_setting().get(case)
 
     def _median_loss(self, case: Case) -> float | None:
         losses = [one.loss for (other, *_), one in self.tried.items() if other == case and one.loss is not None]
         return median(losses) if losses else None
 
     def _is_better(self, case: Case, base: Case) -> bool:
-        return (self._figure(case) or 0.0) > MIN_GAIN * (self._figure(base) or math.inf)
+        return (self._value_of_setting(case) or 0.0) > MIN_GAIN * (self._value_of_setting(base) or math.inf)
 
     def _to_result(self, record: Record) -> SettingResult:
         cost_s = record.wall_s or 0.0

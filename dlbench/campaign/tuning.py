@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from dlbench.campaign.measure import measure_scheduled
+from dlbench.campaign.measure import measure_with_schedule
 from dlbench.campaign.preparation import prepare_campaign
 from dlbench.campaign.setting_search import Search
 from dlbench.launch import attempts
@@ -43,7 +43,7 @@ def run_search(first: Case, fixed: Collection[str], budget_s: float, goal: str, 
     search = Search(shipped, left, budget_s, goal, say, fixed_batch="batch_size" in fixed)
     campaign = dataclasses.replace(campaign, label=goal)
     _replay_earlier_records(search, campaign)
-    measure_scheduled(campaign, [shipped], True, search)
+    measure_with_schedule(campaign, [shipped], True, search)
     return search
 
 

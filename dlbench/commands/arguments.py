@@ -103,7 +103,7 @@ def count(text: str) -> int:
     return value
 
 
-def number(what: str, is_valid: Callable[[float], bool], suffix: str = "") -> Callable[[str], float]:
+def number_parser(what: str, is_valid: Callable[[float], bool], suffix: str = "") -> Callable[[str], float]:
     """Make a parser of numbers for `type=`; `what` describes the valid ones, which may end with `suffix`."""
 
     def parse(text: str) -> float:
@@ -118,7 +118,7 @@ def number(what: str, is_valid: Callable[[float], bool], suffix: str = "") -> Ca
     return parse
 
 
-percentage = number("a percentage of at least 0", lambda value: 0 <= value < math.inf, suffix="%")
+percentage = number_parser("a percentage of at least 0", lambda value: 0 <= value < math.inf, suffix="%")
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
@@ -147,7 +147,7 @@ SHARED_FOLDER_HELP = "results folder, on a disk that all nodes share"
 
 def save_figure(draw: Callable[[], Plot], folder: Path) -> None:
     """Draw a figure, save it in the folder and print the names of its files. Raises StoreError if that fails."""
-    from dlbench.errors import writing
+    from dlbench.errors import convert_write_errors
     from dlbench.report.figures import figure_style
 
     with figure_style.plot_style():
@@ -155,6 +155,6 @@ def save_figure(draw: Callable[[], Plot], folder: Path) -> None:
         if plot.figure is None:
             say(f"no figure: {plot.caption}")
             return
-        with writing(folder):
+        with convert_write_errors(folder):
             figure_style.save_figure(plot.figure, folder, plot.name)
     say(f"figure: {folder / plot.name}.svg, .png, .pdf")

@@ -69,10 +69,10 @@ def _compare(options: argparse.Namespace) -> int:
     print_comparison(found, ("BASE", "TARGET"), options.format)
     if gate is None:
         return OK if found.num_compared else NOT_DECIDED
-    return _apply_gate(found, gate)
+    return _report_regressions(found, gate)
 
 
-def _apply_gate(found: ComparisonResult, gate: float) -> int:
+def _report_regressions(found: ComparisonResult, gate: float) -> int:
     """Print the cases that fail the gate of `gate` percent and those not decided; return the exit status."""
     from dlbench.report.analysis.comparison import regressions, why_undecided
 
@@ -96,11 +96,11 @@ def _apply_gate(found: ComparisonResult, gate: float) -> int:
     if not reasons:
         say("--fail-on-regression cannot decide: BASE contains none of these cases")
         return NOT_DECIDED
-    say(f"--fail-on-regression cannot decide on {units.count_text(reasons.total(), 'case')}{_processes_advice(found)}")
+    say(f"--fail-on-regression cannot decide on {units.count_text(reasons.total(), 'case')}{_suggest_processes(found)}")
     return NOT_DECIDED
 
 
-def _processes_advice(found: ComparisonResult) -> str:
+def _suggest_processes(found: ComparisonResult) -> str:
     """How many processes would decide the cases that are open; "" where more would not help."""
     counts = [
         (line.comparison.more_runs, max(line.comparison.num_processes_a, line.comparison.num_processes_b))

@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
 
 
 def _fleet(options: argparse.Namespace) -> int:
-    from dlbench.node_list import fold_nodes
+    from dlbench.node_list import compress_nodes
     from dlbench.report.analysis import fleet
     from dlbench.report.listings import fleet as listing
     from dlbench.results.aggregation import parse_since
@@ -48,7 +48,7 @@ def _fleet(options: argparse.Namespace) -> int:
 
         save_figure(lambda: plots_fleet.fleet_map(found.slowdowns), options.map)
     if options.list:
-        print(fold_nodes(found.nodes))
+        print(compress_nodes(found.nodes))
     else:
         print_tables(options.format, listing.outliers_table(found), listing.distributions_table(found))
     say(listing.summary_line(found))

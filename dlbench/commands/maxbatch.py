@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_command, add_format, add_model, add_overrides, number
+from dlbench.commands.arguments import add_command, add_format, add_model, add_overrides, number_parser
 from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
 from dlbench.launch.max_batch import Trial, TrialRunner, find_largest, make_case, memory_limit
 from dlbench.messages import say
@@ -31,11 +31,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--memory", type=_parse_bytes, metavar="SIZE",
                         help="CPU only: memory limit of the process, such as 2GiB (default: free memory)")  # fmt: skip
     parser.add_argument("--within", default=1.0, metavar="PERCENT",
-                        type=number("a percentage from 0 to below 100", lambda value: 0 <= value < 100, suffix="%"),
+                        type=number_parser("a percentage from 0 to below 100", lambda value: 0 <= value < 100,
+                                           suffix="%"),
                         help="accuracy of the largest batch (default: 1)")  # fmt: skip
     parser.add_argument(
         "--timeout",
-        type=number("a time above 0 s", lambda value: 0 < value < 1e9),
+        type=number_parser("a time above 0 s", lambda value: 0 < value < 1e9),
         default=600.0,
         metavar="SECONDS",
         help="time limit of one test run (default: 600)",

@@ -54,10 +54,10 @@ def _profile(options: argparse.Namespace) -> int:
     from dlbench.report.analysis.bounds import find_roof
     from dlbench.report.chapters.bounds_tables import profile_table
     from dlbench.results import bounds_records, bounds_schema
-    from dlbench.suites.suite import one_case
+    from dlbench.suites.suite import build_single_case
 
     # The worker resolves device "auto": this process does not load torch.
-    case = one_case("profile", options.model, options.overrides)
+    case = build_single_case("profile", options.model, options.overrides)
     time_s = parse_positive_time(options.time, "--time")
     if not 0 <= options.trace_steps <= MAX_TRACE_STEPS:
         raise BadInput(f"--trace-steps is {options.trace_steps}; it must be from 0 to {MAX_TRACE_STEPS}")

@@ -36,7 +36,7 @@ def _status(options: argparse.Namespace) -> int:
 
     folders = job_watch.results_folders_below(options.results)
     if options.watch and folders:
-        return watch(folders)
+        return watch_jobs(folders)
     if folders and folders != [options.results]:
         _print_campaigns(job_watch.summarize_campaigns(folders), options.json)
         return OK
@@ -55,7 +55,7 @@ def _status(options: argparse.Namespace) -> int:
     return OK
 
 
-def watch(folders: Sequence[Path]) -> int:
+def watch_jobs(folders: Sequence[Path]) -> int:
     """Wait for the end of all jobs of these results folders; return the exit status."""
     from dlbench.launch import job_watch
 

@@ -118,7 +118,7 @@ def _submit(options: argparse.Namespace) -> int:
     refused = None
     taken: list[SubmittedJob] = []
     try:
-        jobs.submit(submission, [*options.after, *after], lambda job: _show_taken_job(taken, job))
+        jobs.submit(submission, [*options.after, *after], lambda job: _add_submitted_job(taken, job))
     except jobs.ReportRefused as error:
         refused = error
     say(f"{suite.name}: {units.count_text(submission.num_cases, 'case')} at {site.name}; results: {options.results}/")
@@ -132,7 +132,7 @@ def _submit(options: argparse.Namespace) -> int:
 
 def _warn_and_wait(options: argparse.Namespace, folders: list[Path], taken: list[SubmittedJob]) -> int:
     """Name jobs that cannot start, and wait if asked to."""
-    from dlbench.commands.status import watch
+    from dlbench.commands.status import watch_jobs
     from dlbench.launch import job_watch
 
     stuck = job_watch.blocked_job_lines(taken)
@@ -140,10 +140,10 @@ def _warn_and_wait(options: argparse.Namespace, folders: list[Path], taken: list
         say(f"dlbench: {line}")
     if stuck:
         return SOME_FAILED
-    return watch(folders) if options.wait else OK
+    return watch_jobs(folders) if options.wait else OK
 
 
-def _show_taken_job(taken: list[SubmittedJob], job: SubmittedJob) -> None:
+def _add_submitted_job(taken: list[SubmittedJob], job: SubmittedJob) -> None:
     taken.append(job)
     print_job_line(job)
 
@@ -152,7 +152,7 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
     """Submit one job per node or GPU; return exit status 1 if some were not submitted."""
     from dlbench.launch import each_node, jobs
     from dlbench.launch.results_folder import check_folder
-    from dlbench.node_list import expand_nodes, fold_nodes
+    from dlbench.node_list import compress_nodes, expand_nodes
 
     if not options.each_node and not options.each_gpu:
         raise BadInput("--nodes needs --each-node or --each-gpu; for jobs on 4 nodes: -P nodes=4")
@@ -167,7 +167,7 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
         (plan.away, "down or drained; run the same command later to measure them"),
     ):
         if skipped:
-            names = fold_nodes({unit.node for unit in skipped})
+            names = compress_nodes({unit.node for unit in skipped})
             shown = names if len(names) <= MAX_MESSAGE_CHARACTERS else f"{names[:MAX_MESSAGE_CHARACTERS]} ..."
             say(f"skipped {units.count_text(len(skipped), noun)} ({shown}): {words}")
     submissions = (

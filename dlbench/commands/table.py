@@ -15,11 +15,9 @@ def add(commands: Any) -> None:
 
 def _table(options: argparse.Namespace) -> None:
     from dlbench.facts.audit import COUNTED_MODELS, audit_table
-    from dlbench.facts.layer_totals import facts_from_layers
+    from dlbench.facts.layer_totals import sum_layers
     from dlbench.facts.layers import catalogue_layers
     from dlbench.suites.catalog import CATALOG
 
-    counted = {
-        name: facts_from_layers(catalogue_layers(name) or (), CATALOG[name].input_shape) for name in COUNTED_MODELS
-    }
+    counted = {name: sum_layers(catalogue_layers(name) or (), CATALOG[name].input_shape) for name in COUNTED_MODELS}
     print(audit_table(counted, options.format), end="")

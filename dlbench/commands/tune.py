@@ -40,20 +40,20 @@ def _tune(options: argparse.Namespace) -> int:
     from dlbench.atomic_file import write_atomically
     from dlbench.campaign.setting_search import GOALS
     from dlbench.campaign.tuning import file_safe_name, run_search, suite_toml
-    from dlbench.errors import UnknownName, writing
+    from dlbench.errors import UnknownName, convert_write_errors
     from dlbench.launch import processes
     from dlbench.report.analysis.tuning import title
     from dlbench.report.chapters.tuning_section import tuning_table
     from dlbench.report.figures.plots_tuning import waterfall
     from dlbench.suites.case import MODES
-    from dlbench.suites.suite import one_case
+    from dlbench.suites.suite import build_single_case
 
     for name, value, known in (("mode", options.mode, MODES), ("goal", options.goal, GOALS)):
         if value not in known:
             raise UnknownName(name, value, known)
     budget_s = parse_positive_time(options.budget, "--budget")
     overrides = [f"mode={options.mode}", *options.overrides]
-    first = one_case("tune", options.model, overrides, sought=("repeat",))
+    first = build_single_case("tune", options.model, overrides, sought=("repeat",))
     fixed = {override.partition("=")[0].strip() for override in overrides}
     with processes.stopping_on_signals():
         try:
@@ -63,9 +63,9 @@ def _tune(options: argparse.Namespace) -> int:
             return INTERRUPTED
     search.require_result()
     output = options.output or options.results / f"tuned-{file_safe_name(options.model)}-{options.mode}.toml"
-    with writing(output):
+    with convert_write_errors(output):
         write_atomically(output, suite_toml(search))
-    changes, shipped, name = search.changes(), search.figures()[search.first], title(first)
+    changes, shipped, name = search.changes(), search.value_by_setting()[search.first], title(first)
     print_tables(options.format, tuning_table(changes, shipped, search.goal, search.unit, name))
     say(f"suite: {output}")
     save_figure(lambda: waterfall(changes, shipped, name, search.goal, search.unit), output.parent)

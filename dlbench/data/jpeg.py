@@ -74,7 +74,7 @@ class JpegDataset(Dataset[tuple[Tensor, int, Tensor]]):
             return image, file.label, torch.tensor(facts, dtype=torch.float64)
         raise _Undecodable(f"{_MAX_TRIES} files in a row cannot be decoded, from {self.files[broken].name} on")
 
-    def broken_names(self, facts: Tensor) -> set[str]:
+    def names_of_broken_files(self, facts: Tensor) -> set[str]:
         """The names of the broken files that items with these facts stand for."""
         numbers = facts[:, 0]
         return {self.files[int(i)].name for i in numbers[numbers >= 0]}
@@ -117,7 +117,7 @@ class JpegBatches:
         for of_images in facts:
             self.read_s += float(of_images[:, 1].sum())
             self.decode_s += float(of_images[:, 2].sum())
-            self.broken |= self.loader.dataset.broken_names(of_images)
+            self.broken |= self.loader.dataset.names_of_broken_files(of_images)
         return (images,), labels
 
     def reset(self) -> None:
@@ -125,7 +125,7 @@ class JpegBatches:
         self.wait_s = self.read_s = self.decode_s = 0.0
         self.num_batches = 0
 
-    def close_window(self) -> None:
+    def store_window_wait(self) -> None:
         """Store the waiting time since `reset` as that of the window."""
         self.window_wait_s = self.wait_s
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from dlbench.data.image_files import ImageSet, find_images
 from dlbench.data.jpeg import PREFETCH, JpegBatches, JpegDataset, require_enough_classes
-from dlbench.data.photographs import photographs
+from dlbench.data.photographs import photograph_folder
 from dlbench.errors import BadInput
 from dlbench.free_memory import available_bytes
 from dlbench.models import BuiltModel
@@ -28,7 +28,7 @@ def open_batches(case: Case, built: BuiltModel, rank: int = 0) -> JpegBatches:
         raise BadInput(
             f"data 'jpeg' needs a network that classifies images, and {built.name} does not; set data = \"synthetic\""
         )
-    images = find_images(case.data_path or photographs())
+    images = find_images(case.data_path or photograph_folder())
     require_enough_classes(f"the images of '{case.data_path}'", images.num_classes, built)
     if case.loader == "dali":
         from dlbench.data import dali

@@ -36,7 +36,7 @@ _NOISE_SD = 6.5
 _JPEG_QUALITY = 96
 
 
-def photographs(num_files: int = NUM_FILES) -> Path:
+def photograph_folder(num_files: int = NUM_FILES) -> Path:
     """Return the folder of the set; create it if needed. If several processes create it, the first one wins."""
     folder = cache_folder() / f"photographs-1-{num_files}"
     if folder.is_dir():

@@ -15,7 +15,7 @@ from itertools import groupby
 
 from dlbench.errors import BadInput
 from dlbench.facts.csv_files import read_rows
-from dlbench.facts.layer_totals import CountedFacts
+from dlbench.facts.layer_totals import LayerTotals
 from dlbench.table import Cell, Column, Table, default_text, escape_latex, escape_markdown, render
 from dlbench.table_width import terminal_width
 from dlbench.units import MISSING, percent
@@ -46,7 +46,7 @@ class PublishedFigure:
 
     key: str
     title: str
-    count: Callable[[CountedFacts, str], int | str] | None  # of the facts and the printed figure; None: not counted
+    count: Callable[[LayerTotals, str], int | str] | None  # of the facts and the printed figure; None: not counted
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ class DifferenceReason:
         """Exact value of the rounded printed figure."""
         return sum(amount for _, amount in self.parts)
 
-    def holds(self, counted: int, published: str) -> bool:
+    def explains(self, counted: int, published: str) -> bool:
         """Whether the steps lead from `counted` to the printed figure."""
-        return counted + sum(amount for amount, _ in self.steps) == self.value and rounds_to_published(
+        return counted + sum(amount for amount, _ in self.steps) == self.value and matches_published(
             published, self.value
         )
 
@@ -104,7 +104,7 @@ def read_published() -> dict[str, dict[str, str]]:
     return {row.pop("metric"): {network: figure for network, figure in row.items() if figure} for row in rows}
 
 
-def audit_rows(counted: Mapping[str, CountedFacts], published: PublishedTable | None = None) -> list[AuditRow]:
+def audit_rows(counted: Mapping[str, LayerTotals], published: PublishedTable | None = None) -> list[AuditRow]:
     """Compare every published figure with the counted one, metric by metric.
 
     Args:
@@ -125,13 +125,13 @@ def audit_rows(counted: Mapping[str, CountedFacts], published: PublishedTable | 
     return rows
 
 
-def rounds_to_published(published: str, counted: int) -> bool:
+def matches_published(published: str, counted: int) -> bool:
     """Whether `counted` rounds to the printed figure (half-way: to both). Raises BadInput if that is no "2.67G"."""
     value, unit = _parse_published(published)
     return abs(counted - value) <= unit / 2
 
 
-def audit_table(counted: Mapping[str, CountedFacts], format: str, published: PublishedTable | None = None) -> str:
+def audit_table(counted: Mapping[str, LayerTotals], format: str, published: PublishedTable | None = None) -> str:
     """Format the audit in one of the formats of `dlbench.table`.
 
     Text, Markdown and LaTeX show published and counted figures, then the differences with reasons; CSV and JSON
@@ -145,7 +145,7 @@ def audit_table(counted: Mapping[str, CountedFacts], format: str, published: Pub
     listing = _FORMAT_DIFFERENCES.get(format)
     if listing is None:
         return render(records_table(rows), format)
-    return render(side_by_side_table(rows), format) + "\n" + listing(differing_rows(rows))
+    return render(published_and_counted_table(rows), format) + "\n" + listing(differing_rows(rows))
 
 
 def differing_rows(rows: Sequence[AuditRow]) -> list[AuditRow]:
@@ -164,7 +164,7 @@ def records_table(rows: Sequence[AuditRow]) -> Table:
     return Table([Column(key) for key in keys], cells, title=_AUDIT_TITLE, notes=_table_notes(rows))
 
 
-def side_by_side_table(rows: Sequence[AuditRow]) -> Table:
+def published_and_counted_table(rows: Sequence[AuditRow]) -> Table:
     """Build a table of metrics by networks: published figure above counted figure; differences are numbered."""
     numbers = {(row.metric, row.network): i for i, row in enumerate(differing_rows(rows), 1)}
     networks = [network for network in MODEL_OF_NETWORK if any(row.network == network for row in rows)]
@@ -181,13 +181,13 @@ def side_by_side_table(rows: Sequence[AuditRow]) -> Table:
             ]
         )
         if _PUBLISHED_FIGURES[metric].count is not None:
-            cells = (_cell_with_number(found.get(n), numbers.get((metric, n))) for n in networks)
+            cells = (_cell_with_note_number(found.get(n), numbers.get((metric, n))) for n in networks)
             body.append(["", "counted", *cells])
     return Table(columns, body, title=_AUDIT_TITLE, notes=_table_notes(rows))
 
 
 def differences_table(rows: Sequence[AuditRow]) -> Table:
-    """Build a table of the differing figures with reasons, numbered as in `side_by_side_table`."""
+    """Build a table of the differing figures with reasons, numbered as in `published_and_counted_table`."""
     columns = [
         *(Column("number", "#"), Column("network", "Network"), Column("metric", "Figure")),
         *(Column("published", "Published", "right"), Column("counted", "Counted", "right")),
@@ -202,12 +202,12 @@ def differences_table(rows: Sequence[AuditRow]) -> Table:
     return Table(columns, body, title="Differences and their reasons")
 
 
-def _audit_row(metric: PublishedFigure, network: str, published: str, counted: Mapping[str, CountedFacts]) -> AuditRow:
+def _audit_row(metric: PublishedFigure, network: str, published: str, counted: Mapping[str, LayerTotals]) -> AuditRow:
     model = MODEL_OF_NETWORK[network]
     if metric.count is None:
         return AuditRow(metric.key, network, model, published, None, None, None, None, _NOT_COUNTED)
     found = metric.count(counted[model], published)
-    same = found == published.replace(" ", "") if isinstance(found, str) else rounds_to_published(published, found)
+    same = found == published.replace(" ", "") if isinstance(found, str) else matches_published(published, found)
     difference = None if isinstance(found, str) else 0 if same else int(_parse_published(published)[0]) - found
     relative = None if isinstance(found, str) or difference is None or not found else difference / found
     reason = None if same else _difference_reason(metric.key, model, published, found, counted)
@@ -215,19 +215,19 @@ def _audit_row(metric: PublishedFigure, network: str, published: str, counted: M
 
 
 def _difference_reason(
-    metric: str, model: str, published: str, found: int | str, counted: Mapping[str, CountedFacts]
+    metric: str, model: str, published: str, found: int | str, counted: Mapping[str, LayerTotals]
 ) -> str:
     if (model, metric, published, found) == ("lenet5", "num_filters", "20,50", "6,16"):
         return _CAFFE_FILTERS
     reason = _LENET_REASONS.get(metric) if model == "lenet5" else None
     if model == "googlenet" and metric in ("conv_macs", "total_macs"):
         reason = _floor_pooling_reason(metric, counted)
-    if reason is None or isinstance(found, str) or not reason.holds(found, published):
+    if reason is None or isinstance(found, str) or not reason.explains(found, published):
         return _UNEXPLAINED
     return reason.text(found)
 
 
-def _floor_pooling_reason(metric: str, counted: Mapping[str, CountedFacts]) -> DifferenceReason:
+def _floor_pooling_reason(metric: str, counted: Mapping[str, LayerTotals]) -> DifferenceReason:
     floor = getattr(counted["googlenet_floor"], metric)
     fewer = floor - getattr(counted["googlenet"], metric)
     return DifferenceReason(
@@ -247,22 +247,22 @@ def _parse_published(published: str) -> tuple[Decimal, Decimal]:
     return Decimal(f"{whole}.{decimals or 0}") * prefix, Decimal(prefix).scaleb(-len(decimals))
 
 
-def _filter_sizes_text(facts: CountedFacts, published: str) -> str:
+def _filter_sizes_text(facts: LayerTotals, published: str) -> str:
     return ",".join(str(r) if r == s else f"{r}x{s}" for r, s in facts.filter_sizes)
 
 
-def _filter_counts_text(facts: CountedFacts, published: str) -> str:
+def _filter_counts_text(facts: LayerTotals, published: str) -> str:
     """Return all numbers of filters, or minimum and maximum of a printed range."""
     if "-" in published and facts.num_filters:
         return f"{min(facts.num_filters)}-{max(facts.num_filters)}"
     return ",".join(map(str, facts.num_filters))
 
 
-def _fact_getter(key: str) -> Callable[[CountedFacts, str], int | str]:
+def _fact_getter(key: str) -> Callable[[LayerTotals, str], int | str]:
     return lambda facts, published: int(getattr(facts, key))
 
 
-def _cell_with_number(row: AuditRow | None, number: int | None) -> str | None:
+def _cell_with_note_number(row: AuditRow | None, number: int | None) -> str | None:
     if row is None:
         return None
     return default_text(row.counted) if number is None else f"[{number}] {default_text(row.counted)}"
@@ -371,7 +371,7 @@ def _select_counts(layers: Mapping[str, int], *names: str) -> tuple[tuple[str, i
     return tuple((name, layers[name]) for name in names)
 
 
-def _c5_and_f6_reason(what: str) -> DifferenceReason:
+def _lenet_c5_f6_reason(what: str) -> DifferenceReason:
     # A fully connected layer has as many connections as parameters.
     return DifferenceReason(
         f"LeCun's {what} with biases, without the output layer",
@@ -397,8 +397,8 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
         ((-1, "output layer (radial basis functions in LeCun's paper)"),),
         "C5 is a convolution over its whole 5x5 input. Both tables count it as fully connected.",
     ),
-    "fc_weights": _c5_and_f6_reason("trainable parameters"),
-    "fc_macs": _c5_and_f6_reason("connections"),
+    "fc_weights": _lenet_c5_f6_reason("trainable parameters"),
+    "fc_macs": _lenet_c5_f6_reason("connections"),
     "total_weights": DifferenceReason(
         "LeCun's trainable parameters, biases included",
         _select_counts(_LENET_PARAMETERS, "C1", "S2", "C3", "S4", "C5", "F6"),

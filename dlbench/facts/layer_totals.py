@@ -12,7 +12,7 @@ from dlbench.facts.layers import LayerRow
 
 
 @dataclass(frozen=True)
-class CountedFacts:
+class LayerTotals:
     """One network as counted. Weights exclude biases; MACs are per image, of the forward pass."""
 
     input_shape: tuple[int, ...]  # C, H, W
@@ -36,7 +36,7 @@ class CountedFacts:
         return self.conv_macs + self.fc_macs
 
 
-def facts_from_layers(rows: Iterable[LayerRow], input_shape: tuple[int, ...]) -> CountedFacts:
+def sum_layers(rows: Iterable[LayerRow], input_shape: tuple[int, ...]) -> LayerTotals:
     """Sum over `rows`: all convolutions (also transposed ones) and FC layers of one network.
 
     Args:
@@ -48,7 +48,7 @@ def facts_from_layers(rows: Iterable[LayerRow], input_shape: tuple[int, ...]) ->
     assert kinds <= {"conv", "conv_transposed", "fc"}, f"unknown kind of layer: {sorted(kinds)}"
     fc = [row for row in layers if row.kind == "fc"]
     conv = [row for row in layers if row.kind != "fc"]
-    return CountedFacts(
+    return LayerTotals(
         input_shape=input_shape,
         conv_layers=len(conv),
         filter_sizes=tuple(sorted({(row.R, row.S) for row in conv if row.R is not None and row.S is not None})),

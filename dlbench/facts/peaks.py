@@ -72,7 +72,7 @@ class DevicePeaks:
 
 
 @dataclass(frozen=True)
-class Anchor:
+class PublishedThroughput:
     """One published throughput for comparison, with the differences of its measurement."""
 
     model: str
@@ -106,10 +106,10 @@ def find_peaks(device_name: str | None) -> DevicePeaks | None:
 
 
 @cache
-def anchors() -> tuple[Anchor, ...]:
+def published_throughputs() -> tuple[PublishedThroughput, ...]:
     """Read all rows of `anchors.csv`, in order."""
     return tuple(
-        Anchor(
+        PublishedThroughput(
             **{k: r[k] for k in ("model", "mode", "device", "precision", "framework", "data", "source")},
             devices=int(r["devices"]),
             img_per_s_total=float(r["img_per_s_total"]),

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.atomic_file import read_text, temporary_name, write_atomically
-from dlbench.errors import DlbenchError, StoreError, writing
+from dlbench.errors import DlbenchError, StoreError, convert_write_errors
 from dlbench.json_text import load_json
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, from_dict
 from dlbench.safe_names import excerpt
@@ -156,7 +156,7 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 def write_record(folder: Path, record: Record) -> None:
     """Close an attempt. Raises StoreError if the folder cannot be written, or the results folder is gone."""
-    with writing(folder):
+    with convert_write_errors(folder):
         folder.mkdir(exist_ok=True)  # the user's network may have removed it
         write_atomically(folder / "record.json", record.to_json())
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench import process_identity
-from dlbench.errors import writing
+from dlbench.errors import convert_write_errors
 from dlbench.json_text import read_object
 
 #: Time without a change after which an owner on another host counts as dead [s].
@@ -107,7 +107,7 @@ def take(root: Path, name: str) -> Claim | None:
     """Claim `name` in the results folder `root`; None if another process holds it. Raises StoreError if that fails."""
     path = claim_path(root, name)
     nonce = secrets.token_hex(8)
-    with writing(path):
+    with convert_write_errors(path):
         path.parent.mkdir(exist_ok=True)
         if _create_claim(path, nonce):
             return Claim(path, nonce)

@@ -26,7 +26,7 @@ from pathlib import Path
 import dlbench
 from dlbench import units
 from dlbench.atomic_file import read_text, write_atomically
-from dlbench.errors import BadInput, StoreError, writing
+from dlbench.errors import BadInput, StoreError, convert_write_errors
 from dlbench.json_text import load_json
 from dlbench.launch import batch_systems, claims, images, job_script, scheduler
 from dlbench.launch.case_counts import CaseCounts, count_cases
@@ -274,7 +274,7 @@ def write_submission(submission: Submission) -> None:
         "num_cases": submission.num_cases,
         "scripts": [{k: v for k, v in dataclasses.asdict(s).items() if k != "text"} for s in submission.scripts],
     }
-    with writing(submission.folder):
+    with convert_write_errors(submission.folder):
         submission.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(submission.suite_file, submission.suite_text)
         for script in submission.scripts:

@@ -91,9 +91,9 @@ def _predicted_largest(predicted: Callable[[int], float] | None, limit_bytes: in
 
 def make_case(model: str, overrides: list[str], device: str) -> Case:
     """Build the case from `-P`; its batch is the unknown. Raises BadInput if an axis is wrong or sets the batch."""
-    from dlbench.suites.suite import GLOBAL_BATCH, one_case
+    from dlbench.suites.suite import GLOBAL_BATCH, build_single_case
 
-    found = one_case("maxbatch", model, overrides, device, sought=("batch_size", GLOBAL_BATCH))
+    found = build_single_case("maxbatch", model, overrides, device, sought=("batch_size", GLOBAL_BATCH))
     if found.world_size > 1:
         raise BadInput(
             "maxbatch tests one device; remove nodes and devices_per_node (the result holds for each device)"

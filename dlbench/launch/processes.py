@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dlbench.errors import writing
+from dlbench.errors import convert_write_errors
 from dlbench.messages import say_detail
 
 #: Time for a worker to write its result after a stop request [s].
@@ -37,7 +37,7 @@ class Stopped(BaseException):
 def start_worker(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start a worker with its output in `folder` and `environment` added to ours. Raises StoreError."""
     say_detail(f"starting {shlex.join(argv)}; its output goes into {folder}/")
-    with writing(folder):
+    with convert_write_errors(folder):
         out, err = (folder / "stdout.txt").open("wb"), (folder / "stderr.txt").open("wb")
     with out, err:
         # A separate session, so that a time limit also ends the worker's children. The worker dies with this process:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from dlbench.atomic_file import temporary_name
-from dlbench.errors import StoreError, writing
+from dlbench.errors import StoreError, convert_write_errors
 from dlbench.launch.attempts import attempts_folder
 
 #: Free space required for a campaign and for each case [bytes].
@@ -34,7 +34,7 @@ def check_folder(root: Path, make: bool = True) -> None:
             f"another with --results"
         )
     probe = temporary_name(root / "write-test")
-    with writing(f"results to '{root}'", "; choose another with --results"):
+    with convert_write_errors(f"results to '{root}'", "; choose another with --results"):
         if make:
             root.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"x" * 4096)
@@ -58,7 +58,7 @@ def check_name(root: Path) -> None:
 
 def check_space(root: Path) -> None:
     """Check that the disk has space and inodes for a case. Raises StoreError if not, or if that is unknown."""
-    with writing(f"results to '{root}'"):
+    with convert_write_errors(f"results to '{root}'"):
         status = os.statvfs(root)
     free_bytes = status.f_bavail * status.f_frsize
     if free_bytes < MIN_FREE_BYTES:
@@ -84,7 +84,7 @@ class ResultsFolder:
         """Open the folder and its attempts folder, made if missing. Raises StoreError if that fails."""
         self.root = root
         self._held: dict[Path, int] = {}
-        with writing(f"results to '{root}'"):
+        with convert_write_errors(f"results to '{root}'"):
             try:
                 attempts_folder(root).mkdir(exist_ok=True)
                 for folder in (root, attempts_folder(root)):

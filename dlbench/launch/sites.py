@@ -28,7 +28,7 @@ from dlbench import bundled_files
 from dlbench.errors import BadInput, UnknownName
 from dlbench.launch.containers import OVERRIDE_VARIABLES, Mount
 from dlbench.launch.runtimes import RUNTIME_RECORDS, RUNTIMES
-from dlbench.toml_file import TomlFile, read_toml, typed
+from dlbench.toml_file import TomlFile, read_toml, require_type
 
 SCHEDULERS = ("slurm", "pbs")
 GPU_REQUESTS = ("none", "gres", "gpus-per-node")
@@ -336,32 +336,34 @@ class _SiteReader:
         if "least" in rule:
             if isinstance(value, bool) or not isinstance(value, int) or not rule["least"] <= value <= _MAX_INT:
                 most = f", at most {_MAX_INT}" if str(value).isdecimal() else ""
-                self._file.refuse(value, key, f"a whole number, at least {rule['least']}{most}", table)
+                self._file.raise_invalid(value, key, f"a whole number, at least {rule['least']}{most}", table)
             return value
         if kind == "bool":
-            return typed(value, bool, f"{table}.{key}", self._file.place(key, table))
+            return require_type(value, bool, f"{table}.{key}", self._file.place(key, table))
         if kind.startswith("tuple"):
             items = [value] if isinstance(value, str) and key.endswith("python") else self._read_list(table, key, value)
             texts = [self._read_text(table, key, item, rule["pattern"], rule["wanted"]) for item in items]
             if key.endswith("python"):
                 if not texts:
-                    self._file.refuse(value, key, "a command, such as python3", table)
+                    self._file.raise_invalid(value, key, "a command, such as python3", table)
                 texts[0] = self._expand_variables(self._file.place(key, table), texts[0])
             return tuple(texts)
         return self._read_text(table, key, value, rule["pattern"], rule["wanted"])
 
     def _read_list(self, table: str, key: str, value: Any) -> list[Any]:
-        return list(typed(value, list, f"{table}.{key}", self._file.place(key, table), 'a list, such as ["..."]'))
+        return list(
+            require_type(value, list, f"{table}.{key}", self._file.place(key, table), 'a list, such as ["..."]')
+        )
 
     def _read_text(self, table: str, key: str, value: Any, pattern: re.Pattern[str], wanted: str) -> str:
         if not isinstance(value, str) or not pattern.fullmatch(value):
-            self._file.refuse(value, key, wanted, table)
+            self._file.raise_invalid(value, key, wanted, table)
         return str(value)
 
     def _read_variables(self, values: dict[str, Any]) -> dict[str, str]:
         for name, value in values.items():
             if not _VARIABLE_PATTERN.fullmatch(name):
-                self._file.refuse(name, name, "the name of a variable", "environment")
+                self._file.raise_invalid(name, name, "the name of a variable", "environment")
             where = self._file.place(name, "environment")
             if name not in OVERRIDE_VARIABLES and (name in RANK_VARIABLES or name.startswith(("SLURM_", "DLBENCH_"))):
                 raise BadInput(f"{where}: {name} is set by the launcher for each rank; remove it from the profile")
@@ -374,7 +376,7 @@ class _SiteReader:
         parts = item.split(":") if isinstance(item, str) else []
         read_only = len(parts) == 3 and parts[2] == "ro"
         if not 1 <= len(parts) <= 3 or (len(parts) == 3 and not read_only):
-            self._file.refuse(item, "mounts", "SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro", "container")
+            self._file.raise_invalid(item, "mounts", "SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro", "container")
         source = self._read_path("mounts", parts[0])
         return Mount(source, self._read_path("mounts", parts[1]) if len(parts) > 1 else source, read_only)
 
@@ -411,7 +413,7 @@ class _SiteReader:
             if name in OWN_PBS_OPTIONS:
                 raise BadInput(f"{self._file.place('directives', 'pbs')}: do not set {name}: dlbench sets it")
         if site.scheduler == "pbs" and site.report.time_limit and site.report.time_limit.count(":") != 2:
-            self._file.refuse(site.report.time_limit, "time_limit", "hours:minutes:seconds with PBS", "report")
+            self._file.raise_invalid(site.report.time_limit, "time_limit", "hours:minutes:seconds with PBS", "report")
         for name in site.slurm.without:
             if name not in OWN_DIRECTIVES:
                 raise UnknownName("directive", name, OWN_DIRECTIVES, self._file.place("without", "slurm"))

@@ -16,7 +16,7 @@ from typing import Any
 
 from dlbench import units
 from dlbench.errors import StoreError
-from dlbench.free_memory import kernel_value
+from dlbench.free_memory import read_kernel_value
 from dlbench.launch import attempts, claims, failure_diagnosis, leftovers, processes, scheduler, worker_process
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local
@@ -219,7 +219,7 @@ def _run_case(
     root, label, facts = campaign.root, campaign.label, campaign.facts(case)
     attempt = attempts.create_attempt(root, case, suite, version, system_key, owner, label, network_key, earlier, facts)
     started = time.monotonic()
-    oom_kills = kernel_value(*_OOM_KILLS)
+    oom_kills = read_kernel_value(*_OOM_KILLS)
     process: subprocess.Popen[bytes] | None = None
     ended_by = None
     stopped: Stopped | None = None
@@ -241,7 +241,7 @@ def _run_case(
         if process is None or process.returncode != 0:
             scheduler.cancel_steps(attempt.id)
     exit_code = process.returncode if process else None
-    oom_kill = kernel_value(*_OOM_KILLS) != oom_kills or failure_diagnosis.slurm_reported_oom(attempt.folder)
+    oom_kill = read_kernel_value(*_OOM_KILLS) != oom_kills or failure_diagnosis.slurm_reported_oom(attempt.folder)
     folder.check()
     outcome = _classify_outcome(attempt.folder, exit_code, ended_by, case, oom_kill)
     changed = changed or _changed_file(case, campaign)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, writing
+from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, convert_write_errors
 from dlbench.json_text import load_json
 from dlbench.launch import failure_diagnosis
 from dlbench.launch.processes import (
@@ -91,7 +91,7 @@ def run_request(
         Stopped: a signal interrupted the job.
     """
     folder = folder.absolute()  # its processes are known by this name
-    with writing(folder, "; choose another with --results"):
+    with convert_write_errors(folder, "; choose another with --results"):
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("result.json", "error.json"):
             (folder / name).unlink(missing_ok=True)

@@ -35,7 +35,7 @@ from dlbench.tasks import TASKS, Batch, Task
 from dlbench.tasks.classification import CLASSIFICATION
 from dlbench.tasks.outputs import require_targets
 
-__all__ = ["BUILDERS", "BuiltModel", "available", "build", "build_on_meta", "check"]
+__all__ = ["BUILDERS", "BuiltModel", "build", "build_on_meta", "check", "list_networks"]
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "lenet5": lenet.lenet5,
@@ -155,7 +155,7 @@ def _builder_of(name: str) -> Callable[[bool], BuiltModel]:
         return external.torchvision_builder(name)
     if external.is_timm_name(name):
         return external.timm_builder(name)
-    raise UnknownName("model", name, available(), hint="`dlbench models --all` lists all.")
+    raise UnknownName("model", name, list_networks(), hint="`dlbench models --all` lists all.")
 
 
 def _build_frozen(name: str, training: bool) -> BuiltModel:
@@ -167,7 +167,7 @@ def _build_frozen(name: str, training: bool) -> BuiltModel:
     return built
 
 
-def available() -> list[str]:
+def list_networks() -> list[str]:
     """Return all names that `build` accepts, except factories: built-in, torchvision, timm."""
     from dlbench.models import external
 

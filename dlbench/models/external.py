@@ -138,12 +138,12 @@ def _build_from_factory(name: str, factory: Callable[[], object]) -> BuiltModel:
         raise BadInput(f"model '{name}': the factory returned a {type(module).__name__}, not a torch.nn.Module")
     try:
         module, warnings = unwrap(module)
-        return _with_inputs(module, factory, warnings)
+        return _to_built_model(module, factory, warnings)
     except BadInput as error:
         raise BadInput(f"model '{name}' {error}") from error.__cause__
 
 
-def _with_inputs(module: nn.Module, factory: object, warnings: tuple[str, ...]) -> BuiltModel:
+def _to_built_model(module: nn.Module, factory: object, warnings: tuple[str, ...]) -> BuiltModel:
     """The network with its input shape, classes and task. Raises BadInput, without its name, if one is wrong."""
     task = user_task(module, factory)
     shape = _input_shape(declared_attribute(module, factory, "input_shape", DEFAULT_INPUT_SHAPE), task)

@@ -85,12 +85,12 @@ class GoogLeNet(nn.Module):
 
 def googlenet() -> nn.Module:
     """GoogLeNet for 224x224 images as its authors ran it: pooling rounds up."""
-    return _initialised(GoogLeNet(ceil_mode=True))
+    return _initialise(GoogLeNet(ceil_mode=True))
 
 
 def googlenet_floor() -> nn.Module:
     """GoogLeNet for 224x224 images with pooling that rounds down: 9.6 % fewer MACs, the same weights."""
-    return _initialised(GoogLeNet(ceil_mode=False))
+    return _initialise(GoogLeNet(ceil_mode=False))
 
 
 def _conv(channels: int, filters: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
@@ -109,7 +109,7 @@ def _response_norm() -> nn.Module:
     return nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
 
 
-def _initialised(network: nn.Module) -> nn.Module:
+def _initialise(network: nn.Module) -> nn.Module:
     """Glorot's uniform weights and biases of 0.2, as its authors published with the Caffe model; output biases 0."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

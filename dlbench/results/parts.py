@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dlbench.atomic_file import temporary_name
-from dlbench.errors import StoreError, writing
+from dlbench.errors import StoreError, convert_write_errors
 from dlbench.results.records import SCHEMA_VERSION
 from dlbench.results.row_validation import (
     CHECKED_COLUMNS,
@@ -316,7 +316,7 @@ def open_signed_writer(target: Path, make_folder: bool = True, compression: str 
 def open_temporary(target: Path, make_folder: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file that becomes `target` on success. Raises StoreError if that cannot be written."""
     temporary = temporary_name(target)
-    with writing(target):
+    with convert_write_errors(target):
         try:
             if make_folder:
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 from dlbench import units
 from dlbench.errors import BadInput, UnknownName
 from dlbench.safe_names import excerpt
-from dlbench.toml_file import typed
+from dlbench.toml_file import require_type
 
 MODES = ("training", "inference")
 #: amp_*: autocast with weights in fp32. bf16, fp16: weights, inputs and the whole step in that type.
@@ -272,7 +272,7 @@ def check_types(cls: type, values: dict[str, Any], where: str = "") -> dict[str,
         if key not in types:
             kind = {Case: "axis", Protocol: "protocol key"}.get(cls, "key")
             raise UnknownName(kind, key, types, where)
-    return {key: typed(value, types[key], key, where) for key, value in values.items()}
+    return {key: require_type(value, types[key], key, where) for key, value in values.items()}
 
 
 #: Annotation of a field -> type of its values.

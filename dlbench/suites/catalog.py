@@ -94,7 +94,7 @@ def _with_length(model: Model, name: str, length: int) -> Model:
     """`model` for sequences of `length` tokens: attention grows with its square, all else with it."""
     before = model.input_shape[-1]
 
-    def grown(macs: int) -> int:
+    def scale_macs(macs: int) -> int:
         return macs // before * length
 
     found = dataclasses.replace(
@@ -102,8 +102,8 @@ def _with_length(model: Model, name: str, length: int) -> Model:
         name=name,
         title=f"{model.title} ({length} tok)",
         input_shape=(length,) * len(model.input_shape),
-        fc_macs=grown(model.fc_macs),
-        recurrent_macs=grown(model.recurrent_macs),
+        fc_macs=scale_macs(model.fc_macs),
+        recurrent_macs=scale_macs(model.recurrent_macs),
         attention_macs=model.attention_macs // before**2 * length**2,
     )
     # What backward leaves out is the same for any length: an LSTM's gradient to the state that it starts from.

@@ -44,7 +44,7 @@ from dlbench.suites.case import (
     check_types,
     make_protocol,
 )
-from dlbench.toml_file import TomlFile, read_toml, typed
+from dlbench.toml_file import TomlFile, read_toml, require_type
 
 #: [train] is for `dlbench train` (`dlbench.suites.training`).
 _TOP_LEVEL_KEYS = ("name", "version", "description", "axes", "exclude", "protocol", "train")
@@ -87,11 +87,11 @@ class Suite:
         Raises BadInput: a value is invalid for its axis, or all cases are excluded.
         """
         if GLOBAL_BATCH in self.axes and "batch_size" in self.axes:
-            place = self._source_of(GLOBAL_BATCH, "batch_size")
+            place = self._source_of_values(GLOBAL_BATCH, "batch_size")
             raise BadInput(f"{place}: both batch_size and global_batch are set; remove one of them")
         size = math.prod(map(len, self.axes.values()))
         if size > MAX_COMBINATIONS:
-            place = self._source_of(*self.axes)
+            place = self._source_of_values(*self.axes)
             raise BadInput(f"{place}: the axes have {size} combinations; a suite may have at most {MAX_COMBINATIONS}")
         self._check_values()
         names = [axis for axis in (GLOBAL_BATCH, *AXES) if axis in self.axes]
@@ -153,18 +153,18 @@ class Suite:
         try:
             case.require_possible()
         except BadInput as error:
-            raise BadInput(f"{self._source_of(*changed_axes(case))}: {error}") from None
+            raise BadInput(f"{self._source_of_values(*changed_axes(case))}: {error}") from None
         return case
 
     def _build_case(self, setting: dict[str, Any]) -> Case:
         try:
             return Case(**{"model": "any", **check_types(Case, setting)}, protocol=self.protocol)
         except UnknownName as error:
-            raise BadInput(f"{error} [{self._source_of(*_invalid_axes(setting))}]") from None
+            raise BadInput(f"{error} [{self._source_of_values(*_invalid_axes(setting))}]") from None
         except BadInput as error:
-            raise BadInput(f"{self._source_of(*_invalid_axes(setting))}: {error}") from None
+            raise BadInput(f"{self._source_of_values(*_invalid_axes(setting))}: {error}") from None
 
-    def _source_of(self, *axes: str) -> str:
+    def _source_of_values(self, *axes: str) -> str:
         """Return the source of the values of these axes: the overriding options, or the file of the suite."""
         return ", ".join(self.options[axis] for axis in axes if axis in self.options) or self.source
 
@@ -172,10 +172,10 @@ class Suite:
         """Convert the global batch of `setting` to a batch per device."""
         batch, ranks = setting[GLOBAL_BATCH], _num_ranks(setting)
         if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
-            place = self._source_of(GLOBAL_BATCH)
+            place = self._source_of_values(GLOBAL_BATCH)
             raise BadInput(f"{place}: global_batch is {excerpt(batch)}; it must be a whole number of at least 1")
         if batch % ranks:
-            place = self._source_of(GLOBAL_BATCH, "nodes", "devices_per_node")
+            place = self._source_of_values(GLOBAL_BATCH, "nodes", "devices_per_node")
             raise BadInput(
                 f"{place}: global batch {batch} is not divisible by {ranks} devices; use "
                 f"{batch // ranks * ranks or ranks} or {(batch // ranks + 1) * ranks}, or exclude this combination"
@@ -219,14 +219,14 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
 def _parse_suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
     name = file.get("name", str, file.path.stem)
     if not _SUITE_NAME.fullmatch(name):
-        file.refuse(name, "name", "up to 100 letters, digits, '.', '_' and '-'")
+        file.raise_invalid(name, "name", "up to 100 letters, digits, '.', '_' and '-'")
     own_axes = file.table("axes")
     file.require_known(own_axes, (*AXES, GLOBAL_BATCH), "axes", "axis")
     axes = {axis: parse_values(axis, value, file.place(axis, "axes")) for axis, value in own_axes.items()}
     exclude = []
     for index, pattern in enumerate(file.get("exclude", list, [], "a list of tables ([[exclude]])"), start=1):
         where = f"exclude {index} of {file.path}"
-        table = typed(pattern, dict, f"exclude {index}", file.place("exclude"))
+        table = require_type(pattern, dict, f"exclude {index}", file.place("exclude"))
         if not table:
             raise BadInput(f'{where} is empty, so it excludes nothing; give an axis, such as model = "vgg16"')
         exclude.append({key: _excluded_values(key, value, where) for key, value in table.items()})
@@ -250,7 +250,7 @@ def _parse_suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
         checked = _parse_protocol(protocol, place, place)
     version = file.get("version", int, 1)
     if not 0 <= version < 2**31:
-        file.refuse(version, "version", f"from 0 to {2**31 - 1}")
+        file.raise_invalid(version, "version", f"from 0 to {2**31 - 1}")
     processes, most = _parse_process_counts(counts, str(file.path), options)
     description = file.get("description", str, "")
     return Suite(name, version, description, axes, tuple(exclude), checked, str(file.path), options, processes, most)
@@ -302,13 +302,13 @@ def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
     # "auto" is already resolved when cases are matched.
     known = DEVICES[1:] if key == "device" else CHOICES.get(key)
     for one in values:
-        typed(one, int if field_type(Case, key) == "int" or key in _DERIVED_AXES else str, key, where)
+        require_type(one, int if field_type(Case, key) == "int" or key in _DERIVED_AXES else str, key, where)
         if known is not None and one not in known:
             raise UnknownName(key, one, known, where)
     return values
 
 
-def one_case(
+def build_single_case(
     command: str, model: str, overrides: Sequence[str], device: str = "auto", sought: Sequence[str] = ()
 ) -> Case:
     """Build the single case of a command from its model and `-P` options.

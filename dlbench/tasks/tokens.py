@@ -40,7 +40,9 @@ def loss(outputs: Any, targets: Tensor) -> Tensor:
     """
     scores = _scores_of_tokens(outputs, targets)
     if scores is None:
-        raise BadInput(f"the network returns {describe_outputs(outputs)}, but must return {_needed_scores(targets)}")
+        raise BadInput(
+            f"the network returns {describe_outputs(outputs)}, but must return {_required_scores_text(targets)}"
+        )
     return functional.cross_entropy(scores.flatten(0, 1), targets.flatten())
 
 
@@ -51,7 +53,7 @@ def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
     if scores is None:
         raise BadInput(
             f"returns {describe_outputs(outputs)} for tokens of shape {tuple(targets.shape)}; "
-            f"{_needed_scores(targets)} are needed, in a dictionary as 'logits'"
+            f"{_required_scores_text(targets)} are needed, in a dictionary as 'logits'"
         )
     return count_classes(scores, num_classes, "tokens")
 
@@ -61,7 +63,7 @@ def _scores_of_tokens(outputs: Any, targets: Tensor) -> Tensor | None:
     return scores if scores is not None and scores.dim() == 3 and scores.shape[:2] == targets.shape else None
 
 
-def _needed_scores(targets: Tensor) -> str:
+def _required_scores_text(targets: Tensor) -> str:
     return f"scores of shape ({', '.join(map(str, targets.shape))}, vocabulary)"
 
 

@@ -46,9 +46,9 @@ def user_task(module: object, factory: object) -> Task:
         if function is not None and not callable(function):
             raise BadInput(f"has {key} {excerpt(function)}; it must be a function")
     if own_batches is not None:
-        changes |= {"make_batch": _checked_make_batch(own_batches), "num_dimensions": None}
+        changes |= {"make_batch": _add_batch_checks(own_batches), "num_dimensions": None}
     if own_loss is not None:
-        changes |= {"loss": _checked_loss(own_loss), "check_output": _any_output, "has_classes": False}
+        changes |= {"loss": _add_loss_checks(own_loss), "check_output": _accept_any_output, "has_classes": False}
     if unit is not None:
         if unit not in _SAMPLE_UNITS:
             raise BadInput(f"names an {UnknownName('sample_unit', unit, _SAMPLE_UNITS)}")
@@ -60,7 +60,7 @@ def user_task(module: object, factory: object) -> Task:
     return dataclasses.replace(task, **changes)
 
 
-def _checked_make_batch(function: Callable[..., Any]) -> Callable[..., Batch]:
+def _add_batch_checks(function: Callable[..., Any]) -> Callable[..., Batch]:
     def make_batch(size: int, _: tuple[int, ...], __: int, device: torch.device) -> Batch:
         try:
             found = function(size, device)
@@ -80,7 +80,7 @@ def _checked_make_batch(function: Callable[..., Any]) -> Callable[..., Batch]:
     return make_batch
 
 
-def _checked_loss(function: Callable[..., Any]) -> Callable[[Any, Tensor], Tensor]:
+def _add_loss_checks(function: Callable[..., Any]) -> Callable[[Any, Tensor], Tensor]:
     def loss(outputs: Any, targets: Tensor) -> Tensor:
         found = function(outputs, targets)
         if not isinstance(found, Tensor) or found.numel() != 1:
@@ -91,6 +91,6 @@ def _checked_loss(function: Callable[..., Any]) -> Callable[[Any, Tensor], Tenso
     return loss
 
 
-def _any_output(_: Any, __: Batch, num_classes: int | None) -> int:
+def _accept_any_output(_: Any, __: Batch, num_classes: int | None) -> int:
     """Accept any output: only the network's own loss can check it."""
     return num_classes or 0

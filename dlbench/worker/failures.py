@@ -9,7 +9,7 @@ import traceback
 import torch
 
 from dlbench.errors import DlbenchError, InvalidMeasurement
-from dlbench.free_memory import allowed_bytes
+from dlbench.free_memory import allocatable_bytes
 from dlbench.units import bytes_
 from dlbench.worker.progress import current_phase
 
@@ -85,7 +85,7 @@ def out_of_memory_text(error: BaseException) -> str | None:
 
 def _available_memory_text() -> str:
     try:
-        return f"{bytes_(allowed_bytes())} available"
+        return f"{bytes_(allocatable_bytes())} available"
     except DlbenchError:
         return "available memory is unknown"
 

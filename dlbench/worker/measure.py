@@ -270,7 +270,7 @@ def _measure_window(
         require_one_process(fork_count_before)
     else:
         # Processes of the loader belong to the case.
-        workload.loader.close_window()
+        workload.loader.store_window_wait()
     watch.read_after()
     reading = meter.stop(window.opened_at_s, window.closed_at_s)
     loss_last = workload.read_loss()

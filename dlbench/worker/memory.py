@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlbench.free_memory import kernel_value
+from dlbench.free_memory import read_kernel_value
 from dlbench.tasks import tensors_of
 from dlbench.worker import accelerators
 from dlbench.worker.workload import Workload
@@ -46,7 +46,7 @@ def read_peaks(device: torch.device) -> dict[str, Any]:
 
 def rss_peak_bytes() -> int:
     """Read the peak resident set of this process (VmHWM; ru_maxrss is inherited through fork and exec on Linux)."""
-    peak_kib = kernel_value(Path("/proc/self/status"), "VmHWM:")
+    peak_kib = read_kernel_value(Path("/proc/self/status"), "VmHWM:")
     return 1024 * (peak_kib or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 

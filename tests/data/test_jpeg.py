@@ -33,7 +33,7 @@ NUM_FILES = 24
 def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield photographs.photographs(num_files=NUM_FILES)
+        yield photographs.photograph_folder(num_files=NUM_FILES)
 
 
 @pytest.fixture
@@ -55,12 +55,12 @@ def test_the_set_is_about_as_large_as_imagenets_files(made):
     sizes = [file.stat().st_size for file in made.rglob("*.jpg")]
     assert len(sizes) == NUM_FILES
     assert statistics.mean(sizes) == pytest.approx(114_660, rel=0.15)
-    assert photographs.photographs(num_files=NUM_FILES) == made  # it is there already
+    assert photographs.photograph_folder(num_files=NUM_FILES) == made  # it is there already
 
 
 def test_clean_removes_the_set(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = photographs.photographs(num_files=2)
+    folder = photographs.photograph_folder(num_files=2)
     _clean(None)
     assert not folder.exists()
     assert "MiB" in capsys.readouterr().err

@@ -25,12 +25,12 @@ from dlbench.facts.audit import (
     audit_table,
     differences_table,
     differing_rows,
+    matches_published,
+    published_and_counted_table,
     read_published,
     records_table,
-    rounds_to_published,
-    side_by_side_table,
 )
-from dlbench.facts.layer_totals import CountedFacts, facts_from_layers
+from dlbench.facts.layer_totals import LayerTotals, sum_layers
 from dlbench.table import FORMATS, default_text, render
 
 GOOGLENET_FILTERS = (16, 24, 32, 48, 64, 96, 112, 128, 144, 160, 192, 208, 224, 256, 288, 320, 384)
@@ -38,10 +38,10 @@ GOOGLENET_FILTERS = (16, 24, 32, 48, 64, 96, 112, 128, 144, 160, 192, 208, 224, 
 
 def facts(side, conv, sizes, filters, fc, channels=3):
     squares = tuple((size, size) for size in sizes)
-    return CountedFacts((channels, side, side), conv[0], squares, filters, conv[1], conv[2], *fc)
+    return LayerTotals((channels, side, side), conv[0], squares, filters, conv[1], conv[2], *fc)
 
 
-def by_hand() -> dict[str, CountedFacts]:
+def by_hand() -> dict[str, LayerTotals]:
     floor = facts(224, (57, 5_966_272, 1_430_532_352), (1, 3, 5, 7), GOOGLENET_FILTERS, (1, 1_024_000, 1_024_000))
     return {
         "lenet5": facts(28, (2, 2_550, 357_600), (5,), (6, 16), (3, 58_920, 58_920), channels=1),
@@ -152,7 +152,7 @@ def test_a_text_has_no_difference_in_numbers():
     ],
 )
 def test_figures_agree_to_the_digits_printed(published, counted, verdict):
-    assert rounds_to_published(published, counted) is verdict
+    assert matches_published(published, counted) is verdict
 
 
 def test_a_range_is_held_against_the_least_and_the_greatest():
@@ -209,7 +209,7 @@ def test_each_lenet_figure_is_the_sum_of_the_parts_that_its_reason_names(metric)
     parts, total = LENET_PARTS[metric]
     row = by_cell()[metric, "LeNet-5"]
     assert sum(parts.values()) == total
-    assert rounds_to_published(row.published, total)
+    assert matches_published(row.published, total)
     named = " + ".join(f"{name} {default_text(value)}" for name, value in parts.items())
     assert f"{named} = {default_text(total)}." in row.reason
 
@@ -244,7 +244,7 @@ def test_the_steps_of_the_lenet_reasons_are_what_they_are_called():
 def test_the_2_6k_conv_weights_of_lenet_need_a_dense_c3():
     dense = 6 * 25 + 16 * 6 * 25
     assert dense == 2_550
-    assert not rounds_to_published("2.6k", 6 * 25 + 25 * MAPS_OF_S2_PER_MAP_OF_C3)
+    assert not matches_published("2.6k", 6 * 25 + 25 * MAPS_OF_S2_PER_MAP_OF_C3)
     row = by_cell()["conv_weights", "LeNet-5"]
     assert (row.counted, row.agrees, row.reason) == (dense, True, None)
     assert "dense C3 (150 + 2400 = 2550)" in by_cell()["total_weights", "LeNet-5"].reason
@@ -288,8 +288,8 @@ def test_googlenets_macs_follow_from_the_maps_that_its_reason_names(model, sides
 @pytest.mark.parametrize(("metric", "floor"), [("conv_macs", 1_430_532_352), ("total_macs", 1_431_556_352)])
 def test_googlenets_published_macs_are_those_of_pooling_that_rounds_down(metric, floor):
     row = by_cell()[metric, "GoogLeNet"]
-    assert rounds_to_published(row.published, floor)
-    assert not rounds_to_published(row.published, row.counted)
+    assert matches_published(row.published, floor)
+    assert not matches_published(row.published, row.counted)
     assert {floor, row.counted, row.counted - floor} <= set(numbers_of(row.reason))
     assert row.counted - floor == 151_115_520
 
@@ -333,7 +333,7 @@ def test_the_reasons_follow_the_width_of_a_narrow_terminal(monkeypatch):
 
 
 def test_each_number_in_the_table_leads_to_its_reason():
-    table = side_by_side_table(audit_rows(by_hand()))
+    table = published_and_counted_table(audit_rows(by_hand()))
     numbered = [cell for row in table.rows for cell in row if isinstance(cell, str) and cell.startswith("[")]
     assert sorted(int(cell[1]) for cell in numbered) == list(range(1, 10))
     reasons = {row[0]: row for row in differences_table(audit_rows(by_hand())).rows}
@@ -367,7 +367,7 @@ def test_the_latex_escapes_what_latex_would_read_and_balances():
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_table_can_be_rendered_in_every_format(format):
     rows = audit_rows(by_hand())
-    for table in (side_by_side_table(rows), differences_table(rows), records_table(rows)):
+    for table in (published_and_counted_table(rows), differences_table(rows), records_table(rows)):
         assert render(table, format).endswith("\n")
     assert audit_table(by_hand(), format).endswith("\n")
 
@@ -427,12 +427,12 @@ def test_facts_are_the_sums_over_layers():
         Row("fc", 10_080, 10_080, 84),
         Row("fc", 840, 840, 10),
     ]
-    found = facts_from_layers(iter(rows), (1, 28, 28))
+    found = sum_layers(iter(rows), (1, 28, 28))
     assert found == by_hand()["lenet5"]
     assert (found.total_weights, found.total_macs) == (61_470, 416_520)
 
 
 def test_a_transposed_convolution_counts_as_a_convolution():
-    found = facts_from_layers([Row("conv_transposed", 8, 80, 2, 2, 3), Row("conv", 4, 40, 1, 2, 2)], (1, 8, 8))
+    found = sum_layers([Row("conv_transposed", 8, 80, 2, 2, 3), Row("conv", 4, 40, 1, 2, 2)], (1, 8, 8))
     assert (found.conv_layers, found.conv_weights, found.conv_macs, found.fc_layers) == (2, 12, 120, 0)
     assert (found.filter_sizes, found.num_filters) == (((2, 2), (2, 3)), (1, 2))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlbench.facts.peaks import anchors, device_peaks, find_peaks
+from dlbench.facts.peaks import device_peaks, find_peaks, published_throughputs
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_one_die_of_a_two_die_device_has_half_of_its_peak():
 
 
 def test_anchors_are_read_with_their_gaps_as_none():
-    found = anchors()
+    found = published_throughputs()
     assert len(found) == 23
     assert (found[0].model, found[0].devices, found[0].img_per_s_total) == ("resnet50_v1_5", 8, 63601)
     assert found[1].batch_per_device is None

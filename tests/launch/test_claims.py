@@ -195,14 +195,14 @@ from dlbench import process_identity
 from dlbench.launch import attempts, claims, supervise
 from tests.launch.test_supervise import CASES, campaign
 error_s = float(sys.argv[2])
-real, utime, place = time.time, os.utime, process_identity.process_scope
+real, utime, place = time.time, os.utime, process_identity.boot_and_namespace
 class Wrong(datetime.datetime):
     @classmethod
     def now(cls, tz=None): return datetime.datetime.now(tz) + datetime.timedelta(seconds=error_s)
 time.time = lambda: real() + error_s
 os.utime = lambda path, times=None: utime(path, times or (time.time(), time.time()))
 attempts.datetime = supervise.datetime = Wrong
-process_identity.process_scope = lambda: place() | {"boot_id": "of another host"}
+process_identity.boot_and_namespace = lambda: place() | {"boot_id": "of another host"}
 claims.DEAD_AFTER_S, claims.HEARTBEAT_S, claims._POLL_S = 3.0, 0.5, 0.05
 body = "(folder / 'running').write_text(''); time.sleep(5); write_good()"
 print(*(r.status for r in supervise.run_cases(CASES[:1], campaign(Path(sys.argv[1]), body))), flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from dlbench.facts.layer_totals import CountedFacts, facts_from_layers
+from dlbench.facts.layer_totals import LayerTotals, sum_layers
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.worker.counting.flops import CountedWork, count_model, suppress_warnings
 from dlbench.worker.counting.layers import LayerRow, layers_of
@@ -29,7 +29,7 @@ def counted_layers(name: str) -> tuple[LayerRow, ...]:
 
 
 @cache
-def counted_facts(name: str) -> CountedFacts:
+def counted_facts(name: str) -> LayerTotals:
     """Of convolutions and FC layers; attention and recurrent layers are of another kind."""
     rows = [row for row in counted_layers(name) if row.kind != "other"]
-    return facts_from_layers(rows, built(name).input_shape)
+    return sum_layers(rows, built(name).input_shape)

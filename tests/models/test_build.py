@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.models import BUILDERS, available, build, build_on_meta, check, external
+from dlbench.models import BUILDERS, build, build_on_meta, check, external, list_networks
 from dlbench.worker.counting.flops import count_network
 from tests.models.counting import built
 
@@ -146,7 +146,7 @@ def test_without_timm_one_is_told_to_install_it(monkeypatch):
         build("timm:resnet10t")
     with pytest.raises(BadInput, match="pip install timm"):
         check("timm:resnet10t")
-    assert "resnet10t" not in available()
+    assert "resnet10t" not in list_networks()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_check_builds_nothing(monkeypatch, name):
 
 
 def test_available_lists_ours_first_and_every_name_once():
-    names = available()
+    names = list_networks()
     assert names[: len(BUILDERS)] == list(BUILDERS)
     assert len(names) == len(set(names))
     assert set(external.torchvision_names()) <= set(names)

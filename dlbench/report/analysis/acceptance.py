@@ -31,7 +31,7 @@ from dlbench.report.analysis.side_by_side import estimate_metric
 from dlbench.results.records import DONE_STATUSES
 from dlbench.safe_names import excerpt
 from dlbench.suites.case import AXES
-from dlbench.toml_file import read_toml, typed
+from dlbench.toml_file import read_toml, require_type
 
 VERDICTS = ("passed", "failed", "not decided")
 #: Beside the axes a selector may name the suite and the device.
@@ -120,8 +120,8 @@ def _parse_commitment(values: dict[str, Any], where: str) -> Commitment:
     repeats = values.get("repeats", MIN_PROCESSES)
     if not isinstance(repeats, int) or isinstance(repeats, bool) or not 1 <= repeats <= 1000:
         raise BadInput(f"{where}: repeats is {excerpt(repeats)}; it must be a whole number from 1 to 1000")
-    bound = typed(values[given[0]], float, given[0], where)
-    tolerance = typed(values.get("tolerance", 0.0), float, "tolerance", where)
+    bound = require_type(values[given[0]], float, given[0], where)
+    tolerance = require_type(values.get("tolerance", 0.0), float, "tolerance", where)
     if bound <= 0 or not 0 <= tolerance < 1:
         raise BadInput(f"{where}: {given[0]} must be above 0, and tolerance from 0 to below 1 (0.02 is 2 %)")
     note = str(values.get("note", ""))

@@ -14,7 +14,7 @@ from typing import Any
 from dlbench.errors import BadInput, InvalidMeasurement, UnknownName
 from dlbench.safe_names import excerpt
 from dlbench.stats import Interval
-from dlbench.toml_file import read_toml, typed
+from dlbench.toml_file import read_toml, require_type
 
 JOULES_PER_KWH = 3.6e6
 #: About the age of the universe: nothing is projected beyond it [s].
@@ -193,7 +193,7 @@ def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
     for key, value in values.items():
         if key not in _PRICE_KEYS:
             raise UnknownName("price key", key, _PRICE_KEYS, where)
-        typed(value, *((str, key, where, "a text such as 'EUR'") if key == "currency" else (float, key, where)))
+        require_type(value, *((str, key, where, "a text such as 'EUR'") if key == "currency" else (float, key, where)))
     if "currency" not in values:
         raise BadInput('currency is missing; write for example currency = "EUR"')
     for name, key in ((name, key) for name, of_system in own.items() for key in of_system):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlbench.process_statistics import MIN_PROCESSES, ProcessWindow, process_interval, two_groups
+from dlbench.process_statistics import MIN_PROCESSES, ProcessWindow, process_interval, split_into_two_groups
 from dlbench.report.analysis.comparison_matching import IDENTITY_COLUMNS, comparable_protocols, with_axis_defaults
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import INVERSE_TO_TIME, PROPORTIONAL_TO_TIME
@@ -139,14 +139,14 @@ def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Seq
         windows = process_windows(own)
         level = float(own["confidence"].iloc[0]) if "confidence" in own else USUAL_CONFIDENCE
         interval = process_interval(windows, level)
-        groups = two_groups(windows)
+        groups = split_into_two_groups(windows)
         place = places[key]
         if groups is not None:
             words[place] = groups.text
         if interval is None:
             continue
         values["half_width"][place] = interval.relative_half_width
-        values["next_run"][place] = interval.relative_prediction
+        values["next_run"][place] = interval.relative_prediction_half_width
         for name in chosen:
             value = float(np.exp(np.log(own[name].astype(float)).mean()))
             limits = interval.low / interval.value, interval.high / interval.value

@@ -9,7 +9,7 @@ from typing import Any
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.suites.case import MODES, PRECISIONS
-from dlbench.toml_file import read_toml, refuse, typed
+from dlbench.toml_file import raise_invalid, read_toml, require_type
 
 _WORK_KEYS = ("model", "mode", "precision", "share")
 
@@ -48,7 +48,7 @@ def read_mix(path: Path) -> tuple[WorkShare, ...]:
 
 
 def _parse_work(row: Any, where: str) -> WorkShare:
-    row = typed(row, dict, "it", where)
+    row = require_type(row, dict, "it", where)
     for key in row:
         if key not in _WORK_KEYS:
             raise UnknownName("key", key, _WORK_KEYS, where)
@@ -58,7 +58,7 @@ def _parse_work(row: Any, where: str) -> WorkShare:
     for key, known in (("mode", MODES), ("precision", PRECISIONS)):
         if key in row and row[key] not in known:
             raise UnknownName(key, str(row[key]), known, where)
-    share = typed(row["share"], float, "share", where)
+    share = require_type(row["share"], float, "share", where)
     if not 0 < share <= 1e9:
-        refuse(share, "share", "above 0", where)
-    return WorkShare(typed(row["model"], str, "model", where), share, row.get("mode"), row.get("precision"))
+        raise_invalid(share, "share", "above 0", where)
+    return WorkShare(require_type(row["model"], str, "model", where), share, row.get("mode"), row.get("precision"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from dlbench.facts.peaks import Anchor, anchors, find_peaks
+from dlbench.facts.peaks import PublishedThroughput, find_peaks, published_throughputs
 from dlbench.report.analysis.labels import network_title
 from dlbench.table import Cell, Column, Table, default_text, digits_text
 
@@ -17,7 +17,7 @@ _MODE_OF_PASSES = {"forward+backward": "training"}
 _FORMAT_OF_LAYOUT = {"NHWC": "channels_last", "NCHW": "channels_first"}
 
 
-def anchors_table(shown: pd.DataFrame, names: Mapping[str, str]) -> tuple[Table, int]:
+def published_throughputs_table(shown: pd.DataFrame, names: Mapping[str, str]) -> tuple[Table, int]:
     """One row per published result of a network and device measured here; and how many there are of other devices.
 
     A row holds the result, our nearest case, the ratio, and what differs. Nearest is, in this order, as many devices,
@@ -36,7 +36,7 @@ def anchors_table(shown: pd.DataFrame, names: Mapping[str, str]) -> tuple[Table,
     ]
     rows: list[list[Cell]] = []
     num_others = 0
-    for anchor in anchors():
+    for anchor in published_throughputs():
         case = _nearest_case(anchor, shown)
         if case is None:
             continue
@@ -53,7 +53,7 @@ def anchors_table(shown: pd.DataFrame, names: Mapping[str, str]) -> tuple[Table,
     return Table(columns, rows), num_others
 
 
-def _nearest_case(anchor: Anchor, shown: pd.DataFrame) -> Mapping[Hashable, Any] | None:
+def _nearest_case(anchor: PublishedThroughput, shown: pd.DataFrame) -> Mapping[Hashable, Any] | None:
     mode = _MODE_OF_PASSES.get(anchor.mode, anchor.mode)
     same = shown[(shown["model"] == _anchor_model(anchor)) & (shown["mode"] == mode) & shown["throughput"].gt(0)]
     cases = same.to_dict("records")
@@ -67,11 +67,11 @@ def _nearest_case(anchor: Anchor, shown: pd.DataFrame) -> Mapping[Hashable, Any]
     return min(cases, key=distance, default=None)
 
 
-def _anchor_model(anchor: Anchor) -> str:
+def _anchor_model(anchor: PublishedThroughput) -> str:
     return anchor.model.partition(" (")[0]
 
 
-def _anchor_variant(anchor: Anchor) -> str:
+def _anchor_variant(anchor: PublishedThroughput) -> str:
     return anchor.model.partition(" (")[2].removesuffix(")")
 
 
@@ -82,7 +82,7 @@ def _device_name(case: Mapping[Hashable, Any]) -> str:
     return peaks.device if peaks else name or "a CPU"
 
 
-def _differences(anchor: Anchor, case: Mapping[Hashable, Any]) -> list[str]:
+def _differences(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> list[str]:
     """Sentences without verbs: published first, ours second."""
     found = [f"variant: {_anchor_variant(anchor)}, ours as in the published table"] if _anchor_variant(anchor) else []
     devices = case["nodes"] * case["devices_per_node"]
@@ -112,11 +112,11 @@ def _differences(anchor: Anchor, case: Mapping[Hashable, Any]) -> list[str]:
     return found
 
 
-def _anchor_precision(anchor: Anchor) -> str:
+def _anchor_precision(anchor: PublishedThroughput) -> str:
     """The published precision without layout and compiler, which stand for themselves."""
     return re.sub(r" (NHWC|NCHW|compiled)", "", anchor.precision)
 
 
-def _same_precision(anchor: Anchor, case: Mapping[Hashable, Any]) -> bool:
+def _same_precision(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> bool:
     # Ours with autocast runs what is left of fp32 strictly; the published "+tf32" says that theirs does not.
     return _anchor_precision(anchor) == str(case["precision"])

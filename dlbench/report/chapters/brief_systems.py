@@ -14,14 +14,14 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.report.analysis.verdicts import Brief, CaseGroup, Ratio
 from dlbench.suites.case import MODES, PRECISIONS
-from dlbench.table import Cell, Column, ShownNumber, Table
+from dlbench.table import Cell, Column, NumberWithText, Table
 
 #: The range of single cases is shown where the largest is more than this many times the least.
 _WIDE_RANGE = 1.1
 #: The most columns of speed that fit a page.
 _MOST_SPEEDS = 6
 _TITLES = {"energy": "Energy per image", "cost": "Cost per image", "memory": "Peak memory"}
-_BASELINE = ShownNumber(1.0, "1 (baseline)")
+_BASELINE = NumberWithText(1.0, "1 (baseline)")
 
 
 def systems_table(content: Content, brief: Brief) -> Table:
@@ -48,7 +48,7 @@ def systems_table(content: Content, brief: Brief) -> Table:
         measured = with_case_numbers(content.cases_of_system(system))["number"].nunique()
         failed = num_failed(content, system)
         said = [f"{failed} failed" if failed else "", system_warnings(content, system)]
-        row += [ShownNumber(len(numbers), f"{len(numbers)} of {measured}"), "; ".join(filter(None, said)) or "none"]
+        row += [NumberWithText(len(numbers), f"{len(numbers)} of {measured}"), "; ".join(filter(None, said)) or "none"]
         rows.append(row)
     rows.sort(key=lambda row: tuple(float(cell) if isinstance(cell, float) else 0.0 for cell in row[1:3]), reverse=True)
     of_pairs = " from pairs of processes" if brief.paired else ""
@@ -114,8 +114,8 @@ def _ratio_cell(ratio: Ratio | None, is_base: bool, is_narrow: bool) -> Cell:
     wide = ratio.most > _WIDE_RANGE * ratio.least
     cases = f"{units.ratio(ratio.least)} to {units.ratio(ratio.most)}" if wide else ""
     if is_narrow:
-        return ShownNumber(ratio.value, "\n".join(filter(None, (*ratio.text.split(" ", 1), cases))))
-    return ShownNumber(ratio.value, f"{ratio.text}\ncases: {cases}" if cases else ratio.text)
+        return NumberWithText(ratio.value, "\n".join(filter(None, (*ratio.text.split(" ", 1), cases))))
+    return NumberWithText(ratio.value, f"{ratio.text}\ncases: {cases}" if cases else ratio.text)
 
 
 def _baseline_note(content: Content, brief: Brief) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dlbench import units
-from dlbench.node_list import fold_nodes
+from dlbench.node_list import compress_nodes
 from dlbench.report.analysis import row_accounting
 from dlbench.report.analysis.content import MAX_CASES, Content
 from dlbench.report.chapters import bounds_runs, tables
@@ -234,7 +234,7 @@ def _differences_block(states: Mapping[str, NodeState]) -> Block:
             hosts.setdefault(state.get(name, units.MISSING), []).append(host)
         if len(hosts) > 1 and len(cells) < _MAX_DIFFERENCES:
             usual, _ = Counter({value: len(own) for value, own in hosts.items()}).most_common(1)[0]
-            others = [f"{value}: {fold_nodes(own)}" for value, own in hosts.items() if value != usual]
+            others = [f"{value}: {compress_nodes(own)}" for value, own in hosts.items() if value != usual]
             cells.append([name, usual, "\n".join(others)])
     heading = f"Differences between the MachineState of {len(states)} nodes"
     if not cells:

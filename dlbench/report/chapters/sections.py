@@ -10,14 +10,14 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.facts import audit
-from dlbench.facts.layer_totals import CountedFacts
+from dlbench.facts.layer_totals import LayerTotals
 from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.change_points import MIN_POINTS
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.history import history_of_report
 from dlbench.report.analysis.side_by_side import batch_series, median_processes, summarize_processes, with_case_numbers
 from dlbench.report.chapters import convergence, history_tables, method, opening_sentences, tables
-from dlbench.report.chapters.anchors import anchors_table
+from dlbench.report.chapters.anchors import published_throughputs_table
 from dlbench.report.chapters.bounds_section import HOW_TO_DRAW_OTHERS, bounds
 from dlbench.report.chapters.compute_section import compute_section as compute
 from dlbench.report.chapters.findings import findings_table
@@ -172,7 +172,7 @@ def trainings(content: Content) -> Section:
 
 def published(content: Content) -> Section:
     """Published throughputs of the same networks on the same devices, with all in which they differ."""
-    table, num_others = anchors_table(_merge_repeats(content.shown), measured_systems(content))
+    table, num_others = published_throughputs_table(_merge_repeats(content.shown), measured_systems(content))
     elsewhere = f"{units.count_text(num_others, 'published result')} of these networks on other devices are left out."
     if not table.rows:
         words = "No published results of these networks on these devices are known."
@@ -196,7 +196,7 @@ def cnn_table(content: Content) -> Section:
     published = audit.read_published()
     # The catalogue has no sizes and numbers of filters.
     known = {metric: figures for metric, figures in published.items() if metric not in ("filter_sizes", "num_filters")}
-    rows = audit.audit_rows(_catalogue_counts(), known)
+    rows = audit.audit_rows(_catalogue_totals(), known)
     filters = sum(map(len, published.values())) - len(rows)
     words = (
         f"Published figures ({audit.PUBLISHED_SOURCE}) and the figures that dlbench counts from its networks. Weights "
@@ -204,7 +204,7 @@ def cnn_table(content: Content) -> Section:
         f"`dlbench table` builds the networks and checks {filters} more: sizes and numbers of filters."
     )
     differences = audit.differences_table(rows)
-    blocks = [Block(words=words), Block(table=audit.side_by_side_table(rows).without_title())]
+    blocks = [Block(words=words), Block(table=audit.published_and_counted_table(rows).without_title())]
     if differences.rows:
         blocks.append(Block(heading=differences.title, table=differences.without_title()))
     return Section("cnn-table", "Published CNN table", blocks)
@@ -278,12 +278,12 @@ def chapters(content: Content) -> tuple[Callable[[Content], Section], ...]:
     return SECTIONS
 
 
-def _catalogue_counts() -> dict[str, CountedFacts]:
+def _catalogue_totals() -> dict[str, LayerTotals]:
     """The counts of the catalogue, which a test holds against the actual modules."""
     networks = [CATALOG[name] for name in audit.COUNTED_MODELS]
-    shared = [f.name for f in dataclasses.fields(CountedFacts) if f.name not in ("filter_sizes", "num_filters")]
+    shared = [f.name for f in dataclasses.fields(LayerTotals) if f.name not in ("filter_sizes", "num_filters")]
     own = {network.name: {name: getattr(network, name) for name in shared} for network in networks}
-    return {name: CountedFacts(**facts, filter_sizes=(), num_filters=()) for name, facts in own.items()}
+    return {name: LayerTotals(**facts, filter_sizes=(), num_filters=()) for name, facts in own.items()}
 
 
 def _plot_per_system(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlbench import units
-from dlbench.node_list import fold_nodes
+from dlbench.node_list import compress_nodes
 from dlbench.report.analysis.fleet import Fleet
 from dlbench.table import Cell, Column, Table, number_or_none, percent_text
 
@@ -81,4 +81,4 @@ def summary_line(found: Fleet) -> str:
     if not found.outliers:
         return f"{tested}: no outlier"
     slow = units.count_text(len(found.outliers), "outlier")
-    return f"{tested}: {slow} on {units.count_text(len(found.nodes), 'node')}: {fold_nodes(found.nodes)}"
+    return f"{tested}: {slow} on {units.count_text(len(found.nodes), 'node')}: {compress_nodes(found.nodes)}"

@@ -105,12 +105,12 @@ def _variance_inflation(times: Floats, ordered: Floats, middle: Floats) -> Float
     edges = np.arange(num_cells + 1) * n // num_cells
     # A row for each cell, whose windows lie next to each other then.
     sums = np.ascontiguousarray(np.add.reduceat(signs, edges[:-1], axis=1, dtype=np.int32).T)
-    power = _power_of_waves(sums * 0.5 - np.diff(edges)[:, np.newaxis] * mean, n)
+    power = _cosine_power(sums * 0.5 - np.diff(edges)[:, np.newaxis] * mean, n)
     ends = (signs[:, 0].astype(np.int32) + signs[:, -1]) / 2
     products = (signs[:, :-1] * signs[:, 1:]).sum(axis=1, dtype=np.int64) / 4
     with np.errstate(divide="ignore", invalid="ignore"):
         lag1 = (products - mean * ((above - below) - ends) + (n - 1) * (mean * mean)) / squares
-        inflation: Floats = power / stats.NUM_WAVES / variance / _power_left_by_waves(lag1, n)
+        inflation: Floats = power / stats.NUM_WAVES / variance / _cosine_power_ratio(lag1, n)
     clustered = _cluster_inflation(times, ordered, edges)
     r = np.maximum(0.0, lag1)
     counts = clustered * (1 - r) > stats.CLUSTER_LIMIT * (1 + r)
@@ -129,12 +129,12 @@ def _cluster_inflation(times: Floats, ordered: Floats, edges: NDArray[np.int64])
         cells = marks if edges.size == n + 1 else np.add.reduceat(marks, edges[:-1], axis=1, dtype=np.int32)
         variance = num_marks * (n - num_marks) / n / n
         with np.errstate(divide="ignore", invalid="ignore"):
-            inflation = _power_of_waves(np.ascontiguousarray(cells.T, dtype=np.float64), n) / stats.NUM_WAVES / variance
+            inflation = _cosine_power(np.ascontiguousarray(cells.T, dtype=np.float64), n) / stats.NUM_WAVES / variance
         largest = np.where(variance > 0, np.maximum(largest, inflation), largest)
     return largest
 
 
-def _power_of_waves(cells: Floats, n: int) -> Floats:
+def _cosine_power(cells: Floats, n: int) -> Floats:
     """2/n times the sum of the 8 squared cosine sums of each window; `cells` has a row for each cell."""
     num_cells, num_rows = cells.shape
     totals = np.zeros((stats.NUM_WAVES, num_rows))
@@ -147,8 +147,8 @@ def _power_of_waves(cells: Floats, n: int) -> Floats:
     return power * 2 / n
 
 
-def _power_left_by_waves(lag1: Floats, n: int) -> Floats:
+def _cosine_power_ratio(lag1: Floats, n: int) -> Floats:
     # NumPy's sine need not be that of the standard library; windows of one length have few different correlations.
     values, places = np.unique(lag1, return_inverse=True)
-    left = [stats.power_left_by_waves(v, n) if np.isfinite(v) else np.nan for v in values.tolist()]
+    left = [stats.cosine_power_ratio(v, n) if np.isfinite(v) else np.nan for v in values.tolist()]
     return np.array(left)[places]

@@ -178,7 +178,7 @@ def _system_facts(first: pd.DataFrame) -> pd.DataFrame:
     num_ranks = first["nodes"] * first["devices_per_node"]
     job = first["system_job_threads"]
     memory = first["system_node_memory_bytes"].fillna(first["system_memory_bytes"])
-    sizes = {size: units.memory_size(size) for size in memory.dropna().unique()}
+    sizes = {size: units.nominal_memory_size(size) for size in memory.dropna().unique()}
     return pd.DataFrame(
         {
             "system_cpu_cores": first["system_cpu_cores"],

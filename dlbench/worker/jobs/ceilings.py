@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from dlbench.affinity import allowed_cores
 from dlbench.errors import BadInput, UnknownName
-from dlbench.free_memory import allowed_bytes
+from dlbench.free_memory import allocatable_bytes
 from dlbench.results.bounds_records import SUSTAINED_SUFFIX, Ceiling, CeilingRun, counts_flop, to_json
 from dlbench.suites.case import DEVICES, Case
 from dlbench.worker import accelerators
@@ -173,7 +173,7 @@ def array_sizes(device: torch.device) -> list[int]:
         cache = accelerators.accelerator_facts(device)["l2_cache_bytes"] or 0
         free = accelerators.free_bytes(device) or MIN_ARRAY_BYTES * round(1 / MEMORY_SHARE)
     else:
-        cache, free = last_level_cache_bytes(), allowed_bytes()
+        cache, free = last_level_cache_bytes(), allocatable_bytes()
     first = max(MIN_ARRAY_BYTES, CACHES[size_class(device)] * cache)
     most = int(free * MEMORY_SHARE)
     factor = 2 if device.type == "cpu" else 4

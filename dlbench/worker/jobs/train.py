@@ -69,7 +69,7 @@ class SampleSet:
             drop_last=shuffled is not None,
         )
         for images, labels, facts in loader:
-            self.broken |= self._images.broken_names(facts)
+            self.broken |= self._images.names_of_broken_files(facts)
             yield images, labels
 
     def _memory_batches(self, size: int, shuffled: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:

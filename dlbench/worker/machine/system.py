@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from dlbench import units
-from dlbench.affinity import allowed_cores, threads_set_by_torchrun
+from dlbench.affinity import allowed_cores, has_torchrun_thread_default
 from dlbench.free_memory import cgroup_limits, control_groups
 from dlbench.results.records import System
 from dlbench.version import __version__
@@ -32,7 +32,7 @@ CGROUP = Path("/sys/fs/cgroup")
 DMI = Path("/sys/class/dmi/id")
 #: Threads of torch in one process of this job, before ranks divide the cores or a network changes it. Ignores the 1
 #: that torchrun sets by default.
-JOB_THREADS = None if threads_set_by_torchrun(os.environ) else torch.get_num_threads()
+JOB_THREADS = None if has_torchrun_thread_default(os.environ) else torch.get_num_threads()
 #: Settings of a CPU in the system key, with the memory of the node.
 _CPU_SETTING_FACTS = (
     *("node_cpu_cores", "node_cpu_threads", "cpu_cores", "cpu_threads"),
@@ -163,7 +163,7 @@ def system_key(facts: dict[str, Any], device_kind: str | None = None) -> str:
     }
     if (device_kind or facts.get("device_kind")) == "cpu":
         kind["cpu"] = {name: facts[name] for name in _CPU_SETTING_FACTS}
-        kind["node_memory_bytes"] = units.memory_size(facts["node_memory_bytes"])
+        kind["node_memory_bytes"] = units.nominal_memory_size(facts["node_memory_bytes"])
     return hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:12]
 
 

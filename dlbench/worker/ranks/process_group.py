@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from dlbench.affinity import allowed_cores, threads_set_by_torchrun
+from dlbench.affinity import allowed_cores, has_torchrun_thread_default
 from dlbench.errors import BadInput
 from dlbench.exit_codes import NOT_DONE, OK
 from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
@@ -146,7 +146,7 @@ def share_threads(context: RankContext) -> int:
     sharing = sum(bool(c & cores) for c in here)
     # The outermost value of an OpenMP list for nested parallel regions.
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    given = asked.isdigit() and int(asked) > 0 and not threads_set_by_torchrun(os.environ)
+    given = asked.isdigit() and int(asked) > 0 and not has_torchrun_thread_default(os.environ)
     threads = int(asked) if given else max(1, len(cores) // sharing)
     torch.set_num_threads(threads)
     return threads

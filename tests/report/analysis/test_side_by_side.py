@@ -126,7 +126,7 @@ def test_repeats_are_processes_of_one_case_with_their_mean_and_interval(tmp_path
     assert cases["throughput_low"].iloc[0] == pytest.approx(work / interval.high)
     assert cases["throughput_high"].iloc[0] == pytest.approx(work / interval.low)
     assert cases["half_width"].iloc[0] == pytest.approx(interval.relative_half_width)
-    assert cases["next_run"].iloc[0] == pytest.approx(interval.relative_prediction)
+    assert cases["next_run"].iloc[0] == pytest.approx(interval.relative_prediction_half_width)
     assert cases["next_run"].iloc[0] > cases["half_width"].iloc[0]
     assert cases["memory_allocated_low"].iloc[0] == mine["memory_allocated"].min()
 

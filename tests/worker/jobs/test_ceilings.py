@@ -85,7 +85,7 @@ def test_ceilings_of_a_busy_host_say_so_and_those_of_older_files_nothing(few, tm
 
 
 def test_without_memory_the_arrays_are_small_and_not_nothing(monkeypatch):
-    monkeypatch.setattr(ceilings, "allowed_bytes", lambda: 1000)
+    monkeypatch.setattr(ceilings, "allocatable_bytes", lambda: 1000)
     assert ceilings.array_sizes(torch.device("cpu")) == [2**20]
 
 

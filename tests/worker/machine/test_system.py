@@ -13,7 +13,7 @@ import torch
 
 from dlbench import free_memory
 from dlbench.launch.probe import _describe_devices
-from dlbench.units import memory_size
+from dlbench.units import nominal_memory_size
 from dlbench.worker.failures import classify
 from dlbench.worker.machine import software, system
 from dlbench.worker.machine.system import describe_system, pci_address, probe_facts, system_key, system_keys
@@ -119,7 +119,7 @@ def test_cores_threads_and_the_node_are_part_of_a_cpu_s_key_and_not_of_a_gpu_s(o
 
 def test_nodes_of_one_kind_have_one_key_though_their_kernels_keep_some_memory():
     assert system_key(CPU_FACTS) == system_key(CPU_FACTS | {"node_memory_bytes": 250 * 2**30})
-    sizes = [memory_size(gib * 2**30) / 2**30 for gib in (7.6, 23.3, 125, 188, 251, 376, 503, 755)]
+    sizes = [nominal_memory_size(gib * 2**30) / 2**30 for gib in (7.6, 23.3, 125, 188, 251, 376, 503, 755)]
     assert sizes == [8, 24, 128, 192, 256, 384, 512, 768]
 
 
