@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> int:
-    from dlbench.launch.processes import Stopped
+    from dlbench.launch.processes import StoppedBySignal
 
     try:
         status: int = options.command(options) or OK
@@ -116,7 +116,7 @@ def _run_command(options: argparse.Namespace) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Stopped as stop:
+    except StoppedBySignal as stop:
         say(f"stopped by {stop.signal_name}")
         return INTERRUPTED
     except BrokenPipeError:

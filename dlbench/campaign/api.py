@@ -49,11 +49,11 @@ def run(
     from dlbench.report.analysis.content import metrics
 
     suite = _to_suite(what, axes)
-    with processes.stopping_on_signals():
+    with processes.stop_on_signals():
         try:
             campaign, cases = prepare_campaign(suite, Path(results), launcher)
             measure_cases(campaign, cases, fresh, suite.max_processes, None)
-        except processes.Stopped as stop:
+        except processes.StoppedBySignal as stop:
             raise KeyboardInterrupt(f"stopped by {stop.signal_name}") from None
     frame = metrics(results)
     wanted = frame["case_id"].isin([case.id for case in cases])

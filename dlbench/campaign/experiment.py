@@ -42,13 +42,13 @@ def run_experiment(
     results_maintenance.close_open_attempts(root)
     results_maintenance.rebuild_parts(root, results_maintenance.read_stored_attempts(root).without_part)
     rows = _experiment_rows(root, experiment, system_keys, networks)
-    whole = complete_pairs(rows, experiment.sides, experiment.matches, pairs)
+    whole = complete_pairs(rows, experiment.suite_names, experiment.matches, pairs)
     order = experiment.order(pairs)
     waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
     progress = ExperimentProgress(2 * len(order), [case for match in experiment.matches for case in match])
     progress.number = 2 * (len(order) - len(waiting))
     cases = units.count_text(len(experiment.matches), "case")
-    say(f"{experiment.sides[0][:-2]}: {cases} x {units.count_text(pairs, 'pair')} -> {root}/")
+    say(f"{experiment.suite_names[0][:-2]}: {cases} x {units.count_text(pairs, 'pair')} -> {root}/")
     if whole:
         say(f"skipped: {units.count_text(len(whole), 'pair')} already measured")
 
@@ -70,7 +70,7 @@ def run_experiment(
             network_keys=of_networks,
             **campaign,
         )
-        for side, suite, key, of_networks in zip("ab", experiment.sides, system_keys, networks, strict=True)
+        for side, suite, key, of_networks in zip("ab", experiment.suite_names, system_keys, networks, strict=True)
     }
     with contextlib.closing(progress):
         failed = sum(
@@ -97,7 +97,9 @@ def compare_experiment(
     from dlbench.report.analysis.comparison_matching import paired_rows
 
     rows = _experiment_rows(root, experiment, system_keys, networks)
-    return compare_sides(paired_rows(rows, experiment.sides), experiment.sides, experiment.matches, pairs, rules)
+    return compare_sides(
+        paired_rows(rows, experiment.suite_names), experiment.suite_names, experiment.matches, pairs, rules
+    )
 
 
 def _experiment_rows(
@@ -108,9 +110,9 @@ def _experiment_rows(
     from dlbench.results import store
 
     rows = store.load(root)
-    rows = rows[(rows["suite_version"] == experiment.suite_version) & rows["suite"].isin(experiment.sides)]
-    keys = dict(zip(experiment.sides, system_keys, strict=True))
-    of_networks = dict(zip(experiment.sides, networks, strict=True))
+    rows = rows[(rows["suite_version"] == experiment.suite_version) & rows["suite"].isin(experiment.suite_names)]
+    keys = dict(zip(experiment.suite_names, system_keys, strict=True))
+    of_networks = dict(zip(experiment.suite_names, networks, strict=True))
     wanted = [system_key_for(keys[suite], device) for suite, device in zip(rows["suite"], rows["device"], strict=True)]
     today = [of_networks[suite].get(model, "") for suite, model in zip(rows["suite"], rows["model"], strict=True)]
     return rows[(rows["system_key"] == wanted) & (rows["network_key"].fillna("") == today)]

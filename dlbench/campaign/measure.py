@@ -192,7 +192,9 @@ def _add_earlier_records(root: Path, schedule: Schedule | Search, campaign: Camp
     if not ids:
         return
     folders = [folder for folder in attempts.list_attempt_folders(root) if attempts.case_id_of(folder.name) in ids]
-    latest = {attempts.done_key(head): (folder, head) for folder, head in attempts.closed_attempts(root, folders)}
+    latest = {
+        attempts.record_key(head): (folder, head) for folder, head in attempts.find_closed_attempts(root, folders)
+    }
     for key, (folder, head) in latest.items():
         if key in keys:
-            schedule.add_record(attempts.full_record(folder, head), from_now=False)
+            schedule.add_record(attempts.read_full_record(folder, head), from_now=False)

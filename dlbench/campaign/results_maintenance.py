@@ -44,10 +44,10 @@ def read_stored_attempts(root: Path) -> StoredAttempts:
     without_part = []
     problems: list[str] = []
     unmerged = [folder for folder in folders if folder.name not in merged]
-    for folder, record in attempts.closed_attempts(root, unmerged, problems):
+    for folder, record in attempts.find_closed_attempts(root, unmerged, problems):
         has_part = folder.name in own
         if attempts.has_ended(folder, record, has_part):
-            ended.add(attempts.done_key(record))
+            ended.add(attempts.record_key(record))
         if not has_part:
             without_part.append((folder, record))
     say_problems(problems)
@@ -64,7 +64,7 @@ def _attempts_in_parquet(root: Path, names: set[str]) -> tuple[set[str], set[str
     found = store.find_parts(root)[0]
     own = {p.stem for p in found if p.stem in names and p.parent == root and store.is_signed(p)}
     others = [p for p in found if p.stem not in own or p.parent != root]
-    return own, store.attempt_ids(root, among=others), store.final_keys(root, among=others)
+    return own, store.attempt_ids(root, among=others), store.finished_keys(root, among=others)
 
 
 def import_store() -> ModuleType | None:
@@ -83,14 +83,14 @@ def import_store() -> ModuleType | None:
 
 def print_write_error(error: StoreError, folder: ResultsFolder | None) -> None:
     """Print that results cannot be written, and which are kept; if `folder` was removed, that is the reason."""
-    from dlbench.launch.results_folder import FolderGone
+    from dlbench.launch.results_folder import ResultsFolderMissing
 
     try:
         if folder is not None:
             folder.check()
-    except FolderGone as gone:
+    except ResultsFolderMissing as gone:
         error = gone
-    if isinstance(error, FolderGone):
+    if isinstance(error, ResultsFolderMissing):
         say(
             f"dlbench: {error}; stopped. A moved folder keeps its results; to resume, run the same command with the "
             f"new path as --results"
@@ -120,14 +120,14 @@ def attempts_without_part(root: Path) -> list[tuple[Path, Record]]:
 
     def read_attempt_record(attempt_id: str) -> Record | None:
         folder = attempts.attempts_folder(root) / attempt_id
-        found = [attempts.full_record(folder, head) for _, head in attempts.closed_attempts(root, [folder])]
+        found = [attempts.read_full_record(folder, head) for _, head in attempts.find_closed_attempts(root, [folder])]
         # Without its samples it proves nothing: what a file holds of the attempt is all that is left.
         return next((r for r in found if r.ranks and r.attempt_id == attempt_id), None)
 
     stored = store.attempt_ids(root, original=read_attempt_record)
     problems: list[str] = []
     folders = [folder for folder in attempts.list_attempt_folders(root) if folder.name not in stored]
-    closed = attempts.closed_attempts(root, folders, problems)
+    closed = attempts.find_closed_attempts(root, folders, problems)
     missing = [found for found in closed if found[1].attempt_id not in stored]
     say_problems(problems)
     return missing
@@ -156,7 +156,7 @@ def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
     lost: list[str] = []
     for folder, head in missing:
         try:
-            record = attempts.full_record(folder, head)
+            record = attempts.read_full_record(folder, head)
             if record.status in DONE_STATUSES and not record.ranks:
                 lost.append(folder.name)
                 continue
@@ -179,7 +179,7 @@ def merge_parts(root: Path, own_parts: int) -> int:
     if store is None:
         return 0
     try:
-        claim = claims.take(root, "merge")
+        claim = claims.take_claim(root, "merge")
         if claim is None:
             return 0
         try:

@@ -32,7 +32,7 @@ def run_search(first: Case, fixed: Collection[str], budget_s: float, goal: str, 
 
     Raises:
         BadInput, DeviceUnavailable: as `prepare_campaign`.
-        Stopped: a signal stopped the search.
+        StoppedBySignal: a signal stopped the search.
     """
     axes = {axis: (getattr(first, axis),) for axis in AXES if axis != "repeat"}
     suite = Suite(suite_name(first, fixed, goal), 1, "", axes, (), first.protocol, "tune", processes=1, max_processes=1)
@@ -79,7 +79,7 @@ def suite_toml(search: Search) -> str:
 def _replay_earlier_records(search: Search, campaign: Campaign) -> None:
     """Pass what an earlier, equal search measured here to this one."""
     root = campaign.root
-    for folder, head in attempts.closed_attempts(root, attempts.list_attempt_folders(root)):
-        key = attempts.done_key(head)
+    for folder, head in attempts.find_closed_attempts(root, attempts.list_attempt_folders(root)):
+        key = attempts.record_key(head)
         if head.status != "preempted" and key == campaign.key(Case.from_dict(head.case)):
-            search.add_record(attempts.full_record(folder, head), from_now=False)
+            search.add_record(attempts.read_full_record(folder, head), from_now=False)

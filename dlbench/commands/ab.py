@@ -62,7 +62,7 @@ def _ab(options: argparse.Namespace) -> int:
     keys = tuple(one.system_keys for one in probed)
     networks = [one.network_keys for one in probed]
     say(f"A: {a.text}\nB: {b.text}")
-    with processes.stopping_on_signals():
+    with processes.stop_on_signals():
         try:
             failed = run_experiment(
                 experiment, pairs, options.results, keys, networks, network_files=found.network_files, folder=folder
@@ -70,7 +70,7 @@ def _ab(options: argparse.Namespace) -> int:
         except StoreError as error:
             results_maintenance.print_write_error(error, folder)
             return SOME_FAILED
-        except processes.Stopped as stop:
+        except processes.StoppedBySignal as stop:
             say(f"stopped by {stop.signal_name}; complete pairs are kept; run the same command again to resume")
             return INTERRUPTED
     compared = compare_experiment(experiment, pairs, options.results, keys, networks, comparison_rules(options))

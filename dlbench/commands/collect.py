@@ -35,7 +35,7 @@ def _collect(options: argparse.Namespace) -> None:
         raise BadInput(f"results folder '{root}' does not exist; check --results")
     check_folder(root, make=False)
     closed = results_maintenance.close_open_attempts(root)
-    unseen = supervise.open_on_other_nodes(root)
+    unseen = supervise.open_attempts_on_other_nodes(root)
     if unseen and options.wait:
         say(
             f"waiting up to {claims.DEAD_AFTER_S:.0f} s to see if the processes of "
@@ -44,7 +44,7 @@ def _collect(options: argparse.Namespace) -> None:
         closed += sum(
             len(supervise.recover_open_attempts(root, [folder])) for folder in claims.abandoned_heartbeats(unseen)
         )
-        unseen = supervise.open_on_other_nodes(root)
+        unseen = supervise.open_attempts_on_other_nodes(root)
     store.drop_contained_parts(root)
     rebuilt = results_maintenance.rebuild_parts(root, results_maintenance.attempts_without_part(root))
     say(f"{root}/: unfinished attempts recorded: {closed}; Parquet parts rebuilt: {rebuilt}")

@@ -66,8 +66,10 @@ def _maxbatch(options: argparse.Namespace) -> int:
         runs = TrialRunner(case, Path(folder), limit_bytes, options.timeout)
         try:
             line = runs.prediction()
-            trials = find_largest(lambda batch: runs.trial(batch, line), line, runs.room_bytes, options.within / 100)
-        except processes.Stopped as stop:
+            trials = find_largest(
+                lambda batch: runs.run_trial(batch, line), line, runs.room_bytes, options.within / 100
+            )
+        except processes.StoppedBySignal as stop:
             fitting = [trial.batch_size for trial in runs.done if trial.fits]
             say(f"stopped by {stop.signal_name}; largest batch that fitted so far: {max(fitting, default='none')}")
             return INTERRUPTED

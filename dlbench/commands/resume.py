@@ -22,7 +22,7 @@ def _resume(options: argparse.Namespace) -> int:
 
     try:
         jobs.resume(options.results, options.dry_run, print_job_line)
-    except jobs.ReportRefused as error:
+    except jobs.ReportJobRefused as error:
         say(f"dlbench: {error}")
         return SOME_FAILED
     return OK

@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
 
     budget_s = parse_positive_time(options.budget, "--budget") if options.budget else None
     suite = load_suite(options.suite, options.overrides)
-    with processes.stopping_on_signals():
+    with processes.stop_on_signals():
         try:
             campaign, cases = prepare_campaign(
                 suite, options.results, options.launcher, options.step, not options.dry_run
@@ -65,6 +65,6 @@ def _run(options: argparse.Namespace) -> int:
                 print_plan(suite, _unfinished_cases(cases, waiting), "text")
                 return OK
             return measure_cases(campaign, cases, options.fresh, suite.max_processes, budget_s)
-        except processes.Stopped as stop:
+        except processes.StoppedBySignal as stop:
             say(f"stopped by {stop.signal_name}; results so far are kept; run the same command again to resume")
             return INTERRUPTED

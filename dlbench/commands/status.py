@@ -44,7 +44,7 @@ def _status(options: argparse.Namespace) -> int:
     if options.energy:
         from dlbench.launch import accounted_energy
 
-        found = accounted_energy.with_energy(found, options.results)
+        found = accounted_energy.add_job_energy(found, options.results)
     if found[0].slurm_error:
         say(f"dlbench: {found[0].slurm_error}; the states of the jobs are unknown, only the results are shown")
     if options.json:

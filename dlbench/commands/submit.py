@@ -71,7 +71,7 @@ def _submit(options: argparse.Namespace) -> int:
     site = load_site(options.site)
     for remark in settings_without_effect(site):
         say(remark)
-    if site.container.runtime != "none" and jobs.checkout_folder() is None:
+    if site.container.runtime != "none" and jobs.source_checkout_folder() is None:
         say("the jobs use the dlbench of the container image; install it there (pip install dlbench)")
     suite = load_suite(options.suite, options.overrides)
     # A misspelt network would otherwise fail after hours in the queue.
@@ -119,7 +119,7 @@ def _submit(options: argparse.Namespace) -> int:
     taken: list[SubmittedJob] = []
     try:
         jobs.submit(submission, [*options.after, *after], lambda job: _add_submitted_job(taken, job))
-    except jobs.ReportRefused as error:
+    except jobs.ReportJobRefused as error:
         refused = error
     say(f"{suite.name}: {units.count_text(submission.num_cases, 'case')} at {site.name}; results: {options.results}/")
     if refused:
@@ -184,7 +184,7 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
     say(f"{suite.name}: submitted for {num_taken} at {site.name}; results: {options.results}/nodes/")
     if refused:
         say(f"dlbench: {refused}; run the same command later to submit the others")
-    folders = [each_node.unit_folder(options.results, unit) for unit in (*plan.active, *plan.submit)]
+    folders = [each_node.node_or_gpu_folder(options.results, unit) for unit in (*plan.active, *plan.submit)]
     status = _warn_and_wait(options, [folder for folder in folders if folder.is_dir()], taken)
     return SOME_FAILED if refused or plan.away else status
 

@@ -55,10 +55,10 @@ def _tune(options: argparse.Namespace) -> int:
     overrides = [f"mode={options.mode}", *options.overrides]
     first = build_single_case("tune", options.model, overrides, sought=("repeat",))
     fixed = {override.partition("=")[0].strip() for override in overrides}
-    with processes.stopping_on_signals():
+    with processes.stop_on_signals():
         try:
             search = run_search(first, fixed, budget_s, options.goal, options.results)
-        except processes.Stopped as stop:
+        except processes.StoppedBySignal as stop:
             say(f"stopped by {stop.signal_name}; results so far are kept; run the same command again to resume")
             return INTERRUPTED
     search.require_result()

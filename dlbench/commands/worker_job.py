@@ -14,9 +14,12 @@ STARTUP_MARGIN_S = 300.0
 
 
 def run_worker(request: dict[str, Any], folder: Path, timeout_s: float) -> str | None:
-    """Run the worker and return its result; on failure print the reason and return None. Raises Stopped at a signal."""
+    """Run the worker and return its result; on failure print the reason and return None.
+
+    Raises StoppedBySignal at a signal.
+    """
     from dlbench.launch import worker_process
-    from dlbench.launch.processes import Stopped
+    from dlbench.launch.processes import StoppedBySignal
 
     def show_progress(elapsed_s: float, phase: str) -> None:
         if sys.stderr.isatty():
@@ -27,7 +30,7 @@ def run_worker(request: dict[str, Any], folder: Path, timeout_s: float) -> str |
     except worker_process.JobFailed as error:
         say(f"dlbench: {error}")
         return None
-    except Stopped:
+    except StoppedBySignal:
         say(f"stopped before there was a result; partial files are in {folder}")
         raise
     finally:

@@ -26,7 +26,7 @@ from dlbench.suites.ab_sides import (
     UNCHANGED,
     match_key,
     side_label,
-    side_suite,
+    side_suite_name,
     split_items,
 )
 from dlbench.suites.case import Case
@@ -102,11 +102,11 @@ class Experiment:
     matches: tuple[tuple[Case, Case], ...]
 
     @property
-    def sides(self) -> tuple[str, str]:
+    def suite_names(self) -> tuple[str, str]:
         """Suite names of the records of A and B."""
         text = json.dumps([self.a.text, self.b.text, self.seed])
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return side_suite(self.suite, digest, "a"), side_suite(self.suite, digest, "b")
+        return side_suite_name(self.suite, digest, "a"), side_suite_name(self.suite, digest, "b")
 
     def setting(self, side: str) -> Setting:
         """Setting of the side, "a" or "b"."""
@@ -139,8 +139,8 @@ class Experiment:
 class ExperimentProgress(Progress):
     """Progress with the side (A or B) in front of each line."""
 
-    def _line_parts(self, record: Record) -> list[str]:
-        first, *more = super()._line_parts(record)
+    def _progress_line_parts(self, record: Record) -> list[str]:
+        first, *more = super()._progress_line_parts(record)
         return [f"{(record.label or '?')[0].upper()} {first}", *more]
 
 

@@ -13,7 +13,7 @@ from dlbench.launch import attempts, jobs, scheduler
 from dlbench.launch.scheduler import SchedulerError
 
 
-def with_energy(found: list[jobs.SubmissionStatus], results: Path) -> list[jobs.SubmissionStatus]:
+def add_job_energy(found: list[jobs.SubmissionStatus], results: Path) -> list[jobs.SubmissionStatus]:
     """Return the states with the energy of each ended job of Slurm."""
     ended = {job.job_id for one in found for job, state in one.jobs if state.ended and job.scheduler == "slurm"}
     accounted, bases = sacct_energy(ended)
@@ -41,7 +41,7 @@ def sacct_energy(job_ids: Iterable[str]) -> tuple[dict[str, float], dict[str, st
     bases: dict[str, str] = {}
     for line in answer.splitlines():
         job_id, raw_id, text = (*line.strip().split("|"), "", "")[:3]
-        bases[raw_id] = scheduler.whole_job_id(job_id)
+        bases[raw_id] = scheduler.base_job_id(job_id)
         energy_j = float(text) if text.isdecimal() else 0.0
         task, dot, _ = job_id.partition(".")
         into = steps if dot else whole
@@ -51,15 +51,15 @@ def sacct_energy(job_ids: Iterable[str]) -> tuple[dict[str, float], dict[str, st
         # Older versions account steps only. Without an energy plugin both are 0.
         energy_j = whole.get(task) or steps.get(task, 0.0)
         if energy_j:
-            found[scheduler.whole_job_id(task)] = found.get(scheduler.whole_job_id(task), 0.0) + energy_j
+            found[scheduler.base_job_id(task)] = found.get(scheduler.base_job_id(task), 0.0) + energy_j
     return found, bases
 
 
 def _measured_energy(results: Path, bases: Mapping[str, str]) -> dict[str, float]:
     """Return the energy that was measured in each job [J], over all its attempts."""
     found: dict[str, float] = {}
-    for folder, head in attempts.closed_attempts(results):
-        for system, measurement in attempts.full_record(folder, head).ranks:
+    for folder, head in attempts.find_closed_attempts(results):
+        for system, measurement in attempts.read_full_record(folder, head).ranks:
             job_id = bases.get(system.slurm_job_id or "", system.slurm_job_id)
             if job_id and measurement.energy_j is not None:
                 found[job_id] = found.get(job_id, 0.0) + measurement.energy_j

@@ -72,7 +72,7 @@ def system_key_for(keys: SystemKeys, device: str) -> str:
     return keys if isinstance(keys, str) else keys.get(device, "")
 
 
-def done_key(record: Record) -> DoneKey:
+def record_key(record: Record) -> DoneKey:
     """Return the key under which the record counts as done."""
     return record.suite, record.suite_version, record.case_id, record.system_key or "", record.network_key or ""
 
@@ -161,7 +161,7 @@ def write_record(folder: Path, record: Record) -> None:
         write_atomically(folder / "record.json", record.to_json())
 
 
-def closed_attempts(
+def find_closed_attempts(
     root: Path, among: Iterable[Path] | None = None, problems: list[str] | None = None
 ) -> Iterator[tuple[Path, Record]]:
     """Iterate over the closed attempts of `root`, oldest first, each with its record without samples.
@@ -185,15 +185,15 @@ def closed_attempts(
         yield folder, record
 
 
-def full_record(folder: Path, head: Record) -> Record:
+def read_full_record(folder: Path, head: Record) -> Record:
     """Return the record with the samples of all ranks."""
     outcome = read_outcome(folder)
     return dataclasses.replace(head, ranks=outcome.ranks if outcome else ())
 
 
-def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[DoneKey]:
+def finished_keys(root: Path, among: Iterable[Path] | None = None) -> set[DoneKey]:
     """Return the keys that need no further attempt in `root`: measured, or out of memory."""
-    return {done_key(record) for folder, record in closed_attempts(root, among) if has_ended(folder, record)}
+    return {record_key(record) for folder, record in find_closed_attempts(root, among) if has_ended(folder, record)}
 
 
 def has_ended(folder: Path, record: Record, has_part: bool = False) -> bool:
@@ -208,7 +208,7 @@ def case_id_of(name: str) -> str:
     return name[16:28] if _ATTEMPT_NAME.fullmatch(name) else ""
 
 
-def open_attempts(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[Attempt, dict[str, Any]]]:
+def find_open_attempts(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[Attempt, dict[str, Any]]]:
     """Iterate over attempts (of `among`) without a record, and their owners: running, or with a killed supervisor."""
     for folder in list_attempt_folders(root) if among is None else among:
         if (folder / "record.json").exists():

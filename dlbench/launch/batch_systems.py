@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dlbench.launch import pbs, scheduler, slurm
 from dlbench.launch.job_script import Job
-from dlbench.launch.scheduler import JobState, SchedulerError, whole_job_id
+from dlbench.launch.scheduler import JobState, SchedulerError, base_job_id
 from dlbench.launch.sites import Site
 
 
@@ -26,10 +26,10 @@ class BatchSystem:
     #: From a script, a dependency such as `afterany:17`, and an array such as `0-3%2`, which replaces the script's own.
     submit_argv: Callable[[Path, str | None, str | None], list[str]]
     queued: Callable[[], list[JobState]]
-    ended_state: Callable[[str], JobState]
+    query_ended_state: Callable[[str], JobState]
     cancel_command: str
     node_states: Callable[[str | None], dict[str, str]]
-    on_node: Callable[[Site, str], Site]
+    bind_to_node: Callable[[Site, str], Site]
     max_array_size: Callable[[], int | None] = lambda: None
 
     def submit(self, script: Path, dependency: str | None = None, array: str | None = None) -> str:
@@ -37,7 +37,7 @@ class BatchSystem:
         argv = self.submit_argv(script, dependency, array)
         # Inside a job, the new job would inherit that job's settings.
         answer = scheduler.call_scheduler(argv, environment=scheduler.without_job_variables(os.environ))
-        job_id = whole_job_id(answer.strip().splitlines()[-1]) if answer.strip() else ""
+        job_id = base_job_id(answer.strip().splitlines()[-1]) if answer.strip() else ""
         if not job_id:
             raise SchedulerError(f"{argv[0]} printed no job id for {script}: {answer.strip() or 'nothing'}")
         return job_id
@@ -51,8 +51,8 @@ class BatchSystem:
         job_ids = list(job_ids)
         waiting: dict[str, list[JobState]] = {}
         for state in self.queued() if job_ids else []:
-            waiting.setdefault(whole_job_id(state.id), []).append(state)
-        return [state for job_id in job_ids for state in waiting.get(job_id) or [self.ended_state(job_id)]]
+            waiting.setdefault(base_job_id(state.id), []).append(state)
+        return [state for job_id in job_ids for state in waiting.get(job_id) or [self.query_ended_state(job_id)]]
 
 
 BATCH_SYSTEMS = {
@@ -62,10 +62,10 @@ BATCH_SYSTEMS = {
         report_script=slurm.report_script,
         submit_argv=scheduler.sbatch_argv,
         queued=scheduler.queued_jobs,
-        ended_state=scheduler.ended_state,
+        query_ended_state=scheduler.query_ended_state,
         cancel_command="scancel",
         node_states=scheduler.node_states,
-        on_node=slurm.on_node,
+        bind_to_node=slurm.bind_to_node,
         max_array_size=scheduler.max_array_size,
     ),
     "pbs": BatchSystem(
@@ -74,10 +74,10 @@ BATCH_SYSTEMS = {
         report_script=pbs.report_script,
         submit_argv=pbs.submit_argv,
         queued=pbs.queued_jobs,
-        ended_state=pbs.ended_state,
+        query_ended_state=pbs.query_ended_state,
         cancel_command="qdel",
         node_states=pbs.node_states,
-        on_node=pbs.on_node,
+        bind_to_node=pbs.bind_to_node,
     ),
 }
 

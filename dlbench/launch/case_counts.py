@@ -41,13 +41,13 @@ def count_cases(results: Path, suite: Suite) -> list[CaseCounts]:
     The device a case runs on and the machine's key are only known where it runs, so both are read from the attempts.
     """
     tried: dict[tuple[str, str], dict[str, _CaseState]] = {}  # (device, system) -> case id -> how it stands
-    for _, record in attempts.closed_attempts(results):
+    for _, record in attempts.find_closed_attempts(results):
         if (record.suite, record.suite_version) == (suite.name, suite.version):
             place = (str(record.case.get("device")), record.system_key or "")
             _update_state(tried.setdefault(place, {}), record.case_id, record.status, record.network_key or "")
-    for attempt, owner in attempts.open_attempts(results):
+    for attempt, owner in attempts.find_open_attempts(results):
         if (attempt.suite, attempt.suite_version) == (suite.name, suite.version):
-            alive = claims.seems_alive(owner, attempt.folder)
+            alive = claims.is_owner_probably_alive(owner, attempt.folder)
             place = (attempt.case.device, attempt.system_key)
             status = "running" if alive else "preempted"
             _update_state(tried.setdefault(place, {}), attempt.case.id, status, attempt.network_key)

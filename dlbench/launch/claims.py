@@ -35,12 +35,12 @@ _MOVED_ASIDE_NAME = re.compile(r"\..+\.json\.[0-9a-f]{8}")
 
 
 @dataclass
-class ChangeWatch:
+class FileChangeTimer:
     """Time since the last change of files, by the clock of this process."""
 
     _seen: dict[Path, tuple[object, float]] = field(default_factory=dict)
 
-    def silent_s(self, path: Path) -> float:
+    def unchanged_s(self, path: Path) -> float:
         """Return the seconds since the file or folder last changed, as seen by this process; 0 at the first call."""
         now, state = time.monotonic(), _file_state(path)
         known, since = self._seen.get(path, (None, now))
@@ -51,21 +51,21 @@ class ChangeWatch:
 
 
 #: Shared by the whole process, so that time already spent watching counts.
-CHANGE_WATCH = ChangeWatch()
+FILE_CHANGE_TIMER = FileChangeTimer()
 
 
 #: Identity of this process: machine, process id, its PID namespace, and start time (ids are reused).
 owner_identity = process_identity.identity
 
 
-def is_alive(who: dict[str, Any], heartbeat: Path) -> bool:
+def is_owner_alive(who: dict[str, Any], heartbeat: Path) -> bool:
     """Whether owner `who` runs; on another host it is dead once `heartbeat` is unchanged for `DEAD_AFTER_S`."""
     seen = process_identity.is_running(who)
-    silent_s = CHANGE_WATCH.silent_s(heartbeat)  # always called: the time starts with the first call
-    return silent_s < DEAD_AFTER_S if seen is None else seen
+    unchanged_s = FILE_CHANGE_TIMER.unchanged_s(heartbeat)  # always called: the time starts with the first call
+    return unchanged_s < DEAD_AFTER_S if seen is None else seen
 
 
-def seems_alive(who: dict[str, Any], heartbeat: Path) -> bool:
+def is_owner_probably_alive(who: dict[str, Any], heartbeat: Path) -> bool:
     """Estimate for display whether an owner runs, by file time and clock: too unreliable to close or measure."""
     seen = process_identity.is_running(who)
     if seen is not None:
@@ -103,7 +103,7 @@ class Claim:
                 self.path.unlink()
 
 
-def take(root: Path, name: str) -> Claim | None:
+def take_claim(root: Path, name: str) -> Claim | None:
     """Claim `name` in the results folder `root`; None if another process holds it. Raises StoreError if that fails."""
     path = claim_path(root, name)
     nonce = secrets.token_hex(8)
@@ -135,17 +135,17 @@ def abandoned_heartbeats(heartbeats: Iterable[Path]) -> Iterator[Path]:
         for path, before in list(first.items()):
             owner = _read_owner(path)
             seen = process_identity.is_running(owner)
-            silent_s = CHANGE_WATCH.silent_s(path)
+            unchanged_s = FILE_CHANGE_TIMER.unchanged_s(path)
             if before is None or seen or _file_state(path) != before:
                 del first[path]
-            elif seen is False or silent_s >= _patience_s(owner):
+            elif seen is False or unchanged_s >= _stale_after_s(owner):
                 del first[path]
                 yield path
         if first:
             time.sleep(_POLL_S)
 
 
-def remove_stale(root: Path) -> int:
+def remove_stale_claims(root: Path) -> int:
     """Remove the claims of dead owners on this host; return their number."""
     removed = 0
     for path in _list_files(root / "claims"):
@@ -154,7 +154,7 @@ def remove_stale(root: Path) -> int:
                 holder = read_object(path)
                 if holder is not None and process_identity.is_running(holder) is False:
                     removed += _remove_claim_if_stale(path)
-            elif _MOVED_ASIDE_NAME.fullmatch(path.name) and CHANGE_WATCH.silent_s(path) >= _HALF_WRITTEN_S:
+            elif _MOVED_ASIDE_NAME.fullmatch(path.name) and FILE_CHANGE_TIMER.unchanged_s(path) >= _HALF_WRITTEN_S:
                 path.unlink()  # the process that took it over was killed
                 removed += 1
     return removed
@@ -202,9 +202,9 @@ def _remove_claim_if_stale(path: Path) -> bool:
     holder = read_object(path)
     if holder is None and not path.exists():
         return True
-    silent_s = CHANGE_WATCH.silent_s(path)
+    unchanged_s = FILE_CHANGE_TIMER.unchanged_s(path)
     seen = process_identity.is_running(holder) if holder else None
-    if seen or (seen is None and silent_s < _patience_s(holder)):
+    if seen or (seen is None and unchanged_s < _stale_after_s(holder)):
         return False
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -221,7 +221,7 @@ def _remove_claim_if_stale(path: Path) -> bool:
     return True
 
 
-def _patience_s(holder: dict[str, Any] | None) -> float:
+def _stale_after_s(holder: dict[str, Any] | None) -> float:
     """Time without a change after which a claim that cannot be judged otherwise is stale [s]."""
     return DEAD_AFTER_S if holder else _HALF_WRITTEN_S
 

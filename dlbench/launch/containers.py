@@ -43,7 +43,7 @@ class Mount:
 
 
 @dataclass(frozen=True)
-class CommandNeeds:
+class CommandRequirements:
     """What a command in a container needs, whatever the runtime."""
 
     workdir: str
@@ -108,148 +108,150 @@ _PYXIS_SWEEP = (
 )
 
 
-def docker(image: str, around: CommandNeeds) -> ContainerWrapping:
+def wrap_with_docker(image: str, needs: CommandRequirements) -> ContainerWrapping:
     """`docker run`: on one node only. Raises BadInput if several are asked for."""
-    if around.nodes > 1:
+    if needs.nodes > 1:
         raise BadInput(
-            f"docker cannot run on {around.nodes} nodes: a Docker engine is limited to its node, and Slurm does not "
+            f"docker cannot run on {needs.nodes} nodes: a Docker engine is limited to its node, and Slurm does not "
             f"control its processes; use enroot, pyxis or apptainer"
         )
     own = (
-        *(("--gpus", "all") if around.gpus else ()),
+        *(("--gpus", "all") if needs.gpus else ()),
         # NCCL and the loaders of PyTorch need more shared memory than Docker's 64 MB.
         *("--ipc=host", "--network=host"),
         # Claims and attempts identify their owner by process id, which is valid only in the host's PID namespace.
         "--pid=host",
         # NCCL registers memory with the network card; an engine inside a container may not raise limits.
-        *(("--ulimit", "memlock=-1", "--ulimit", "stack=67108864") if around.gpus else ()),
+        *(("--ulimit", "memlock=-1", "--ulimit", "stack=67108864") if needs.gpus else ()),
         # The user has no home and no name inside: caches go to /tmp, and PyTorch needs the name.
-        *(() if around.user in ("", "0:0") else ("--user", around.user, "--env", "HOME=/tmp", "--env", "USER")),
+        *(() if needs.user in ("", "0:0") else ("--user", needs.user, "--env", "HOME=/tmp", "--env", "USER")),
     )
     # Not --volume, which creates a missing source as an empty folder owned by root.
     mounts = [
         f"type=bind,source={mount.source},target={mount.target}{',readonly' if mount.read_only else ''}"
-        for mount in around.mounts
+        for mount in needs.mounts
     ]
-    return _engine_wrapping("docker", image, around, own, _repeat_option("--mount", mounts))
+    return _wrap_with_engine("docker", image, needs, own, _repeat_option("--mount", mounts))
 
 
-def podman(image: str, around: CommandNeeds) -> ContainerWrapping:
+def wrap_with_podman(image: str, needs: CommandRequirements) -> ContainerWrapping:
     """`podman run`; GPUs come through the CDI file that `nvidia-ctk cdi generate` writes."""
     own = (
-        *(("--device", "nvidia.com/gpu=all") if around.gpus else ()),
+        *(("--device", "nvidia.com/gpu=all") if needs.gpus else ()),
         *("--ipc=host", "--network=host", "--pid=host"),
         "--security-opt=label=disable",
         # Without root no limit can be raised: keep those of the node.
         "--ulimit=host",
-        *(() if around.user in ("", "0:0") else ("--userns=keep-id",)),
+        *(() if needs.user in ("", "0:0") else ("--userns=keep-id",)),
     )
-    mounts = _repeat_option("--volume", [_volume_value(mount) for mount in around.mounts])
-    return _engine_wrapping("podman", image, around, own, mounts)
+    mounts = _repeat_option("--volume", [_volume_value(mount) for mount in needs.mounts])
+    return _wrap_with_engine("podman", image, needs, own, mounts)
 
 
-def _engine_wrapping(engine: str, image: str, around: CommandNeeds, own: Argv, mounts: Argv) -> ContainerWrapping:
+def _wrap_with_engine(
+    engine: str, image: str, needs: CommandRequirements, own: Argv, mounts: Argv
+) -> ContainerWrapping:
     """Return how an engine that understands Docker's options runs a command, with its `own` options for this node."""
     prefix = (
         *(engine, "run", "--rm", *own),
         # Killing the client leaves the container running: it is found by its label.
-        *("--label", f"dlbench={around.name}"),
+        *("--label", f"dlbench={needs.name}"),
         *mounts,
-        *("--workdir", around.workdir),
+        *("--workdir", needs.workdir),
         # By name: values are those of each rank, and are not visible in process lists.
-        *_repeat_option("--env", _variable_names(around)),
-        *around.options,
+        *_repeat_option("--env", _variable_names(needs)),
+        *needs.options,
         image,
     )
     remove = f'{engine} ps --quiet --filter "label=dlbench=$1" | xargs -r {engine} rm --force'
     digest = (engine, "image", "inspect", "--format", "{{.Id}}", image)
-    return ContainerWrapping(prefix=prefix, cleanup=(("sh", "-c", remove, "sh", around.name),), digest=digest)
+    return ContainerWrapping(prefix=prefix, cleanup=(("sh", "-c", remove, "sh", needs.name),), digest=digest)
 
 
-def enroot(image: str, around: CommandNeeds) -> ContainerWrapping:
+def wrap_with_enroot(image: str, needs: CommandRequirements) -> ContainerWrapping:
     """`enroot start` of a container that `enroot create` has unpacked on every node."""
     # Fields of fstab, separated by colons.
     mounts = [
         f"{mount.source}:{mount.target}{':none:x-create=auto,rbind,ro' if mount.read_only else ''}"
-        for mount in around.mounts
+        for mount in needs.mounts
     ]
     prefix = (
-        *("bash", "-c", _ENROOT_START, " ".join(_variable_names(around, _nvidia_variables(around)))),
+        *("bash", "-c", _ENROOT_START, " ".join(_variable_names(needs, _nvidia_variables(needs)))),
         "--rw",
         *_repeat_option("--mount", mounts),
-        *around.options,
-        *("--", around.name),
+        *needs.options,
+        *("--", needs.name),
     )
     return ContainerWrapping(
         prefix=prefix,
         # Enroot stores files of a run there by default; the folder of the login node is missing on other nodes.
-        environment={**_nvidia_variables(around), "XDG_RUNTIME_DIR": f"/tmp/{around.name}"},
-        prepare=(("bash", "-c", _ENROOT_SWEEP), ("bash", "-c", _ENROOT_CREATE, around.name, image)),
-        cleanup=(("bash", "-c", _ENROOT_REMOVE, around.name),),
+        environment={**_nvidia_variables(needs), "XDG_RUNTIME_DIR": f"/tmp/{needs.name}"},
+        prepare=(("bash", "-c", _ENROOT_SWEEP), ("bash", "-c", _ENROOT_CREATE, needs.name, image)),
+        cleanup=(("bash", "-c", _ENROOT_REMOVE, needs.name),),
     )
 
 
-def pyxis(image: str, around: CommandNeeds) -> ContainerWrapping:
+def wrap_with_pyxis(image: str, needs: CommandRequirements) -> ContainerWrapping:
     """Options of srun, which the pyxis plugin of Slurm adds; never on sbatch, whose script would run inside."""
-    mounts = ",".join(_volume_value(mount) for mount in around.mounts)
+    mounts = ",".join(_volume_value(mount) for mount in needs.mounts)
     srun = (
         f"--container-image={image}",
         # Named, so that the steps of a job unpack the image only once.
-        f"--container-name={around.name}",
+        f"--container-name={needs.name}",
         *((f"--container-mounts={mounts}",) if mounts else ()),
-        f"--container-workdir={around.workdir}",
+        f"--container-workdir={needs.workdir}",
         # The environment of the host is passed, but values of the image override it unless named.
-        f"--container-env={','.join((*around.variables, *_nvidia_variables(around)))}",
-        *around.options,
+        f"--container-env={','.join((*needs.variables, *_nvidia_variables(needs)))}",
+        *needs.options,
     )
     # Some sites keep named containers after the job, which would fill the disk of the node.
     return ContainerWrapping(
         srun=srun,
-        environment=_nvidia_variables(around),
+        environment=_nvidia_variables(needs),
         prepare=(("bash", "-c", _PYXIS_SWEEP),),
-        cleanup=((*_PYXIS_ENROOT.split(), "remove", "--force", f"pyxis_{around.name}"),),
+        cleanup=((*_PYXIS_ENROOT.split(), "remove", "--force", f"pyxis_{needs.name}"),),
     )
 
 
-def apptainer(image: str, around: CommandNeeds) -> ContainerWrapping:
+def wrap_with_apptainer(image: str, needs: CommandRequirements) -> ContainerWrapping:
     """`apptainer exec`, with the host's environment; never `--cleanenv`, which would remove the variables of ranks."""
     prefix = (
         *("apptainer", "exec"),
-        *(("--nv",) if around.gpus else ()),
-        *_repeat_option("--bind", [_volume_value(mount) for mount in around.mounts]),
-        *("--pwd", around.workdir),
-        *around.options,
+        *(("--nv",) if needs.gpus else ()),
+        *_repeat_option("--bind", [_volume_value(mount) for mount in needs.mounts]),
+        *("--pwd", needs.workdir),
+        *needs.options,
         image,
     )
     return ContainerWrapping(prefix=prefix)
 
 
-def udocker(image: str, around: CommandNeeds) -> ContainerWrapping:
+def wrap_with_udocker(image: str, needs: CommandRequirements) -> ContainerWrapping:
     """`udocker run` in mode F3 (library preload). The driver is copied in at set-up, hence a set-up for each job.
 
     Raises BadInput if a mount is read-only, which udocker does not support.
     """
-    if any(mount.read_only for mount in around.mounts):
+    if any(mount.read_only for mount in needs.mounts):
         raise BadInput("udocker has no read-only mounts; remove ':ro' from container.mounts")
     prefix = (
         *("udocker", "run", "--hostenv"),
-        *[f"--volume={mount.source}:{mount.target}" for mount in around.mounts],
-        f"--workdir={around.workdir}",
-        *around.options,
-        around.name,
+        *[f"--volume={mount.source}:{mount.target}" for mount in needs.mounts],
+        f"--workdir={needs.workdir}",
+        *needs.options,
+        needs.name,
     )
-    setup = ("udocker", "setup", "--execmode=F3", *(("--nvidia",) if around.gpus else ()), around.name)
+    setup = ("udocker", "setup", "--execmode=F3", *(("--nvidia",) if needs.gpus else ()), needs.name)
     return ContainerWrapping(
         prefix=prefix,
-        prepare=(("udocker", "create", f"--name={around.name}", image), setup),
+        prepare=(("udocker", "create", f"--name={needs.name}", image), setup),
         prepare_once=True,
-        cleanup=(("udocker", "rm", around.name),),
+        cleanup=(("udocker", "rm", needs.name),),
     )
 
 
-def _variable_names(around: CommandNeeds, more: Iterable[str] = ()) -> Argv:
-    of_mpi = PASSED_MPI_VARIABLES if around.mpi else ()
-    return tuple(dict.fromkeys((*around.variables, *more, *PASSED_VARIABLES, *of_mpi)))
+def _variable_names(needs: CommandRequirements, more: Iterable[str] = ()) -> Argv:
+    of_mpi = PASSED_MPI_VARIABLES if needs.mpi else ()
+    return tuple(dict.fromkeys((*needs.variables, *more, *PASSED_VARIABLES, *of_mpi)))
 
 
 def _repeat_option(option: str, values: list[str] | Argv) -> Argv:
@@ -260,8 +262,8 @@ def _volume_value(mount: Mount) -> str:
     return f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"
 
 
-def _nvidia_variables(around: CommandNeeds) -> dict[str, str]:
+def _nvidia_variables(needs: CommandRequirements) -> dict[str, str]:
     """Variables of NVIDIA's runtime: without the first there is no GPU inside, without the second no libcuda."""
-    if not around.gpus:
+    if not needs.gpus:
         return {"NVIDIA_VISIBLE_DEVICES": "void"}
     return {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}

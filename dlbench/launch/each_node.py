@@ -46,7 +46,7 @@ class NodesPlan:
     active: tuple[NodeOrGpu, ...] = ()  # with a job that is queued or running
 
 
-def unit_folder(results: Path, unit: NodeOrGpu) -> Path:
+def node_or_gpu_folder(results: Path, unit: NodeOrGpu) -> Path:
     """Return the results folder of a node or GPU."""
     folder = results / NODES_FOLDER / unit.node
     return folder if unit.gpu is None else folder / f"gpu{unit.gpu}"
@@ -84,10 +84,10 @@ def plan_nodes(
     if not nodes:
         raise BadInput("--each-node: the scheduler lists no node; check the site's partition")
     units = [NodeOrGpu(node, gpu) for node in nodes for gpu in (range(site.gpus.per_node) if each_gpu else [None])]
-    queued = _folders_with_jobs(site, [unit_folder(results, unit) for unit in units])
+    queued = _folders_with_jobs(site, [node_or_gpu_folder(results, unit) for unit in units])
     kinds: dict[str, list[NodeOrGpu]] = {"submit": [], "away": [], "done": [], "active": []}
     for unit in units:
-        folder = unit_folder(results, unit)
+        folder = node_or_gpu_folder(results, unit)
         counts = count_cases(folder, suite) if folder.is_dir() else []
         done = bool(counts) and all(one.remaining == 0 for one in counts)
         kind = "active" if folder in queued else "done" if done else "submit"
@@ -99,12 +99,12 @@ def prepare_submission(
     suite: Suite, overrides: Sequence[str], site: Site, results: Path, unit: NodeOrGpu
 ) -> jobs.Submission:
     """Prepare the submission for one node or GPU."""
-    bound = batch_systems.batch_system_of(site).on_node(site, unit.node)
+    bound = batch_systems.batch_system_of(site).bind_to_node(site, unit.node)
     if unit.gpu is not None:
         # No scheduler binds a job to a certain GPU: the job has all of them, and its Python sees one.
         python = ("env", f"CUDA_VISIBLE_DEVICES={unit.gpu}", *site.software.python)
         bound = dataclasses.replace(bound, software=dataclasses.replace(site.software, python=python))
-    folder = unit_folder(results, unit)
+    folder = node_or_gpu_folder(results, unit)
     return jobs.prepare_submission(suite, overrides, bound, folder, report=False, all_gpus=unit.gpu is not None)
 
 
@@ -124,5 +124,5 @@ def submit(
 def _folders_with_jobs(site: Site, folders: Sequence[Path]) -> set[Path]:
     """Return the folders with a queued or running job, by a single call of the scheduler."""
     owners = {job.job_id: folder for folder in folders for job in jobs.submitted_jobs(folder)}
-    ids = {scheduler.whole_job_id(state.id) for state in batch_systems.batch_system_of(site).queued()}
+    ids = {scheduler.base_job_id(state.id) for state in batch_systems.batch_system_of(site).queued()}
     return {folder for job_id, folder in owners.items() if job_id in ids}

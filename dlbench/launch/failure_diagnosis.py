@@ -81,7 +81,11 @@ def has_failed(folder: Path) -> bool:
     """
     for file in (folder / "ranks").glob("*.end.json"):
         end = read_object(file) or {}
-        if end and end.get("status") not in DONE_STATUSES and claims.CHANGE_WATCH.silent_s(file) > FAILURE_GRACE_S:
+        if (
+            end
+            and end.get("status") not in DONE_STATUSES
+            and claims.FILE_CHANGE_TIMER.unchanged_s(file) > FAILURE_GRACE_S
+        ):
             return True
     return False
 

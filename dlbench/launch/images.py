@@ -73,7 +73,7 @@ def _download_once(
 ) -> ImportedImage:
     path.parent.mkdir(parents=True, exist_ok=True)
     waited = False
-    while (claim := claims.take(path.parent, path.name)) is None:
+    while (claim := claims.take_claim(path.parent, path.name)) is None:
         if not waited:
             say(f"waiting for another process that downloads {path}")
         waited = True

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.errors import BadInput
-from dlbench.launch.containers import CommandNeeds, ContainerWrapping, Mount
+from dlbench.launch.containers import CommandRequirements, ContainerWrapping, Mount
 from dlbench.launch.runtimes import RUNTIME_RECORDS
 from dlbench.launch.sites import PLAIN_PATH, Site
 
@@ -44,12 +44,12 @@ class Job:
     all_gpus: bool = False  # request every GPU of a node, also where fewer ranks run
 
     @property
-    def several_ranks(self) -> bool:
+    def has_several_ranks(self) -> bool:
         """Whether any case needs more than one rank."""
         return self.nodes * self.ranks_per_node > 1
 
 
-def join_script(title: str, directives: Sequence[str], by_hand: str, *sections: Sequence[str]) -> str:
+def assemble_script(title: str, directives: Sequence[str], by_hand: str, *sections: Sequence[str]) -> str:
     """Join the sections of a job script below its head.
 
     Args:
@@ -74,7 +74,7 @@ def container_wrapping(site: Site, job: Job, gpus: bool, nodes: int) -> Containe
     variables = [name for name, _ in _exported_variables(site, job)]
     if site.container.runtime != "none":
         variables += ["DLBENCH_CONTAINER_RUNTIME", "DLBENCH_CONTAINER_IMAGE", "DLBENCH_HOST_LIBRARIES"]
-    around = CommandNeeds(
+    needs = CommandRequirements(
         workdir=job.checkout or job.results,
         mounts=_job_mounts(site, job),
         variables=tuple(variables),
@@ -85,7 +85,7 @@ def container_wrapping(site: Site, job: Job, gpus: bool, nodes: int) -> Containe
         name=f"dlbench-{JOB_ID_MARK}",
         options=site.container.options,
     )
-    return RUNTIME_RECORDS[site.container.runtime].wrap(site.container.image or "", around)
+    return RUNTIME_RECORDS[site.container.runtime].wrap(site.container.image or "", needs)
 
 
 def _job_mounts(site: Site, job: Job) -> tuple[Mount, ...]:

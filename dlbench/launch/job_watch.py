@@ -74,7 +74,7 @@ def blocked_job_lines(submitted: Sequence[jobs.SubmittedJob]) -> list[str]:
             queued = _queued_jobs(submitted)
         except SchedulerError:
             return []
-        states = [state for state in queued if scheduler.whole_job_id(state.id) in measuring]
+        states = [state for state in queued if scheduler.base_job_id(state.id) in measuring]
         if not any(state.state == "PENDING" and state.reason in ("", "None") for state in states):
             break
     stuck: dict[str, list[str]] = {}
@@ -106,7 +106,7 @@ def wait_for_jobs(
     known: set[str] = set()
     while True:
         try:
-            waiting = _queued_jobs(_submitted(folders))
+            waiting = _queued_jobs(_all_submitted_jobs(folders))
             failures = 0
         except SchedulerError as error:
             failures += 1
@@ -116,9 +116,9 @@ def wait_for_jobs(
                 raise
             time.sleep(PAUSE_S)
             continue
-        ids = {job.job_id for job in _submitted(folders)}
+        ids = {job.job_id for job in _all_submitted_jobs(folders)}
         for state in waiting:
-            reason = blocking_reason(state, waiting) if scheduler.whole_job_id(state.id) in ids else None
+            reason = blocking_reason(state, waiting) if scheduler.base_job_id(state.id) in ids else None
             if reason and state.id not in known:
                 known.add(state.id)
                 on_problem(f"job {state.id} cannot start: {reason}")
@@ -140,16 +140,16 @@ def summarize_campaigns(folders: Sequence[Path], waiting: Sequence[JobState] | N
     """
     if waiting is None:
         try:
-            waiting = _queued_jobs(_submitted(folders))
+            waiting = _queued_jobs(_all_submitted_jobs(folders))
         except SchedulerError:
             waiting = []
-    active = {scheduler.whole_job_id(state.id) for state in waiting}
+    active = {scheduler.base_job_id(state.id) for state in waiting}
     sums: dict[tuple[str, str], list[tuple[CaseCounts, int, bool]]] = {}
     for folder in folders:
         for submission in map(jobs.read_submission, jobs.submission_folders(folder)):
             own = [job for job in jobs.submitted_jobs(folder) if job.script.startswith(f"{submission.folder.name}/")]
             running = sum(job.job_id in active for job in own)
-            root, is_node = _fleet_folder(folder)
+            root, is_node = _find_fleet_folder(folder)
             for number, one in enumerate(count_cases(folder, jobs.submitted_suite(submission))):
                 sums.setdefault((str(root), submission.suite), []).append((one, 0 if number else running, is_node))
     found = []
@@ -183,7 +183,7 @@ def _search_folders(folder: Path, depth: int) -> Iterator[Path]:
             yield from _search_folders(folder / name, depth - 1)
 
 
-def _fleet_folder(folder: Path) -> tuple[Path, bool]:
+def _find_fleet_folder(folder: Path) -> tuple[Path, bool]:
     """Return the results folder of a fleet for the folder of one of its nodes or GPUs, and whether it is one."""
     for parent in (folder.parent, folder.parent.parent):
         if parent.name == NODES_FOLDER:
@@ -191,7 +191,7 @@ def _fleet_folder(folder: Path) -> tuple[Path, bool]:
     return folder, False
 
 
-def _submitted(folders: Sequence[Path]) -> list[jobs.SubmittedJob]:
+def _all_submitted_jobs(folders: Sequence[Path]) -> list[jobs.SubmittedJob]:
     return [job for folder in folders for job in jobs.submitted_jobs(folder)]
 
 

@@ -41,7 +41,7 @@ from dlbench.suites.suite import Suite, load_suite
 _ARRAY_SPEC = re.compile(r"([1-9][0-9]{0,6})(?:%([1-9][0-9]{0,6}))?")
 
 
-class ReportRefused(SchedulerError):
+class ReportJobRefused(SchedulerError):
     """The scheduler accepted the measuring jobs but refused the report job."""
 
 
@@ -166,7 +166,7 @@ def prepare_submission(
         suite_file="",
         results=str(results),
         overrides=tuple(overrides),
-        checkout=checkout_folder(),
+        checkout=source_checkout_folder(),
         user=f"{os.getuid()}:{os.getgid()}",
         image_digest=images.recorded_digest(site.container),
         all_gpus=all_gpus,
@@ -217,7 +217,7 @@ def _campaign_script(
     return JobScript(name, text, "campaign", job.nodes, job.array, job.throttle, nodes)
 
 
-def checkout_folder() -> str | None:
+def source_checkout_folder() -> str | None:
     """The folder of the checkout that this dlbench runs from; None where it is installed among the packages."""
     folder = Path(dlbench.__file__).resolve().parents[1]
     return str(folder) if (folder / "pyproject.toml").is_file() else None
@@ -229,12 +229,12 @@ def submission_text(submission: Submission, after: Sequence[str] = ()) -> str:
     texts: list[str] = []
     for number, script in enumerate(submission.scripts):
         own = [f"ID{n}" for n in range(1, number + 1)] if script.kind == "report" else []
-        argv = submit_argv(submission.folder / script.name, _after_jobs([*after, *own]), None)
+        argv = submit_argv(submission.folder / script.name, _dependency_on_end([*after, *own]), None)
         texts.append(f"# ---- {shlex.join(argv)}\n{script.text}")
     return "\n".join(texts)
 
 
-def _after_jobs(job_ids: Sequence[str]) -> str | None:
+def _dependency_on_end(job_ids: Sequence[str]) -> str | None:
     """Return the dependency on the end of these jobs, however they end."""
     return f"afterany:{':'.join(job_ids)}" if job_ids else None
 
@@ -250,8 +250,8 @@ def submit(
 
     Raises:
         StoreError: the results folder cannot be written.
-        SchedulerError: the scheduler refused a script; jobs accepted before are recorded. `ReportRefused` if only the
-        report was refused.
+        SchedulerError: the scheduler refused a script; jobs accepted before are recorded. `ReportJobRefused` if only
+        the report was refused.
     """
     write_submission(submission)
     taken: list[SubmittedJob] = []
@@ -288,11 +288,11 @@ def _submit_script(
     """Submit a script, to start after the jobs `before`."""
     folder, system = submission.folder, batch_systems.BATCH_SYSTEMS[submission.scheduler]
     try:
-        job_id = system.submit(folder / script.name, _after_jobs(before), array)
+        job_id = system.submit(folder / script.name, _dependency_on_end(before), array)
     except SchedulerError as error:
         if script.kind != "report":
             raise
-        raise ReportRefused(
+        raise ReportJobRefused(
             f"{system.title} refused the report job, but accepted the measuring jobs: {error}; run `dlbench resume "
             f"--results {folder.parents[1]}` to submit the report job again"
         ) from None
@@ -353,7 +353,7 @@ def submission_statuses(results: Path) -> list[SubmissionStatus]:
     for folder in submission_folders(results):
         submission = read_submission(folder)
         own = {job.job_id: job for job in jobs if job.script.startswith(f"{folder.name}/")}
-        states = [(own[scheduler.whole_job_id(s.id)], s) for s in seen if scheduler.whole_job_id(s.id) in own]
+        states = [(own[scheduler.base_job_id(s.id)], s) for s in seen if scheduler.base_job_id(s.id) in own]
         counts = tuple(count_cases(results, submitted_suite(submission)))
         found.append(SubmissionStatus(folder.name, submission.suite, counts, tuple(states), slurm_error))
     return found
@@ -410,7 +410,7 @@ def _cancel_each(jobs: Sequence[SubmittedJob]) -> None:
 def active_jobs(results: Path, kinds: Sequence[str] = ("campaign", "report")) -> list[str]:
     """Return the ids of queued and running jobs of these kinds."""
     states = job_states([job for job in submitted_jobs(results) if job.kind in kinds])
-    return list(dict.fromkeys(scheduler.whole_job_id(state.id) for state in states if not state.ended))
+    return list(dict.fromkeys(scheduler.base_job_id(state.id) for state in states if not state.ended))
 
 
 def resume(
@@ -426,12 +426,13 @@ def resume(
 
     Raises:
         BadInput: nothing was submitted, or all cases are done or queued.
-        SchedulerError: the scheduler does not answer or refused a job; `ReportRefused` if only the report was refused.
+        SchedulerError: the scheduler does not answer or refused a job; `ReportJobRefused` if only the report was
+        refused.
     """
     folders = submission_folders(results)
     jobs = submitted_jobs(results)
     states = job_states(jobs)
-    active = {scheduler.whole_job_id(state.id) for state in states if not state.ended}
+    active = {scheduler.base_job_id(state.id) for state in states if not state.ended}
     taken: list[SubmittedJob] = []
     running = 0
     for folder in folders:
@@ -449,7 +450,7 @@ def resume(
             chosen += [script for script in submission.scripts if script.kind == "report"]
         if chosen and not dry_run:
             # They would run too early, and they count against the user's limits.
-            waiting = {scheduler.whole_job_id(state.id) for state in states if state.state == "PENDING"}
+            waiting = {scheduler.base_job_id(state.id) for state in states if state.state == "PENDING"}
             _cancel_each([job for job in own if job.kind == "report" and job.job_id in waiting])
         taken += _resubmit(submission, chosen, left, at_work, dry_run, on_taken)
     if not taken:
@@ -461,7 +462,7 @@ def _report_is_missing(results: Path, own: list[SubmittedJob], states: list[JobS
     """Whether the report of a submission (its jobs: `own`) was refused, or ended without a report."""
     if not own or own[-1].kind != "report":
         return True  # it runs after all other jobs
-    state = next(state for state in states if scheduler.whole_job_id(state.id) == own[-1].job_id)
+    state = next(state for state in states if scheduler.base_job_id(state.id) == own[-1].job_id)
     if state.state == "GONE":
         return not (results / "report" / "index.html").is_file()
     return state.ended and state.state != "COMPLETED"

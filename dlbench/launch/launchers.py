@@ -50,7 +50,7 @@ class LauncherOptions:
     cpus_on_node: int | None = None
 
 
-def local(case: Case, folder: Path, options: LauncherOptions | None = None) -> list[str]:
+def local_command(case: Case, folder: Path, options: LauncherOptions | None = None) -> list[str]:
     """Launch on this machine: a direct child, or several under a spawner. Raises BadInput for several nodes."""
     options = options or LauncherOptions()
     if case.nodes > 1:
@@ -64,7 +64,7 @@ def local(case: Case, folder: Path, options: LauncherOptions | None = None) -> l
     return [options.python, "-m", "dlbench.launch.spawn", str(case.world_size), "--", *worker]
 
 
-def torchrun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
+def torchrun_command(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
     """Launch by torchrun: an agent per node starts its ranks, srun the agents. Raises BadInput without an address."""
     agent = [options.python, "-m", "torch.distributed.run"]
     ranks = [f"--nnodes={case.nodes}", f"--nproc-per-node={case.devices_per_node}", "--max-restarts=0"]
@@ -83,7 +83,7 @@ def torchrun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
     return [*step, "--ntasks-per-node=1", *agent, *meet, *ranks, *worker]
 
 
-def mpirun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
+def mpirun_command(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
     """Launch by mpirun; with `python -m mpi4py` an exception in one rank ends all."""
     worker = [options.python, "-m", "mpi4py", "-m", WORKER_MODULE, str(folder)]
     if options.mpi == "openmpi":
@@ -93,7 +93,7 @@ def mpirun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
     return [options.mpirun, "-n", str(case.world_size), "-ppn", str(case.devices_per_node), *worker]
 
 
-def srun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
+def srun_command(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
     """Launch by srun: one task per rank; if one fails, Slurm ends the others."""
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", f"--nodes={case.nodes}", f"--ntasks={case.world_size}"]
     step += [*_cores_option(options, case, 1), f"--ntasks-per-node={case.devices_per_node}"]
@@ -111,10 +111,10 @@ def _cores_option(options: LauncherOptions, case: Case, num_ranks: int) -> list[
 
 
 LAUNCHERS: dict[str, Callable[[Case, Path, LauncherOptions], list[str]]] = {
-    "local": local,
-    "torchrun": torchrun,
-    "mpirun": mpirun,
-    "srun": srun,
+    "local": local_command,
+    "torchrun": torchrun_command,
+    "mpirun": mpirun_command,
+    "srun": srun_command,
 }
 
 

@@ -18,7 +18,7 @@ from dlbench.suites import worker_request as requests
 
 def remove_leftovers(root: Path) -> int:
     """Remove files of killed processes from the results folder; return the number of files and folders."""
-    removed = claims.remove_stale(root)
+    removed = claims.remove_stale_claims(root)
     for folder in (root, attempts.attempts_folder(root)):
         removed += sum(map(_remove_if_abandoned, _temporary_files(folder)))
     claimed = "\n".join(claims.claim_names(root))
@@ -42,8 +42,8 @@ def _temporary_files(folder: Path) -> list[Path]:
 
 def _remove_if_abandoned(path: Path) -> bool:
     runs = atomic_file.is_writer_running(path.name)
-    silent_s = claims.CHANGE_WATCH.silent_s(path)
-    if runs or (runs is None and silent_s < claims.DEAD_AFTER_S):
+    unchanged_s = claims.FILE_CHANGE_TIMER.unchanged_s(path)
+    if runs or (runs is None and unchanged_s < claims.DEAD_AFTER_S):
         return False
     with contextlib.suppress(OSError):
         if path.is_dir():

@@ -127,7 +127,7 @@ class TrialRunner:
             return None
         return lambda batch: float(own + max(fixed + batch * per_image for fixed, per_image in lines))
 
-    def trial(self, batch: int, predicted: Callable[[int], float] | None) -> Trial:
+    def run_trial(self, batch: int, predicted: Callable[[int], float] | None) -> Trial:
         """Run a batch and say on stderr whether it fits. Any failure is a limit: also 32-bit indices or the time limit.
 
         Raises JobFailed: a single image failed for another reason than memory.

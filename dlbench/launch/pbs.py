@@ -19,15 +19,15 @@ from dlbench.launch.containers import ContainerWrapping
 from dlbench.launch.job_script import (
     JOB_ID_MARK,
     Job,
+    assemble_script,
     bash_array,
     check_job,
     container_wrapping,
-    join_script,
     override_options,
     quote,
     setup_lines,
 )
-from dlbench.launch.scheduler import JobState, SchedulerError, call_scheduler, user_name, whole_job_id, worst_state
+from dlbench.launch.scheduler import JobState, SchedulerError, base_job_id, call_scheduler, user_name, worst_state
 from dlbench.launch.sites import Site
 
 #: States of jobs and subjobs, as qstat prints them.
@@ -43,7 +43,7 @@ def campaign_script(site: Site, job: Job) -> str:
     wrapping = _container_wrapping(site, job, gpus=site.has_gpus)
     inside = bash_array("inside", [*wrapping.prefix, *site.software.python])
     launcher = " --launcher mpirun" if job.nodes > 1 else ""
-    return join_script(
+    return assemble_script(
         f"Suite {job.suite} at site {site.name}",
         _campaign_directives(site, job),
         _JOB_ID_CHECK,
@@ -71,7 +71,7 @@ def report_script(site: Site, job: Job) -> str:
     inside = bash_array("inside", [*wrapping.prefix, *site.software.python])
     memory = f":mem={_pbs_memory(site.report.memory)}" if site.report.memory else ""
     directives = _common_directives(f"{job.suite}-report", site.report.partition or site.pbs.queue, site, job)
-    return join_script(
+    return assemble_script(
         f"Report of suite {job.suite}",
         [
             *directives,
@@ -91,7 +91,7 @@ def report_script(site: Site, job: Job) -> str:
 _JOB_ID_CHECK = ': "${PBS_JOBID:?is not set: submit this with qsub, or run it with bash inside an interactive job}"'
 
 
-def on_node(site: Site, node: str) -> Site:
+def bind_to_node(site: Site, node: str) -> Site:
     """Return the site with its jobs bound to a node."""
     return replace(site, pbs=replace(site.pbs, resources=(*site.pbs.resources, f"host={node}")))
 
@@ -110,7 +110,7 @@ def queued_jobs() -> list[JobState]:
     return [state for state in _query_states(ids) if not state.ended] if ids else []
 
 
-def ended_state(job_id: str) -> JobState:
+def query_ended_state(job_id: str) -> JobState:
     """Return the state of a job that left the queue, if PBS keeps a history."""
     try:
         found = _query_states([job_id], "-x")
@@ -137,8 +137,8 @@ def _query_states(ids: Sequence[str], *options: str) -> list[JobState]:
     blocks = re.split(r"^(?:Job Id|Job): *", text, flags=re.MULTILINE)[1:]
     states = [_parse_state(block) for block in blocks]
     # An array is listed besides its subjobs.
-    arrays = {whole_job_id(state.id) for state in states if re.match(r"\d+\[\d", state.id)}
-    return [state for state in states if "[]" not in state.id or whole_job_id(state.id) not in arrays]
+    arrays = {base_job_id(state.id) for state in states if re.match(r"\d+\[\d", state.id)}
+    return [state for state in states if "[]" not in state.id or base_job_id(state.id) not in arrays]
 
 
 def _parse_state(block: str) -> JobState:

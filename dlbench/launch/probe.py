@@ -72,7 +72,7 @@ def probe_machine(
             done = subprocess.run(
                 argv, capture_output=True, errors="replace", timeout=timeout_s, preexec_fn=die_with_parent, env=around
             )
-            failed = scheduler.step_failure(done.stderr) if done.returncode else None
+            failed = scheduler.step_failure_message(done.stderr) if done.returncode else None
             if failed is None or not tries_left:
                 break
             text = f"Slurm failed to start the first step: {failed}; waiting for its controller to retry"

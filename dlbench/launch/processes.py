@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # loaded here: a child between fork and exec must not wait for the loader's lock
 
 
-class Stopped(BaseException):
+class StoppedBySignal(BaseException):
     """A signal stopped the supervisor: Ctrl-C, the batch system before the time limit, or shutdown."""
 
     def __init__(self, signal_number: int) -> None:
@@ -130,14 +130,14 @@ def tail_lines(path: Path, size: int = 16_384) -> list[str]:
 
 
 @contextmanager
-def stopping_on_signals() -> Iterator[None]:
-    """Turn SIGINT, SIGTERM, SIGHUP and SIGUSR1 into `Stopped`, so that the case in flight is still recorded."""
+def stop_on_signals() -> Iterator[None]:
+    """Turn SIGINT, SIGTERM, SIGHUP and SIGUSR1 into `StoppedBySignal`, so that the case in flight is still recorded."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         # A second signal must not interrupt writing the record.
         for other in handled:
             signal.signal(other, signal.SIG_IGN)
-        raise Stopped(number)
+        raise StoppedBySignal(number)
 
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
     before: dict[int, Any] = {number: signal.signal(number, stop) for number in handled}

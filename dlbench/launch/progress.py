@@ -53,15 +53,15 @@ class Progress:
     def __post_init__(self) -> None:
         self._model_width = max((len(case.model) for case in self.cases), default=0)
 
-    def _line_parts(self, record: Record) -> list[str]:
+    def _progress_line_parts(self, record: Record) -> list[str]:
         """The line of a finished case: setting, status, and its main figures."""
         # A preempted case is not done and may run again.
-        head = self._head(self.number + (record.status == "preempted"), Case.from_dict(record.case))
+        head = self._line_start(self.number + (record.status == "preempted"), Case.from_dict(record.case))
         is_done = record.status in DONE_STATUSES
         figures = _figure_texts(record, self._shared) if is_done else (record.error or "").splitlines()[:1]
         return [*head, f"{record.status:<8}", *figures]
 
-    def _head(self, number: int, case: Case) -> list[str]:
+    def _line_start(self, number: int, case: Case) -> list[str]:
         first, *more = _setting_parts(case, self._shared, self._model_width)
         return [f"[{number:>{len(str(self.total))}}/{self.total}] {first}", *more]
 
@@ -73,13 +73,13 @@ class Progress:
             self._no_interval.update(_why_no_interval(record))
         if messages.is_quiet() and record.status in DONE_STATUSES:
             return
-        self._print_shared({"scope": _SCOPE})
-        self._print(self._line_parts(record))
+        self._print_common_settings({"scope": _SCOPE})
+        self._print(self._progress_line_parts(record))
 
     def print_processes(self, case: Case, figures: Sequence[str]) -> None:
         """Print the figures over several processes of a case, below the lines of all cases."""
         if not messages.is_quiet():
-            self._print_shared({})
+            self._print_common_settings({})
             self._print([*_setting_parts(case, self._shared, self._model_width), *figures])
 
     def remarks(self) -> list[str]:
@@ -97,7 +97,7 @@ class Progress:
         """Show the running case on a terminal, with bar, elapsed and remaining time; print nothing elsewhere."""
         if not self._is_live:
             return
-        self._print_shared({"scope": _SCOPE})
+        self._print_common_settings({"scope": _SCOPE})
         state = f"{phase or 'start'} {elapsed_s:.0f} s"
         if self._bar is None and importlib.util.find_spec("rich"):
             self._bar = LiveBar(self.stream, self.number)
@@ -105,10 +105,10 @@ class Progress:
             setting = " ".join(" ".join(_setting_parts(case, self._shared)).split())
             self._bar.update(self.number, self.total, f"{state}: {setting}")  # the end may have no room
             return
-        line = "  ".join([*self._head(self.number + 1, case), state])
+        line = "  ".join([*self._line_start(self.number + 1, case), state])
         self._write(line[: (terminal_width(self.stream) or 80) - 1])
 
-    def _print_shared(self, more: Mapping[str, str]) -> None:
+    def _print_common_settings(self, more: Mapping[str, str]) -> None:
         """Before the first line on a terminal: print what the lines then leave out, the setting of all cases first."""
         if self._started or messages.is_quiet() or terminal_width(self.stream) is None:
             return

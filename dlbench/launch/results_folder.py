@@ -21,7 +21,7 @@ _MAX_INNER_PATH = 400
 _PATH_MAX = 4096
 
 
-class FolderGone(StoreError):
+class ResultsFolderMissing(StoreError):
     """The results folder was moved, deleted or unmounted during a run."""
 
 
@@ -90,19 +90,22 @@ class ResultsFolder:
                 for folder in (root, attempts_folder(root)):
                     self._held[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             except FileNotFoundError:
-                raise FolderGone(_gone_message(root)) from None
+                raise ResultsFolderMissing(_gone_message(root)) from None
 
     def check(self) -> None:
-        """Check that the folder is still there. Raises FolderGone if it was moved, deleted, unmounted or replaced."""
+        """Check that the folder is still there.
+
+        Raises ResultsFolderMissing if it was moved, deleted, unmounted or replaced.
+        """
         for folder, descriptor in self._held.items():
             try:
                 found, held = folder.stat(), os.fstat(descriptor)
             except (FileNotFoundError, NotADirectoryError):
-                raise FolderGone(_gone_message(folder)) from None
+                raise ResultsFolderMissing(_gone_message(folder)) from None
             except OSError as error:
                 raise StoreError(f"cannot read '{folder}': {error.strerror or error}") from None
             if (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino):
-                raise FolderGone(_gone_message(folder))
+                raise ResultsFolderMissing(_gone_message(folder))
 
     def __del__(self) -> None:
         for descriptor in self._held.values():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.launch import containers
-from dlbench.launch.containers import Argv, CommandNeeds, ContainerWrapping
+from dlbench.launch.containers import Argv, CommandRequirements, ContainerWrapping
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ImageFile:
 class ContainerRuntime:
     """Properties of one runtime, besides its command prefix."""
 
-    wrap: Callable[[str, CommandNeeds], ContainerWrapping]  # raises BadInput for what it does not support
+    wrap: Callable[[str, CommandRequirements], ContainerWrapping]  # raises BadInput for what it does not support
     program: str | None = None  # is on PATH where the runtime is
     image_file: ImageFile | None = None  # None: images are in a store of its own, under a name
     pull: tuple[str, ...] = ("pull", "tag", "inspect")  # what the store can do
@@ -53,12 +53,15 @@ def _apptainer_pull_command(source: str, target: Path) -> list[str]:
 _SQUASHFS = ImageFile("squashfs", b"hsqs", 0, lambda source, file: ["enroot", "import", "--output", str(file), source])
 
 RUNTIME_RECORDS = {
-    "none": ContainerRuntime(lambda image, around: ContainerWrapping()),
+    "none": ContainerRuntime(lambda image, needs: ContainerWrapping()),
     "docker": ContainerRuntime(
-        containers.docker, "docker", shares_node=True, engine_query=("docker", "info", "--format", "{{.ServerVersion}}")
+        containers.wrap_with_docker,
+        "docker",
+        shares_node=True,
+        engine_query=("docker", "info", "--format", "{{.ServerVersion}}"),
     ),
     "podman": ContainerRuntime(
-        containers.podman,
+        containers.wrap_with_podman,
         "podman",
         shares_node=True,
         needs_user_namespaces=True,
@@ -67,14 +70,14 @@ RUNTIME_RECORDS = {
         storage_query=("podman", "info", "--format", "{{.Store.GraphRoot}}"),
     ),
     "enroot": ContainerRuntime(
-        containers.enroot,
+        containers.wrap_with_enroot,
         "enroot",
         _SQUASHFS,
         needs_user_namespaces=True,
         storage_advice="set environment.ENROOT_DATA_PATH in the profile to a local disk of the nodes",
     ),
     "pyxis": ContainerRuntime(
-        containers.pyxis,
+        containers.wrap_with_pyxis,
         "enroot",
         _SQUASHFS,
         needs_user_namespaces=True,
@@ -82,12 +85,12 @@ RUNTIME_RECORDS = {
         "/tmp/enroot-data/user-$(id -u): pyxis ignores the profile and the job; until then set slurm.max_nodes = 1",
     ),
     "apptainer": ContainerRuntime(
-        containers.apptainer,
+        containers.wrap_with_apptainer,
         "apptainer",
         ImageFile("SIF", b"SIF_MAGIC", 32, _apptainer_pull_command),
         needs_user_namespaces=True,
     ),
-    "udocker": ContainerRuntime(containers.udocker, "udocker", pull=("pull",)),
+    "udocker": ContainerRuntime(containers.wrap_with_udocker, "udocker", pull=("pull",)),
 }
 RUNTIMES = tuple(RUNTIME_RECORDS)
 #: Programs of all runtimes, each once.

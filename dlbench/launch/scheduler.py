@@ -73,7 +73,7 @@ def queued_jobs() -> list[JobState]:
     return [JobState(*line.strip().split("|", 5)) for line in answer.splitlines() if line.count("|") >= 5]
 
 
-def ended_state(job_id: str) -> JobState:
+def query_ended_state(job_id: str) -> JobState:
     """Return the state of a job that left the queue, from scontrol or sacct if they still list it."""
     try:
         # The controller deletes a job after some minutes (MinJobAge).
@@ -115,7 +115,7 @@ def cancel_steps(name: str) -> int:
     return len(steps)
 
 
-def step_failure(said: str, began: bool = False) -> str | None:
+def step_failure_message(said: str, began: bool = False) -> str | None:
     """Return Slurm's message why it ended or did not start a step; None if srun printed no such message.
 
     Args:
@@ -158,7 +158,7 @@ def job_loss_reason(owner: Mapping[str, Any]) -> str | None:
         if now["slurm_restarts"] == owner.get("slurm_restarts"):
             return None
         return f"job {job_id} was requeued while this case ran, because its node failed or the job was preempted"
-    state = ended_state(job_id).state
+    state = query_ended_state(job_id).state
     return f"job {job_id} ended with state {state} while this case ran" if state in _NODE_LOST_STATES else None
 
 
@@ -181,7 +181,7 @@ def max_array_size() -> int | None:
     return int(found.group(1)) if found else None
 
 
-def whole_job_id(job_id: str) -> str:
+def base_job_id(job_id: str) -> str:
     """Return the id of the whole job: `17` for `17_3` and `17_[4-9%2]`, `17[]` for PBS's `17[3].server`."""
     found = re.match(r"\s*(\d+)(\[)?", job_id)
     return f"{found[1]}{'[]' if found[2] else ''}" if found else ""

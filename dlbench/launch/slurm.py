@@ -22,10 +22,10 @@ from dlbench.errors import BadInput
 from dlbench.launch.containers import ContainerWrapping
 from dlbench.launch.job_script import (
     Job,
+    assemble_script,
     bash_array,
     check_job,
     container_wrapping,
-    join_script,
     override_options,
     quote,
     quote_all,
@@ -94,7 +94,7 @@ def campaign_script(site: Site, job: Job) -> str:
     """The script of the measuring job or array. Raises BadInput if the site lacks something or a path is invalid."""
     _check_job(site, job)
     wrapping = container_wrapping(site, job, gpus=site.has_gpus, nodes=job.nodes)
-    if job.several_ranks:
+    if job.has_several_ranks:
         supervisor = f'watched {quote_all(site.outer_python)} -m dlbench run "$suite"{override_options(job)}'
         run = [
             "# The supervisor runs on the host; each case is a step, with {ranks} replaced by its node and rank "
@@ -112,7 +112,7 @@ def campaign_script(site: Site, job: Job) -> str:
         _campaign_directives(site, job),
         setup_lines(site, job, wrapping),
         [f"suite={quote(job.suite_file)}"],
-        _rendezvous_lines(site) if job.several_ranks else [],
+        _rendezvous_lines(site) if job.has_several_ranks else [],
         _step_lines(site, wrapping, each_node=True, options=site.slurm.srun),
         _RETRY_LINES.strip().splitlines(),
         _SIGNAL_HANDLER_LINES.strip().splitlines(),
@@ -236,7 +236,7 @@ def cores_remark(site: Site, ranks_per_node: int) -> str:
     )
 
 
-def on_node(site: Site, node: str) -> Site:
+def bind_to_node(site: Site, node: str) -> Site:
     """Return the site with its jobs bound to a node."""
     return replace(site, slurm=replace(site.slurm, directives=(*site.slurm.directives, f"--nodelist={node}")))
 
@@ -244,7 +244,7 @@ def on_node(site: Site, node: str) -> Site:
 def _job_script(title: str, directives: list[str], *sections: Sequence[str]) -> str:
     salloc = "# To run by hand: salloc with the options below, then run this file with bash inside the allocation."
     needed = "is not set: submit this with sbatch, or run it with bash inside an allocation"
-    return join_script(
+    return assemble_script(
         title,
         [salloc, *(f"#SBATCH {directive}" for directive in directives)],
         f': "${{SLURM_JOB_ID:?{needed}}}"',

@@ -19,8 +19,8 @@ from dlbench.errors import StoreError
 from dlbench.free_memory import read_kernel_value
 from dlbench.launch import attempts, claims, failure_diagnosis, leftovers, processes, scheduler, worker_process
 from dlbench.launch.attempts import Attempt
-from dlbench.launch.launchers import Launcher, local
-from dlbench.launch.processes import Stopped, describe_exit, last_error_line, last_phase, tail_lines
+from dlbench.launch.launchers import Launcher, local_command
+from dlbench.launch.processes import StoppedBySignal, describe_exit, last_error_line, last_phase, tail_lines
 from dlbench.launch.results_folder import ResultsFolder, check_space
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable
 from dlbench.suites.case import Case
@@ -37,7 +37,7 @@ class Campaign:
     suite: str
     suite_version: int
     system_key: attempts.SystemKeys
-    launcher: Launcher = local
+    launcher: Launcher = local_command
     #: Called with each finished record: stores and prints it.
     on_record: Callable[[Record], None] = field(default=lambda record: None)
     #: Called about once a second while a case runs: case, elapsed seconds, phase of the worker.
@@ -80,8 +80,8 @@ def recover_open_attempts(
         problems: receives the reason for each attempt that cannot be closed.
     """
     closed = []
-    for attempt, owner in attempts.open_attempts(root, among):
-        if not claims.is_alive(owner, attempt.folder):
+    for attempt, owner in attempts.find_open_attempts(root, among):
+        if not claims.is_owner_alive(owner, attempt.folder):
             try:
                 closed.append(_close_open_attempt(attempt, owner))
             except StoreError as error:
@@ -90,9 +90,9 @@ def recover_open_attempts(
     return closed
 
 
-def open_on_other_nodes(root: Path) -> list[Path]:
+def open_attempts_on_other_nodes(root: Path) -> list[Path]:
     """Return open attempts of owners on other nodes, running or dead."""
-    return [a.folder for a, _ in attempts.open_attempts(root) if not claims.is_owner_local_or_gone(a.folder)]
+    return [a.folder for a, _ in attempts.find_open_attempts(root) if not claims.is_owner_local_or_gone(a.folder)]
 
 
 def _close_open_attempt(attempt: Attempt, owner: Mapping[str, Any]) -> Record:
@@ -111,13 +111,14 @@ def run_cases(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) ->
 
     Raises:
         StoreError: results cannot be written.
-        Stopped: a signal stopped the run; the running case is recorded as preempted.
+        StoppedBySignal: a signal stopped the run; the running case is recorded as preempted.
     """
     folder = campaign.folder or ResultsFolder(campaign.root)
     held: dict[Path, Case] = {}  # by claim or attempt folder, which the owner touches
     for case in cases:
         for heartbeat in held:
-            claims.CHANGE_WATCH.silent_s(heartbeat)  # starts the clock early, so that less waiting is left at the end
+            # Starts the clock early, so that less waiting is left at the end.
+            claims.FILE_CHANGE_TIMER.unchanged_s(heartbeat)
         taken = _claim_case(case, campaign, folder)
         if isinstance(taken, Path):
             held[taken] = case  # another process is measuring it
@@ -153,14 +154,14 @@ def _claim_case(case: Case, campaign: Campaign, folder: ResultsFolder) -> _Claim
     """Claim the case; if another process holds it, return the file that its owner touches."""
     folder.check()
     name = claim_name(case, campaign)
-    claim = claims.take(campaign.root, name)
+    claim = claims.take_claim(campaign.root, name)
     if claim is None:
         return claims.claim_path(campaign.root, name)
     tried = attempts.list_attempt_folders(campaign.root, case.id)
-    for attempt, owner in attempts.open_attempts(campaign.root, tried):
+    for attempt, owner in attempts.find_open_attempts(campaign.root, tried):
         # Its claim may have been removed, or released after an error.
         mine = attempt.key == campaign.key(case) and not claim.was_held_by(owner)
-        if mine and claims.is_alive(owner, attempt.folder):
+        if mine and claims.is_owner_alive(owner, attempt.folder):
             claim.release()
             return attempt.folder
     return _ClaimedCase(claim, tried)
@@ -175,7 +176,7 @@ def _run_under_claim(
         record, stop = _close_own_open_attempts(case, campaign, taken.tried), None
         if record is None or fresh:
             key = campaign.key(case)
-            if not fresh and (key in campaign.stored or key in attempts.final_keys(campaign.root, taken.tried)):
+            if not fresh and (key in campaign.stored or key in attempts.finished_keys(campaign.root, taken.tried)):
                 return
             check_space(campaign.root)
             record, stop = _run_case(case, campaign, folder, taken)
@@ -191,7 +192,7 @@ def _run_under_claim(
     if stop is not None:
         raise stop  # also if the worker ended before the signal arrived
     if record.status == "preempted" and record.error in signal.Signals.__members__:
-        raise Stopped(signal.Signals[str(record.error)])
+        raise StoppedBySignal(signal.Signals[str(record.error)])
 
 
 def _close_own_open_attempts(case: Case, campaign: Campaign, tried: list[Path]) -> Record | None:
@@ -200,7 +201,7 @@ def _close_own_open_attempts(case: Case, campaign: Campaign, tried: list[Path]) 
     Returns the record of one whose worker had finished, after calling `on_record`.
     """
     finished = None
-    for attempt, owner in attempts.open_attempts(campaign.root, tried):
+    for attempt, owner in attempts.find_open_attempts(campaign.root, tried):
         if attempt.key == campaign.key(case):
             record = _close_open_attempt(attempt, owner)
             if record.status in FINAL_STATUSES:
@@ -211,7 +212,7 @@ def _close_own_open_attempts(case: Case, campaign: Campaign, tried: list[Path]) 
 
 def _run_case(
     case: Case, campaign: Campaign, folder: ResultsFolder, taken: _ClaimedCase
-) -> tuple[Record, Stopped | None]:
+) -> tuple[Record, StoppedBySignal | None]:
     """Run the case; return its record, and the signal received meanwhile."""
     suite, version, _, system_key, network_key = campaign.key(case)
     owner = claims.owner_identity() | scheduler.current_job()
@@ -222,16 +223,16 @@ def _run_case(
     oom_kills = read_kernel_value(*_OOM_KILLS)
     process: subprocess.Popen[bytes] | None = None
     ended_by = None
-    stopped: Stopped | None = None
-    changed = _changed_file(case, campaign)
+    stopped: StoppedBySignal | None = None
+    changed = _find_changed_file(case, campaign)
     try:
         if changed is None:
             argv = campaign.launcher(case, attempt.folder)
             process = processes.start_worker(argv, attempt.folder, campaign.environment)
-            on_tick = _make_tick(case, attempt, campaign, folder, taken.claim)
+            on_tick = _make_progress_callback(case, attempt, campaign, folder, taken.claim)
             if worker_process.wait_for_worker(process, attempt.folder, case.protocol.timeout_s, on_tick):
                 ended_by = "timeout"
-    except Stopped as stop:
+    except StoppedBySignal as stop:
         stopped = stop
         ended_by = stop.signal_name
     finally:
@@ -244,7 +245,7 @@ def _run_case(
     oom_kill = read_kernel_value(*_OOM_KILLS) != oom_kills or failure_diagnosis.slurm_reported_oom(attempt.folder)
     folder.check()
     outcome = _classify_outcome(attempt.folder, exit_code, ended_by, case, oom_kill)
-    changed = changed or _changed_file(case, campaign)
+    changed = changed or _find_changed_file(case, campaign)
     if changed and outcome.status != "preempted":
         text = f"{changed} has changed since this run began; run the same command to measure {case.model} again"
         outcome = Outcome("invalid", text, outcome.ranks)
@@ -253,7 +254,7 @@ def _run_case(
     return record, stopped
 
 
-def _make_tick(
+def _make_progress_callback(
     case: Case, attempt: Attempt, campaign: Campaign, folder: ResultsFolder, claim: claims.Claim
 ) -> Callable[[float], None]:
     """Return the function called once a second while a case runs: progress, check of the results folder, heartbeat."""
@@ -272,7 +273,7 @@ def _make_tick(
     return on_tick
 
 
-def _changed_file(case: Case, campaign: Campaign) -> str | None:
+def _find_changed_file(case: Case, campaign: Campaign) -> str | None:
     """Return a file of the network that changed since the campaign began; None if unchanged.
 
     Files that cannot be read here, such as those in a container, are not checked.
@@ -295,7 +296,7 @@ def _classify_outcome(folder: Path, exit_code: int | None, ended_by: str | None,
     ranks = outcome.ranks if outcome else ()
     if exit_code and not ended_by:
         began = outcome is not None or bool(failure_diagnosis.read_ranks(folder))
-        if failed := scheduler.step_failure("\n".join(tail_lines(folder / "stderr.txt")), began):
+        if failed := scheduler.step_failure_message("\n".join(tail_lines(folder / "stderr.txt")), began):
             return Outcome("preempted", f"{scheduler.STEP_FAILED_PREFIX}{failed}; the case will be tried again", ranks)
     phase = f" in phase '{phase}'" if (phase := last_phase(folder / "stderr.txt")) else ""
     if outcome and outcome.status not in (*DONE_STATUSES, "preempted"):

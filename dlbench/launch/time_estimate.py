@@ -58,7 +58,7 @@ def _earlier_durations(results: Path) -> dict[tuple[tuple[str, str], ...], list[
     """Return the durations of earlier attempts at each case [s], from start-up to the written result."""
     times: dict[tuple[tuple[str, str], ...], list[float]] = {}
     for folder in [results, *islice(sorted(results.glob("nodes/*/")), _MAX_NODES)]:
-        for _, record in attempts.closed_attempts(folder) if folder.is_dir() else ():
+        for _, record in attempts.find_closed_attempts(folder) if folder.is_dir() else ():
             if record.status in DONE_STATUSES and record.wall_s:
                 times.setdefault(_setting_key(record.case), []).append(record.wall_s)
     return times

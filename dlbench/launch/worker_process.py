@@ -23,8 +23,8 @@ from dlbench.launch.processes import (
     last_error_line,
     last_phase,
     start_worker,
+    stop_on_signals,
     stop_worker,
-    stopping_on_signals,
 )
 from dlbench.suites import worker_request as requests
 
@@ -88,7 +88,7 @@ def run_request(
         BadInput, DeviceUnavailable: the worker reported this error.
         JobFailed: it began and brought nothing back.
         StoreError: the folder cannot be written.
-        Stopped: a signal interrupted the job.
+        StoppedBySignal: a signal interrupted the job.
     """
     folder = folder.absolute()  # its processes are known by this name
     with convert_write_errors(folder, "; choose another with --results"):
@@ -98,7 +98,7 @@ def run_request(
         shutil.rmtree(folder / "ranks", ignore_errors=True)
         requests.write_request(folder, request)
     stderr = folder / "stderr.txt"
-    with stopping_on_signals():
+    with stop_on_signals():
         process = start_worker(argv or [sys.executable, "-m", "dlbench.worker", str(folder)], folder, {})
         try:
             timed_out = wait_for_worker(process, folder, timeout_s, lambda s: on_tick(s, last_phase(stderr)))

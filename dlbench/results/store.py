@@ -47,7 +47,7 @@ __all__ = [
     "append",
     "attempt_ids",
     "drop_contained_parts",
-    "final_keys",
+    "finished_keys",
     "is_signed",
     "load",
     "merge",
@@ -144,7 +144,7 @@ def _complete_attempts(rows: pa.Table) -> set[str]:
     }
 
 
-def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[tuple[str, int, str, str, str]]:
+def finished_keys(root: Path, among: Iterable[Path] | None = None) -> set[tuple[str, int, str, str, str]]:
     """Return the keys of cases that have ended by the parts of `root`, or those `among` them; not without samples."""
     ended = set()
     for part in find_parts(root)[0] if among is None else among:

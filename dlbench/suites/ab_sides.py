@@ -55,7 +55,7 @@ def split_items(text: str) -> list[str]:
     return [part.strip() for part in _ITEM_SEPARATOR.split(text) if part.strip()]
 
 
-def side_suite(suite: str, digest: str, letter: str) -> str:
+def side_suite_name(suite: str, digest: str, letter: str) -> str:
     """The suite in the records of a side."""
     return f"{suite}-ab-{digest}-{letter}"
 

@@ -91,7 +91,7 @@ class Cluster:
         def look():
             if len(done(results)) < after:
                 return None
-            return next((attempt.folder for attempt, _ in attempts.open_attempts(results)), None)
+            return next((attempt.folder for attempt, _ in attempts.find_open_attempts(results)), None)
 
         return self.wait(look, "a case in flight")
 
@@ -100,7 +100,7 @@ class Cluster:
 
 
 def records(results):
-    return [record for _, record in attempts.closed_attempts(results)]
+    return [record for _, record in attempts.find_closed_attempts(results)]
 
 
 def done(results):
@@ -111,7 +111,7 @@ def measured_once(results, number):
     """All cases are done, each exactly once, and nothing is left open or claimed."""
     assert sorted(done(results)) == sorted(set(done(results)))
     assert len(done(results)) == number
-    assert [a.id for a, owner in attempts.open_attempts(results) if claims.is_alive(owner, a.folder)] == []
+    assert [a.id for a, owner in attempts.find_open_attempts(results) if claims.is_owner_alive(owner, a.folder)] == []
 
 
 @pytest.fixture(scope="session")

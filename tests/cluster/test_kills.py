@@ -53,7 +53,7 @@ def in_flight(results, seconds=60):
     """Whether a case is, or comes to be, in flight."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if next(attempts.open_attempts(results), None):
+        if next(attempts.find_open_attempts(results), None):
             return True
         time.sleep(0.3)
     return False
@@ -100,4 +100,4 @@ def test_whatever_is_killed_every_case_is_measured_exactly_once(cluster, results
         cluster.dlbench("resume", "--results", results)
     assert sum(killed.values()) >= 3, f"little was put to the test: {killed}"
     measured_once(results, NUM_CASES)
-    assert list(attempts.open_attempts(results)) == []
+    assert list(attempts.find_open_attempts(results)) == []

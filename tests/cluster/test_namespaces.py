@@ -16,7 +16,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from dlbench.launch import claims
-claim = claims.take(Path(sys.argv[1]), "case")
+claim = claims.take_claim(Path(sys.argv[1]), "case")
 print(claim is not None, flush=True)
 time.sleep(120)
 """
@@ -45,13 +45,13 @@ def test_a_claim_held_in_another_namespace_is_respected_until_its_owner_has_been
     first, got_it = contender()
     assert got_it
     assert not contender()[1]  # both are process 1 on a host of one name
-    assert claims.take(tmp_path, "case") is None  # and out here process 1 is another one
+    assert claims.take_claim(tmp_path, "case") is None  # and out here process 1 is another one
     first.kill()
     first.wait()
-    assert claims.take(tmp_path, "case") is None
+    assert claims.take_claim(tmp_path, "case") is None
     long_ago = time.time() - claims.DEAD_AFTER_S - 1
     os.utime(tmp_path / "claims" / "case.json", (long_ago, long_ago))
-    assert claims.take(tmp_path, "case") is None  # whatever the file's time: it has changed a moment ago
+    assert claims.take_claim(tmp_path, "case") is None  # whatever the file's time: it has changed a moment ago
     monkeypatch.setattr(claims, "DEAD_AFTER_S", 0.5)
     time.sleep(0.6)
-    assert claims.take(tmp_path, "case") is not None
+    assert claims.take_claim(tmp_path, "case") is not None

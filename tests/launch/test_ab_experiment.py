@@ -93,10 +93,10 @@ def test_records_say_what_they_are(suite_file, tmp_path):
     what = experiment(suite_file, seed=7)
     run(what, tmp_path / "r", pairs=1)
     frame = store.load(tmp_path / "r")
-    assert set(frame["suite"]) == set(what.sides)
+    assert set(frame["suite"]) == set(what.suite_names)
     assert set(frame["label"]) == {"a (seed 7): as is", "b (seed 7): env.SLOW=1.2"}
-    assert all(name.startswith("pair-ab-") for name in what.sides)
-    heads = [head for _, head in attempts.closed_attempts(tmp_path / "r")]
+    assert all(name.startswith("pair-ab-") for name in what.suite_names)
+    heads = [head for _, head in attempts.find_closed_attempts(tmp_path / "r")]
     assert {head.label for head in heads} == set(frame["label"])
 
 
@@ -125,11 +125,11 @@ def test_halves_that_ran_far_apart_are_no_pair(suite_file, tmp_path):
     what = experiment(suite_file)
     run(what, tmp_path / "r", pairs=1)
     frame = store.read(tmp_path / "r").to_pandas()
-    late = frame["suite"] == what.sides[1]
+    late = frame["suite"] == what.suite_names[1]
     moved = frame.copy()
     moved.loc[late, ["started_at", "finished_at"]] += pd.Timedelta(hours=2)
-    assert len(complete_pairs(frame, what.sides, what.matches, 1)) == 2
-    assert complete_pairs(moved, what.sides, what.matches, 1) == set()
+    assert len(complete_pairs(frame, what.suite_names, what.matches, 1)) == 2
+    assert complete_pairs(moved, what.suite_names, what.matches, 1) == set()
 
 
 def test_other_settings_are_another_experiment(suite_file, tmp_path):
@@ -145,7 +145,7 @@ def test_a_signal_ends_the_experiment_and_the_same_command_goes_on(suite_file, t
     body = MEASURE + "\nif not (Path(sys.argv[1]).parents[1] / 'told').exists():\n"
     body += " (Path(sys.argv[1]).parents[1] / 'told').touch(); (folder / 'result.json').unlink()\n"
     body += f" os.kill({os.getpid()}, signal.SIGTERM); time.sleep(30)"
-    with processes.stopping_on_signals(), pytest.raises(processes.Stopped) as stop:
+    with processes.stop_on_signals(), pytest.raises(processes.StoppedBySignal) as stop:
         run(what, tmp_path / "r", pairs=1, body=body)
     assert stop.value.signal_name == signal.SIGTERM.name
     assert run(what, tmp_path / "r", pairs=1) == 0

@@ -45,7 +45,7 @@ def test_without_pyarrow_cases_are_measured_and_left_for_collect(tmp_path, bare_
     said = dlbench(bare_python, *run, *step)
     assert f"{bare_python} has no package 'pyarrow': results stay in {results}/attempts/" in said
     assert list(results.glob("*.parquet")) == []
-    ((_, head),) = attempts.closed_attempts(results)
+    ((_, head),) = attempts.find_closed_attempts(results)
     assert head.status in ("ok", "unstable")
 
     assert "1 process already measured" in dlbench(bare_python, *run, *step)

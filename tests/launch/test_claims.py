@@ -46,9 +46,9 @@ def hurried(monkeypatch):
 
 def silent(who, file):
     """Whether the owner is taken for dead after a long silence, and only then."""
-    assert claims.is_alive(who, file)
+    assert claims.is_owner_alive(who, file)
     time.sleep(0.15)
-    return not claims.is_alive(who, file)
+    return not claims.is_owner_alive(who, file)
 
 
 @pytest.mark.parametrize("changes", ELSEWHERE)
@@ -65,33 +65,35 @@ def test_the_time_of_a_claim_says_nothing_about_its_owner(tmp_path, seconds, hur
     file = held(tmp_path, "case", boot_id="another")
     who = json.loads(file.read_text())
     age(file, seconds)
-    assert claims.is_alive(who, file)
-    assert claims.take(tmp_path, "case") is None
+    assert claims.is_owner_alive(who, file)
+    assert claims.take_claim(tmp_path, "case") is None
     time.sleep(0.15)
     age(file, seconds - 1)  # touched, by whatever clock
-    assert claims.is_alive(who, file)
-    assert claims.take(tmp_path, "case") is None
+    assert claims.is_owner_alive(who, file)
+    assert claims.take_claim(tmp_path, "case") is None
     time.sleep(0.15)
-    assert not claims.is_alive(who, file)
-    assert claims.take(tmp_path, "case") is not None
+    assert not claims.is_owner_alive(who, file)
+    assert claims.take_claim(tmp_path, "case") is not None
 
 
 def test_two_containers_of_one_name_with_the_same_process_ids_do_not_take_each_others_cases(tmp_path, hurried):
     held(tmp_path, "case", pid=1, pid_started="1", pid_namespace="pid:[4026532201]")
-    assert claims.take(tmp_path, "case") is None
+    assert claims.take_claim(tmp_path, "case") is None
     time.sleep(0.15)
-    assert claims.take(tmp_path, "case") is not None
+    assert claims.take_claim(tmp_path, "case") is not None
 
 
 def test_a_living_owner_on_this_machine_may_be_silent_and_a_dead_one_is_known_at_once(tmp_path, hurried):
     file = held(tmp_path, "case")
     assert not silent(claims.owner_identity(), file)
-    assert not claims.is_alive(claims.owner_identity() | {"pid": 2**22 - 1}, held(tmp_path, "fresh"))
-    assert not claims.is_alive(claims.owner_identity() | {"pid_started": "1"}, held(tmp_path, "fresh"))
+    assert not claims.is_owner_alive(claims.owner_identity() | {"pid": 2**22 - 1}, held(tmp_path, "fresh"))
+    assert not claims.is_owner_alive(claims.owner_identity() | {"pid_started": "1"}, held(tmp_path, "fresh"))
 
 
 def test_another_host_name_on_the_same_kernel_and_namespace_is_looked_at_all_the_same(tmp_path):
-    assert not claims.is_alive(claims.owner_identity() | {"host": "alias", "pid": 2**22 - 1}, held(tmp_path, "case"))
+    assert not claims.is_owner_alive(
+        claims.owner_identity() | {"host": "alias", "pid": 2**22 - 1}, held(tmp_path, "case")
+    )
 
 
 def test_a_process_that_the_kernel_hides_is_not_taken_for_dead(tmp_path, monkeypatch, hurried):
@@ -112,15 +114,15 @@ def test_a_claim_as_an_earlier_version_wrote_it_is_judged_by_its_silence(tmp_pat
 def test_a_claim_that_names_no_owner_is_stale_when_it_stays_so(tmp_path, content, hurried, monkeypatch):
     monkeypatch.setattr(claims, "_HALF_WRITTEN_S", 0.1)
     held(tmp_path, "case").write_text(content)
-    assert claims.take(tmp_path, "case") is None
+    assert claims.take_claim(tmp_path, "case") is None
     time.sleep(0.15)
-    assert claims.take(tmp_path, "case") is not None
+    assert claims.take_claim(tmp_path, "case") is not None
 
 
 def test_claims_of_dead_owners_are_swept_and_others_stay(tmp_path):
     held(tmp_path, "dead", pid=2**22 - 1)
     kept = {held(tmp_path, "living"), held(tmp_path, "elsewhere", boot_id="another")}
-    assert claims.remove_stale(tmp_path) == 1
+    assert claims.remove_stale_claims(tmp_path) == 1
     assert set((tmp_path / "claims").iterdir()) == kept
 
 
@@ -148,7 +150,7 @@ def test_abandoned_claims_are_told_from_those_of_owners_at_work(tmp_path, impati
 
 
 def test_the_living_are_not_waited_for(tmp_path):
-    claim = claims.take(tmp_path, "x")
+    claim = claims.take_claim(tmp_path, "x")
     began = time.monotonic()
     assert list(claims.abandoned_heartbeats([claims.claim_path(tmp_path, "x")])) == []
     assert time.monotonic() - began < 0.5
@@ -182,8 +184,8 @@ def test_what_the_failed_node_had_begun_is_closed_and_measured_anew(tmp_path, im
     held(tmp_path, supervise.claim_name(CASES[0], c), **owner)
     attempts.create_attempt(tmp_path, CASES[0], "s", 1, "sys", owner)
     assert [record.status for record in supervise.run_cases(CASES[:1], c)] == ["ok"]
-    assert sorted(record.status for _, record in attempts.closed_attempts(tmp_path)) == ["crashed", "ok"]
-    assert list(attempts.open_attempts(tmp_path)) == []
+    assert sorted(record.status for _, record in attempts.find_closed_attempts(tmp_path)) == ["crashed", "ok"]
+    assert list(attempts.find_open_attempts(tmp_path)) == []
 
 
 #: A supervisor on a host whose clock is wrong, and whose processes cannot be looked at from here: argv[1] is the
@@ -222,8 +224,8 @@ def test_a_host_whose_clock_is_wrong_loses_no_case_to_others_and_takes_none(tmp_
         mine = list(supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()")))
         assert theirs.communicate(timeout=30)[0].split() == ["ok"]
     assert mine == []
-    assert [record.status for _, record in attempts.closed_attempts(tmp_path)] == ["ok"]
-    assert list(attempts.open_attempts(tmp_path)) == []
+    assert [record.status for _, record in attempts.find_closed_attempts(tmp_path)] == ["ok"]
+    assert list(attempts.find_open_attempts(tmp_path)) == []
     again = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
     assert again.stdout.split() == []
 

@@ -6,11 +6,11 @@ import sys
 import pytest
 
 from dlbench.errors import BadInput
-from dlbench.launch.containers import PASSED_VARIABLES, CommandNeeds, Mount
+from dlbench.launch.containers import PASSED_VARIABLES, CommandRequirements, Mount
 from dlbench.launch.runtimes import RUNTIME_RECORDS, RUNTIMES
 from tests.fakes import runtimes
 
-AROUND = CommandNeeds(
+AROUND = CommandRequirements(
     workdir="/home/anna/dlbench",
     mounts=(Mount("/scratch", "/scratch"), Mount("/opt/data", "/data", read_only=True)),
     variables=("NCCL_DEBUG",),
@@ -35,7 +35,7 @@ def line(argv):
 
 
 def test_none_changes_nothing():
-    assert wrapping("none") == RUNTIME_RECORDS["none"].wrap("", CommandNeeds("/"))
+    assert wrapping("none") == RUNTIME_RECORDS["none"].wrap("", CommandRequirements("/"))
     assert wrapping("none").prefix == wrapping("none").srun == ()
 
 
@@ -206,7 +206,7 @@ def inside(tmp_path, monkeypatch):
     images = {"enroot": "x.sqsh", "pyxis": "x.sqsh", "apptainer": "x.sif"}
 
     def inside(runtime, environment):
-        around = CommandNeeds(
+        around = CommandRequirements(
             str(tmp_path), (Mount(str(tmp_path), str(tmp_path)),), ("PYTHONPATH",), gpus=True, name="dlbench-17"
         )
         made = RUNTIME_RECORDS[runtime].wrap(str(tmp_path / images.get(runtime, "image")), around)
@@ -243,7 +243,7 @@ def test_nodes_that_share_enroot_s_store_unpack_and_remove_each_its_own(inside, 
     for node in ("n1", "n2"):
         inside("enroot", {"SLURMD_NODENAME": node})
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["dlbench-17-n1", "dlbench-17-n2"]
-    made = RUNTIME_RECORDS["enroot"].wrap("x", CommandNeeds(str(tmp_path), name="dlbench-17"))
+    made = RUNTIME_RECORDS["enroot"].wrap("x", CommandRequirements(str(tmp_path), name="dlbench-17"))
     for argv in made.cleanup:
         subprocess.run(argv, env=os.environ | {"SLURMD_NODENAME": "n1"}, check=True)
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["dlbench-17-n2"]

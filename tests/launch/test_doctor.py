@@ -465,7 +465,7 @@ def test_pyxis_with_enroot_s_data_on_a_disk_that_nodes_share_fails_and_says_what
     ],
 )
 def test_what_has_no_effect_in_a_profile_is_said(machine, site, remark):
-    found = machine.look(doctor.check_profile, site=site)
+    found = machine.look(doctor.check_site_profile, site=site)
     assert [remark in finding.text and finding.level == "warn" for finding in found] == ([True] if remark else [])
 
 

@@ -76,7 +76,7 @@ def test_a_node_is_submitted_again_until_all_its_cases_are_done(monkeypatch, sit
     slurm = Nodes({"n1": "idle"})
     submit(monkeypatch, site, slurm, "--each-node")
     slurm.queue.clear()
-    folder = each_node.unit_folder(site / "results", each_node.NodeOrGpu("n1"))
+    folder = each_node.node_or_gpu_folder(site / "results", each_node.NodeOrGpu("n1"))
     (submission,) = jobs.submission_folders(folder)
     suite = jobs.submitted_suite(jobs.read_submission(submission))
     finish(folder, suite, 0)

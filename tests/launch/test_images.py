@@ -108,7 +108,7 @@ def test_a_second_import_waits_for_the_first_and_takes_what_it_brought(programs,
     profile = container(tmp_path)
     path = Path(profile.image)
     path.parent.mkdir()
-    claim = claims.take(path.parent, path.name)
+    claim = claims.take_claim(path.parent, path.name)
     said, got = [], []
     waiting = threading.Thread(target=lambda: got.append(images.import_image(profile, say=said.append)))
     waiting.start()

@@ -230,12 +230,12 @@ def test_a_report_that_slurm_refuses_leaves_the_campaign_and_resume_submits_it_a
     root, shown = tmp_path / "results", []
     slurm.refuse = "report.sh"
     with pytest.raises(
-        jobs.ReportRefused, match=r"refused the report job, .*QOS policy; run `dlbench resume --results"
+        jobs.ReportJobRefused, match=r"refused the report job, .*QOS policy; run `dlbench resume --results"
     ):
         jobs.submit(prepare(suite, tmp_path), on_taken=shown.append)
     assert [(job.job_id, job.kind) for job in shown] == [("101", "campaign")]
     assert [job.job_id for job in jobs.submitted_jobs(root)] == ["101"]
-    with pytest.raises(jobs.ReportRefused):
+    with pytest.raises(jobs.ReportJobRefused):
         jobs.resume(root)
     slurm.refuse = None
     (report,) = jobs.resume(root)
@@ -305,7 +305,7 @@ def test_a_campaign_that_slurm_refuses_shows_what_it_took_before(slurm, suite, t
     slurm.refuse = "job-nodes2.sh"
     with pytest.raises(SchedulerError) as caught:
         jobs.submit(prepare(suite, tmp_path, by_nodes=True), on_taken=shown.append)
-    assert not isinstance(caught.value, jobs.ReportRefused)
+    assert not isinstance(caught.value, jobs.ReportJobRefused)
     assert [job.job_id for job in shown] == ["101"]
 
 

@@ -70,7 +70,7 @@ def wait_for_one(results, kind, chance):
     """A process of that kind after a random while; None when everything is measured already."""
     until = time.monotonic() + 60
     time.sleep(chance.uniform(0.0, 1.0))
-    while time.monotonic() < until and len(attempts.final_keys(results)) < NUM_CASES:
+    while time.monotonic() < until and len(attempts.finished_keys(results)) < NUM_CASES:
         if found := [pid for what, pid in victims(results) if what == kind]:
             return chance.choice(found)
         time.sleep(chance.uniform(0.0, 0.1))
@@ -106,15 +106,15 @@ def test_whatever_is_killed_every_case_is_measured_exactly_once(tmp_path, campai
     for _ in range(20):  # as a person would resume: until nothing is left
         for process in running:
             wait_for(process, tmp_path)
-        if wait_for(campaign(), tmp_path) == 0 and len(attempts.final_keys(results)) == NUM_CASES:
+        if wait_for(campaign(), tmp_path) == 0 and len(attempts.finished_keys(results)) == NUM_CASES:
             break
     assert killed >= 6, "little was put to the test"
     subprocess.run([sys.executable, "-m", "dlbench", "collect", "--results", results], cwd=ROOT, check=True)
 
-    records = [record for _, record in attempts.closed_attempts(results)]
+    records = [record for _, record in attempts.find_closed_attempts(results)]
     done = [record.case_id for record in records if record.status in DONE_STATUSES]
     assert sorted(Counter(done).values()) == [1] * NUM_CASES
-    assert list(attempts.open_attempts(results)) == []
+    assert list(attempts.find_open_attempts(results)) == []
     assert victims(results) == []
     # And the Parquet parts say the same, each attempt once.
     table = store.read(results).to_pylist()

@@ -78,21 +78,21 @@ def test_a_step_that_is_bound_to_a_core_is_another_system_than_the_shell_that_st
 
 def test_srun_gives_each_rank_the_cores_of_the_jobs_tasks_as_far_as_they_go():
     roomy = dataclasses.replace(OPTIONS, cpus_per_task=8, cpus_on_node=32)
-    assert "--cpus-per-task=8" in launchers.srun(EIGHT, FOLDER, roomy)
-    assert "--cpus-per-task=32" in launchers.torchrun(EIGHT, FOLDER, roomy)
+    assert "--cpus-per-task=8" in launchers.srun_command(EIGHT, FOLDER, roomy)
+    assert "--cpus-per-task=32" in launchers.torchrun_command(EIGHT, FOLDER, roomy)
     narrow = dataclasses.replace(OPTIONS, cpus_per_task=32, cpus_on_node=32)
-    assert "--cpus-per-task=8" in launchers.srun(FOUR, FOLDER, narrow)
-    assert "--cpus-per-task=32" in launchers.srun(ONE, FOLDER, narrow)
+    assert "--cpus-per-task=8" in launchers.srun_command(FOUR, FOLDER, narrow)
+    assert "--cpus-per-task=32" in launchers.srun_command(ONE, FOLDER, narrow)
     tight = dataclasses.replace(OPTIONS, cpus_per_task=1, cpus_on_node=2)
-    assert not any(word.startswith("--cpus-per-task") for word in launchers.srun(FOUR, FOLDER, tight))
+    assert not any(word.startswith("--cpus-per-task") for word in launchers.srun_command(FOUR, FOLDER, tight))
 
 
 def test_open_mpi_is_told_that_root_and_more_ranks_than_cores_are_meant():
     options = LauncherOptions(python="py", mpirun="mpirun", mpi="openmpi", as_root=True)
-    argv = launchers.mpirun(FOUR, FOLDER, options)
+    argv = launchers.mpirun_command(FOUR, FOLDER, options)
     assert argv[:4] == ["mpirun", "-n", "4", "--allow-run-as-root"]
     assert "ppr:4:node:oversubscribe" in argv
-    assert "--allow-run-as-root" not in launchers.mpirun(FOUR, FOLDER, LauncherOptions(mpi="openmpi"))
+    assert "--allow-run-as-root" not in launchers.mpirun_command(FOUR, FOLDER, LauncherOptions(mpi="openmpi"))
 
 
 def test_whose_mpirun_it_is_shows_in_its_version():
@@ -112,7 +112,7 @@ def test_more_ranks_than_a_node_can_have_are_refused_before_they_start():
 
 def test_torchrun_on_several_nodes_must_know_where_they_meet():
     with pytest.raises(BadInput, match="set MASTER_ADDR"):
-        launchers.torchrun(EIGHT, FOLDER, LauncherOptions())
+        launchers.torchrun_command(EIGHT, FOLDER, LauncherOptions())
 
 
 def test_an_unknown_launcher_is_named():

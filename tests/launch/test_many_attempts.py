@@ -171,7 +171,7 @@ def test_parts_are_merged_a_bounded_number_at_a_time_the_oldest_first(tmp_path, 
 
 def test_one_process_at_a_time_merges(tmp_path):
     measured(tmp_path)
-    claim = claims.take(tmp_path, "merge")
+    claim = claims.take_claim(tmp_path, "merge")
     results_maintenance.merge_parts(tmp_path, 6)
     assert len(list(tmp_path.glob("*.parquet"))) == 6
     claim.release()
@@ -189,7 +189,7 @@ def test_a_run_merges_its_parts_as_it_goes(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.parquet"))) < len(MANY)
     assert store.read(tmp_path).num_rows == len(MANY)
     assert measure_cases(what, MANY, fresh=False) == 0
-    assert len(list(attempts.closed_attempts(tmp_path))) == len(MANY)
+    assert len(list(attempts.find_closed_attempts(tmp_path))) == len(MANY)
 
 
 def test_at_its_end_a_run_closes_what_it_has_watched_long_enough(tmp_path, monkeypatch):
@@ -202,7 +202,7 @@ def test_at_its_end_a_run_closes_what_it_has_watched_long_enough(tmp_path, monke
 
     what = campaign(tmp_path, "time.sleep(1); write_good()", folder=ResultsFolder(tmp_path))
     assert measure_cases(what, MANY[:1], fresh=False) == 0
-    assert {record.attempt_id: record.status for _, record in attempts.closed_attempts(tmp_path)}[
+    assert {record.attempt_id: record.status for _, record in attempts.find_closed_attempts(tmp_path)}[
         theirs.id
     ] == "crashed"
 
@@ -271,7 +271,7 @@ def test_eight_supervisors_and_kills_at_random_double_and_lose_no_case(tmp_path)
     running = [start() for _ in range(8)]
     killed = 0
     until = time.monotonic() + 120
-    while len(attempts.final_keys(root)) < NUM_STRESS and time.monotonic() < until:
+    while len(attempts.finished_keys(root)) < NUM_STRESS and time.monotonic() < until:
         time.sleep(chance.uniform(0.2, 0.8))
         if killed < 12:
             with suppress(ProcessLookupError):
@@ -282,11 +282,11 @@ def test_eight_supervisors_and_kills_at_random_double_and_lose_no_case(tmp_path)
     for process in running:
         process.wait(60)
     assert start().wait(60) == 0  # nothing is left to do, and what the dead left is put right
-    records = [record for _, record in attempts.closed_attempts(root)]
+    records = [record for _, record in attempts.find_closed_attempts(root)]
     done = Counter(record.case_id for record in records if record.status in DONE_STATUSES)
     assert killed >= 6
     assert sorted(done.values()) == [1] * NUM_STRESS
-    assert list(attempts.open_attempts(root)) == []
+    assert list(attempts.find_open_attempts(root)) == []
     assert Counter(store.read(root)["attempt_id"].to_pylist()) == Counter(r.attempt_id for r in records)
     assert [p.name for p in root.rglob("*") if p.name.endswith(".tmp")] == []
     assert claims.claim_names(root) == []

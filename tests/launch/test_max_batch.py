@@ -127,7 +127,7 @@ def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, capsys, 
     line = runs.prediction()
     assert (line(1), line(10)) == (50 + 510, 50 + 1000)  # the higher one of both lines
     assert runs.room_bytes == 620
-    trials = find_largest(lambda batch: runs.trial(batch, line), line, runs.room_bytes)
+    trials = find_largest(lambda batch: runs.run_trial(batch, line), line, runs.room_bytes)
     assert trials[0].batch_size == 5  # what is left beside context and libraries, not the whole limit
     assert max(t.batch_size for t in trials if t.fits) == 7
     failed = next(t for t in trials if not t.fits)
@@ -142,12 +142,12 @@ def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, capsys, 
 def test_another_failure_is_no_answer(tmp_path, monkeypatch):
     runs = runs_of(tmp_path, monkeypatch, "broken")
     with pytest.raises(JobFailed, match="no weights"):
-        find_largest(lambda batch: runs.trial(batch, None), lambda batch: batch * 100.0, 1000)
+        find_largest(lambda batch: runs.run_trial(batch, None), lambda batch: batch * 100.0, 1000)
 
 
 def test_a_limit_that_is_none_of_memory_is_found_and_named(tmp_path, monkeypatch):
     runs = runs_of(tmp_path, monkeypatch, "indices")
-    trials = find_largest(lambda batch: runs.trial(batch, None), lambda batch: batch * 100.0, 1000)
+    trials = find_largest(lambda batch: runs.run_trial(batch, None), lambda batch: batch * 100.0, 1000)
     assert max(t.batch_size for t in trials if t.fits) == 7
     assert all(
         "failed for another reason than memory: " in t.reason and "no weights" in t.reason for t in trials if not t.fits

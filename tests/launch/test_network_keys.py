@@ -88,7 +88,7 @@ def test_a_network_that_was_edited_is_measured_again_and_both_records_say_which_
     rows = store.load("r")
     assert rows["parameters"].tolist() == [64 * 8 + 8 + 80 + 10, 64 * 128 + 128 + 1280 + 10]
     assert rows["network_key"].nunique() == 2
-    assert len(attempts.final_keys(Path("r"))) == 2
+    assert len(attempts.finished_keys(Path("r"))) == 2
 
 
 def test_the_key_is_that_of_source_modules_beside_it_configuration_and_environment(folder, monkeypatch):
@@ -158,7 +158,7 @@ def test_a_factory_that_crashes_or_starts_a_thread_for_ever_leaves_the_key_of_it
 def test_a_record_from_before_the_key_counts_for_the_catalogue_and_not_for_a_users_network(tmp_path):
     values = {"attempt_id": "a", "case_id": "c", "suite": "s", "suite_version": 1, "case": {}, "status": "ok"}
     old = Record.from_json(json.dumps({**values, "started_at": "", "finished_at": "", "system_key": "sys"}))
-    assert attempts.done_key(old) == ("s", 1, "c", "sys", "")
+    assert attempts.record_key(old) == ("s", 1, "c", "sys", "")
     case = Case("lenet5")
     list(supervise.run_cases([case], supervise.Campaign(tmp_path, "s", 1, "sys", script("write_good()"))))
     named = supervise.Campaign(tmp_path, "s", 1, "sys", script("write_good()"), network_keys={"lenet5": "0123456789ab"})
@@ -185,7 +185,7 @@ def test_a_network_that_is_edited_in_the_middle_of_a_run_is_not_kept_under_the_k
         assert (
             record.error == f"{source} has changed since this run began; run the same command to measure own:make again"
         )
-    assert len(attempts.final_keys(tmp_path)) == 1
+    assert len(attempts.finished_keys(tmp_path)) == 1
 
 
 def test_neither_prints_nor_files_named_like_the_standard_librarys_spoil_anything(folder):

@@ -62,7 +62,7 @@ def test_a_folder_that_vanishes_under_a_case_ends_the_run_and_is_not_made_anew(t
     root.mkdir()
     thread = when_running(root, lambda: VANISHING[how](root))
     began = time.monotonic()
-    with pytest.raises(results_folder.FolderGone, match="was moved, deleted or unmounted during the run"):
+    with pytest.raises(results_folder.ResultsFolderMissing, match="was moved, deleted or unmounted during the run"):
         list(supervise.run_cases(CASES, campaign(root, BEGINS)))
     thread.join()
     assert time.monotonic() - began < 15  # not at the end of the case
@@ -75,11 +75,11 @@ def test_what_had_begun_in_a_folder_that_was_moved_is_closed_at_its_new_place_an
     root.mkdir()
     list(supervise.run_cases(CASES[1:], campaign(root, "write_good()")))
     thread = when_running(root, lambda: root.rename(new))
-    with pytest.raises(results_folder.FolderGone):
+    with pytest.raises(results_folder.ResultsFolderMissing):
         list(supervise.run_cases(CASES[:1], campaign(root, BEGINS)))
     thread.join()
     # Its owner, this process, lives on in this test.
-    (open_one,) = attempts.open_attempts(new)
+    (open_one,) = attempts.find_open_attempts(new)
     owner = open_one[0].folder / "owner.json"
     owner.write_text(owner.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {2**22 - 1}'))
     shutil.rmtree(new / "claims")
@@ -95,7 +95,7 @@ def test_a_folder_that_vanishes_between_two_cases_is_not_made_anew(tmp_path, how
     running = supervise.run_cases(CASES, campaign(root, "write_good()"))
     assert next(running).status == "ok"
     VANISHING[how](root)
-    with pytest.raises(results_folder.FolderGone):
+    with pytest.raises(results_folder.ResultsFolderMissing):
         next(running)
     assert not (root / "attempts").exists()
 
@@ -135,7 +135,7 @@ def test_a_disk_that_fills_up_ends_the_run_before_the_next_case(disk):
     (root / "big").write_bytes(bytes(30 * 2**20))
     with pytest.raises(StoreError, match=r"only \d+ MiB free in .*, but a campaign needs 64 MiB"):
         next(running)
-    assert len(list(attempts.closed_attempts(root))) == 1
+    assert len(list(attempts.find_closed_attempts(root))) == 1
 
 
 def test_a_disk_that_fills_up_under_a_case_ends_the_run_and_the_case_is_measured_later(disk):
@@ -151,7 +151,7 @@ with open(folder.parents[1] / 'big', 'wb') as file:
         list(supervise.run_cases(CASES, campaign(root, fill)))
     (root / "big").unlink()
     assert [record.status for record in supervise.run_cases(CASES[1:], campaign(root, "write_good()"))] == ["ok"]
-    assert len(list(attempts.open_attempts(root))) == 1
+    assert len(list(attempts.find_open_attempts(root))) == 1
 
 
 def test_a_disk_without_inodes_ends_the_run_before_the_next_case(disk):
@@ -180,7 +180,7 @@ def test_a_record_that_cannot_be_written_ends_the_run_and_the_result_is_found_by
     with pytest.raises(StoreError, match=f"cannot write .*: {os.strerror(number)}"):
         list(supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()")))
     monkeypatch.undo()
-    (open_one,) = attempts.open_attempts(tmp_path)
+    (open_one,) = attempts.find_open_attempts(tmp_path)
     owner = open_one[0].folder / "owner.json"
     owner.write_text(owner.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {2**22 - 1}'))
     assert [record.status for record in supervise.run_cases(CASES[:1], campaign(tmp_path, "sys.exit(1)"))] == ["ok"]
@@ -198,7 +198,7 @@ def test_a_result_that_cannot_be_read_is_no_verdict_on_the_case(tmp_path, monkey
     with pytest.raises(StoreError, match=r"cannot read .*result\.json: Stale file handle"):
         list(supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()")))
     monkeypatch.undo()
-    assert list(attempts.closed_attempts(tmp_path)) == []
+    assert list(attempts.find_closed_attempts(tmp_path)) == []
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_the_command_says_in_one_line_that_the_folder_is_gone_and_ends_with_1(tm
     again = command(tmp_path / "moved")
     again.communicate(timeout=60)
     assert again.returncode == 0
-    assert len(attempts.final_keys(tmp_path / "moved")) == 2
+    assert len(attempts.finished_keys(tmp_path / "moved")) == 2
 
 
 def test_a_name_that_is_not_utf_8_is_refused_at_once(tmp_path, command):
@@ -293,7 +293,7 @@ def test_the_command_measures_into_a_folder_whose_name_begins_with_a_dash(tmp_pa
     process = command("-x", together=True)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 0, said
-    assert len(attempts.final_keys(tmp_path / "-x")) == 2
+    assert len(attempts.finished_keys(tmp_path / "-x")) == 2
 
 
 def test_half_written_files_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path):
@@ -335,7 +335,7 @@ def test_empty_attempts_are_swept_but_for_those_whose_case_is_claimed(tmp_path):
     (folder / f"20260101T000000-{'2' * 12}-abcdef").mkdir()
     (folder / f"20260101T000000-{'2' * 12}-abcdef" / "notes").touch()
     (folder / "somebody's").mkdir()
-    claim = claims.take(tmp_path, f"s-1-{'1' * 12}-sys")
+    claim = claims.take_claim(tmp_path, f"s-1-{'1' * 12}-sys")
     assert leftovers.remove_leftovers(tmp_path) == 1
     claim.release()
     assert leftovers.remove_leftovers(tmp_path) == 1

@@ -159,7 +159,7 @@ def test_a_case_out_of_memory_is_not_tried_again_but_with_fresh(tmp_path):
 def test_fresh_measures_everything_again_and_keeps_what_was(tmp_path):
     list(supervise.run_cases(CASES, campaign(tmp_path, "write_good()")))
     list(supervise.run_cases(CASES, campaign(tmp_path, "write_good()"), fresh=True))
-    assert len(list(attempts.closed_attempts(tmp_path))) == 4
+    assert len(list(attempts.find_closed_attempts(tmp_path))) == 4
 
 
 def test_another_system_measures_for_itself(tmp_path):
@@ -170,23 +170,25 @@ def test_another_system_measures_for_itself(tmp_path):
 
 def test_a_case_that_a_living_process_has_claimed_is_left_to_it(tmp_path):
     c = campaign(tmp_path, "write_good()")
-    claim = claims.take(tmp_path, "-".join(map(str, c.key(CASES[0]))))
+    claim = claims.take_claim(tmp_path, "-".join(map(str, c.key(CASES[0]))))
     assert [r.case["batch_size"] for r in supervise.run_cases(CASES, c)] == [2]
     claim.release()
     assert [r.case["batch_size"] for r in supervise.run_cases(CASES, c)] == [1]
 
 
 def test_a_claim_of_a_dead_process_is_taken_over(tmp_path):
-    code = f"from dlbench.launch import claims; from pathlib import Path; claims.take(Path({str(tmp_path)!r}), 'x')"
+    code = (
+        f"from dlbench.launch import claims; from pathlib import Path; claims.take_claim(Path({str(tmp_path)!r}), 'x')"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert claims.take(tmp_path, "x") is not None
-    assert claims.take(tmp_path, "x") is None
+    assert claims.take_claim(tmp_path, "x") is not None
+    assert claims.take_claim(tmp_path, "x") is None
 
 
 def test_only_one_of_many_processes_takes_a_stale_claim(tmp_path):
     code = f"from dlbench.launch import claims; from pathlib import Path; r = Path({str(tmp_path)!r})\n"
-    subprocess.run([sys.executable, "-c", code + "claims.take(r, 'x')"], check=True)
-    contend = code + "import time; c = claims.take(r, 'x'); print(c is not None, flush=True); time.sleep(1.5)"
+    subprocess.run([sys.executable, "-c", code + "claims.take_claim(r, 'x')"], check=True)
+    contend = code + "import time; c = claims.take_claim(r, 'x'); print(c is not None, flush=True); time.sleep(1.5)"
     racers = [subprocess.Popen([sys.executable, "-c", contend], stdout=subprocess.PIPE, text=True) for _ in range(6)]
     assert sorted(r.communicate()[0].strip() for r in racers) == ["False"] * 5 + ["True"]
 
@@ -197,10 +199,10 @@ from pathlib import Path
 from dlbench.launch import processes, supervise
 from tests.launch.test_supervise import CASES, campaign
 root = Path(sys.argv[1])
-with processes.stopping_on_signals():
+with processes.stop_on_signals():
     try:
         list(supervise.run_cases(CASES[:int(sys.argv[3])], campaign(root, sys.argv[2])))
-    except supervise.Stopped as stop:
+    except supervise.StoppedBySignal as stop:
         print("stopped by", stop.signal_name)
 """
 
@@ -265,7 +267,7 @@ def test_a_signal_ends_the_case_in_flight_as_preempted(tmp_path, number):
     process.send_signal(number)
     assert process.communicate(timeout=20)[0].strip() == f"stopped by {number.name}"
     assert not is_running(pid)
-    ((_, head),) = attempts.closed_attempts(tmp_path)
+    ((_, head),) = attempts.find_closed_attempts(tmp_path)
     assert (head.status, head.error) == ("preempted", number.name)
 
 
@@ -274,7 +276,7 @@ def test_a_signal_is_not_lost_where_the_case_in_flight_still_ends_well(tmp_path)
     process = start_supervisor(tmp_path, ignoring + RUNNING + "time.sleep(1); write_good()", cases=2)
     process.send_signal(signal.SIGUSR1)
     assert process.communicate(timeout=20)[0].strip() == "stopped by SIGUSR1"
-    ((_, head),) = attempts.closed_attempts(tmp_path)
+    ((_, head),) = attempts.find_closed_attempts(tmp_path)
     assert head.status == "ok"
 
 

@@ -58,7 +58,7 @@ def measured(what, pairs=6, first=0, factors=FACTORS, **changes):
         noise = 1 + 0.004 * ((7 * number) % 5 - 2)
         slower = factors[turn.case.model] if turn.side == "b" else 1.0
         steps = fakes.noisy_steps(0.010 * drift * noise * slower * turn.case.batch_size / 4, 60, number)
-        suite = what.sides["ab".index(turn.side)]
+        suite = what.suite_names["ab".index(turn.side)]
         values = {"suite": suite, "label": what.label(turn.side), "system_key": "sys", "step_s": steps}
         found.append(fakes.record(turn.case, fakes.CPU, first + number, **values | changes))
     return found
@@ -165,7 +165,7 @@ def test_cases_match_though_their_settings_differ(suite_file, tmp_path, a, b, hi
 def test_a_side_whose_variables_make_another_system_of_it_is_still_a_side(suite_file, tmp_path):
     what = experiment(suite_file, b="env.OMP_NUM_THREADS=1")
     made = [
-        dataclasses.replace(record, system_key="one thread") if record.suite == what.sides[1] else record
+        dataclasses.replace(record, system_key="one thread") if record.suite == what.suite_names[1] else record
         for record in measured(what)
     ]
     content = report_of(tmp_path / "r", made)
@@ -202,7 +202,7 @@ def test_pairs_that_are_not_whole_are_left_out_and_counted(suite_file, tmp_path)
     case = made[0].case | {"repeat": 0}
     broken = [
         dataclasses.replace(r, status="crashed", ranks=(), error="no")
-        if r.case == case and r.suite == what.sides[1]
+        if r.case == case and r.suite == what.suite_names[1]
         else r
         for r in made
     ]
@@ -239,7 +239,7 @@ def test_a_suite_that_is_only_named_like_a_side_is_none(suite_file, tmp_path):
 
 def test_one_side_alone_is_reported_and_compared_with_nothing(suite_file, tmp_path):
     what = experiment(suite_file)
-    content = report_of(tmp_path / "r", [r for r in measured(what) if r.suite == what.sides[0]])
+    content = report_of(tmp_path / "r", [r for r in measured(what) if r.suite == what.suite_names[0]])
     assert list(content.system_names.values()) == ["AMD EPYC 7B13"]
     assert not verdict_tables(summary_blocks(content))
 

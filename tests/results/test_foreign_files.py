@@ -92,7 +92,7 @@ def test_a_record_whose_id_leads_elsewhere_or_is_null_takes_its_folder_s_name(tm
         made = record(name, status="crashed", ranks=0)
         values = json.loads(made.to_json()) | {"attempt_id": odd}
         (folder / "record.json").write_text(json.dumps(values))
-    assert rebuild_parts(root, attempts.closed_attempts(root)) == 2
+    assert rebuild_parts(root, attempts.find_closed_attempts(root)) == 2
     assert sorted(p.name for p in root.glob("*.parquet")) == ["one.parquet", "two.parquet"]
     assert not list(tmp_path.rglob("*ESCAPED*"))
 

@@ -100,11 +100,11 @@ def test_an_attempt_of_which_only_a_summary_is_left_is_not_stored(results, write
 
 
 def test_a_case_whose_samples_are_lost_has_not_ended(results):
-    assert len(store.final_keys(results)) == 1
+    assert len(store.finished_keys(results)) == 1
     slim_by_pyarrow(store.read(results), results / "summary.parquet")
     for part in results.glob("2*.parquet"):
         part.unlink()
-    assert store.final_keys(results) == set()
+    assert store.finished_keys(results) == set()
 
 
 def test_a_whole_copy_by_others_is_never_deleted_and_holds_all(results):

@@ -78,7 +78,7 @@ def test_a_corrupt_part_is_passed_over_with_a_warning_and_the_others_are_read(tm
     with pytest.warns(store.SkippedPart, match=r"a2\.parquet"):
         assert list(dlbench.load(tmp_path)["attempt_id"].unique()) == ["a1"]
     assert store.attempt_ids(tmp_path) == {"a1"}
-    assert len(store.final_keys(tmp_path)) == 1
+    assert len(store.finished_keys(tmp_path)) == 1
 
 
 def test_somebody_elses_parquet_is_passed_over_with_a_warning(tmp_path):

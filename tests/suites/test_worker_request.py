@@ -51,12 +51,12 @@ def test_the_case_of_an_earlier_version_is_a_request_to_measure_it(tmp_path):
 )
 def test_attempts_of_this_version_and_earlier_ones_are_found_and_closed(name, text, tmp_path):
     folder = _leave_open(tmp_path, name, text)
-    ((attempt, owner),) = attempts.open_attempts(tmp_path)
+    ((attempt, owner),) = attempts.find_open_attempts(tmp_path)
     assert (attempt.folder, attempt.case, owner["host"]) == (folder, LENET, "gone")
     record = supervise._close_open_attempt(attempt, owner)
     assert (record.status, record.case_id, record.case) == ("ok", LENET.id, LENET.to_dict())
     assert Record.from_json((folder / "record.json").read_text()).attempt_id == folder.name
-    assert list(attempts.open_attempts(tmp_path)) == []
+    assert list(attempts.find_open_attempts(tmp_path)) == []
 
 
 @pytest.mark.parametrize(

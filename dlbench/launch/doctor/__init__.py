@@ -23,14 +23,14 @@ from dlbench.launch.doctor.runtimes import check_runtimes
 from dlbench.launch.sites import settings_without_effect
 
 
-def check_profile(context: CheckContext) -> list[Finding]:
+def check_site_profile(context: CheckContext) -> list[Finding]:
     """Check the profile for settings without effect."""
     remarks = settings_without_effect(context.site) if context.site else ()
     return [Finding("profile", "warn", remark) for remark in remarks]
 
 
 CHECKS: tuple[Check, ...] = (
-    check_profile,
+    check_site_profile,
     check_python,
     check_torch,
     check_gpu,
