@@ -72,7 +72,7 @@ class JpegDataset(Dataset[tuple[Tensor, int, Tensor]]):
             image = self._transform(image)
             facts = (broken, read_s - began_s, time.perf_counter() - read_s)
             return image, file.label, torch.tensor(facts, dtype=torch.float64)
-        raise _Undecodable(f"{_MAX_TRIES} files in a row cannot be decoded, from {self.files[broken].name} on")
+        raise _Undecodable(f"{_MAX_TRIES} successive files cannot be decoded; the first is {self.files[broken].name}")
 
     def names_of_broken_files(self, facts: Tensor) -> set[str]:
         """The names of the broken files that items with these facts stand for."""
@@ -147,7 +147,9 @@ class JpegBatches:
         found = [*unused_file_warnings(self.broken, self.num_others)]
         if self.restarts:
             times = f"{len(self.restarts)} times" if len(self.restarts) > 1 else "once"
-            found.append(f"loader_restarted: {times}, because one of its processes died: {self.restarts[0]}")
+            found.append(
+                f"loader_restarted: the loader was restarted {times}, because a process of it died: {self.restarts[0]}"
+            )
         return tuple(found)
 
     def _next_batch(self) -> Any:
@@ -186,7 +188,7 @@ def unused_file_warnings(broken: set[str], num_others: int = 0) -> Iterator[str]
         names = ", ".join(sorted(broken)[:MAX_FILE_NAMES])
         yield f"broken_images: {len(broken)} files cannot be decoded and were replaced by others: {names}."
     if num_others:
-        yield f"other_files: {num_others} files or folders are not JPEG or cannot be read; they were left out."
+        yield f"other_files: {num_others} files or folders are not JPEG or cannot be read; they were not used."
 
 
 def require_enough_classes(images: str, num_classes: int, built: BuiltModel) -> None:

@@ -65,6 +65,7 @@ def _require_memory(case: Case, built: BuiltModel) -> None:
     free, where = min((available_bytes(), "memory"), (place.f_bavail * place.f_frsize, "/dev/shm"))
     if needed > free:
         raise BadInput(
-            f"loader_workers is {case.loader_workers}: {PREFETCH} batches of each need {needed / 2**30:.1f} GiB, but "
-            f"{where} has {free / 2**30:.1f} GiB; use fewer workers or a smaller batch"
+            f"loader_workers is {case.loader_workers}: {PREFETCH} prefetched batches per worker need "
+            f"{needed / 2**30:.1f} GiB in total, but {where} has {free / 2**30:.1f} GiB; use fewer workers or a "
+            f"smaller batch"
         )

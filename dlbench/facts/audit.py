@@ -95,7 +95,9 @@ class DifferenceReason:
         total = " + ".join(f"{name} {default_text(amount)}" for name, amount in self.parts)
         said = f"{self.says}: {total}" + (f" = {default_text(self.value)}." if len(self.parts) > 1 else ".")
         steps = "; ".join(f"{_signed_number(amount)} {what}" for amount, what in self.steps)
-        return " ".join(filter(None, (said, f"From the counted {default_text(counted)}: {steps}.", self.closing)))
+        return " ".join(
+            filter(None, (said, f"From the counted {default_text(counted)} to this number: {steps}.", self.closing))
+        )
 
 
 def read_published() -> dict[str, dict[str, str]]:
@@ -231,10 +233,10 @@ def _floor_pooling_reason(metric: str, counted: Mapping[str, LayerTotals]) -> Di
     floor = getattr(counted["googlenet_floor"], metric)
     fewer = floor - getattr(counted["googlenet"], metric)
     return DifferenceReason(
-        "Counted with pooling that rounds down (maps with sides of 55, 27, 13 and 6 pixels), PyTorch's default",
+        "The published number assumes pooling that rounds down (maps of 55, 27, 13 and 6 pixels), PyTorch's default",
         (("googlenet_floor has", floor),),
         ((fewer, "for the smaller maps"),),
-        "The original, in Caffe, rounds up (56, 28, 14 and 7).",
+        "The original network in Caffe, which is counted here, rounds up (56, 28, 14 and 7).",
     )
 
 
@@ -284,7 +286,7 @@ def _signed_percent(fraction: Cell) -> str:
 
 def _table_notes(rows: Sequence[AuditRow]) -> list[str]:
     num = {verdict: sum(row.agrees is verdict for row in rows) for verdict in (True, False, None)}
-    verdicts = f"{num[True]} of {len(rows)} published figures agree in the printed digits, {num[False]} differ"
+    verdicts = f"{num[True]} of {len(rows)} published figures agree after rounding, {num[False]} differ"
     uncounted = f"; {num[None]} (top-5 error) need trained weights and ImageNet" if num[None] else ""
     return [
         f"{verdicts}{uncounted}.",
@@ -374,7 +376,7 @@ def _select_counts(layers: Mapping[str, int], *names: str) -> tuple[tuple[str, i
 def _lenet_c5_f6_reason(what: str) -> DifferenceReason:
     # A fully connected layer has as many connections as parameters.
     return DifferenceReason(
-        f"LeCun's {what} with biases, without the output layer",
+        f"The published number is that of LeCun's {what}, with biases, without the output layer",
         _select_counts(_LENET_CONNECTIONS, "C5", "F6"),
         ((-840, "output layer"), (120 + 84, "biases of C5 and F6")),
     )
@@ -382,7 +384,7 @@ def _lenet_c5_f6_reason(what: str) -> DifferenceReason:
 
 _LENET_REASONS: dict[str, DifferenceReason] = {
     "conv_macs": DifferenceReason(
-        "LeCun's connections without C5 and F6, not MACs",
+        "The published number is that of LeCun's connections without C5 and F6, not of MACs",
         _select_counts(_LENET_CONNECTIONS, "C1", "S2", "C3", "S4", "output"),
         (
             (-90_000, "connections missing in LeCun's sparse C3"),
@@ -392,15 +394,15 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
         ),
     ),
     "fc_layers": DifferenceReason(
-        "only C5 and F6, as in the 58k of the same column",
+        "The published number includes only C5 and F6, as the published 58k FC weights do",
         (("C5", 1), ("F6", 1)),
         ((-1, "output layer (radial basis functions in LeCun's paper)"),),
-        "C5 is a convolution over its whole 5x5 input. Both tables count it as fully connected.",
+        "C5 is a convolution over its whole 5x5 input. It is counted as fully connected here and in the paper.",
     ),
     "fc_weights": _lenet_c5_f6_reason("trainable parameters"),
     "fc_macs": _lenet_c5_f6_reason("connections"),
     "total_weights": DifferenceReason(
-        "LeCun's trainable parameters, biases included",
+        "The published number is that of LeCun's trainable parameters, with biases",
         _select_counts(_LENET_PARAMETERS, "C1", "S2", "C3", "S4", "C5", "F6"),
         (
             (-900, "weights missing in LeCun's sparse C3"),
@@ -408,11 +410,11 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
             (12 + 32, "coefficients and biases of the sub-sampling S2 and S4"),
             (-840, "output layer, whose weights LeCun set by hand"),
         ),
-        f"The 2.6k conv. weights in the same column assume a dense C3 (150 + 2400 = {default_text(2_550)}). The "
-        f"parts, 2.6k + 58k, therefore exceed the total.",
+        f"The published 2.6k conv. weights assume a dense C3 (150 + 2400 = {default_text(2_550)}). The published "
+        f"parts, 2.6k + 58k, therefore exceed the published total.",
     ),
     "total_macs": DifferenceReason(
-        "All of LeCun's connections, not MACs",
+        "The published number is that of all of LeCun's connections, not of MACs",
         _select_counts(_LENET_CONNECTIONS, "C1", "S2", "C3", "S4", "C5", "F6", "output"),
         (
             (-90_000, "connections missing in LeCun's sparse C3"),
@@ -422,9 +424,9 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
     ),
 }
 _CAFFE_FILTERS = (
-    f"20 and 50 are the filters of Caffe's LeNet, a different network. It has {default_text(20 * 25 + 50 * 20 * 25)} "
+    f"20 and 50 are the numbers of filters of Caffe's LeNet, a different network. It has "
+    f"{default_text(20 * 25 + 50 * 20 * 25)} "
     f"conv. weights and {default_text(20 * 25 * 24**2 + 50 * 20 * 25 * 8**2)} conv. MACs, "
     f"{default_text(25_500 + 800 * 500 + 500 * 10)} and {default_text(1_888_000 + 800 * 500 + 500 * 10)} in all. "
-    f"LeCun's C1 and C3 have 6 and 16 filters, as counted. Only these numbers give the 2.6k conv. weights in the same "
-    f"column."
+    f"LeCun's C1 and C3 have 6 and 16 filters, as counted. Only these numbers give the published 2.6k conv. weights."
 )

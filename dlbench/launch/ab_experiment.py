@@ -67,14 +67,18 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
         if not equals:
             raise BadInput(f"cannot use {option} {part}: write axis=value, protocol.key=value or env.NAME=value")
         if key == "repeat":
-            raise BadInput(f"cannot use {option} {part}: dlbench sets repeat to the number of the pair; use --pairs")
+            raise BadInput(
+                f"cannot use {option} {part}: the axis repeat is the number of the pair; set how many with --pairs"
+            )
         if key.startswith(ENVIRONMENT_PREFIX):
             name = key.removeprefix(ENVIRONMENT_PREFIX)
             if not _VARIABLE_NAME.fullmatch(name) or "\0" in value:
                 raise BadInput(f"cannot use {option} {part}: '{name}' is not a valid name of an environment variable")
             environment[name] = value
         elif "," in value:
-            raise BadInput(f"cannot use {option} {part}: one value per axis and side; use -P for several")
+            raise BadInput(
+                f"cannot use {option} {part}: one value per axis and side; use -P to set several values on both sides"
+            )
         else:
             overrides[key] = f"{key}={value}"
     return Setting(tuple(overrides.values()), environment)
@@ -164,7 +168,7 @@ def plan_experiment(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed
                 names = ", ".join(sorted(changed - {"repeat"}))
                 raise BadInput(
                     f"{side} has {len(several)} cases of {several[0].model} that differ only in {names}; "
-                    "set it on both sides, with --a and --b"
+                    f"set {names} on both sides, with --a and --b"
                 )
             if key not in others:
                 raise BadInput(

@@ -68,11 +68,11 @@ def plan_nodes(
     if each_gpu and not site.gpus.per_node:
         raise BadInput(f"--each-gpu: {site.file} has no GPUs; set gpus.per_node")
     if each_gpu and any(case.devices_per_node > 1 for case in suite.cases()):
-        raise BadInput(f"--each-gpu: {suite.name} has cases of several GPUs; add -P devices_per_node=1")
+        raise BadInput(f"--each-gpu: {suite.name} has cases that need several GPUs; add -P devices_per_node=1")
     several = sorted({case.nodes for case in suite.cases() if case.nodes > 1})
     if several:
         raise BadInput(
-            f"--each-node: {suite.name} has cases of {several[0]} nodes; add -P nodes=1 to measure single nodes"
+            f"--each-node: {suite.name} has cases that need {several[0]} nodes; add -P nodes=1 to measure single nodes"
         )
     states = batch_systems.batch_system_of(site).node_states(site.partition)
     nodes = list(dict.fromkeys(wanted)) if wanted is not None else list(states)
@@ -82,7 +82,7 @@ def plan_nodes(
         listing = "pbsnodes -a" if site.scheduler == "pbs" else "sinfo --Node"
         raise BadInput(f"--nodes: {where} has no node '{unknown[0]}'; `{listing}` lists them")
     if not nodes:
-        raise BadInput("--each-node: the scheduler lists no node; check the site's partition")
+        raise BadInput("--each-node: the scheduler lists no nodes; check the partition in the site profile")
     units = [NodeOrGpu(node, gpu) for node in nodes for gpu in (range(site.gpus.per_node) if each_gpu else [None])]
     queued = _folders_with_jobs(site, [node_or_gpu_folder(results, unit) for unit in units])
     kinds: dict[str, list[NodeOrGpu]] = {"submit": [], "away": [], "done": [], "active": []}

@@ -121,7 +121,7 @@ def describe_rank_positions(folder: Path, world_size: int) -> str:
     places: dict[str, list[int]] = {}
     for rank in ranks:
         place = str(rank.end.get("error") or "").partition(", at ")[2] or "?"
-        words = f"in phase '{rank.phase}' at {place}" if rank.end else f"in phase '{rank.phase}', position unknown"
+        words = f"in phase '{rank.phase}' at {place}" if rank.end else f"in phase '{rank.phase}' at an unknown line"
         places.setdefault(words, []).append(rank.number)
     for number in range(world_size):
         if number not in {rank.number for rank in ranks}:

@@ -100,12 +100,12 @@ class JobEnergy:
         """Both values in one line; a contradiction is named."""
         accounted, measured = self.consumed_energy_j, self.measured_energy_j
         if accounted is None:
-            return "energy not accounted by Slurm"
-        text = f"{units.quantity(accounted, 'J')} by Slurm (nodes, whole job)"
+            return "Slurm recorded no energy"
+        text = f"Slurm recorded {units.quantity(accounted, 'J')} (nodes, whole job)"
         if measured is None:
             return text
-        less = ": Slurm's value is lower, so one of them is wrong" if accounted < measured else ""
-        return f"{text}, {units.quantity(measured, 'J')} measured (devices, during the windows){less}"
+        less = "; Slurm's value is lower, so one of the two is wrong" if accounted < measured else ""
+        return f"{text}, dlbench measured {units.quantity(measured, 'J')} (devices, timed windows only){less}"
 
 
 @dataclass(frozen=True)
@@ -374,7 +374,7 @@ def read_submission(folder: Path) -> Submission:
     try:
         about = load_json(read_text(file))
         if not isinstance(about, dict) or not isinstance(about.get("scripts"), list):
-            raise ValueError("it is not an object with scripts")
+            raise ValueError("it is not a JSON object with a list 'scripts'")
         scripts = tuple(from_dict(JobScript, {"text": ""} | script) for script in about["scripts"])
         for name in (about.get("suite_file"), *(script.name for script in scripts)):
             if why_unsafe(name):
@@ -382,7 +382,7 @@ def read_submission(folder: Path) -> Submission:
         more = {"folder": folder, "suite_file": folder / about["suite_file"], "suite_text": "", "scripts": scripts}
         submission: Submission = from_dict(Submission, {"num_cases": 0} | about | more)
         if submission.scheduler not in batch_systems.BATCH_SYSTEMS:
-            raise ValueError(f"its scheduler is {excerpt(submission.scheduler)}")
+            raise ValueError(f"it has the unknown scheduler {excerpt(submission.scheduler)}")
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(f"cannot read {file}: {error}") from error
     return submission

@@ -159,7 +159,7 @@ def check_launcher(launcher: Launcher, cases: list[Case]) -> None:
     """Check before the first case that the launcher can start all cases. Raises BadInput if it cannot."""
     for case in cases:
         if case.devices_per_node > MAX_RANKS_PER_NODE:
-            raise BadInput(f"devices_per_node is {case.devices_per_node}; a node can have {MAX_RANKS_PER_NODE} ranks")
+            raise BadInput(f"devices_per_node is {case.devices_per_node}; at most {MAX_RANKS_PER_NODE} are possible")
         launcher(case, Path("attempt"))
 
 

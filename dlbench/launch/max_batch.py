@@ -96,7 +96,7 @@ def make_case(model: str, overrides: list[str], device: str) -> Case:
     found = build_single_case("maxbatch", model, overrides, device, sought=("batch_size", GLOBAL_BATCH))
     if found.world_size > 1:
         raise BadInput(
-            "maxbatch tests one device; remove nodes and devices_per_node (the result holds for each device)"
+            "maxbatch tests one device; remove nodes and devices_per_node (the result applies to each device)"
         )
     return found
 

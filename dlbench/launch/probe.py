@@ -75,13 +75,13 @@ def probe_machine(
             failed = scheduler.step_failure_message(done.stderr) if done.returncode else None
             if failed is None or not tries_left:
                 break
-            text = f"Slurm failed to start the first step: {failed}; waiting for its controller to retry"
+            text = f"Slurm failed to start the first step: {failed}; waiting for Slurm's controller, then trying again"
             print(text, file=sys.stderr)
             scheduler.wait_for_controller()
         facts = _parse_answer(done.stdout)
     except OSError as error:
         raise BadInput(
-            f"cannot measure with {argv[0]}: {error.strerror or error}; run the supervisor where '{argv[0]}' exists, "
+            f"cannot measure with {argv[0]}: {error.strerror or error}; run dlbench where '{argv[0]}' exists, "
             f"for example on a node of the job outside its container"
         ) from None
     except subprocess.TimeoutExpired:
@@ -126,7 +126,7 @@ def check_models(models: Sequence[str]) -> None:
         probe_machine(others)
     for name in others:
         if ":" not in name and not importlib.util.find_spec("torch"):
-            hint = "Without torch, only the catalogue is known; for other networks write torchvision:NAME or timm:NAME."
+            hint = "Without PyTorch, only these names can be checked; for others write torchvision:NAME or timm:NAME."
             raise UnknownName("model", name, CATALOG, hint=hint)
 
 
@@ -154,7 +154,7 @@ def runnable_cases(cases: Sequence[Case], found: ProbeResult) -> tuple[list[Case
         return list(cases), ""
     few, most = min(left.values()), max(left.values())
     needed = f"{units.count_text(len(left), 'case')} with {few if few == most else f'{few} to {most}'} GPUs per node"
-    return fitting, f"left out: {needed}; a node here has {units.count_text(gpus, 'GPU')}"
+    return fitting, f"skipped: {needed}; this node has {units.count_text(gpus, 'GPU')}"
 
 
 def _describe_devices(facts: dict[str, Any]) -> str:

@@ -84,8 +84,9 @@ class Progress:
 
     def remarks(self) -> list[str]:
         """Explain each "no ±" of the lines."""
-        runs = units.count_text(self._num_measured, "run")
-        return [f"no ± in {count} of {runs}: {reason}" for reason, count in self._no_interval.items()]
+        runs = units.count_text(self._num_measured, "process")
+        none = "no confidence interval (±) in"
+        return [f"{none} {count} of {runs}: {reason}" for reason, count in self._no_interval.items()]
 
     def close(self) -> None:
         """Take the bar off the terminal."""

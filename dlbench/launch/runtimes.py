@@ -81,8 +81,8 @@ RUNTIME_RECORDS = {
         "enroot",
         _SQUASHFS,
         needs_user_namespaces=True,
-        storage_advice="ask the site to set ENROOT_DATA_PATH in /etc/enroot/enroot.conf to a local disk, such as "
-        "/tmp/enroot-data/user-$(id -u): pyxis ignores the profile and the job; until then set slurm.max_nodes = 1",
+        storage_advice="ask the administrators to set ENROOT_DATA_PATH in /etc/enroot/enroot.conf to a local disk, "
+        "such as /tmp/enroot-data/user-$(id -u); pyxis ignores profile and job; until then set slurm.max_nodes = 1",
     ),
     "apptainer": ContainerRuntime(
         containers.wrap_with_apptainer,

@@ -117,7 +117,7 @@ class SlurmSettings:
     qos: str | None = _text_field(_NAME_PATTERN, _NAME_DESCRIPTION)
     constraint: str | None = _text_field(r"[A-Za-z0-9_.,:*&|()\[\]!@+-]+", "a Slurm constraint, such as a100|h100")
     time_limit: str | None = _text_field(_TIME_PATTERN, "a Slurm time, such as 04:00:00 or 1-12")
-    memory: str | None = _text_field(_SIZE_PATTERN, "a size such as 64G (0: all of the node)")
+    memory: str | None = _text_field(_SIZE_PATTERN, "a size such as 64G (0: all memory of the node)")
     max_nodes: int | None = _number_field(1)
     cpus_per_task: int | None = _number_field(1)
     #: Cores of a node: the ranks share them, unless `cpus_per_task` is set.
@@ -126,7 +126,7 @@ class SlurmSettings:
     requeue: bool = True
     max_requeues: int = _number_field(0, 20)
     warn_before_s: int = _number_field(10, 180)  # signals arrive up to 80 s early, and a case needs time to end
-    mpi: str | None = _text_field(r"[a-z0-9_]+", "a type that `srun --mpi=list` names")
+    mpi: str | None = _text_field(r"[a-z0-9_]+", "a type that `srun --mpi=list` prints")
     directives: tuple[str, ...] = _texts_field(_DIRECTIVE_PATTERN.pattern, "a directive such as --mail-type=END")
     #: Options of every srun that starts ranks.
     srun: tuple[str, ...] = _texts_field(_DIRECTIVE_PATTERN.pattern, "an option of srun such as --cpu-bind=cores")
@@ -291,7 +291,7 @@ def settings_without_effect(site: Site) -> list[str]:
     if site.container.runtime == "pyxis" and "ENROOT_DATA_PATH" in site.environment:
         found.append(
             f"{site.file}: environment.ENROOT_DATA_PATH has no effect with pyxis, which reads only "
-            f"/etc/enroot/enroot.conf; ask the site to set it in that file"
+            f"/etc/enroot/enroot.conf; ask the administrators to set it in that file"
         )
     return found
 
@@ -408,7 +408,7 @@ class _SiteReader:
                     raise BadInput(f"{where}: set {name} by {own[name]}, not under directives")
         for name in (option.partition("=")[0] for option in site.slurm.srun):
             if name in OWN_SRUN_OPTIONS:
-                raise BadInput(f"{self._file.place('srun', 'slurm')}: {name} is set by dlbench, not by slurm.srun")
+                raise BadInput(f"{self._file.place('srun', 'slurm')}: do not set {name} in slurm.srun: dlbench sets it")
         for name in (option.partition(" ")[0] for option in site.pbs.directives):
             if name in OWN_PBS_OPTIONS:
                 raise BadInput(f"{self._file.place('directives', 'pbs')}: do not set {name}: dlbench sets it")

@@ -86,7 +86,7 @@ def recover_open_attempts(
                 closed.append(_close_open_attempt(attempt, owner))
             except StoreError as error:
                 if problems is not None:
-                    problems.append(f"{error}; {attempt.id} stays open")
+                    problems.append(f"{error}; attempt {attempt.id} is still unfinished")
     return closed
 
 
@@ -304,7 +304,7 @@ def _classify_outcome(folder: Path, exit_code: int | None, ended_by: str | None,
     if ended_by == "timeout":
         if case.is_distributed:
             phase += f" ({failure_diagnosis.describe_rank_positions(folder, case.world_size)})"
-        text = f"no end within {case.protocol.timeout_s:.0f} s{phase}; raise protocol.timeout_s"
+        text = f"did not end within {case.protocol.timeout_s:.0f} s{phase}; raise protocol.timeout_s"
         return Outcome("timeout", text, ranks)
     if ended_by:
         return Outcome("preempted", ended_by, ranks)

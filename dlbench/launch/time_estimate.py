@@ -31,12 +31,12 @@ class TimeEstimate:
 
     def describe(self, times: int = 1) -> str:
         """The estimate in one line, for so many runs of the suite at once."""
-        others = "; for the others, the median is assumed" if self.known < self.total else ""
+        others = ", the others are assumed to take the median time of these" if self.known < self.total else ""
         node_hours = units.digits(times * self.node_s / 3600, 2)
         each = " each" if times > 1 else ""
         return (
-            f"estimate: {units.seconds(self.time_s, 2)}{each}, {node_hours} node-hours in total (for {self.known} of "
-            f"{self.total} processes from earlier records{others})"
+            f"estimate: {units.seconds(self.time_s, 2)}{each}, {node_hours} node-hours in total ({self.known} of "
+            f"{self.total} processes were measured before{others})"
         )
 
 

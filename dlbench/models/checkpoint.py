@@ -33,7 +33,7 @@ def load_weights(module: nn.Module, path: str) -> tuple[str, ...]:
     except OSError as error:
         raise BadInput(f"weights '{path}' cannot be read: {error.strerror}") from None
     except Exception as error:  # whatever unpickling raises
-        raise BadInput(f"weights '{path}' is not a file of weights ({type(error).__name__})") from None
+        raise BadInput(f"weights '{path}' is not a weights file of PyTorch ({type(error).__name__})") from None
     if not isinstance(found, Mapping):
         raise BadInput(f"weights '{path}' contains a {type(found).__name__}, not the weights of a network")
     state = next((found[key] for key in _STATE_DICT_KEYS if isinstance(found.get(key), Mapping)), found)

@@ -35,8 +35,8 @@ def unwrap(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         return module, ()
     names = " and ".join(sorted(removed))
     return module, (
-        f"unwrapped: {names} was removed from the network or its parts; set devices and compilation by the axes of the "
-        f"case.",
+        f"unwrapped: {names} was removed from the network or its parts; use the axes devices_per_node and compile "
+        f"instead.",
     )
 
 

@@ -52,7 +52,7 @@ def test_when_a_rank_dies_the_others_are_ended_and_its_last_words_are_kept(one_c
 
 
 def test_ranks_that_hang_are_ended_at_the_time_limit_of_the_case_and_none_is_left(one_case, cluster):
-    assert one_case("hangs", timeout_s=4).startswith("timeout no end within 4 s")
+    assert one_case("hangs", timeout_s=4).startswith("timeout did not end within 4 s")
     left = subprocess.run(["pgrep", "-f", "tests.cluster.worker"], capture_output=True, text=True, check=False)
     assert left.stdout == ""
 

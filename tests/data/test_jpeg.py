@@ -113,7 +113,7 @@ def test_a_folder_without_any_image_that_can_be_decoded_is_one_line(folder, work
     for file in folder.rglob("*.jpg"):
         file.write_bytes(b"no image")
     found = batches(folder, loader_workers=workers)
-    with pytest.raises(InvalidMeasurement, match=r"^20 files in a row cannot be decoded, from ") as caught:
+    with pytest.raises(InvalidMeasurement, match=r"^20 successive files cannot be decoded; the first is ") as caught:
         next(found)
     assert "\n" not in str(caught.value)
     found.close()
@@ -133,7 +133,7 @@ def test_a_loader_whose_process_is_killed_goes_on_and_says_so(folder):
     for _ in range(6):
         next(found)
     assert found.warnings()[0].startswith(
-        "loader_restarted: once, because one of its processes died: DataLoader worker"
+        "loader_restarted: the loader was restarted once, because a process of it died: DataLoader worker"
     )
     found.close()
 
@@ -187,7 +187,7 @@ def test_more_classes_than_the_network_has_are_one_line(folder):
 
 def test_more_workers_than_memory_allows_are_one_line(folder, monkeypatch):
     monkeypatch.setattr(loaders, "available_bytes", lambda: 10_000)
-    with pytest.raises(BadInput, match="loader_workers is 4: 2 batches of each need"):
+    with pytest.raises(BadInput, match="loader_workers is 4: 2 prefetched batches per worker need"):
         batches(folder, loader_workers=4)
 
 

@@ -218,7 +218,7 @@ def test_each_lenet_figure_is_the_sum_of_the_parts_that_its_reason_names(metric)
 def test_the_steps_of_each_reason_lead_from_the_counted_figure_to_the_exact_published_one(metric):
     row = by_cell()[metric, "LeNet-5"]
     total = LENET_PARTS[metric][1]
-    start, steps = re.search(r"From the counted ([\d\u202f]+): ([^.]*)\.", row.reason).groups()
+    start, steps = re.search(r"From the counted ([\d\u202f]+) to this number: ([^.]*)\.", row.reason).groups()
     assert numbers_of(start) == [row.counted]
     amounts = [(-1 if sign == "−" else 1) * numbers_of(n)[0] for sign, n in re.findall(r"([+−])([\d\u202f]+)", steps)]
     assert row.counted + sum(amounts) == total
@@ -318,9 +318,7 @@ def test_the_text_fits_120_columns_and_shows_both_figures_and_every_reason():
     for row in rows:
         assert row.published in text
         assert row.counted is None or default_text(row.counted) in text
-    assert (
-        "57 of 71 published figures agree in the printed digits, 9 differ; 5 (top-5 error) need trained weights" in text
-    )
+    assert "57 of 71 published figures agree after rounding, 9 differ; 5 (top-5 error) need trained weights" in text
 
 
 def test_the_reasons_follow_the_width_of_a_narrow_terminal(monkeypatch):

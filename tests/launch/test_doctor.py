@@ -85,7 +85,7 @@ def test_torch_that_sees_the_gpus_is_well(machine):
     machine.probe()
     machine.file("/dev/nvidia0")
     torch, nccl = machine.look(doctor.check_torch)
-    assert torch.text == "2.12, built for CUDA 13.0; sees 2 x NVIDIA H100"
+    assert torch.text == "2.12, built for CUDA 13.0; visible devices: 2 x NVIDIA H100"
     assert (nccl.level, nccl.text) == ("ok", "2.29.3")
 
 
@@ -435,7 +435,7 @@ def test_pyxis_with_enroot_s_data_on_a_disk_that_nodes_share_fails_and_says_what
     finding = storage(None, {"ENROOT_DATA_PATH": "/local/mine"})
     assert finding.level == "fail"
     assert finding.text.startswith("/home/anna/enroot is on nfs4, which all nodes share: jobs on several nodes fail")
-    assert "ask the site to set ENROOT_DATA_PATH in /etc/enroot/enroot.conf" in finding.mend
+    assert "ask the administrators to set ENROOT_DATA_PATH in /etc/enroot/enroot.conf" in finding.mend
     assert storage(1).level == "warn"
     machine.program("df", "  Avail Type\n 90000 xfs\n")
     assert storage(None).level == "ok"

@@ -175,11 +175,11 @@ SACCT = "101|101|5000\n101.batch|101.batch|\n101.0|101.0|5000\n"
 @pytest.mark.parametrize(
     ("sacct", "expected"),
     [
-        (SACCT, "5.00 kJ by Slurm (nodes, whole job), 300 J measured (devices, during the windows)"),
-        ("101|101|0\n101.0|101.0|0\n", "energy not accounted by Slurm"),
-        ("101|101|\n101.0|101.0|100\n", "100 J by Slurm (nodes, whole job), 300 J measured (devices, during the "
-                                        "windows): "
-         "Slurm's value is lower, so one of them is wrong"),
+        (SACCT, "Slurm recorded 5.00 kJ (nodes, whole job), dlbench measured 300 J (devices, timed windows only)"),
+        ("101|101|0\n101.0|101.0|0\n", "Slurm recorded no energy"),
+        ("101|101|\n101.0|101.0|100\n", "Slurm recorded 100 J (nodes, whole job), dlbench measured 300 J (devices, "
+                                        "timed windows only); "
+         "Slurm's value is lower, so one of the two is wrong"),
     ],
     ids=["accounted", "no plugin", "steps only, and less"],
 )  # fmt: skip
@@ -205,7 +205,7 @@ def test_energy_of_array_tasks_is_summed(monkeypatch):
         {"7": 150.0, "9": 1.0},
         {"8": "7", "8.0": "7", "7": "7", "9": "9"},
     )
-    assert JobEnergy(None, 3.0).text == "energy not accounted by Slurm"
+    assert JobEnergy(None, 3.0).text == "Slurm recorded no energy"
 
 
 def test_without_accounting_there_is_no_energy(monkeypatch):
@@ -230,8 +230,8 @@ def test_time_and_node_hours_are_learned_from_earlier_records(site, capsys):
     words = [str(site / "fleet.toml"), "-P", "batch_size=1,2,3", "-P", "nodes=2", "--results", str(site / "results")]
     assert main(["plan", *words]) == 0
     assert (
-        "estimate: 10 min, 0.33 node-hours in total (for 2 of 3 processes from earlier records; for the others, the "
-        "median is assumed)" in capsys.readouterr().err
+        "estimate: 10 min, 0.33 node-hours in total (2 of 3 processes were measured before, the others are assumed to "
+        "take the median time of these)" in capsys.readouterr().err
     )
     assert main(["submit", *words, "--site", str(site / "here.toml"), "--dry-run"]) == 0
     assert "estimate: 10 min" in capsys.readouterr().err

@@ -106,7 +106,7 @@ def test_local_refuses_several_nodes():
 
 
 def test_more_ranks_than_a_node_can_have_are_refused_before_they_start():
-    with pytest.raises(BadInput, match="devices_per_node is 999999999; a node can have 1024 ranks"):
+    with pytest.raises(BadInput, match="devices_per_node is 999999999; at most 1024 are possible"):
         launchers.check_launcher(launchers.find_launcher("local"), [Case("lenet5", devices_per_node=999_999_999)])
 
 

@@ -241,8 +241,8 @@ def test_a_figure_without_interval_is_explained_at_the_end():
         line = progress.stream.getvalue().splitlines()[-1]
         assert ("no ±" in line) == (steps is not TURNS[0])
     assert progress.remarks() == [
-        "no ± in 1 of 3 runs: fewer than 20 steps",
-        "no ± in 1 of 3 runs: slow changes within the window",
+        "no confidence interval (±) in 1 of 3 processes: fewer than 20 steps",
+        "no confidence interval (±) in 1 of 3 processes: slow changes within the window",
     ]
 
 
@@ -258,4 +258,4 @@ def test_a_campaign_whose_runs_have_few_steps_says_what_to_change(tmp_path, caps
     )
     assert measure.measure_cases(campaign, [Case("lenet5")], fresh=False) == 0
     said = capsys.readouterr().err
-    assert "no ± in 1 of 1 run: fewer than 20 steps; raise protocol.max_time_s" in said
+    assert "no confidence interval (±) in 1 of 1 process: fewer than 20 steps; raise protocol.max_time_s" in said

@@ -122,9 +122,7 @@ def test_the_first_question_is_asked_again_too(tmp_path, pings, capsys):
 
 
 def test_a_supervisor_without_srun_says_so_in_one_line():
-    with pytest.raises(
-        BadInput, match="cannot measure with srun-is-missing: No such file or directory; run the supervisor"
-    ):
+    with pytest.raises(BadInput, match="cannot measure with srun-is-missing: No such file or directory; run dlbench"):
         probe.probe_machine(argv=["srun-is-missing", "--nodes=1", "python3"])
 
 

@@ -39,8 +39,8 @@ class _Own:
     ("content", "message"),
     [
         (None, "cannot be read: No such file"),
-        (b"text", "is not a file of weights"),
-        (_Own(), "is not a file of weights"),
+        (b"text", "is not a weights file of PyTorch"),
+        (_Own(), "is not a weights file of PyTorch"),
         ([1, 2], "contains a list, not the weights of a network"),
         ({"other": torch.ones(2)}, r"has none of the network's weights, such as '0\.weight'"),
     ],

@@ -58,7 +58,7 @@ def _check_mpi_plugin(context: CheckContext, wanted: str) -> Iterator[Finding]:
     if _MPI_PLUGIN_ERROR.search(answer.err):
         reason = next((line for line in answer.err.splitlines() if "load" in line), answer.err.strip())
         text = f"srun lists --mpi={wanted} but cannot load it: {reason.removeprefix('srun: error:').strip()}"
-        mend = "ask the site to install the missing library, or use another slurm.mpi, or none"
+        mend = "ask the administrators to install the missing library, or use another slurm.mpi, or none"
         yield Finding("mpi", "fail", text, mend)
     elif context.slurm_job:
         yield Finding("mpi", "fail", f"a job step with --mpi={wanted} fails: {' '.join(answer.err.split())}")
@@ -76,7 +76,7 @@ def check_slurm(context: CheckContext) -> Iterator[Finding]:
     if "UP" not in answer.out:
         said = ((answer.out + answer.err).strip().splitlines() or ["no output"])[-1]
         level = "fail" if context.site else "warn"
-        yield Finding("slurm", level, f"Slurm's controller is down: {said}", "wait, or ask the site")
+        yield Finding("slurm", level, f"Slurm's controller is down: {said}", "wait, or ask the administrators")
         return
     version = context.run(["sbatch", "--version"])
     yield Finding("slurm", "ok", f"{version.out.strip() or 'Slurm'}; {answer.out.strip().splitlines()[0]}")
@@ -90,10 +90,12 @@ def check_slurm(context: CheckContext) -> Iterator[Finding]:
             yield Finding("pyxis", "ok", "srun has --container-image")
         else:
             text = "srun has no --container-image: the pyxis plugin is not installed"
-            mend = 'ask the site to install it, or set container.runtime = "enroot"'
+            mend = 'ask the administrators to install it, or set container.runtime = "enroot"'
             yield Finding("pyxis", "fail", text, mend)
     if context.run(["sacct", "--noheader", "--allocations", "--jobs=1"]).status != 0:
-        yield Finding("slurm", "note", "no accounting (sacct): the outcome of past jobs is read from the results")
+        yield Finding(
+            "slurm", "note", "Slurm has no accounting (sacct): only the results show which past jobs succeeded"
+        )
 
 
 def check_pbs(context: CheckContext) -> Iterator[Finding]:
@@ -106,7 +108,7 @@ def check_pbs(context: CheckContext) -> Iterator[Finding]:
     answer = context.run(["qstat", "-B"])
     if answer.status != 0:
         text = f"the PBS server does not answer: {' '.join(answer.err.split())}"
-        yield Finding("pbs", "fail", text, "wait, or ask the site")
+        yield Finding("pbs", "fail", text, "wait, or ask the administrators")
         return
     yield Finding("pbs", "ok", context.run(["qsub", "--version"]).out.strip() or "PBS answers")
     queue = context.site.partition

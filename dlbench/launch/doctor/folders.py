@@ -45,7 +45,7 @@ def _check_results_folder(context: CheckContext, folder: Path) -> Iterator[Findi
     if folder.is_dir():
         yield from _check_folder("results", folder, MIN_RESULTS_BYTES, other)
     elif context.in_job:
-        mend = "all nodes of a job must share it; check the mounts of this node"
+        mend = "all nodes of a job must share the results folder; check the mounts of this node"
         yield Finding("results", "fail", f"results folder {folder} does not exist", mend)
         return
     else:
@@ -56,7 +56,7 @@ def _check_results_folder(context: CheckContext, folder: Path) -> Iterator[Findi
             yield Finding("results", "fail", f"cannot write to {there}, where {folder} would be created", other)
         return
     if context.token is not None and not _wait_for_file(context.token):
-        text = f"{folder} is not the same folder as on the job's first node: it does not contain {context.token}"
+        text = f"{folder} is not the same folder as on the job's first node: the file {context.token} is missing here"
         yield Finding("results", "fail", text, "put the results folder on a disk that all nodes share")
 
 
@@ -87,8 +87,10 @@ def _check_folder(check: str, folder: Path, least_bytes: int, mend: str, level: 
         yield Finding(check, "ok", f"{folder}: {free // MIB} MiB free")
     if abs(offset_s) > MAX_CLOCK_OFFSET_S:
         text = f"the clock of {folder}'s server differs by {offset_s:+.0f} s from this node"
-        mend = "ask the site to synchronize the clocks (chrony, NTP)"
-        yield Finding("clock", "fail", f"{text}: jobs would take over each other's cases", mend)
+        mend = "ask the administrators to synchronize the clocks (chrony, NTP)"
+        yield Finding(
+            "clock", "fail", f"{text}: jobs would take each other for dead and measure their cases again", mend
+        )
 
 
 def check_mounts(context: CheckContext) -> Iterator[Finding]:
@@ -103,8 +105,8 @@ def check_mounts(context: CheckContext) -> Iterator[Finding]:
     if nodes.isdigit() and context.which("srun"):
         yield from _check_mounts_on_nodes(context, paths, int(nodes))
     elif missing := [path for path in paths if not context.exists(path)]:
-        where = "on this node; perhaps they exist on the compute nodes only: run dlbench doctor inside an allocation"
-        yield Finding("mounts", "warn", f"{', '.join(missing)} missing", where)
+        mend = "if the compute nodes have them, run dlbench doctor inside an allocation"
+        yield Finding("mounts", "warn", f"missing on this node: {', '.join(missing)}", mend)
     else:
         yield Finding("mounts", "ok", ", ".join(paths))
 
@@ -119,7 +121,8 @@ def _check_mounts_on_nodes(context: CheckContext, paths: list[str], nodes: int) 
     lacking = sorted(line for line in lines if " lacks " in line)
     seen = sum(line.endswith(" seen") for line in lines)
     if lacking:
-        yield Finding("mounts", "fail", "; ".join(lacking), "ask the site about that node, or exclude it (--exclude)")
+        mend = "ask the administrators about these nodes, or exclude them (--exclude)"
+        yield Finding("mounts", "fail", "; ".join(lacking), mend)
     if seen < nodes:
         text = f"only {seen} of {nodes} nodes answered: {' '.join(answer.err.split())}"
         yield Finding("mounts", "fail", text, "exclude the nodes that do not answer (--exclude)")

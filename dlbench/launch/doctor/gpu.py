@@ -48,12 +48,13 @@ _THROTTLE_REASONS = {
 
 def _check_one_gpu(gpu: Mapping[str, str]) -> Iterator[Finding]:
     name = f"GPU {gpu.get('index')}"
-    limit = f"limit {gpu.get('power.limit')} W"
+    limit = f"power limit {gpu.get('power.limit')} W"
     yield Finding("gpu", "ok", f"{name}: {gpu.get('name')}, driver {gpu.get('driver_version')}, {limit}")
     refused = [key for key, value in gpu.items() if "Insufficient" in value or "No permission" in value]
     if refused:
         text = f"{name}: the driver does not let this user read {', '.join(refused)}"
-        yield Finding("nvml", "warn", text, "records will lack energy and clocks; ask the site to allow reading NVML")
+        mend = "records will lack energy and clocks; ask the administrators to let users read NVML"
+        yield Finding("nvml", "warn", text, mend)
     elif not re.fullmatch(r"\d+(\.\d+)?", gpu.get("power.draw", "")):
         yield Finding("nvml", "warn", f"{name}: no power reading ({gpu.get('power.draw')})", "records will lack energy")
     bits = gpu.get("clocks_throttle_reasons.active", "")
@@ -81,7 +82,7 @@ def check_energy(context: CheckContext) -> Iterator[Finding]:
     if not context.exists("/sys/class/powercap/intel-rapl:0"):
         yield Finding("cpu energy", "note", "no RAPL counters on this machine: records will lack CPU energy")
     elif context.read("/sys/class/powercap/intel-rapl:0/energy_uj") is None:
-        mend = "ask the site to run: chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+        mend = "ask the administrators to run: chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
         yield Finding("cpu energy", "note", "only root may read the RAPL counters", mend)
     else:
         yield Finding("cpu energy", "ok", "RAPL counters are readable")

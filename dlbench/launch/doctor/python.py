@@ -30,14 +30,14 @@ def check_python(context: CheckContext) -> Iterator[Finding]:
 def check_packages(context: CheckContext) -> Iterator[Finding]:
     """Check the packages for measuring, storing and reporting, without importing them (slow)."""
     other_python = "set software.python in the profile to a Python that has these packages"
-    other_python = f"{other_python}; for container images see containers/README.md; or"
-    collect = "run `dlbench collect` with a Python that has pyarrow, or"
-    image = "images built from containers/ have them; or"
+    other_python = f"{other_python}; for container images see containers/README.md; or install them"
+    collect = "run `dlbench collect` with a Python that has pyarrow, or install it"
+    image = "images built from containers/ have them; elsewhere install them"
     for level, packages, effect, advice in (
         ("fail", _MEASURING_PACKAGES, "", other_python),
         ("warn", _STORAGE_PACKAGES, ": results stay in attempt folders, without Parquet files", collect),
         ("warn", _REPORT_PACKAGES, ": needed by `dlbench report` and `dlbench compare`", image),
-        ("note", _TERMINAL_PACKAGES, ": no progress bar or no shell completion", "to install them"),
+        ("note", _TERMINAL_PACKAGES, ": no progress bar or no shell completion", "install them"),
     ):
         if missing := [package for module, package in packages.items() if find_spec(module) is None]:
             text = f"{sys.executable} has no {', '.join(missing)}{effect}"
@@ -52,9 +52,11 @@ def check_torch(context: CheckContext) -> Iterator[Finding]:
     if facts is None:
         inside = context.runtime != "none"
         level = "note" if inside or not context.slurm_job else "fail"
-        mend = "plan, submit and status do not need PyTorch; only the Python that measures needs it,  "
+        mend = "plan, submit and status do not need PyTorch; "
         mend += (
-            "in the image" if inside else "of the jobs: pip install torch torchvision pyarrow psutil nvidia-ml-py there"
+            "only the Python inside the container image needs it"
+            if inside
+            else "the Python of the jobs needs it: pip install torch torchvision pyarrow psutil nvidia-ml-py"
         )
         yield Finding("torch", level, f"this Python cannot measure: {answer.last_error('nothing')}", mend)
         return
@@ -62,7 +64,7 @@ def check_torch(context: CheckContext) -> Iterator[Finding]:
     devices = facts.get("devices") or []
     names = [str(device.get("name")) for device in devices]
     sees = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names)) or "no GPU"
-    yield Finding("torch", "ok", f"{facts.get('torch_version')}, built {built}; sees {sees}")
+    yield Finding("torch", "ok", f"{facts.get('torch_version')}, built {built}; visible devices: {sees}")
     if not devices and nvidia_device_files(context):
         text = "the node has NVIDIA devices, but PyTorch sees none"
         yield Finding("torch", "fail", text, _no_gpu_advice(context, bool(facts.get("cuda_version"))))

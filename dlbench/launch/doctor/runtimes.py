@@ -22,18 +22,18 @@ def check_runtimes(context: CheckContext) -> Iterator[Finding]:
     if record.program not in (None, *found):
         level = "fail" if context.slurm_job and context.runtime != "pyxis" else "note"
         text = f"{record.program}, the runtime of the profile, is not installed here"
-        yield Finding("runtimes", level, text, "perhaps it is installed on the compute nodes only")
+        yield Finding("runtimes", level, text, "if the compute nodes have it, run dlbench doctor inside an allocation")
     if record.engine_query and record.program in found:
         answer = context.run(list(record.engine_query))
         if answer.status != 0:
             said = answer.last_error("no answer")
             mend = "start the engine: systemctl start docker"
             if "permission denied" in said.lower():
-                mend = "ask the site to add you to the group docker"
+                mend = "ask the administrators to add you to the group docker"
             yield Finding("runtimes", "fail", f"the Docker engine cannot be used: {said}", mend)
     gpus = context.site is not None and context.site.has_gpus
     if record.gpu_files and gpus and not any(map(context.matching_paths, record.gpu_files)):
-        mend = "ask the site to run: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+        mend = "ask the administrators to run: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
         yield Finding("runtimes", "fail", "Podman finds no GPU without a CDI file in /etc/cdi", mend)
     yield from _check_user_namespaces(context)
     yield from _check_image_storage(context)
@@ -50,7 +50,7 @@ def _check_user_namespaces(context: CheckContext) -> Iterator[Finding]:
         level = "warn" if context.runtime == "apptainer" else "fail"  # a setuid Apptainer does not need them
         text = f"disabled by {', '.join(off)}: {context.runtime} cannot start without root"
         settings = " ".join(f"{s.removeprefix('/proc/sys/').replace('/', '.')}=1" for s in off)
-        yield Finding("user namespaces", level, text, f"sysctl -w {settings}, by the site")
+        yield Finding("user namespaces", level, text, f"ask the administrators to run: sysctl -w {settings}")
     elif restricted:
         yield Finding("user namespaces", "warn", "restricted by AppArmor: the runtime needs an AppArmor profile")
     else:
@@ -67,7 +67,7 @@ def _check_image_storage(context: CheckContext) -> Iterator[Finding]:
     answer = context.run(["df", "--output=avail,fstype", "--block-size=1M", str(there)])
     words = answer.out.split()[-2:] if answer.status == 0 else []
     if len(words) < 2 or not words[0].isdigit():
-        text = f"df gives no information on {folder}, where {context.runtime} unpacks images"
+        text = f"df cannot show the free space of {folder}, where {context.runtime} unpacks images"
         yield Finding("image storage", "note", text)
         return
     free_mib, kind = int(words[0]), words[1]
@@ -85,7 +85,10 @@ def _check_image_storage(context: CheckContext) -> Iterator[Finding]:
         text = f"{folder} is on {kind}: every node of a job unpacks its own image there at the same time"
         yield Finding("image storage", "warn", text, mend)
     elif free_mib * MIB < MIN_UNPACKED_BYTES:
-        text = f"only {free_mib} MiB free in {folder}, where {context.runtime} unpacks images; NVIDIA's takes 25 GB"
+        text = (
+            f"only {free_mib} MiB free in {folder}, where {context.runtime} unpacks images; NVIDIA's PyTorch image "
+            f"needs 25 GB"
+        )
         yield Finding("image storage", "warn", text, mend)
     else:
         yield Finding("image storage", "ok", f"{folder} ({kind}): {free_mib} MiB free")

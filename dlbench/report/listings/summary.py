@@ -58,7 +58,7 @@ def terminal_summary(content: Content) -> str:
             room -= len(table.rows)
     sources = shlex.join(content.sources)
     for reason, count in reasons.items():
-        notes.append(f"no ± in {units.count_text(count, 'case')}: {reason}.")
+        notes.append(f"no confidence interval (±) in {units.count_text(count, 'case')}: {reason}.")
     if left_out:
         rows = units.count_text(left_out, "more row")
         notes.append(f"{rows}: see the report, or `dlbench export {sources} --format csv`.")

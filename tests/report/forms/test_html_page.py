@@ -436,7 +436,7 @@ def test_the_terminal_table_explains_a_missing_interval(tmp_path):
     few = dataclasses.replace(measured, step_s=measured.step_s[:9])
     records[0] = dataclasses.replace(records[0], ranks=((system, few),))
     printed = summary.terminal_summary(read_content([fakes.fill(tmp_path / "store", records)]))
-    assert "no ± in 1 case: fewer than 20 steps." in printed.splitlines()
+    assert "no confidence interval (±) in 1 case: fewer than 20 steps." in printed.splitlines()
 
 
 def test_names_in_a_store_cannot_steer_the_terminal(tmp_path):
@@ -459,4 +459,4 @@ def test_two_processes_of_few_steps_lack_a_third_process(tmp_path):
         few = dataclasses.replace(measured, step_s=measured.step_s[:9])
         records.append(dataclasses.replace(record, ranks=((system, few),)))
     printed = summary.terminal_summary(read_content([fakes.fill(tmp_path / "store", records)]))
-    assert "no ± in 1 case: fewer than 3 processes." in printed.splitlines()
+    assert "no confidence interval (±) in 1 case: fewer than 3 processes." in printed.splitlines()

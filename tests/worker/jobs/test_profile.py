@@ -348,7 +348,7 @@ def test_a_worker_that_hangs_is_ended_with_its_phase(tmp_path, monkeypatch):
         "import sys, time\nprint('phase: asleep', file=sys.stderr, flush=True)\ntime.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(worker_process.JobFailed, match="no end within 2 s, in phase 'asleep'"):
+    with pytest.raises(worker_process.JobFailed, match="did not end within 2 s, in phase 'asleep'"):
         worker_process.run_request({}, tmp_path / "x", 1.5, argv=[sys.executable, "-m", "hangs", str(tmp_path / "x")])
 
 
