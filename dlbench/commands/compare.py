@@ -103,7 +103,7 @@ def _report_regressions(found: ComparisonResult, gate: float) -> int:
 def _suggest_processes(found: ComparisonResult) -> str:
     """How many processes would decide the cases that are open; "" where more would not help."""
     counts = [
-        (line.comparison.more_runs, max(line.comparison.num_processes_a, line.comparison.num_processes_b))
+        (line.comparison.more_processes_needed, max(line.comparison.num_processes_a, line.comparison.num_processes_b))
         for line in found.lines
         if line.comparison
     ]

@@ -42,7 +42,7 @@ def _fleet(options: argparse.Namespace) -> int:
 
     since = parse_since(options.since) if options.since else None
     rows = fleet.read_processes(options.sources, since)
-    found = fleet.compare_units(rows, fleet.fleet_ceilings(options.sources), options.false_alarms, options.margin)
+    found = fleet.compare_fleet(rows, fleet.fleet_ceilings(options.sources), options.false_alarms, options.margin)
     if options.map:
         from dlbench.report.figures import plots_fleet
 

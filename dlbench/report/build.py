@@ -33,7 +33,7 @@ from dlbench.results.frame_builder import release_memory
 from dlbench.table import Column, Table, csv_table
 
 
-class MissingForm(UserWarning):
+class MissingReportFile(UserWarning):
     """One file of a report could not be written; the others are there."""
 
 
@@ -71,7 +71,7 @@ def write_report(
     finally:
         shutil.rmtree(making, ignore_errors=True)
     for problem in problems:
-        warnings.warn(problem, MissingForm, stacklevel=2)
+        warnings.warn(problem, MissingReportFile, stacklevel=2)
     return out / "index.html"
 
 
@@ -91,7 +91,7 @@ def _replace_files(making: Path, out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _write_form(write_form: Callable[[Report, Path], None], report: Report, path: Path) -> str:
+def _write_report_file(write_form: Callable[[Report, Path], None], report: Report, path: Path) -> str:
     """Write one file; gives why it is not there, where a library that only it needs is missing."""
     try:
         write_form(report, path)
@@ -105,12 +105,14 @@ def _write_all(
 ) -> list[str]:
     """All sections, and beside them what takes long: their figures, and the files; gives what is missing and why."""
 
-    def start_forms(report: Report, names: Iterable[str]) -> list[PendingTask]:
-        return [crew.start(partial(_write_form, FORMS[name], report, out / name)) for name in FORMS if name in names]
+    def start_writing(report: Report, names: Iterable[str]) -> list[PendingTask]:
+        return [
+            crew.start(partial(_write_report_file, FORMS[name], report, out / name)) for name in FORMS if name in names
+        ]
 
     subtitle = _report_subtitle(content)
     fonts = crew.start(pdf_fonts.usual_subsets)
-    files = start_forms(Report(content, (), {}, title, subtitle, out), _DATA_FORMS)
+    files = start_writing(Report(content, (), {}, title, subtitle, out), _DATA_FORMS)
     found: dict[Callable[[Content], Section], Section] = {}
     figures: list[PendingTask] = []
     # The figures of raw samples take longest to draw.
@@ -127,11 +129,11 @@ def _write_all(
             on_progress(found[section].title)
     written = [one for one in map(found.__getitem__, chapters(content)) if one.blocks or one.finding]
     report = Report(content, written, {}, title, subtitle, out)
-    files += start_forms(report, FORMS.keys() - _DATA_FORMS - _FIGURE_FORMS)
+    files += start_writing(report, FORMS.keys() - _DATA_FORMS - _FIGURE_FORMS)
     drawn = run_tasks(figures, lambda done: on_progress(f"{done} of {len(figures)} batches of figures"))
     # The document takes longest.
     svgs = {name: svg for share in drawn for name, svg in share.items()}
-    files += start_forms(replace(report, svgs=svgs), _FIGURE_FORMS)
+    files += start_writing(replace(report, svgs=svgs), _FIGURE_FORMS)
     problems = run_tasks(files, lambda done: on_progress(f"{done} of {len(files)} files"))
     return [problem for problem in problems if problem]
 
@@ -163,18 +165,18 @@ def _write_latex(report: Report, path: Path) -> None:
 
 def _write_pdf(report: Report, path: Path) -> None:
     """The brief, and of each chapter what leads it."""
-    shown = [replace(section, blocks=section.leading()) for section in report.sections]
+    shown = [replace(section, blocks=section.leading_blocks()) for section in report.sections]
     more = replace(report, subtitle=f"{report.subtitle} · all tables and further figures: appendix.pdf")
-    _write_printed(more, path, report.title, [section for section in shown if section.blocks or section.finding])
+    _write_pdf_document(more, path, report.title, [section for section in shown if section.blocks or section.finding])
 
 
 def _write_appendix(report: Report, path: Path) -> None:
     """All that stands behind the printed report."""
-    rest = [replace(section, blocks=section.rest(), finding="") for section in report.sections]
-    _write_printed(report, path, f"{report.title}: appendix", [section for section in rest if section.blocks])
+    rest = [replace(section, blocks=section.remaining_blocks(), finding="") for section in report.sections]
+    _write_pdf_document(report, path, f"{report.title}: appendix", [section for section in rest if section.blocks])
 
 
-def _write_printed(report: Report, path: Path, title: str, sections: Sequence[Section]) -> None:
+def _write_pdf_document(report: Report, path: Path, title: str, sections: Sequence[Section]) -> None:
     # Most uses of this module write no document.
     from dlbench.report.forms import pdf
 

@@ -13,7 +13,7 @@ from dlbench.table import Table
 
 
 @dataclass(frozen=True)
-class Mark:
+class Tooltip:
     """What a part of a figure tells when it is pointed at, the series it belongs to, and the attempt to go to."""
 
     text: str
@@ -30,7 +30,7 @@ class Plot:
     figure: Figure | None = None
     records: tuple[str, ...] = ()  # the attempts that it is drawn from
     runs: tuple[str, ...] = ()  # the runs of `dlbench ceilings`, `profile` and `allreduce` that it is drawn from
-    marks: Mapping[str, Mark] = field(default_factory=dict)  # by the id of a part of the figure
+    marks: Mapping[str, Tooltip] = field(default_factory=dict)  # by the id of a part of the figure
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Section:
     finding: str = ""
     folded: bool = True  # only the finding and the leading blocks are shown at once
 
-    def leading(self) -> list[Block]:
+    def leading_blocks(self) -> list[Block]:
         """The blocks that are shown at once: all, those marked so, the first figure, or the words that stand first."""
         if not self.folded:
             return list(self.blocks)
@@ -77,9 +77,9 @@ class Section:
         words = [] if self.finding else [block for block in self.blocks[:1] if not block.table]
         return marked or figures[:1] or words
 
-    def rest(self) -> list[Block]:
+    def remaining_blocks(self) -> list[Block]:
         """The blocks that are shown on demand, and in the appendix of the printed report."""
-        leading = self.leading()
+        leading = self.leading_blocks()
         return [block for block in self.blocks if not any(block is one for one in leading)]
 
 

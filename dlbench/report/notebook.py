@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis.content import metrics
-from dlbench.report.analysis.side_by_side import representative, summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import representative_cases, summarize_processes, with_case_numbers
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style, plots_batch, plots_rates, plots_samples, plots_systems, plots_time
 
@@ -82,7 +82,7 @@ def _draw_figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str |
     if system is None and metric and cases["system_id"].nunique() > 1:
         # All systems side by side, at the settings that they share.
         names = {str(key): str(name) for key, name in zip(cases["system_id"], cases["system"], strict=True)}
-        cases = representative(summarize_processes(with_case_numbers(cases)))
+        cases = representative_cases(summarize_processes(with_case_numbers(cases)))
         draw = partial(plots_systems.metric_over_systems, names=names, metric=metric, name=metric)
     else:
         cases = _cases_of_system(cases, system)

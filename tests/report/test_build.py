@@ -107,6 +107,6 @@ def test_a_form_that_is_not_written_any_more_goes_with_the_earlier_report(report
         raise ImportError("no such library")
 
     monkeypatch.setitem(build.FORMS, "report.md", missing)
-    with pytest.warns(build.MissingForm):
+    with pytest.warns(build.MissingReportFile):
         build.write_report(content, out)
     assert set(files(out)) == {"index.html", "metrics.csv", "mine.txt"}

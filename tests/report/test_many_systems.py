@@ -10,7 +10,7 @@ import pytest
 from dlbench.report import build
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.projection import Prices
-from dlbench.report.analysis.side_by_side import batch_series, summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import cases_by_batch_size, summarize_processes, with_case_numbers
 from dlbench.report.chapters import sections
 from dlbench.report.chapters.anchors import published_throughputs_table
 from dlbench.report.chapters.projection_section import projection
@@ -189,7 +189,7 @@ def over_knee(rates):
 
 def test_batch_curves_of_systems_are_of_one_setting(three):
     content = three()
-    cases = batch_series(content)
+    cases = cases_by_batch_size(content)
     assert (
         set(cases["precision"]) == {"amp_bf16"} or cases.groupby(["model", "mode"])["precision"].nunique().eq(1).all()
     )

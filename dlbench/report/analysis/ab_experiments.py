@@ -77,11 +77,11 @@ def _comparisons(
 
 def _matching_cases(halves: list[pd.DataFrame], changed: set[str]) -> list[tuple[Case, Case]]:
     """The cases of both sides that differ in their settings alone, training before inference."""
-    of_a, of_b = ({match_key(case, changed): case for case in _cases_of(side)} for side in halves)
+    of_a, of_b = ({match_key(case, changed): case for case in _distinct_cases(side)} for side in halves)
     return [(case, of_b[key]) for key, case in of_a.items() if key in of_b]
 
 
-def _cases_of(attempts: pd.DataFrame) -> list[Case]:
+def _distinct_cases(attempts: pd.DataFrame) -> list[Case]:
     names = [axis for axis in AXES if axis != "repeat"]
     rows = attempts[[*names, "protocol"]].drop_duplicates().to_dict("records")
     cases = [_case_of_row(row, names) for row in rows]

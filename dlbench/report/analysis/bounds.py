@@ -202,7 +202,7 @@ class NetworkBound:
         return self.flop_s + self.memory_s + self.optimizer_s
 
     @property
-    def distance(self) -> float | None:
+    def ratio_to_bound(self) -> float | None:
         """Measured time over the bound."""
         return self.step_s / self.bound_s if self.bound_s and self.step_s is not None else None
 

@@ -21,7 +21,7 @@ def fastest_cases(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MA
     return sorted_.head(limit) if limit else sorted_
 
 
-def reference_network(shown: pd.DataFrame) -> str:
+def representative_network(shown: pd.DataFrame) -> str:
     """The network that stands for all of a report: ResNet-50, or the one with the most work per image."""
     names = list(shown["model"])
     return "resnet50" if "resnet50" in names else str(names[shown["flop_per_image"].fillna(0).argmax()])
@@ -39,7 +39,7 @@ def values_and_limits(cases: pd.DataFrame, metric: str) -> pd.Series[float]:
     return values[values > 0]
 
 
-def describe_choice(cases: pd.DataFrame, shown: pd.DataFrame) -> str:
+def describe_shown_cases(cases: pd.DataFrame, shown: pd.DataFrame) -> str:
     """Which of the cases a figure shows, as a sentence, and the precision if all have the same."""
     same = f"All in {cases['precision'].iloc[0]}." if cases["precision"].nunique() == 1 else ""
     if len(shown) >= len(cases):

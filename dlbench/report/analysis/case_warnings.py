@@ -44,10 +44,10 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
     """
     # Without an energy no warning about it is needed.
     metered = cases["energy_per_image"].notna()
-    reasons = _DistinctCells.from_column(cases["throttle_reasons"])
-    warnings = _DistinctCells.from_column(cases["warnings"])
+    reasons = _FactorizedColumn.from_column(cases["throttle_reasons"])
+    warnings = _FactorizedColumn.from_column(cases["warnings"])
 
-    def warned(code: str) -> NDArray[np.bool_]:
+    def has_warning(code: str) -> NDArray[np.bool_]:
         return warnings.rows_where(lambda cell: any(str(w).startswith(f"{code}:") for w in _cell_items(cell)))
 
     return pd.DataFrame(
@@ -55,19 +55,19 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
             "unstable": cases["status"] == "unstable",
             "throttled": reasons.rows_where(lambda cell: bool(_throttle_reasons(cell) - {POWER_CAP_REASON})),
             "at its power limit": reasons.rows_where(lambda cell: POWER_CAP_REASON in _throttle_reasons(cell)),
-            "not warmed up": _DistinctCells.from_column(cases["steady"]).rows_where(lambda steady: steady is False),
-            "with ranks missing": warned("missing_ranks"),
+            "not warmed up": _FactorizedColumn.from_column(cases["steady"]).rows_where(lambda steady: steady is False),
+            "with ranks missing": has_warning("missing_ranks"),
             "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
-            "with device errors": warned("ecc_uncorrected") | warned("xid"),
-            "on a busy host": warned("busy_host"),
-            "limited by the host": warned("host_bound"),
-            "with settings reset": warned("settings_reset"),
-            "with a partial FLOP count": warned("flop_partial"),
-            "with FLOP that differ by step": warned("flop_varies"),
+            "with device errors": has_warning("ecc_uncorrected") | has_warning("xid"),
+            "on a busy host": has_warning("busy_host"),
+            "limited by the host": has_warning("host_bound"),
+            "with settings reset": has_warning("settings_reset"),
+            "with a partial FLOP count": has_warning("flop_partial"),
+            "with FLOP that differ by step": has_warning("flop_varies"),
             "uneven steps": derived_metrics.has_uneven_steps(cases),
             "clocks apart": cases["clock_gap"] > CLOCK_GAP_LIMIT,
-            "meters disagree": metered & warned("energy_mismatch"),
-            "short energy window": metered & warned("short_energy_window"),
+            "meters disagree": metered & has_warning("energy_mismatch"),
+            "short energy window": metered & has_warning("short_energy_window"),
         },
         index=cases.index,
         dtype=bool,
@@ -75,19 +75,19 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class _DistinctCells:
+class _FactorizedColumn:
     """The different cells of a column, and which of them each row has: a large store repeats few lists of texts."""
 
     cells: list[object]
     codes: NDArray[np.int64]
 
     @staticmethod
-    def from_column(column: pd.Series) -> _DistinctCells:
+    def from_column(column: pd.Series) -> _FactorizedColumn:
         cells = column.tolist()
         # By identity, for a list has no hash.
         codes, ids = pd.factorize(np.fromiter(map(id, cells), np.int64, len(cells)))
         by_id = dict(zip(map(id, cells), cells, strict=True))
-        return _DistinctCells([by_id[number] for number in ids.tolist()], codes)
+        return _FactorizedColumn([by_id[number] for number in ids.tolist()], codes)
 
     def rows_where(self, holds: Callable[[object], bool]) -> NDArray[np.bool_]:
         """The rows whose cell fulfils a condition."""
@@ -115,7 +115,7 @@ def with_warnings(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
         return cases.assign(warning_words=[])
     keys = ["number", "system_id"]
     words = processes[keys].assign(warning_words=warnings_per_process(processes)).groupby(keys)["warning_words"]
-    return cases.join(words.agg(_join_distinct), on=keys)
+    return cases.join(words.agg(_join_distinct_warnings), on=keys)
 
 
 def describe_status(case: Mapping[Any, Any] | pd.Series) -> str:
@@ -152,7 +152,7 @@ def _throttle_reasons(reasons: object) -> set[str]:
     return {str(reason) for reason in _cell_items(reasons)} - set(CHOSEN_CLOCK_REASONS)
 
 
-def _join_distinct(said: pd.Series[str]) -> str:
+def _join_distinct_warnings(said: pd.Series[str]) -> str:
     """Each of the warnings once, in their order."""
     parts = [part for words in said for part in words.split(", ") if part]
     # For a busy host the share of the worst process.

@@ -21,7 +21,7 @@ from dlbench.report.analysis.comparison_lines import (
     compare_processes,
     comparison_line,
     meter_mismatch,
-    process_flags,
+    warning_notes,
     with_corrected_verdicts,
 )
 from dlbench.report.analysis.comparison_matching import (
@@ -32,10 +32,10 @@ from dlbench.report.analysis.comparison_matching import (
     find_pair,
     group_attempts,
     is_usable,
-    merged_setting,
+    merge_group_settings,
+    merge_settings,
     nearest_key,
     paired_rows,
-    setting_of_groups,
     system_differences,
 )
 from dlbench.results.records import DONE_STATUSES
@@ -108,7 +108,7 @@ def compare_sides(
         whole = [pair for pair in found if pair is not None and all(is_usable(half, rules) for half in pair)]
         a, b = [half for half, _ in whole], [half for _, half in whole]
         frames = pd.DataFrame(a, columns=cases.columns), pd.DataFrame(b, columns=cases.columns)
-        setting = merged_setting(case_a.to_dict(), case_b.to_dict())
+        setting = merge_settings(case_a.to_dict(), case_b.to_dict())
         if not whole:
             note = f"both sides were measured in none of the {pairs} pairs"
             lines.append(ComparisonLine(setting, "failed", note=note))
@@ -118,7 +118,7 @@ def compare_sides(
             lines.append(ComparisonLine(setting, "refused", note=reason))
             continue
         figures, notes = compare_processes(*frames, ("A", "B"), rules, paired=True)
-        notes += [*process_flags(frames[0], "A", rules), *process_flags(frames[1], "B", rules)]
+        notes += [*warning_notes(frames[0], "A", rules), *warning_notes(frames[1], "B", rules)]
         if len(whole) < pairs:
             notes.append(
                 f"{pairs - len(whole)} of {pairs} pairs left out: one side failed, or other processes ran "
@@ -169,7 +169,7 @@ def why_undecided(line: ComparisonLine, percent: float) -> str | None:
         return None
     if line.comparison is None:
         return line.note
-    if line.comparison.without_spread:
+    if line.comparison.has_no_spread:
         return "without any spread between processes"
     if line.comparison.high is None or line.comparison.basis == "assumed":
         return "with too few processes"
@@ -194,7 +194,7 @@ def _comparison_lines(
         )
         yield replace(line, in_base=not group.good.empty)
     for key in spare:
-        yield ComparisonLine(setting_of_groups(target[key]), "missing", note="only in TARGET", in_base=False)
+        yield ComparisonLine(merge_group_settings(target[key]), "missing", note="only in TARGET", in_base=False)
 
 
 def _line_without_target(
@@ -203,10 +203,10 @@ def _line_without_target(
     """The line of a case that TARGET does not have; the nearest that it has instead is no longer spare."""
     near = nearest_key(group.key, spare, names)
     if near is None:
-        return ComparisonLine(setting_of_groups(group), "missing", note="only in BASE")
+        return ComparisonLine(merge_group_settings(group), "missing", note="only in BASE")
     spare.remove(near)
     reasons = [_describe_difference(n, x, y) for n, x, y in zip(names, group.key, near, strict=True) if x != y]
-    return ComparisonLine(setting_of_groups(group, target[near]), "refused", note="; ".join(reasons))
+    return ComparisonLine(merge_group_settings(group, target[near]), "refused", note="; ".join(reasons))
 
 
 def _describe_difference(name: str, base: Any, target: Any) -> str:

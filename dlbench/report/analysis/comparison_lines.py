@@ -15,7 +15,7 @@ from dlbench.report.analysis.comparison_matching import (
     AttemptGroup,
     ComparisonRules,
     is_known,
-    setting_of_groups,
+    merge_group_settings,
 )
 from dlbench.report.analysis.comparison_statistics import Comparison, compare, correct_by_holm
 from dlbench.report.analysis.derived_metrics import NO_KEY_TEXT
@@ -41,21 +41,21 @@ class ComparisonLine:
     base: float | None = None  # geometric mean over processes of their medians, in the metric's unit
     target: float | None = None
     note: str = ""  # beside what the comparison's `caveat` says
-    lost: bool = False  # measured in BASE, and failed in TARGET: see `_is_lost_in_target`
+    lost: bool = False  # measured in BASE, and failed in TARGET: see `_fails_only_in_target`
     in_base: bool = True  # BASE measured it; what it did not cannot regress
 
 
 def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonRules) -> ComparisonLine:
     """The line of one case that both sides have; its verdict waits for `with_corrected_verdicts`."""
-    setting = setting_of_groups(base, target)
+    setting = merge_group_settings(base, target)
     sides = (("BASE", base), ("TARGET", target))
     for side, group in sides:
-        reason = _why_mixed(group, side, rules)
+        reason = _why_not_one_case(group, side, rules)
         if reason:
             return ComparisonLine(setting, "refused", note=reason)
     failed = [_failure_text(group, side, rules) for side, group in sides if group.good.empty]
     if failed:
-        return ComparisonLine(setting, "failed", note="; ".join(failed), lost=_is_lost_in_target(base, target))
+        return ComparisonLine(setting, "failed", note="; ".join(failed), lost=_fails_only_in_target(base, target))
     reason = meter_mismatch(base.good, target.good, ("BASE", "TARGET"), rules)
     if reason:
         return ComparisonLine(setting, "refused", note=reason)
@@ -64,13 +64,13 @@ def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonR
     figures, more = compare_processes(base.good, target.good, ("BASE", "TARGET"), rules)
     notes += more
     for side, group in sides:
-        notes += process_flags(group.good, side, rules)
+        notes += warning_notes(group.good, side, rules)
         if not group.bad.empty:
             notes.append(f"{side}: {len(group.bad)} left out, {_failure_text(group, side, rules).partition(': ')[2]}")
-    return ComparisonLine(setting, "", *figures, "; ".join(notes), _is_lost_in_target(base, target))
+    return ComparisonLine(setting, "", *figures, "; ".join(notes), _fails_only_in_target(base, target))
 
 
-def _is_lost_in_target(base: AttemptGroup, target: AttemptGroup) -> bool:
+def _fails_only_in_target(base: AttemptGroup, target: AttemptGroup) -> bool:
     """Whether a case that BASE measured fails in TARGET: always, or sometimes where it never did in BASE."""
     if base.good.empty or _failed_attempts(target).empty:
         return False
@@ -100,7 +100,7 @@ _CPU_SETTINGS = (
 )
 
 
-def _why_mixed(group: AttemptGroup, side: str, rules: ComparisonRules) -> str:
+def _why_not_one_case(group: AttemptGroup, side: str, rules: ComparisonRules) -> str:
     """Why the attempts of a group are no processes of one case: an ignored axis varies, or the system does."""
     option = f"--{side.lower()}-where"
     every = pd.concat([group.good[list(IDENTITY_COLUMNS)], group.bad[list(IDENTITY_COLUMNS)]])
@@ -142,7 +142,7 @@ def _failure_text(group: AttemptGroup, side: str, rules: ComparisonRules) -> str
     return f"{side}: {last['status']}, but without usable step times (none, NaN, zero or negative)"
 
 
-def process_flags(good: pd.DataFrame, side: str, rules: ComparisonRules) -> list[str]:
+def warning_notes(good: pd.DataFrame, side: str, rules: ComparisonRules) -> list[str]:
     """What makes these processes worth a second look."""
     said = summarize_warnings(good, with_energy=rules.metric == "energy_per_image")
     return [f"{side}: {said}"] if said else []

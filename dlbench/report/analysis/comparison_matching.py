@@ -125,12 +125,12 @@ def read_side(source: str, where: Sequence[str], option: str) -> pd.DataFrame:
         _parse_selection(text, option, READ_COLUMNS)
     names = _NEEDED_COLUMNS | {text.partition("=")[0] for text in where}
     columns = [name for name in READ_COLUMNS if name in names]
-    rows = to_frame((_preselect(table, where) for table in reader.tables(columns)), columns)
+    rows = to_frame((_drop_unselected_rows(table, where) for table in reader.tables(columns)), columns)
     store.warn_skipped(reader.problems)
     return select_rows(rows, where, option)
 
 
-def _preselect(table: pa.Table, where: Sequence[str]) -> pa.Table:
+def _drop_unselected_rows(table: pa.Table, where: Sequence[str]) -> pa.Table:
     """The rows that `select_rows` may keep; the others need no memory."""
     for text in where:
         column, _, value = text.partition("=")
@@ -251,10 +251,10 @@ def find_pair(
         if found.empty:
             return None
         halves.append(found.iloc[-1].to_dict())
-    return (halves[0], halves[1]) if ran_in_turns(*halves) else None
+    return (halves[0], halves[1]) if ran_back_to_back(*halves) else None
 
 
-def ran_in_turns(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
+def ran_back_to_back(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
     """Whether two attempts ran one right after the other."""
     first, second = sorted((a, b), key=lambda half: half["started_at"])
     gap_s = (second["started_at"] - first["finished_at"]).total_seconds()
@@ -262,18 +262,18 @@ def ran_in_turns(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
     return bool(-0.01 <= gap_s <= MAX_PAIR_GAP_S)
 
 
-def setting_of_groups(group: AttemptGroup, other: AttemptGroup | None = None) -> dict[str, Cell]:
-    """As `merged_setting`, from the first attempts of one or two groups."""
-    first = _first_identity(group)
-    return merged_setting(first, first if other is None else _first_identity(other))
+def merge_group_settings(group: AttemptGroup, other: AttemptGroup | None = None) -> dict[str, Cell]:
+    """As `merge_settings`, from the first attempts of one or two groups."""
+    first = _identity_of_first_attempt(group)
+    return merge_settings(first, first if other is None else _identity_of_first_attempt(other))
 
 
-def _first_identity(group: AttemptGroup) -> dict[str, Any]:
+def _identity_of_first_attempt(group: AttemptGroup) -> dict[str, Any]:
     attempts = group.bad if group.good.empty else group.good
     return {name: attempts[name].iloc[0] for name in IDENTITY_COLUMNS}
 
 
-def merged_setting(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Cell]:
+def merge_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Cell]:
     """The axes of a comparison; where its sides differ, both values."""
     return {
         name: _python_value(first[name]) if first[name] == second[name] else f"{first[name]} → {second[name]}"

@@ -85,7 +85,7 @@ class Comparison:
         return "not decided"
 
     @property
-    def more_runs(self) -> int | None:
+    def more_processes_needed(self) -> int | None:
         """How many more processes on each side would decide, if they differ as the ones so far; 0 where it is decided.
 
         A verdict falls where the interval excludes 1, or lies within the margin. None where nothing shows how processes
@@ -122,10 +122,10 @@ class Comparison:
             return f"no difference beyond {units.percent(self.margin)}"
         if self.verdict != "not decided":
             return self.verdict
-        if self.more_runs is None:
+        if self.more_processes_needed is None:
             return "not decided"
         unit = "pair" if self.basis == "pairs" else "run"
-        return f"not decided (needs {units.count_text(self.more_runs, f'more {unit}')})"
+        return f"not decided (needs {units.count_text(self.more_processes_needed, f'more {unit}')})"
 
     @property
     def is_measured(self) -> bool:
@@ -137,14 +137,14 @@ class Comparison:
         """Both ends of the interval, such as "0.0083 to 0.012"; "" where it may not be shown."""
         return f"{units.ratio(self.low)} to {units.ratio(self.high)}" if self.is_measured else ""
 
-    def inverted(self) -> Comparison:
+    def invert(self) -> Comparison:
         """A over B."""
         low, high = (None if limit is None else 1 / limit for limit in (self.high, self.low))
         chance = None if self.chance_b_slower is None else 1 - self.chance_b_slower
         return replace(self, ratio=1 / self.ratio, low=low, high=high, chance_b_slower=chance)
 
     @property
-    def without_spread(self) -> bool:
+    def has_no_spread(self) -> bool:
         """Whether the processes were enough to show how they differ, and showed no difference at all."""
         return self.low is None and self.basis in ("pairs", "processes")
 
@@ -152,7 +152,7 @@ class Comparison:
     def caveat(self) -> str:
         """What a reader has to know beside the verdict; "" when there is nothing."""
         counts = f"{self.num_processes_a} against {self.num_processes_b} processes"
-        if self.without_spread:
+        if self.has_no_spread:
             return f"{counts} without any spread: the clock is too coarse, or the values are copies; no interval"
         if self.low is None or self.basis == "assumed":
             # An interval from an assumed spread is no measurement: none is shown.

@@ -50,7 +50,7 @@ class Content:
     system_names: dict[str, str]  # by system_id
     skipped: tuple[str, ...]  # parts that could not be read, in words
     left_out: int = 0  # measured cases beyond those that are shown, which stand in metrics.csv alone
-    account: row_accounting.RowAccount = field(default_factory=lambda: row_accounting.RowAccount(0, {}, {}))
+    account: row_accounting.RowCounts = field(default_factory=lambda: row_accounting.RowCounts(0, {}, {}))
     baseline: str | None = None  # the name of the system that speedups are over; None for the first
     prices: Prices | None = None
     mix: tuple[WorkShare, ...] = ()  # the user's own mix of work
@@ -132,7 +132,7 @@ def read_content(
     if with_rows:
         # Sections look at these case by case, which columns of Arrow's texts are slow at.
         chosen = chosen.astype(dict.fromkeys(chosen.select_dtypes("str"), object))
-    account = _account_rows(loaded, attempts, latest, usable, chosen)
+    account = _count_rows_by_use(loaded, attempts, latest, usable, chosen)
     if not with_rows:
         rows, medians = rows.iloc[:0].copy(), medians.iloc[:0].copy()  # slices would keep the memory of all
         loaded = replace(loaded, rows=rows)
@@ -205,9 +205,9 @@ def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attemp
     return frame
 
 
-def _account_rows(
+def _count_rows_by_use(
     loaded: stores.LoadedStores, attempts: pd.DataFrame, latest: pd.DataFrame, usable: pd.Series, chosen: pd.DataFrame
-) -> row_accounting.RowAccount:
+) -> row_accounting.RowCounts:
     """What became of every row that was read."""
     kinds = pd.Series(row_accounting.SUPERSEDED, attempts.index, dtype=object)
     # By the index, not by the ids: `latest` and `chosen` are rows of `attempts`.
@@ -221,7 +221,7 @@ def _account_rows(
     rows = {kind: int(of_rows.get(kind, 0)) for kind in row_accounting.KINDS_OF_ATTEMPTS}
     rows |= {row_accounting.COPIES: loaded.num_copies, row_accounting.PASSED_OVER: loaded.num_passed_over}
     counts = {kind: int(of_attempts.get(kind, 0)) for kind in row_accounting.KINDS_OF_ATTEMPTS}
-    return row_accounting.RowAccount(loaded.num_rows, rows, counts)
+    return row_accounting.RowCounts(loaded.num_rows, rows, counts)
 
 
 def choose_cases(cases: pd.DataFrame, limit: float) -> pd.DataFrame:

@@ -23,8 +23,8 @@ from dlbench.results.reader import RaggedArray
 from dlbench.results.records import DONE_STATUSES, SHARED_SCOPES
 from dlbench.suites.case import AXES
 
-#: What names an attempt, beside its axes; taken over from the row of its first rank, but for `_rank_flags` and the
-#: confidence of its intervals, which is in the protocol.
+#: What names an attempt, beside its axes; taken over from the row of its first rank, but for `_combine_rank_warnings` and
+#: the confidence of its intervals, which is in the protocol.
 IDENTITY_COLUMNS = (
     *("attempt_id", "case_id", "suite", "suite_version", "status", "error", "exit_code", "started_at", "finished_at"),
     *("wall_s", "system_key", "network_key", "device_name", "energy_source", "energy_scope", "energy_note"),
@@ -85,13 +85,13 @@ def attempts_from_statistics(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd
 
     These are of each attempt; columns beyond `sample_statistics.STATISTICS` and `LIMIT_COLUMNS` are dropped.
     """
-    rows = _with_sample_units(_mask_impossible(rows))
+    rows = _with_sample_units(_mask_impossible_values(rows))
     by_attempt = rows.groupby("attempt_id", sort=False)
     doubled = rows.duplicated("attempt_id")
     # A copy of a large store would take a gigabyte.
     first = (rows[~doubled] if doubled.any() else rows).set_index("attempt_id", drop=False)
     if len(first) < len(rows):
-        first = first.assign(**_rank_flags(rows, first))
+        first = first.assign(**_combine_rank_warnings(rows, first))
     first = _missing_rank_warnings(first, by_attempt.size())
     derived = [statistics, _rank_extremes(by_attempt), _power_metrics(rows)]
     first = first.assign(confidence=intervals.protocol_confidences(first["protocol"].tolist()))
@@ -174,7 +174,7 @@ def _ragged_column(column: pd.Series) -> RaggedArray:
     return RaggedArray(np.concatenate(arrays) if arrays else np.empty(0), starts)
 
 
-def _mask_impossible(rows: pd.DataFrame) -> pd.DataFrame:
+def _mask_impossible_values(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` with NaN for windows [s], energies [J] and powers [W] that cannot be."""
     # An energy without a window of its own is that of the whole window; one whose window is impossible is of neither.
     rows = rows.assign(energy_window_s=rows["energy_window_s"].fillna(rows["window_s"]))
@@ -210,7 +210,7 @@ def _missing_rank_warnings(first: pd.DataFrame, num_ranks: pd.Series[int]) -> pd
     return first.assign(warnings=warnings)
 
 
-def _rank_flags(rows: pd.DataFrame, first: pd.DataFrame) -> dict[str, pd.Series]:
+def _combine_rank_warnings(rows: pd.DataFrame, first: pd.DataFrame) -> dict[str, pd.Series]:
     """What any rank of an attempt has to say against it, by attempt.
 
     Steady is an attempt whose ranks all are; it is missing where a rank does not say and no other denies it. Where a

@@ -101,7 +101,7 @@ def read_processes(sources: Sequence[str | Path], since: datetime | None = None)
     return process_rows(sources, _READ_COLUMNS, since)
 
 
-def compare_units(
+def compare_fleet(
     rows: pd.DataFrame,
     ceilings: pd.DataFrame | None = None,
     false_alarms: float = outliers.FALSE_ALARMS,
@@ -125,14 +125,14 @@ def compare_units(
             notes.append(f"{count} rows are left out: {words}.")
     values = pd.concat([_times_by_case(rows), _times_per_flop_or_byte(ceilings, rows)], ignore_index=True)
     tests = int(values.groupby("case")["unit"].transform("size").ge(outliers.MIN_UNITS).sum())
-    tested = [_test_case(own, false_alarms, tests) for _, own in values.groupby("case", sort=False)]
+    tested = [_compare_units_of_case(own, false_alarms, tests) for _, own in values.groupby("case", sort=False)]
     values = pd.concat([frame for frame, _ in tested]) if tested else values.assign(slower=0.0, limit=np.nan)
     values = values.assign(is_outlier=(values["slower"] > values["limit"]) & (values["slower"] > margin))
     found = _find_outliers(values, rows)
     few = sorted({d.kind for _, d in tested if d.units < outliers.MIN_UNITS})
     notes += [f"{kind}: fewer than {outliers.MIN_UNITS} units per case, too few to find an outlier." for kind in few]
     notes += _thread_notes(rows)
-    shown = [distribution for _, distribution in tested] + _reading_distributions(rows)
+    shown = [distribution for _, distribution in tested] + _power_and_clock_distributions(rows)
     notes += _false_alarm_notes([d for _, d in tested if d.limit is not None])
     return Fleet(tuple(shown), tuple(found), _median_slowdowns(values), tests, false_alarms, tuple(notes))
 
@@ -228,12 +228,12 @@ def _thread_notes(rows: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _test_case(own: pd.DataFrame, false_alarms: float, tests: int) -> tuple[pd.DataFrame, Distribution]:
+def _compare_units_of_case(own: pd.DataFrame, false_alarms: float, tests: int) -> tuple[pd.DataFrame, Distribution]:
     """The units of a case with how much slower than the median each is, and the limit; and their distribution."""
     values = own["value"].to_numpy(dtype=float)
-    spread = outliers.unit_spread(values, false_alarms, tests)
+    spread = outliers.estimate_spread(values, false_alarms, tests)
     usable = spread if spread and spread.scale > 0 else None
-    limit = np.expm1(usable.reach) if usable else np.nan
+    limit = np.expm1(usable.outlier_distance) if usable else np.nan
     rates = own["work"].to_numpy(dtype=float) / np.exp(values)
     first = own.iloc[0]
     distribution = Distribution(
@@ -245,8 +245,8 @@ def _test_case(own: pd.DataFrame, false_alarms: float, tests: int) -> tuple[pd.D
         low=float(rates.min()),
         high=float(rates.max()),
         limit=float(limit) if usable else None,
-        found_from=float(np.expm1(usable.reach + 1.645 * usable.scale)) if usable else None,
-        is_uneven=usable is not None and outliers.looks_nonnormal(values, usable.reach),
+        found_from=float(np.expm1(usable.outlier_distance + 1.645 * usable.scale)) if usable else None,
+        is_uneven=usable is not None and outliers.looks_nonnormal(values, usable.outlier_distance),
     )
     return own.assign(slower=np.expm1(values - np.median(values)), limit=limit), distribution
 
@@ -291,7 +291,7 @@ def _median_slowdowns(values: pd.DataFrame) -> pd.DataFrame:
     ).reset_index(drop=True)  # fmt: skip
 
 
-def _reading_distributions(rows: pd.DataFrame) -> list[Distribution]:
+def _power_and_clock_distributions(rows: pd.DataFrame) -> list[Distribution]:
     """How the units differ in power, temperature and clocks, each unit by the median over its processes."""
     own = rows["energy_scope"].isin(["device", "module"])
     rows = rows.assign(power_w=(rows["energy_j"] / rows["energy_window_s"]).where(own))

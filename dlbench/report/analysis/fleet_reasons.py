@@ -39,7 +39,7 @@ def likely_reasons(mine: pd.DataFrame, peers: pd.DataFrame) -> tuple[str, ...]:
     others = peers.drop(mine.index, errors="ignore")
     if others.empty or mine.empty:
         return ()
-    looks = (_throttle_reasons, _reading_reasons, _other_load_reasons, _differing_facts)
+    looks = (_throttle_reasons, _clock_and_heat_reasons, _other_load_reasons, _differing_facts)
     return tuple(dict.fromkeys(reason for look in looks for reason in look(mine, others)))
 
 
@@ -53,7 +53,7 @@ def _throttle_reasons(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
     return found
 
 
-def _reading_reasons(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+def _clock_and_heat_reasons(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
     found = []
     clock, usual = _median_pair(mine, others, "sm_clock_min_mhz")
     if clock < (1 - _CLOCK_SHARE) * usual and clock < np.nanpercentile(others["sm_clock_min_mhz"].astype(float), 5):

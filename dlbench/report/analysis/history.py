@@ -186,10 +186,10 @@ def _find_changes(
         ratio = after / max(1e-12, before)
         kind = "unstable" if ratio > 1 else "steadier"
         found.append(Change(moments[start], start, kind, ratio, _changed_facts(points, start)))
-    return sorted(_without_returns(found), key=lambda change: change.index)
+    return sorted(_drop_returns_to_normal(found), key=lambda change: change.index)
 
 
-def _without_returns(changes: list[Change]) -> list[Change]:
+def _drop_returns_to_normal(changes: list[Change]) -> list[Change]:
     """The changes without those that only end a temporary one."""
     kept: list[Change] = []
     ended = False

@@ -31,7 +31,7 @@ class Metric:
         """Title with its unit, for an axis or a column: ``Throughput [img/s]``."""
         return self.title if self.unit == "1" else f"{self.title} [{self.unit}]"
 
-    def show(self, value: float | None, significant: int = 3) -> str:
+    def format(self, value: float | None, significant: int = 3) -> str:
         """`value` with its unit as people read it; an en dash where it is missing."""
         if value is None or not math.isfinite(value):
             return units.MISSING
@@ -48,7 +48,7 @@ class Metric:
 
     def cell_text(self, cell: Cell) -> str:
         """`show` for a cell of a table."""
-        return self.show(number_or_none(cell))
+        return self.format(number_or_none(cell))
 
 
 _FORMAT_OF_UNIT: dict[str, Callable[[float, int], str]] = {

@@ -45,12 +45,12 @@ class Spread:
     limit: float  # an outlier is further from the centre than so many scales
 
     @property
-    def reach(self) -> float:
+    def outlier_distance(self) -> float:
         """The distance from the centre at which a unit becomes an outlier."""
         return self.limit * self.scale
 
 
-def unit_spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> Spread | None:
+def estimate_spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> Spread | None:
     """The spread of one finite value per unit; None for fewer than `MIN_UNITS`.
 
     Args:
@@ -62,7 +62,7 @@ def unit_spread(values: NDArray[np.float64], false_alarms: float, tests: int) ->
     centre = float(np.median(values))
     distances = np.abs(values - centre)
     scale = float(MAD_TO_SD * np.median(distances))
-    slow = _slow_half(values)
+    slow = _slow_half_distances(values)
     if values.size >= MIN_UNITS_FOR_TAILS and slow.size:
         # Slow units often differ more than fast ones.
         scale = max(scale, float(MAD_TO_SD * np.median(slow)))
@@ -85,14 +85,14 @@ def outlier_limit(values: NDArray[np.float64], false_alarms: float, tests: int) 
 
     chance = -math.expm1(math.log1p(-false_alarms) / max(1, tests))
     degrees = _DEGREES_PER_UNIT * values.size
-    tails = _tail_degrees(values)
+    tails = _tail_degrees_of_freedom(values)
     if tails is None or tails >= degrees:
         return float(stats.t.isf(chance, degrees))
     # The scale stands for the middle half, which of such a distribution is narrower than its tails tell.
     return float(stats.t.isf(chance, tails) * stats.norm.ppf(0.75) / stats.t.ppf(0.75, tails))
 
 
-def _slow_half(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _slow_half_distances(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far the units of the slow half are from the median, the nearest first, up to a gap."""
     distances = np.sort(values[values > np.median(values)] - np.median(values))
     first = int((1 - _FAR_SHARE) * distances.size)
@@ -100,19 +100,19 @@ def _slow_half(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return distances[: first + 1 + gaps[0]] if gaps.size else distances
 
 
-def _tail_degrees(values: NDArray[np.float64]) -> float | None:
+def _tail_degrees_of_freedom(values: NDArray[np.float64]) -> float | None:
     """Degrees of freedom of a t distribution with the tail of the slow half; None where that is as light as normal."""
     from scipy import optimize, stats
 
-    slow = _slow_half(values)
+    slow = _slow_half_distances(values)
     if values.size < MIN_UNITS_FOR_TAILS or not slow.size:
         return None
     middle, high = np.percentile(slow, (50, 95))
     ratio = float(high / middle) + _TAILS_ERROR / math.sqrt(values.size)
 
-    def excess(degrees: float) -> float:
+    def ratio_error(degrees: float) -> float:
         return float(stats.t.ppf(0.975, degrees) / stats.t.ppf(0.75, degrees)) - ratio
 
-    if excess(1000.0) >= 0:
+    if ratio_error(1000.0) >= 0:
         return None
-    return 1.0 if excess(1.0) < 0 else float(optimize.brentq(excess, 1.0, 1000.0))
+    return 1.0 if ratio_error(1.0) < 0 else float(optimize.brentq(ratio_error, 1.0, 1000.0))

@@ -83,7 +83,7 @@ def standings(cases: pd.DataFrame, metric: str) -> list[Standing]:
             found.append(_rank_case(int(str(number)), case, medians, metric))
     tested = [s for s in found if s.comparison and s.comparison.is_measured]
     corrected = dict(zip(map(id, tested), correct_by_holm([s.comparison for s in tested if s.comparison]), strict=True))
-    return [_with_outcome(s, corrected.get(id(s), s.comparison)) for s in found]
+    return [_decide_outcome(s, corrected.get(id(s), s.comparison)) for s in found]
 
 
 def with_common_energy_scope(cases: pd.DataFrame) -> pd.DataFrame:
@@ -99,7 +99,7 @@ def speedup(base: pd.DataFrame, target: pd.DataFrame) -> Comparison:
         [steps.tolist() if few else [float(middle)] for steps, middle in zip(s["samples"], s["step_time"], strict=True)]
         for s in (base, target)
     ]
-    return compare(sides[0], sides[1]).inverted()
+    return compare(sides[0], sides[1]).invert()
 
 
 def _rank_case(number: int, case: pd.DataFrame, medians: pd.Series[float], metric: str) -> Standing:
@@ -123,7 +123,7 @@ def _rank_case(number: int, case: pd.DataFrame, medians: pd.Series[float], metri
     return replace(standing, comparison=compare(values[0], values[1]))
 
 
-def _with_outcome(standing: Standing, found: Comparison | None) -> Standing:
+def _decide_outcome(standing: Standing, found: Comparison | None) -> Standing:
     if found is None:
         small = 1 / (1 + DEFAULT_MARGIN) <= standing.ratio <= 1 + DEFAULT_MARGIN
         return replace(standing, outcome=SAME if small else BETTER)

@@ -28,7 +28,7 @@ KIND_DESCRIPTIONS = {
 
 
 @dataclass(frozen=True)
-class RowAccount:
+class RowCounts:
     """The rows that the files of a report hold, one per rank of an attempt, by what became of them."""
 
     read: int

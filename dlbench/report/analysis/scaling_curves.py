@@ -71,13 +71,13 @@ class Point(ScalingSample):
         return self.devices > 1 and self.speedup_low is not None and self.speedup_low > self.devices
 
     @property
-    def share(self) -> float | None:
+    def communication_share(self) -> float | None:
         """Exposed communication over the step."""
         return None if self.exposed_s is None else self.exposed_s / self.step_s
 
     @property
-    def share_limits(self) -> tuple[float, float] | None:
-        """Interval of `share`, from the unfavourable ends of the two step times; never beyond the whole step."""
+    def communication_share_limits(self) -> tuple[float, float] | None:
+        """Interval of `communication_share`, from the unfavourable ends of the two step times; at most the whole step."""
         if self.exposed_low_s is None or self.exposed_high_s is None:
             return None
         return self.exposed_low_s / self.step_s, min(1.0, self.exposed_high_s / self.step_s)

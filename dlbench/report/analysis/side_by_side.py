@@ -71,7 +71,7 @@ def with_case_numbers(cases: pd.DataFrame, without: str = "") -> pd.DataFrame:
     return cases.copy().assign(number=number)
 
 
-def batch_series(content: Content) -> pd.DataFrame:
+def cases_by_batch_size(content: Content) -> pd.DataFrame:
     """Per network and mode the batch sizes of one setting that most systems have, one row per batch and system."""
     cases = with_case_numbers(content.shown, without="batch_size")
     batches = cases.groupby(["number", "system_id"])["batch_size"].transform("nunique")
@@ -110,7 +110,7 @@ def summarize_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRIC
     limits = [f"{name}_{end}" for name in names for end in ("low", "high")]
     own = groups[[name for name in limits if name in cases]].first()
     keys = [cases["number"], cases["system_id"]]
-    lows, highs = _outer_ends(cases, names, "low", np.fmin), _outer_ends(cases, names, "high", np.fmax)
+    lows, highs = _widest_limits(cases, names, "low", np.fmin), _widest_limits(cases, names, "high", np.fmax)
     ranges = lows.groupby(keys, sort=False).min().join(highs.groupby(keys, sort=False).max())[limits]
     unknown = own.isna().reindex(columns=limits, fill_value=False)
     ranges = ranges.where(processes.ge(MIN_PROCESSES), ranges.mask(unknown), axis=0)
@@ -189,7 +189,7 @@ def process_windows(processes: pd.DataFrame, metric: str = "step_time") -> list[
     ]
 
 
-def _outer_ends(cases: pd.DataFrame, names: Sequence[str], end: str, outer: np.ufunc) -> pd.DataFrame:
+def _widest_limits(cases: pd.DataFrame, names: Sequence[str], end: str, outer: np.ufunc) -> pd.DataFrame:
     """Of each process and name the outer one of its value and of that end of its interval, where it has one."""
     found = {}
     for name in names:
@@ -206,7 +206,7 @@ def median_processes(cases: pd.DataFrame) -> pd.DataFrame:
     return cases.iloc[ordered.index[middle].sort_values()]
 
 
-def representative(cases: pd.DataFrame) -> pd.DataFrame:
+def representative_cases(cases: pd.DataFrame) -> pd.DataFrame:
     """Of each network and mode the case that most systems have, of these the one with the highest throughput."""
     return cases if cases.empty else sort_cases(_most_shared_cases(cases))
 
@@ -219,7 +219,7 @@ def _most_shared_cases(cases: pd.DataFrame) -> pd.DataFrame:
     return cases[cases["number"].isin(best["number"])]
 
 
-def equal_axes(cases: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+def axes_equal_across_systems(cases: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     """Those of the axes in which the systems agree in every case; the sides of an A/B experiment differ in some."""
     different = cases.groupby("number")[list(axes)].nunique().gt(1).any()
     return [axis for axis in axes if not different[axis]]
@@ -296,12 +296,14 @@ def _unshared_cases(content: Content) -> Iterator[tuple[Mapping[Hashable, Any], 
             where = [f"on {content.system_names.get(s, 'an unknown system')}: {status}" for s, status in elsewhere]
             yield case, f"failed {', '.join(dict.fromkeys(where))}"
         elif others:
-            yield case, _nearest_difference(case, others, content.system_names)
+            yield case, _difference_to_nearest_case(case, others, content.system_names)
         else:
             yield case, "no other system has it"
 
 
-def _nearest_difference(case: Mapping[Hashable, Any], others: list[dict[Hashable, Any]], names: dict[str, str]) -> str:
+def _difference_to_nearest_case(
+    case: Mapping[Hashable, Any], others: list[dict[Hashable, Any]], names: dict[str, str]
+) -> str:
     """In what the nearest case of another system differs."""
     near = min(others, key=lambda other: sum(case[k] != other[k] for k in MATCH_COLUMNS))
     there = names.get(near["system_id"], "an unknown system")
@@ -322,10 +324,10 @@ def _with_comparable_protocol(cases: pd.DataFrame) -> pd.DataFrame:
     """What has to agree, so that it is equal where the measuring was."""
     values = with_axis_defaults(cases[list(MATCH_COLUMNS)].assign(protocol=comparable_protocols(cases["protocol"])))
     sides = list(sides_by_system(cases).values())
-    return _without_settings(values, sides) if sides else values
+    return _ignore_side_settings(values, sides) if sides else values
 
 
-def _without_settings(values: pd.DataFrame, sides: Sequence[Side]) -> pd.DataFrame:
+def _ignore_side_settings(values: pd.DataFrame, sides: Sequence[Side]) -> pd.DataFrame:
     """The values of the two sides of an A/B experiment, equal where only their settings differ."""
     changed = set().union(*(side.changed for side in sides))
     keys = [key.removeprefix(PROTOCOL_PREFIX) for key in changed if key.startswith(PROTOCOL_PREFIX)]

@@ -45,7 +45,7 @@ RULE_TEXT = (
 
 
 @dataclass(frozen=True)
-class UnitDeviation:
+class HardwareDeviation:
     """One host or device: how far its processes are off, and what may be said of it."""
 
     system: str
@@ -90,9 +90,9 @@ def _select_rows(frame: pd.DataFrame, wanted: pd.Series[bool]) -> pd.DataFrame:
     return frame if wanted.all() else frame[wanted]
 
 
-def unit_deviations(cases: pd.DataFrame) -> list[UnitDeviation]:
+def hardware_deviations(cases: pd.DataFrame) -> list[HardwareDeviation]:
     """Hosts, and devices, of each system, most deviating first; where there is only one there is none to compare."""
-    found: list[UnitDeviation] = []
+    found: list[HardwareDeviation] = []
     cases = cases[["system_id", "number", "deviation", "host", "device_uuid"]]
     for system, of_system in cases.groupby("system_id", sort=False):
         for kind, column in (("host", "host"), ("device", "device_uuid")):
@@ -100,7 +100,7 @@ def unit_deviations(cases: pd.DataFrame) -> list[UnitDeviation]:
     return sorted(found, key=lambda unit: (-unit.off, -abs(unit.deviation)))
 
 
-def spreads_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
+def process_spread_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     """How far the processes of a case spread, for at most `MAX_LISTED` cases: those with the widest range."""
     axes = [*MAIN_AXES, *(a for a in varying_axes(cases) if a not in ("repeat", "device"))]
     columns = [Column("system", "System"), *(Column(a, axis_title(a)) for a in axes)]
@@ -134,7 +134,7 @@ def spreads_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     return Table(columns, rows, notes=notes)
 
 
-def ranges_sentence(cases: pd.DataFrame) -> str:
+def process_range_sentence(cases: pd.DataFrame) -> str:
     """How far processes of one case are apart, as a sentence."""
     groups = cases.groupby(["system_id", "number"])["deviation"]
     reach = groups.max() - groups.min()
@@ -147,7 +147,7 @@ def ranges_sentence(cases: pd.DataFrame) -> str:
     )
 
 
-def units_table(found: list[UnitDeviation], names: dict[str, str]) -> Table:
+def hardware_deviations_table(found: list[HardwareDeviation], names: dict[str, str]) -> Table:
     """Hosts and devices with their deviations, and which of them are off."""
     columns = [Column("system", "System"), Column("kind", "What"), Column("unit", "Name")]
     columns += [Column("verdict", "Verdict"), Column("deviation", "Step time", "right", signed_percent_text)]
@@ -160,7 +160,7 @@ def units_table(found: list[UnitDeviation], names: dict[str, str]) -> Table:
     return Table(columns, rows)
 
 
-def _deviations_of_kind(system: str, kind: str, cases: pd.DataFrame, column: str) -> list[UnitDeviation]:
+def _deviations_of_kind(system: str, kind: str, cases: pd.DataFrame, column: str) -> list[HardwareDeviation]:
     # A case that ran in one place only says nothing of the place.
     elsewhere = cases.groupby("number")[column].transform("nunique").gt(1)
     cases = cases[elsewhere.astype(bool)]
@@ -179,7 +179,7 @@ def _deviations_of_kind(system: str, kind: str, cases: pd.DataFrame, column: str
     # The median of two lies between them, and would call one as slow as the other fast.
     middle = float(middles.min() if len(middles) == 2 else middles.median())
     return [
-        UnitDeviation(
+        HardwareDeviation(
             system=system,
             kind=kind,
             name=str(name),
@@ -201,7 +201,7 @@ def _robust_sd(values: pd.Series[float]) -> float:
     return float(MAD_TO_SD * (values - values.median()).abs().median())
 
 
-def _verdict_text(unit: UnitDeviation) -> str:
+def _verdict_text(unit: HardwareDeviation) -> str:
     if unit.off:
         return "slow" if unit.deviation > 0 else "fast"
     return "like the others" if unit.spread is not None else "too few processes"

@@ -15,7 +15,7 @@ from statistics import fmean
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis.comparison_matching import ran_in_turns
+from dlbench.report.analysis.comparison_matching import ran_back_to_back
 from dlbench.report.analysis.comparison_statistics import Comparison, compare_cases, correct_by_holm
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.projection import Prices
@@ -73,13 +73,13 @@ class Ratio:
         return f"{units.ratio(self.value)}{ends}"
 
     @property
-    def decided(self) -> bool:
+    def is_decided(self) -> bool:
         """Whether target is better or worse for certain, and by more than the margin that counts as none."""
         return self.comparison.verdict in ("faster", "slower")
 
     def invert(self) -> Ratio:
         """The same the other way round: how many times as fast the target is, with its interval and range."""
-        return Ratio(self.comparison.inverted(), 1 / self.most, 1 / self.least, self.num_cases)
+        return Ratio(self.comparison.invert(), 1 / self.most, 1 / self.least, self.num_cases)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Brief:
     attempts: Mapping[tuple[int, str], Sequence[str]]  # by number and system
     paired: bool = False  # the two sides of `dlbench ab`: logarithms at the same place ran next to each other
 
-    def others(self) -> list[str]:
+    def other_systems(self) -> list[str]:
         """Every system but the baseline."""
         return [system for system in self.names if system != self.base]
 
@@ -139,7 +139,7 @@ def prepare_brief(content: Content) -> Brief | None:
     # The sides of an A/B experiment may differ in the batch: their times are per sample.
     processes = processes.assign(**{TIME_COLUMN: 1 / processes["throughput"]})
     columns = compared_metrics(processes)
-    logs = {what: log_metric(processes, column, bool(content.sides)) for what, column in columns.items()}
+    logs = {what: logarithms_of_metric(processes, column, bool(content.sides)) for what, column in columns.items()}
     attempts: dict[tuple[int, str], list[str]] = {}
     for number, system, attempt in processes[["number", "system_id", "attempt_id"]].itertuples(index=False):
         attempts.setdefault((int(number), str(system)), []).append(str(attempt))
@@ -201,7 +201,9 @@ def with_cost(processes: pd.DataFrame, prices: Prices | None, names: Mapping[str
     return processes.assign(**{COST_COLUMN: costs})
 
 
-def log_metric(processes: pd.DataFrame, metric: str, paired: bool = False) -> dict[tuple[int, str], list[float]]:
+def logarithms_of_metric(
+    processes: pd.DataFrame, metric: str, paired: bool = False
+) -> dict[tuple[int, str], list[float]]:
     """The logarithm of a metric in each process, by case and system; energies of one kind of meter only.
 
     `paired`: only of whole pairs, which have the same `repeat` on both systems, and in their order.
@@ -210,19 +212,19 @@ def log_metric(processes: pd.DataFrame, metric: str, paired: bool = False) -> di
     if metric == "energy_per_image":
         known = with_common_energy_scope(known)
     if paired:
-        known = _whole_pairs(known)
+        known = _complete_pairs(known)
     found: dict[tuple[int, str], list[float]] = {}
     for number, system, value in known[["number", "system_id", metric]].itertuples(index=False):
         found.setdefault((int(number), str(system)), []).append(math.log(value))
     return found
 
 
-def _whole_pairs(processes: pd.DataFrame) -> pd.DataFrame:
+def _complete_pairs(processes: pd.DataFrame) -> pd.DataFrame:
     """The processes whose other half ran right before or after, by number and pair."""
     kept = []
     for _, halves in processes.sort_values(["number", "repeat"], kind="stable").groupby(["number", "repeat"]):
         rows = halves.to_dict("records")
-        if len(rows) == 2 and ran_in_turns(*rows):
+        if len(rows) == 2 and ran_back_to_back(*rows):
             kept += halves.index.tolist()
     return processes.loc[kept]
 
@@ -233,7 +235,7 @@ def mean_ratio(logs: LogSamples, base: str, target: str, numbers: Iterable[int],
     return _combine_cases(pairs, [1 / len(pairs)] * len(pairs), paired=paired) if pairs else None
 
 
-def mix_ratio(
+def workload_mix_ratio(
     logs: LogSamples, base: str, target: str, weights: Mapping[int, float], paired: bool = False
 ) -> Ratio | None:
     """The time of a mix of work on target over that on base, of which each case has its weight as share."""
@@ -247,7 +249,7 @@ def mix_ratio(
     return _combine_cases(pairs, [time / sum(times) for time in times], total, paired)
 
 
-def work_weights(mix: Sequence[WorkShare], cases: pd.DataFrame) -> tuple[dict[int, float], list[WorkShare]]:
+def case_weights(mix: Sequence[WorkShare], cases: pd.DataFrame) -> tuple[dict[int, float], list[WorkShare]]:
     """The share of each case, that of a kind of work spread evenly over its cases; and the work that has no case."""
     shares: dict[int, float] = {}
     missing = []

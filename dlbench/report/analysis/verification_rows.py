@@ -106,13 +106,13 @@ def check_samples(row: Row) -> str | None:
         return None
     if np.ptp(steps) == 0:
         return f"all {steps.size} steps took {units.seconds(float(steps[0]))} exactly"
-    place = _repeated_block(steps)
+    place = _find_repeated_block(steps)
     if place is None:
         return ""
     return f"the times of {_BLOCK_STEPS} steps from step {place + 1} on are those of the {_BLOCK_STEPS} steps before"
 
 
-def _repeated_block(steps: NDArray[np.float64]) -> int | None:
+def _find_repeated_block(steps: NDArray[np.float64]) -> int | None:
     """Where a block of steps begins that stood earlier; blocks of few different values do not count."""
     blocks = np.lib.stride_tricks.sliding_window_view(steps, min(_BLOCK_STEPS, steps.size))
     seen: dict[bytes, int] = {}

@@ -40,7 +40,7 @@ def compare_with_folders(reader: Reader, folders: Mapping[str, Path]) -> Iterato
         for place, row in enumerate(batch.scalars.to_pylist()):
             attempt = row["attempt_id"]
             held.add(attempt)
-            written = _rows(folders.get(attempt))
+            written = _expected_rows(folders.get(attempt))
             if row["rank"] >= len(written):
                 continue
             row |= {name: numbers.row(place).tolist() for name, numbers in batch.lists.items()}
@@ -54,7 +54,7 @@ def compare_with_folders(reader: Reader, folders: Mapping[str, Path]) -> Iterato
             yield "left out", attempt, missing
 
 
-def _rows(folder: Path | None) -> list[dict[str, Any]]:
+def _expected_rows(folder: Path | None) -> list[dict[str, Any]]:
     """The rows that the files of an attempt stand for; none where these are missing or cannot be read."""
     record = None if folder is None else _read_record(folder)
     if folder is None or record is None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis.bounds import Roof, find_roof
-from dlbench.report.analysis.case_selection import reference_network
+from dlbench.report.analysis.case_selection import representative_network
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import case_name, network_order
 from dlbench.report.chapters.bounds_runs import profile_command
@@ -158,7 +158,7 @@ def _profile_example(content: Content) -> str:
     shown = content.shown
     if shown.empty:
         return "dlbench profile MODEL"
-    model = reference_network(shown)
+    model = representative_network(shown)
     case = shown[shown["model"] == model].iloc[0].to_dict()
     # The layers of one device; a name of several networks also has the key of the network.
     alone = {"model": model.partition(" [")[0], "repeat": 0, "nodes": 1, "devices_per_node": 1}

@@ -69,7 +69,7 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
         step += (
             f", bound {seconds_text(network.bound_s)} (FLOP {seconds_text(network.flop_s)} + memory "
             f"{seconds_text(network.memory_s)} + optimizer {seconds_text(network.optimizer_s)}): "
-            f"{_times_text(network.distance)} the bound"
+            f"{_times_text(network.ratio_to_bound)} the bound"
         )
     notes.append(f"{step}.")
     noted = [f"{layer.layer} ({layer.note})" for layer in run.layers if layer.note]

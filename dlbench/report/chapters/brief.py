@@ -42,7 +42,7 @@ def brief_blocks(content: Content) -> list[Block]:
     missing: list[WorkShare] = []
     mixed = []
     if content.mix:
-        weights, missing = verdicts.work_weights(content.mix, _cases_of_groups(brief))
+        weights, missing = verdicts.case_weights(content.mix, _cases_of_groups(brief))
         mixed = [Block(words=_mix_sentence(brief, weights))] if weights else []
     cautions = _cautions(content, brief, missing)
     sentence = brief_sentence(brief)
@@ -101,7 +101,7 @@ def brief_sentence(brief: Brief) -> str:
         f"In {one.group.name} {brief.names[one.best]} against {brief.names[one.second]} is "
         f"{_undecided_text(one.ratio)}." + _opposite(brief, one)
         for one in leaders
-        if not one.ratio.decided and not brief.paired
+        if not one.ratio.is_decided and not brief.paired
     ]
     # The confidence stands where the first ± does.
     return "\n".join(sentences).replace(" %)", " % at 95 %)", 1)
@@ -112,9 +112,9 @@ def _speed_sentences(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
     found = []
     for one in leaders:
         speed = one.ratio if one.best == brief.base else one.ratio.invert()
-        (other,) = brief.others()
+        (other,) = brief.other_systems()
         mean = f" (mean of {speed.num_cases} cases)" if speed.num_cases > 1 else ""
-        verdict = "" if one.ratio.decided else f": {_undecided_text(one.ratio)}"
+        verdict = "" if one.ratio.is_decided else f": {_undecided_text(one.ratio)}"
         found.append(
             f"In {one.group.name} {brief.names[other]} is {speed.text} times as fast as {brief.names[brief.base]}"
             f"{mean}{verdict}."
@@ -126,7 +126,7 @@ def _fastest_sentences(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
     """A sentence for each system that is fastest in some work."""
     parts = []
     for best in dict.fromkeys(one.best for one in leaders):
-        won = [one for one in leaders if one.best == best and one.ratio.decided]
+        won = [one for one in leaders if one.best == best and one.ratio.is_decided]
         if won and len(won) == len(leaders) > 1:
             shown = [one.ratio.invert().value for one in won]
             times = f"{_range_text(shown)} × {_rival(brief, won)}"
@@ -150,7 +150,7 @@ def _undecided_text(ratio: Ratio) -> str:
 
 def _lowest_sentence(brief: Brief, leaders: Sequence[Leader], words: str) -> str:
     """Who is best by energy or cost: one system, or each with its precisions and modes."""
-    decided = [one for one in leaders if one.ratio.decided]
+    decided = [one for one in leaders if one.ratio.is_decided]
     parts = []
     for best in dict.fromkeys(one.best for one in decided):
         won = [one for one in decided if one.best == best]
@@ -158,7 +158,7 @@ def _lowest_sentence(brief: Brief, leaders: Sequence[Leader], words: str) -> str
         where = "in every precision and mode" if everywhere else f"in {_join_with_and(one.group.name for one in won)}"
         saved = _range_text([100 * (1 - one.ratio.value) for one in won], 2)
         parts.append(f"{brief.names[best]} {words} {where} ({saved} % less than {_rival(brief, won)})")
-    open_ = [one.group.name for one in leaders if not one.ratio.decided]
+    open_ = [one.group.name for one in leaders if not one.ratio.is_decided]
     parts += [f"for {_join_with_and(open_)} it is not decided which system {words}"] if open_ else []
     return f"{'; '.join(parts)}."
 
@@ -192,9 +192,9 @@ def _leader_cell(brief: Brief, one: Leader | None) -> str:
     if one is None:
         return units.MISSING
     best, second = brief.names[one.best], brief.names[one.second]
-    if one.ratio.decided and one.what == "time":
+    if one.ratio.is_decided and one.what == "time":
         return f"{best}\n{one.ratio.invert().text} × {second}"
-    if one.ratio.decided:
+    if one.ratio.is_decided:
         return f"{best}\n{one.ratio.text} × that of {second}"
     return f"{best}, {second}\n{one.ratio.comparison.verdict_text}"
 
@@ -206,7 +206,7 @@ def _reversed_networks(brief: Brief, one: Leader) -> str:
     for model in network_order(of_group["model"]):
         numbers = of_group.loc[of_group["model"] == model, "number"].unique()
         ratio = brief.ratio("time", one.second, one.best, (int(n) for n in numbers))
-        if ratio and ratio.value > 1 and ratio.decided:
+        if ratio and ratio.value > 1 and ratio.is_decided:
             found.append(
                 f"{network_title(model)}: {brief.names[one.second]} {units.ratio(ratio.value)} × "
                 f"{brief.names[one.best]}"
@@ -217,11 +217,11 @@ def _reversed_networks(brief: Brief, one: Leader) -> str:
 def _mix_sentence(brief: Brief, weights: Mapping[int, float]) -> str:
     base = brief.names[brief.base]
     parts = []
-    for system in brief.others():
-        ratio = verdicts.mix_ratio(brief.logs["time"], brief.base, system, weights, brief.paired)
+    for system in brief.other_systems():
+        ratio = verdicts.workload_mix_ratio(brief.logs["time"], brief.base, system, weights, brief.paired)
         if ratio is None:
             continue
-        sure = "" if ratio.decided else f", {ratio.comparison.verdict_text}"
+        sure = "" if ratio.is_decided else f", {ratio.comparison.verdict_text}"
         parts.append(f"{brief.names[system]} is {ratio.invert().text} times as fast{sure}")
     work = units.count_text(len(weights), "case")
     return f"Your mix of work ({work}, shares of the time on {base}): {'; '.join(parts)}."

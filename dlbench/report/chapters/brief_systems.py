@@ -85,7 +85,7 @@ def _speed_parts(brief: Brief) -> dict[str, list[int]]:
     Where a system is faster in one precision and slower in another, each has its column: a mean would hide it.
     """
     by_group = {f"{group.name} speed": list(group.numbers) for group in brief.groups}
-    if len(by_group) <= _MOST_SPEEDS and any(_is_reversed(brief, system) for system in brief.others()):
+    if len(by_group) <= _MOST_SPEEDS and any(_is_reversed(brief, system) for system in brief.other_systems()):
         return by_group
     by_mode = {mode: _numbers_of(g for g in brief.groups if g.mode == mode) for mode in MODES}
     parts = {f"{mode} speed": numbers for mode, numbers in by_mode.items() if numbers}
@@ -98,7 +98,7 @@ def _is_reversed(brief: Brief, system: str) -> bool:
     found = set()
     for group in brief.groups:
         ratio = brief.ratio("time", brief.base, system, group.numbers)
-        if ratio and ratio.decided:
+        if ratio and ratio.is_decided:
             found.add((group.mode, ratio.value < 1))
     return any((mode, not faster) in found for mode, faster in found)
 
@@ -129,7 +129,7 @@ def _baseline_note(content: Content, brief: Brief) -> str:
     of_model = mine[mine["model"] == model].sort_values("throughput", ascending=False, kind="stable")
     best = [of_model[of_model["number"].isin(group.numbers)].iloc[0] for group in brief.groups]
     parts = [
-        f"{METRICS['throughput'].show(case['throughput'])} in {group.name}"
+        f"{METRICS['throughput'].format(case['throughput'])} in {group.name}"
         for group, case in zip(brief.groups, best, strict=True)
     ]
     for what, title in _TITLES.items():
@@ -145,7 +145,7 @@ def _baseline_note(content: Content, brief: Brief) -> str:
 
 def _metric_text(content: Content, what: str, value: float) -> str:
     if what == "energy":
-        return METRICS["energy_per_image"].show(value)
+        return METRICS["energy_per_image"].format(value)
     if what == "memory":
         return units.bytes_(value)
     assert content.prices

@@ -102,7 +102,8 @@ def _line_cells(line: ComparisonLine, common: str) -> list[Cell]:
     if c is None:
         return [line.base, line.target, None, None, None, line.verdict, None, None, None, None, line.note]
     # With too few processes on a side the caveat says it already.
-    more = f"needs {needed_runs(c)}" if line.verdict == "not decided" and c.more_runs and c.basis != "assumed" else ""
+    is_open = line.verdict == "not decided" and c.more_processes_needed and c.basis != "assumed"
+    more = f"needs {needed_runs(c)}" if is_open else ""
     note = "; ".join(said for said in (c.caveat if c.caveat != common else "", more, line.note) if said)
     return [
         line.base, line.target, c.ratio, c.low, c.high, line.verdict, c.adjusted_p_value, c.chance_b_slower,
@@ -113,8 +114,8 @@ def _line_cells(line: ComparisonLine, common: str) -> list[Cell]:
 def needed_runs(c: Comparison) -> str:
     """What would decide: ``4 more runs on each side``, ``4 more pairs``."""
     if c.basis == "pairs":
-        return units.count_text(c.more_runs or 0, "more pair")
-    return f"{units.count_text(c.more_runs or 0, 'more run')} on each side"
+        return units.count_text(c.more_processes_needed or 0, "more pair")
+    return f"{units.count_text(c.more_processes_needed or 0, 'more run')} on each side"
 
 
 def _table_notes(found: ComparisonResult) -> list[str]:
@@ -140,7 +141,7 @@ def _percent_text(share: float) -> str:
 
 
 def _metric_text(metric: str, cell: Cell) -> str:
-    return METRICS[metric].show(cell if isinstance(cell, int | float) else None, 4)
+    return METRICS[metric].format(cell if isinstance(cell, int | float) else None, 4)
 
 
 def _show_ratio(cell: Cell) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 
 from dlbench import units
-from dlbench.report.analysis.case_selection import reference_network
+from dlbench.report.analysis.case_selection import representative_network
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Point, Prediction, confidence_text, find_curves
@@ -30,11 +30,12 @@ def scaling_table(found: list[Curve]) -> Table:
         single = curve.points[0].throughput if curve.points[0].devices == 1 else None
         for p in curve.points:
             speed = None if p.speedup is None else round(p.speedup, 3)
-            shares = None if p.share_limits is None else " to ".join(f"{100 * s:.1f}" for s in p.share_limits) + " %"
+            ends = p.communication_share_limits
+            shares = None if ends is None else " to ".join(f"{100 * s:.1f}" for s in ends) + " %"
             limits = None if p.speedup_low is None else f"{units.ratio(p.speedup_low)} to {units.ratio(p.speedup_high)}"
             size: list[Cell] = [curve.kind, curve.name, "measured", p.devices, p.nodes, p.batch_size]
             figures: list[Cell] = [p.throughput, _half_width_cell(p), None, single, speed, limits, p.efficiency]
-            rows.append([*size, *figures, p.exposed_s, p.share, shares, p.energy_j])
+            rows.append([*size, *figures, p.exposed_s, p.communication_share, shares, p.energy_j])
         rows += [_prediction_row(curve, p, single) for p in curve.predictions()]
     columns = [
         Column("scaling"),
@@ -149,7 +150,7 @@ def scaling_section(content: Content) -> Section:
         if caution := superlinear_sentence(found):
             cautions.append(f"{name}: {caution}" if several > 1 else caution)
     if not blocks:
-        model = "" if content.shown.empty else reference_network(content.shown).partition(" [")[0]
+        model = "" if content.shown.empty else representative_network(content.shown).partition(" [")[0]
         chosen = f" -P model={shlex.quote(model)}" if model else ""
         words = f"No case ran on several numbers of devices; run `dlbench run scaling_weak{chosen}`."
         blocks = [Block(words=words)]

@@ -15,7 +15,12 @@ from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.change_points import MIN_POINTS
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.history import history_of_report
-from dlbench.report.analysis.side_by_side import batch_series, median_processes, summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import (
+    cases_by_batch_size,
+    median_processes,
+    summarize_processes,
+    with_case_numbers,
+)
 from dlbench.report.chapters import convergence, history_tables, method, opening_sentences, tables
 from dlbench.report.chapters.anchors import published_throughputs_table
 from dlbench.report.chapters.bounds_section import HOW_TO_DRAW_OTHERS, bounds
@@ -89,7 +94,7 @@ def batch_blocks(content: Content) -> list[Block]:
     """Throughput over the batch with its knees: of one system by precision, of several in one panel per network."""
     if len(measured_systems(content)) < 2:
         return _plot_per_system(content, plots_batch.batch_curves)
-    cases = with_records(batch_series(content), content)
+    cases = with_records(cases_by_batch_size(content), content)
     return [
         Block(plot=plots_batch.batch_curves_of_systems(cases, content.system_names)),
         Block(heading="Knees of the curves", table=plots_batch.knees_table(cases, content.system_names), folded=True),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import fastest_cases, reference_network
+from dlbench.report.analysis.case_selection import fastest_cases, representative_network
 from dlbench.report.analysis.case_warnings import describe_status, summarize_case_warnings, with_warnings
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
@@ -56,7 +56,7 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
     )
     if shown.empty:
         return (counted,)
-    of_reference = cases[cases["model"] == reference_network(cases)]
+    of_reference = cases[cases["model"] == representative_network(cases)]
     training = of_reference[of_reference["mode"] == "training"]
     candidates = _presentable_cases(training if len(training) else of_reference)
     # Among unstable cases the one with the most steps, among good ones the fastest.
@@ -64,7 +64,7 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
     best = candidates.sort_values([by, "throughput"], ascending=False, kind="stable").iloc[0]
     figures = [
         KeyFigure(
-            METRICS["throughput"].show(best["throughput"]),
+            METRICS["throughput"].format(best["throughput"]),
             f"{network_title(best['model'])}, {best['mode']}",
             "; ".join([*_uncertainty_texts(best), _setting_text(best, shown), _status_and_steps(best)]),
         )
@@ -73,12 +73,14 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
         top = cases.iloc[cases["flop_rate"].argmax()]
         of_peak = f"{units.percent(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
         words = f"{network_title(top['model'])}, {top['mode']}; {of_peak}; {_status_and_steps(top)}"
-        rate = _mark_lower_bound(top, "≥ ") + METRICS["flop_rate"].show(top["flop_rate"])
+        rate = _mark_lower_bound(top, "≥ ") + METRICS["flop_rate"].format(top["flop_rate"])
         figures.append(KeyFigure(rate, "highest rate of arithmetic", words))
     if best["energy_per_image"] > 0:
         name = f"{network_title(best['model'])}, {best['mode']}"
         words = f"{name}; gross, by {best['energy_source']}; {_status_and_steps(best)}"
-        figures.append(KeyFigure(METRICS["energy_per_image"].show(best["energy_per_image"]), "energy per image", words))
+        figures.append(
+            KeyFigure(METRICS["energy_per_image"].format(best["energy_per_image"]), "energy per image", words)
+        )
     return (*figures, counted)
 
 

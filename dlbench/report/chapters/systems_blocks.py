@@ -10,7 +10,12 @@ from dlbench.report.analysis import variability
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title, setting_label
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import representative, shared_cases, summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import (
+    representative_cases,
+    shared_cases,
+    summarize_processes,
+    with_case_numbers,
+)
 from dlbench.report.chapters.systems_section import measured_systems
 from dlbench.report.document import Block
 from dlbench.report.figures import plots_systems, plots_variability
@@ -37,7 +42,7 @@ def metric_over_systems(content: Content, metric: str, name: str) -> list[Block]
     shared = shared_cases(content)
     if shared.cases.empty:
         return []
-    cases = with_records(representative(shared.cases), content)
+    cases = with_records(representative_cases(shared.cases), content)
     return [Block(plot=plots_systems.metric_over_systems(cases, measured_systems(content), metric, name))]
 
 
@@ -69,31 +74,35 @@ def process_spread_blocks(content: Content) -> list[Block]:
         )
         return [Block(words=words)]
     names = content.system_names
-    found = variability.unit_deviations(cases)
-    blocks = [Block(heading="Variation between processes", words=variability.ranges_sentence(cases))]
-    table = variability.spreads_table(cases, names)
+    found = variability.hardware_deviations(cases)
+    blocks = [Block(heading="Variation between processes", words=variability.process_range_sentence(cases))]
+    table = variability.process_spread_table(cases, names)
     blocks.append(Block(heading="Cases whose processes differ most", table=table, folded=True))
     hosts, devices = ([unit for unit in found if unit.kind == kind] for kind in ("host", "device"))
     if hosts:
-        blocks += _unit_blocks(hosts, cases, names, "host", variability.RULE_TEXT)
+        blocks += _hardware_blocks(hosts, cases, names, "host", variability.RULE_TEXT)
     # Hosts with one device each have been told apart already.
     if len(devices) > len(hosts):
-        blocks += _unit_blocks(devices, cases, names, "device", "" if hosts else variability.RULE_TEXT)
+        blocks += _hardware_blocks(devices, cases, names, "device", "" if hosts else variability.RULE_TEXT)
     return blocks
 
 
-def _unit_blocks(
-    units: list[variability.UnitDeviation], cases: pd.DataFrame, names: dict[str, str], kind: str, rule: str
+def _hardware_blocks(
+    units: list[variability.HardwareDeviation], cases: pd.DataFrame, names: dict[str, str], kind: str, rule: str
 ) -> list[Block]:
-    plot = plots_variability.units_plot(units, cases, names, kind)
+    plot = plots_variability.hardware_deviations_plot(units, cases, names, kind)
     return [
         Block(heading=f"{kind.capitalize()}s", words=f"{_outliers_text(units, kind)} {rule}".strip()),
         Block(plot=dataclasses.replace(plot, records=tuple(cases["attempt_id"]))),
-        Block(heading=f"All {kind}s ({len(units)})", table=variability.units_table(units, names), folded=True),
+        Block(
+            heading=f"All {kind}s ({len(units)})",
+            table=variability.hardware_deviations_table(units, names),
+            folded=True,
+        ),
     ]
 
 
-def _outliers_text(units: list[variability.UnitDeviation], kind: str) -> str:
+def _outliers_text(units: list[variability.HardwareDeviation], kind: str) -> str:
     """Which hosts or devices are slow or fast."""
     off = [unit for unit in units if unit.off]
     if off:

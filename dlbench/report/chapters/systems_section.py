@@ -15,7 +15,7 @@ from dlbench.report.analysis.ranking import Standing
 from dlbench.report.analysis.side_by_side import (
     SharedCases,
     left_out_table,
-    representative,
+    representative_cases,
     shared_cases,
     summarize_processes,
     with_case_numbers,
@@ -85,7 +85,7 @@ def _best_systems(content: Content, shared: SharedCases) -> list[Block]:
     """The best system per network and metric, in words and as a table, with what keeps it from being certain."""
     names = measured_systems(content)
     # The representative case of each network and mode.
-    cases = representative(shared.cases)
+    cases = representative_cases(shared.cases)
     processes = shared.processes[shared.processes["number"].isin(cases["number"])]
     found = {metric: ranking.standings(processes, metric) for metric in ranking.ranking_metrics(processes)}
     sentences = [_wins_sentence(metric, standings, names) for metric, standings in found.items() if standings]

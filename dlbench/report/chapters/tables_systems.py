@@ -13,7 +13,7 @@ from dlbench.report.analysis.case_selection import fastest_cases
 from dlbench.report.analysis.labels import MAIN_AXES, network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import Standing
-from dlbench.report.analysis.side_by_side import equal_axes
+from dlbench.report.analysis.side_by_side import axes_equal_across_systems
 from dlbench.report.chapters import tables
 from dlbench.table import Cell, Column, Table, half_width_cell, half_width_text, number_or_none
 
@@ -174,7 +174,7 @@ def _winner_cell(standing: Standing | None, names: Mapping[str, str]) -> str:
 def _naming_axes(cases: pd.DataFrame) -> list[str]:
     """The axes that name a row; the repeat is in the number of processes, the device in the system."""
     axes = [*MAIN_AXES, *(axis for axis in varying_axes(cases) if axis not in ("repeat", "device"))]
-    return equal_axes(cases, axes)
+    return axes_equal_across_systems(cases, axes)
 
 
 def _systems_present(names: Mapping[str, str], cases: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from dlbench import units
 from dlbench.report.analysis.labels import case_name, network_order, network_title, setting_label
-from dlbench.report.document import Mark
+from dlbench.report.document import Tooltip
 from dlbench.report.figures import figure_style as look
 from dlbench.suites.case import MODES, PRECISIONS
 
@@ -29,16 +29,16 @@ _MAX_NAMED = 8
 SMALL_TEXT_STYLE: dict[str, Any] = {"va": "center", "fontsize": 8, "color": look.MUTED}
 
 
-class Marks:
+class Tooltips:
     """The marks of one figure while it is drawn; `found` goes into its `Plot`."""
 
     def __init__(self) -> None:
-        self.found: dict[str, Mark] = {}
+        self.found: dict[str, Tooltip] = {}
 
     def add(self, text: str, series: str = "", record: str = "") -> str:
         """The `gid` of the part that `text` belongs to; parts with the same series are shown and hidden together."""
         gid = f"mark-{len(self.found)}"
-        self.found[gid] = Mark(text, series, record)
+        self.found[gid] = Tooltip(text, series, record)
         return gid
 
     def add_case(self, case: Mapping[Any, Any], text: str, series: str = "") -> str:

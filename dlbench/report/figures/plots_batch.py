@@ -17,7 +17,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
-    Marks,
+    Tooltips,
     interval_caption,
     label_outer,
     panel_grid,
@@ -71,7 +71,7 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
     """Throughput over the batch of several systems, one panel per network and mode, one line per system.
 
     Args:
-        cases: as `side_by_side.batch_series` gives them: one setting per network and mode.
+        cases: as `side_by_side.cases_by_batch_size` gives them: one setting per network and mode.
     """
     if cases.empty:
         return Plot("batch_curves", "No network ran with several batch sizes on these systems.")
@@ -120,7 +120,7 @@ def _draw_panels(shown: pd.DataFrame, hue: Hue) -> Plot:
     per_row = 4 if shown["mode"].nunique() > 1 else 3
     figure, panels = panel_grid(len(names), height=1.9, per_row=per_row, sharex=True, sharey=True)
     panel = dict(zip(names, panels, strict=True))
-    tooltips = Marks()
+    tooltips = Tooltips()
     for (model, mode, value), curve in _iterate_curves(shown, hue.column):
         if (model, mode) in panel:
             _draw_curve(panel[model, mode], curve, dict(hue.marks[value]), hue.name(value), tooltips)
@@ -135,7 +135,7 @@ def _draw_panels(shown: pd.DataFrame, hue: Hue) -> Plot:
     return Plot("batch_curves", "", figure, marks=tooltips.found)
 
 
-def _draw_curve(axes: Axes, curve: pd.DataFrame, mark: dict[str, Any], name: str, tooltips: Marks) -> None:
+def _draw_curve(axes: Axes, curve: pd.DataFrame, mark: dict[str, Any], name: str, tooltips: Tooltips) -> None:
     """One line with its points, their intervals, and the ring at its knee."""
     first = ""
     for case in curve.to_dict("records"):

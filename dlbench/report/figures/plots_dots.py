@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from dlbench.report.analysis.case_selection import MAX_ROWS, values_and_limits
 from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.document import Mark
+from dlbench.report.document import Tooltip
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
     SMALL_TEXT_STYLE,
-    Marks,
+    Tooltips,
     figure_height,
     name_rows,
     panel_title,
@@ -45,7 +45,7 @@ class Hue:
 
 def dot_plot(
     shown: pd.DataFrame, metric: str, hue: Hue, with_batch: bool, with_setting: bool = False
-) -> tuple[Figure, dict[str, Mark]]:
+) -> tuple[Figure, dict[str, Tooltip]]:
     """One point per case with its value as words and its interval as a bar; gives the figure and its marks.
 
     Args:
@@ -56,7 +56,7 @@ def dot_plot(
     names = network_order(shown["model"])[:MAX_ROWS]
     used = [value for value in hue.marks if (shown[hue.column] == value).any()]
     figure = look.new_figure(figure_height(len(names), 0.22 + 0.16 * max(len(used), 1 + with_setting)))
-    tooltips = Marks()
+    tooltips = Tooltips()
     unit = axis_unit(shown[metric], METRICS[metric].unit)
     panels = split_by_mode(figure, shown, sharex=True, sharey=not with_setting)
     for axes, of_mode in panels:
@@ -66,7 +66,7 @@ def dot_plot(
             offset = 0.72 / len(used) * (used.index(case[hue.column]) - (len(used) - 1) / 2)
             # The label stands where there is room: left of the points in the right half.
             left = bool(case[metric] > math.sqrt(shown[metric].min() * shown[metric].max()))
-            y, words = names.index(case["model"]) + offset, unit.show(case[metric])
+            y, words = names.index(case["model"]) + offset, unit.format(case[metric])
             words += f" · batch {case['batch_size']}" if with_batch else ""
             name = hue.name(case[hue.column])
             gid = tooltips.add_case(case, f"{name}: {tooltip_text(case, metric)}", name)

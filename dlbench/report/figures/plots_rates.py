@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import MAX_ROWS, describe_choice, fastest_cases, records_of
+from dlbench.report.analysis.case_selection import MAX_ROWS, describe_shown_cases, fastest_cases, records_of
 from dlbench.report.analysis.labels import MAIN_AXES, network_order, network_title, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
@@ -94,7 +94,8 @@ def _metric_dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> P
     precision_legend(figure, shown)
     has_bars = f"{metric}_low" in shown and bool(shown[f"{metric}_low"].notna().any())
     bars = f" {interval_caption(confidence_levels.levels_text(shown))}" if has_bars else ""
-    words = f"{METRICS[metric].description}{bars} {describe_choice(known, shown)}" + not_drawn_sentence(shown, MAX_ROWS)
+    words = f"{METRICS[metric].description}{bars} {describe_shown_cases(known, shown)}"
+    words += not_drawn_sentence(shown, MAX_ROWS)
     return Plot(name, words, figure, records_of(shown), marks=tooltips)
 
 
@@ -116,4 +117,4 @@ def _precision_pairs(cases: pd.DataFrame) -> pd.DataFrame:
 
 def _base_label(name: str, base: float, batch: float) -> str:
     title = look.drawable_text(network_title(name), 22)
-    return title if math.isnan(base) else f"{title}\n{METRICS['throughput'].show(base)}, batch {batch:.0f}"
+    return title if math.isnan(base) else f"{title}\n{METRICS['throughput'].format(base)}, batch {batch:.0f}"

@@ -14,7 +14,7 @@ from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.verdicts import Brief, Ratio, sort_precisions
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import Marks, system_legend, system_markers
+from dlbench.report.figures.figure_parts import Tooltips, system_legend, system_markers
 from dlbench.suites.case import MODES
 
 #: A panel has room for so many networks.
@@ -30,14 +30,14 @@ def ratio_plot(brief: Brief) -> Plot:
     modes = [m for m in MODES if any(group.mode == m for group in groups)]
     numbers = {(group.precision, group.mode): set(group.numbers) for group in groups}
     models = network_order(cases.loc[cases["number"].isin(set().union(*numbers.values())), "model"])
-    others = brief.others()
+    others = brief.other_systems()
     rows = [(model, mode) for mode in modes for model in models[:MAX_NETWORKS]]
     gap = 0.8  # between modes, in rows
     places = {row: i + gap * modes.index(row[1]) for i, row in enumerate(rows)}
     figure = look.new_figure(1.15 + 0.21 * len(rows) + 0.05 * len(rows) * (len(others) - 1))
     panels = figure.subplots(1, len(used), sharex=True, sharey=True, squeeze=False)[0]
     marks = system_markers(names)
-    tooltips = Marks()
+    tooltips = Tooltips()
     reached = [1.0]
     by_case = cases.drop_duplicates("number")
     for axes, precision in zip(panels, used, strict=True):

@@ -30,7 +30,7 @@ _PANEL_TITLES = {
     "throughput": "Throughput",
     "speedup": "Speedup over one device",
     "efficiency": "Efficiency [%]",
-    "share": "Communication, share of step [%]",
+    "communication_share": "Communication, share of step [%]",
     "energy_j": "Energy per sample [J]",
 }
 _KIND_DESCRIPTIONS = {"weak": "the batch per device is fixed", "strong": "the batch over all devices is fixed"}
@@ -57,7 +57,7 @@ def _scaling_plot(kind: str, mode: str, found: list[Curve], ending: str) -> Plot
     marks: dict[str, dict[str, Any]] = {c.name: {"color": k} for c, k in zip(shown, _COLOURS, strict=False)}
     look.add_legend(figure, marks | {"ideal": {"color": look.MUTED, "marker": "", "ls": ":"}})
     base = "; ".join(
-        f"{c.name}: {METRICS['throughput'].show(c.points[0].throughput)} on one device"
+        f"{c.name}: {METRICS['throughput'].format(c.points[0].throughput)} on one device"
         for c in shown
         if c.points[0].devices == 1
     )
@@ -125,7 +125,7 @@ def _point_interval(point: Point, name: str) -> tuple[float, float]:
         "throughput": (point.throughput_low, point.throughput_high, 1),
         "speedup": (point.speedup_low, point.speedup_high, 1),
         "efficiency": (point.speedup_low, point.speedup_high, point.devices),
-        "share": (*(point.share_limits or (None, None)), 1),
+        "communication_share": (*(point.communication_share_limits or (None, None)), 1),
     }.get(name, (None, None, 1))
     return (math.nan, math.nan) if low is None or high is None else (low / by, high / by)
 
@@ -143,7 +143,7 @@ def _set_up_axes(axes: Axes, name: str, shown: list[Curve]) -> None:
         make_log_axis(axes, "y")
     else:
         axes.set_ylim(bottom=0)
-    if name in ("efficiency", "share"):
+    if name in ("efficiency", "communication_share"):
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
     most = max([p.devices for c in shown for p in c.points] + [p.devices for c in shown for p in c.predictions()])
     if name == "speedup":

@@ -15,11 +15,11 @@ from dlbench.report.analysis.case_selection import MAX_ROWS, records_of
 from dlbench.report.analysis.labels import network_order, network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import with_common_energy_scope
-from dlbench.report.analysis.side_by_side import equal_axes
+from dlbench.report.analysis.side_by_side import axes_equal_across_systems
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
-    Marks,
+    Tooltips,
     interval_caption,
     label_outer,
     not_drawn_sentence,
@@ -38,13 +38,13 @@ def metric_over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: s
     """A metric per network, mode and system, at the setting that the systems share.
 
     Args:
-        cases: as `side_by_side.representative` gives them, one row per case and system.
+        cases: as `side_by_side.representative_cases` gives them, one row per case and system.
     """
     known = cases[cases[metric].gt(0)]
     if known.empty:
         return Plot(name, f"No shared case has a value for: {METRICS[metric].title.lower()}.")
     axes = ["precision", "batch_size", *(a for a in varying_axes(known) if a not in ("device", "repeat"))]
-    axes = equal_axes(known, axes)
+    axes = axes_equal_across_systems(known, axes)
     shown = known.assign(setting=[setting_label(case, axes) for case in known.to_dict("records")])
     marks = system_markers(names)
     figure, tooltips = dot_plot(shown, metric, Hue("system_id", marks, names), with_batch=False, with_setting=True)
@@ -67,7 +67,7 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     panels_of = network_order(metered["model"])[:_MAX_PANELS]
     figure, panels = panel_grid(len(panels_of), height=2.4, sharex=True, sharey=True)
     marks = system_markers(names)
-    tooltips = Marks()
+    tooltips = Tooltips()
     joules = axis_unit(metered["energy_per_image"], METRICS["energy_per_image"].unit)
     for axes, name in zip(panels, panels_of, strict=True):
         here = metered[metered["model"] == name]
@@ -76,7 +76,7 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
         for case in here.to_dict("records"):
             mark: dict[str, Any] = {"ls": "none", "markersize": 4.2, "alpha": 0.75, "markeredgewidth": 0}
             title = names.get(case["system_id"], "unknown")
-            energy = METRICS["energy_per_image"].show(case["energy_per_image"])
+            energy = METRICS["energy_per_image"].format(case["energy_per_image"])
             gid = tooltips.add_case(case, f"{title}: {energy}, {tooltip_text(case, 'throughput')}", title)
             axes.plot([case["throughput"]], [case["energy_per_image"]], gid=gid, **mark, **marks[case["system_id"]])
         _draw_front(axes, pareto_front(here))

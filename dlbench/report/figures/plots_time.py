@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import describe_choice, fastest_cases, records_of, values_and_limits
+from dlbench.report.analysis.case_selection import describe_shown_cases, fastest_cases, records_of, values_and_limits
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.metrics import METRICS
@@ -19,7 +19,7 @@ from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
     SMALL_TEXT_STYLE,
-    Marks,
+    Tooltips,
     draw_stacked_bars,
     figure_height,
     interval_caption,
@@ -56,7 +56,7 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     values = shown[list(parts)].fillna(0.0)
     factor, unit = time_scale(shown["step_time"])
     shares = values.div(values.sum(axis=1), axis=0)
-    tooltips = Marks()
+    tooltips = Tooltips()
     ids = [
         [tooltips.add_case(case, _phase_tooltip(case, str(part), share)) for part, share in row.items()]
         for case, row in zip(shown.to_dict("records"), shares.to_dict("records"), strict=True)
@@ -74,7 +74,7 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     right.set_xlim(0, 100)
     right.set_xlabel("Share of the step [%]")
     look.add_legend(figure, look.square_markers({METRICS[name].title: colour for name, colour in parts.items()}))
-    words = f"Time of a training step by phase. {describe_choice(training, shown)}"
+    words = f"Time of a training step by phase. {describe_shown_cases(training, shown)}"
     left_out = sorted(set(map(network_title, split["model"])) - set(map(network_title, training["model"])))
     if left_out:
         words += f" Not drawn because of fewer than {MIN_STEPS} steps: {', '.join(left_out)}."
@@ -96,7 +96,7 @@ def memory(cases: pd.DataFrame) -> Plot:
     figure, panels = panel_per_mode(shown)
     top = shown[[*_MEMORY_PARTS, *marks]].max().max()
     factor, unit = (2**30, "GiB") if top >= 2**30 else (2**20, "MiB")
-    tooltips = Marks()
+    tooltips = Tooltips()
     for axes, own in panels:
         rows = own.to_dict("records")
         parts = [[tooltips.add_case(case, _memory_tooltip(case, part)) for part in _MEMORY_PARTS] for case in rows]
@@ -109,7 +109,7 @@ def memory(cases: pd.DataFrame) -> Plot:
     panels[0][0].set_xlim(0, 1.05 * top / factor)
     entries = look.square_markers({METRICS[n].title: c for n, c in _MEMORY_PARTS.items() if shown[n].notna().any()})
     look.add_legend(figure, entries | {METRICS[name].title: _MEMORY_MARKS[name] for name in marks})
-    words = f"Memory by kind, and measured peaks. {describe_choice(known, shown)}"
+    words = f"Memory by kind, and measured peaks. {describe_shown_cases(known, shown)}"
     beyond = shown[shown[list(_MEMORY_PARTS)].sum(axis=1) > shown["memory_allocated"]]
     if len(beyond):
         names = ", ".join(f"{network_title(c['model'])} {c['mode']}" for c in beyond.to_dict("records"))
@@ -137,7 +137,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     times = values_and_limits(known, "step_time")
     # Room for the bounds below, and above for their names.
     y = (min(known["step_time"].min() / 8, times.min() / 1.5), max(known["step_time"].max() * 4, times.max() * 2))
-    tooltips = Marks()
+    tooltips = Tooltips()
     for axes, own in panels:
         make_log_axis(axes, "x", flop)
         make_log_axis(axes, "y", time)
@@ -223,7 +223,7 @@ def _draw_bounds(axes: Axes, x: Any, lines: list[_BoundLine]) -> None:
         axes.annotate(line.name(), xycoords="axes fraction", va="top", fontsize=8, color=colour, **place)
 
 
-def _draw_cases(axes: Axes, cases: pd.DataFrame, tooltips: Marks) -> None:
+def _draw_cases(axes: Axes, cases: pd.DataFrame, tooltips: Tooltips) -> None:
     colours = [look.PRECISION_COLOURS[p] for p in cases["precision"]]
     alpha = 0.9 if len(cases) <= 12 else 0.5
     mark: dict[str, Any] = {"marker": "o", "ls": "none", "markersize": 4.7, "markeredgewidth": 0, "zorder": 3}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from dlbench.report.analysis.case_selection import MAX_ROWS
-from dlbench.report.analysis.variability import UnitDeviation
+from dlbench.report.analysis.variability import HardwareDeviation
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, name_rows, panel_title
@@ -15,11 +15,13 @@ from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height,
 _COLUMN_OF_KIND = {"host": "host", "device": "device_uuid"}
 
 
-def units_plot(found: Sequence[UnitDeviation], cases: pd.DataFrame, names: Mapping[str, str], kind: str) -> Plot:
+def hardware_deviations_plot(
+    found: Sequence[HardwareDeviation], cases: pd.DataFrame, names: Mapping[str, str], kind: str
+) -> Plot:
     """One row per host (or device) of all systems, one point per process, the most deviating hosts first.
 
     Args:
-        found: as `variability.unit_deviations` gives them.
+        found: as `variability.hardware_deviations` gives them.
         cases: as `variability.processes` gives them.
         kind: "host" or "device".
     """

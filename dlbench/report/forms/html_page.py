@@ -89,7 +89,7 @@ def _runs_link(links: Links, attempts: Cell) -> Markup:
 
 def _folded_content_text(section: Section) -> str:
     """What a folded chapter holds: "2 figures, 3 tables"."""
-    rest = section.rest()
+    rest = section.remaining_blocks()
     figures = sum(1 for block in rest if block.plot and block.plot.figure)
     tables = sum(1 for block in rest if block.table)
     parts = [units.count_text(n, noun) for n, noun in ((figures, "figure"), (tables, "table")) if n]

@@ -178,7 +178,9 @@ def _metrics_table(record: dict[str, Any]) -> Table:
     rows: list[list[Cell]] = []
     for name, values in record["metrics"].items():
         if values["value"] is not None:
-            numbers = [METRICS[name].show(values[key], 4) if key in values else "" for key in ("value", "low", "high")]
+            numbers = [
+                METRICS[name].format(values[key], 4) if key in values else "" for key in ("value", "low", "high")
+            ]
             rows.append([METRICS[name].title, *numbers, name])
     return Table(columns, rows, "Metrics")
 

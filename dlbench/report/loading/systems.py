@@ -214,12 +214,14 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
     hardware = described["device_name"].fillna(described["system_cpu_model"]).fillna(described["system_hostname"])
     settings = _system_facts(described).to_dict("records")
     rows_by_name = described.assign(hardware=hardware).to_dict("records")
-    facts = [{**row, **_cpu_setting_words(row | setting)} for row, setting in zip(rows_by_name, settings, strict=True)]
+    facts = [
+        {**row, **_describe_cpu_settings(row | setting)} for row, setting in zip(rows_by_name, settings, strict=True)
+    ]
     bases = [str(fact["hardware"] if _is_missing(fact["source_name"]) else fact["source_name"]) for fact in facts]
     return dict(zip(described["system_id"], _distinct_names(bases, facts), strict=True))
 
 
-def _cpu_setting_words(fact: Mapping[Any, Any]) -> dict[str, str]:
+def _describe_cpu_settings(fact: Mapping[Any, Any]) -> dict[str, str]:
     """What a CPU may use; nothing for other devices."""
     if fact["device"] != "cpu":
         return {}

@@ -114,14 +114,14 @@ def test_a_network_is_the_sum_of_its_layers_and_its_optimizer():
     frame = bounds.layer_bounds(layers_frame(rows), ROOF)
     found = bounds.time_bound_of_network(frame, ROOF, (20.0, 30.0, 25.0), optimizer_bytes=10)
     assert found == NetworkBound(flop_s=7.0, memory_s=5.0, optimizer_s=1.0, step_s=25.0)
-    assert (found.bound_s, found.distance) == (13.0, pytest.approx(25 / 13))
+    assert (found.bound_s, found.ratio_to_bound) == (13.0, pytest.approx(25 / 13))
 
 
 def test_a_network_without_roof_or_step_has_no_distance():
     frame = bounds.layer_bounds(layers_frame((layer(forward_flop=1, forward_elements=1),)), Roof("fp32"))
-    assert bounds.time_bound_of_network(frame, Roof("fp32"), (1.0,), 0).distance is None
+    assert bounds.time_bound_of_network(frame, Roof("fp32"), (1.0,), 0).ratio_to_bound is None
     known = bounds.layer_bounds(layers_frame((layer(forward_flop=1),)), ROOF)
-    assert bounds.time_bound_of_network(known, ROOF, (0.0, math.nan), 0).distance is None
+    assert bounds.time_bound_of_network(known, ROOF, (0.0, math.nan), 0).ratio_to_bound is None
     assert bounds.time_bound_of_network(known.iloc[:0], ROOF, (1.0,), 0).bound_s is None
 
 

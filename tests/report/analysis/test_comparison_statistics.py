@@ -226,7 +226,7 @@ def test_as_many_more_runs_as_it_says_decide_in_most_cases(function):
     decided = asked = 0
     for _ in range(300):
         a, b = medians(4, 0.01, rng), medians(4, 0.01, rng, 1.02)
-        more = function(a, b).more_runs
+        more = function(a, b).more_processes_needed
         if more:
             asked += 1
             again = function(a + medians(more, 0.01, rng), b + medians(more, 0.01, rng, 1.02))
@@ -238,7 +238,7 @@ def test_as_many_more_runs_as_it_says_decide_in_most_cases(function):
 def test_nothing_more_is_needed_where_a_verdict_has_fallen():
     rng = random.Random(8)
     found = compare(medians(5, 0.001, rng), medians(5, 0.001, rng, 1.2))
-    assert (found.verdict, found.more_runs, found.verdict_text) == ("slower", 0, "slower")
+    assert (found.verdict, found.more_processes_needed, found.verdict_text) == ("slower", 0, "slower")
     same = compare(medians(9, 0.001, rng), medians(9, 0.001, rng))
     assert same.verdict_text == "no difference beyond 1.0 %"
 
@@ -246,7 +246,7 @@ def test_nothing_more_is_needed_where_a_verdict_has_fallen():
 def test_one_process_on_a_side_needs_two_more():
     rng = random.Random(9)
     found = compare([process(0.01, rng)], [process(0.0101, rng)])
-    assert (found.more_runs, found.verdict_text) == (2, "not decided (needs 2 more runs)")
+    assert (found.more_processes_needed, found.verdict_text) == (2, "not decided (needs 2 more runs)")
 
 
 def test_more_runs_are_needed_where_a_whole_table_is_corrected():
@@ -254,9 +254,9 @@ def test_more_runs_are_needed_where_a_whole_table_is_corrected():
     found = compare(medians(4, 0.01, rng), medians(4, 0.01, rng, 1.01))
     assert found.verdict == "not decided"
     together = correct_by_holm([found] * 20)[0]
-    assert together.more_runs >= found.more_runs
+    assert together.more_processes_needed >= found.more_processes_needed
 
 
 def test_copies_without_spread_are_decided_by_no_number_of_runs():
     found = compare([[0.01]] * 4, [[0.01]] * 4)
-    assert (found.more_runs, found.verdict_text) == (None, "not decided")
+    assert (found.more_processes_needed, found.verdict_text) == (None, "not decided")

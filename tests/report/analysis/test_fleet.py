@@ -5,23 +5,23 @@ import pandas as pd
 import pytest
 
 from dlbench.report.analysis import outliers
-from dlbench.report.analysis.fleet import MIN_SLOWDOWN, compare_units
+from dlbench.report.analysis.fleet import MIN_SLOWDOWN, compare_fleet
 from tests.fakes import fleets
 
 
 def named(seed, slow=None):
-    """The devices of a fleet of 500 that the rule names, by their numbers; quicker than by `compare_units`."""
+    """The devices of a fleet of 500 that the rule names, by their numbers; quicker than by `compare_fleet`."""
     found = set()
     for times in fleets.step_times(500, slow=slow, seed=seed):
         values = np.log(times)
-        spread = outliers.unit_spread(values, 0.05, 500 * len(fleets.PUBLIC_RANGES))
-        found |= set(np.flatnonzero(values - spread.centre > max(spread.reach, np.log1p(MIN_SLOWDOWN))))
+        spread = outliers.estimate_spread(values, 0.05, 500 * len(fleets.PUBLIC_RANGES))
+        found |= set(np.flatnonzero(values - spread.centre > max(spread.outlier_distance, np.log1p(MIN_SLOWDOWN))))
     return found
 
 
 def test_fleet_applies_the_rule_to_every_case():
     slow = {7: 1.05, 8: 1.3, 400: 1.03}
-    found = compare_units(fleets.rows(slow=slow, seed=3)).outliers
+    found = compare_fleet(fleets.rows(slow=slow, seed=3)).outliers
     assert {4 * int(o.host[1:]) - 4 + int(o.device) for o in found} == named(3, slow) == set(slow)
 
 
@@ -48,8 +48,8 @@ def test_the_stated_rate_holds_for_any_size_of_fleet(units):
     alarms = 0
     for _ in range(draws):
         values = rng.normal(size=units)
-        spread = outliers.unit_spread(values, 0.05, units)
-        alarms += bool((values - spread.centre > spread.reach).any())
+        spread = outliers.estimate_spread(values, 0.05, units)
+        alarms += bool((values - spread.centre > spread.outlier_distance).any())
     # 20 are expected at most; 33 or more has a chance below 1 %.
     assert alarms <= 32
 
@@ -71,8 +71,8 @@ def test_the_stated_rate_holds_where_slow_units_differ_more(draw, units):
     alarms = 0
     for _ in range(200):
         values = draw(rng, units)
-        spread = outliers.unit_spread(values, 0.05, units)
-        alarms += bool((values - spread.centre > spread.reach).any())
+        spread = outliers.estimate_spread(values, 0.05, units)
+        alarms += bool((values - spread.centre > spread.outlier_distance).any())
     # 10 are expected at most; more than 17 has a chance of 1 %.
     assert alarms <= 17
 
@@ -85,8 +85,8 @@ def test_many_faults_do_not_hide_each_other(units, share):
     for _ in range(50):
         faulty = rng.permutation(units) < share * units
         values = rng.normal(size=units) + faulty * rng.uniform(20, 60, units)
-        spread = outliers.unit_spread(values, 0.05, units)
-        found += int((faulty & (values - spread.centre > spread.reach)).sum())
+        spread = outliers.estimate_spread(values, 0.05, units)
+        found += int((faulty & (values - spread.centre > spread.outlier_distance)).sum())
         total += int(faulty.sum())
     assert found >= 0.95 * total
 
@@ -96,7 +96,9 @@ def test_skewed_spread_of_few_units_is_named_and_normal_spread_seldom():
 
     def share(draw):
         draws = [draw(rng, 40) for _ in range(200)]
-        return np.mean([outliers.looks_nonnormal(v, outliers.unit_spread(v, 0.05, 40).reach) for v in draws])
+        return np.mean(
+            [outliers.looks_nonnormal(v, outliers.estimate_spread(v, 0.05, 40).outlier_distance) for v in draws]
+        )
 
     assert share(lambda rng, units: rng.normal(size=units)) < 0.1
     assert share(SPREADS["exponential"]) > 0.9
@@ -105,12 +107,12 @@ def test_skewed_spread_of_few_units_is_named_and_normal_spread_seldom():
 
 def test_the_output_says_what_the_rate_assumes():
     rows = fleets.rows(num_nodes=30, per_node=1, ranges=(0.01,))
-    assert any("assumes normally distributed values" in note for note in compare_units(rows).notes)
-    assert not any("not normally" in note for note in compare_units(rows).notes)
+    assert any("assumes normally distributed values" in note for note in compare_fleet(rows).notes)
+    assert not any("not normally" in note for note in compare_fleet(rows).notes)
     rows["step_s"] = 0.1 * np.exp(0.01 * np.random.default_rng(1).exponential(size=30))
-    assert any("The values are not normally distributed" in note for note in compare_units(rows).notes)
+    assert any("The values are not normally distributed" in note for note in compare_fleet(rows).notes)
     many = fleets.rows(num_nodes=60, per_node=1, ranges=(0.01,))
-    assert not any("normal" in note for note in compare_units(many).notes)
+    assert not any("normal" in note for note in compare_fleet(many).notes)
 
 
 def test_heavy_tails_raise_the_limit():
@@ -121,34 +123,34 @@ def test_heavy_tails_raise_the_limit():
 
 
 def test_fewer_than_four_units_are_not_judged():
-    found = compare_units(fleets.rows(num_nodes=3, per_node=1, slow={0: 1.5}))
+    found = compare_fleet(fleets.rows(num_nodes=3, per_node=1, slow={0: 1.5}))
     assert not found.outliers
     assert not found.tests
     assert "too few to find an outlier" in found.notes[0]
 
 
 def test_a_fleet_of_one_node_is_compared_device_by_device():
-    found = compare_units(fleets.rows(num_nodes=1, per_node=8, slow={3: 1.3}, ranges=(0.01,)))
+    found = compare_fleet(fleets.rows(num_nodes=1, per_node=8, slow={3: 1.3}, ranges=(0.01,)))
     assert [(o.host, o.device) for o in found.outliers] == [("n1", "3")]
 
 
 def test_equal_values_give_no_alarm():
     rows = fleets.rows(num_nodes=10, ranges=(0.01,)).assign(step_s=0.1)
     rows.loc[0, "step_s"] = 0.2
-    assert not compare_units(rows).outliers
+    assert not compare_fleet(rows).outliers
 
 
 def test_a_node_that_was_measured_twice_counts_once_by_its_median():
     rows = fleets.rows(num_nodes=10, ranges=(0.01,))
     again = rows.assign(attempt_id=rows["attempt_id"] + "-2", step_s=rows["step_s"] * 1.0001)
-    found = compare_units(pd.concat([rows, again], ignore_index=True))
+    found = compare_fleet(pd.concat([rows, again], ignore_index=True))
     assert found.distributions[0].units == 40
 
 
 def test_hosts_with_one_short_name_keep_their_full_names():
     rows = fleets.rows(num_nodes=6, per_node=1, ranges=(0.01,), slow={2: 1.2})
     rows["system_hostname"] = [f"n1.{site}.example" for site in "abcdef"]
-    found = compare_units(rows)
+    found = compare_fleet(rows)
     assert [o.host for o in found.outliers] == ["n1.c.example"]
     assert "Several hosts have the name n1" in found.notes[0]
 
@@ -156,13 +158,13 @@ def test_hosts_with_one_short_name_keep_their_full_names():
 def test_a_device_on_two_nodes_is_named():
     rows = fleets.rows(num_nodes=8, per_node=1, ranges=(0.01,))
     rows.loc[1, "device_uuid"] = rows.loc[0, "device_uuid"]
-    assert any("on several nodes" in note for note in compare_units(rows).notes)
+    assert any("on several nodes" in note for note in compare_fleet(rows).notes)
 
 
 def test_cases_over_several_nodes_are_left_out_and_counted():
     rows = fleets.rows(num_nodes=8, per_node=1, ranges=(0.01, 0.01))
     rows.loc[rows["batch_size"] == 2, "nodes"] = 2
-    found = compare_units(rows)
+    found = compare_fleet(rows)
     assert found.tests == 8
     assert any(note.startswith("8 rows are left out: of cases on several nodes") for note in found.notes)
 
@@ -188,19 +190,19 @@ def test_the_likely_reason_comes_from_the_record(changes, reason):
     for name, value in changes.items():
         rows[name] = rows[name].astype(object)
         rows.at[4, name] = value
-    assert compare_units(rows).outliers[0].reasons == (reason,)
+    assert compare_fleet(rows).outliers[0].reasons == (reason,)
 
 
 def test_fewer_cores_are_a_reason():
     rows = fleets.rows(num_nodes=20, per_node=1, ranges=(0.01,), slow={4: 1.2}).assign(system_cpu_cores=64)
     rows.loc[4, "system_cpu_cores"] = 32
-    assert compare_units(rows).outliers[0].reasons == ("fewer cores of the job: 32, others 64",)
+    assert compare_fleet(rows).outliers[0].reasons == ("fewer cores of the job: 32, others 64",)
 
 
 def test_what_all_devices_have_is_no_reason():
     rows = fleets.rows(num_nodes=20, per_node=1, ranges=(0.01,), slow={4: 1.2})
     rows["throttle_reasons"] = [["sw_power_cap"]] * len(rows)
-    assert compare_units(rows).outliers[0].reasons == ()
+    assert compare_fleet(rows).outliers[0].reasons == ()
 
 
 def test_a_low_bandwidth_from_ceilings_is_an_outlier():
@@ -219,7 +221,7 @@ def test_a_low_bandwidth_from_ceilings_is_an_outlier():
             "median_bytes_per_s": [4e12 * (1 + i / 1e3) for i in range(9)] + [3e12],
         }
     )
-    found = compare_units(rows, ceilings)
+    found = compare_fleet(rows, ceilings)
     assert [(o.host, o.what) for o in found.outliers] == [("n10", "copy")]
 
 
@@ -240,7 +242,7 @@ def test_ceilings_of_cpus_are_compared_among_equal_numbers_of_threads():
             "median_bytes_per_s": np.nan,
         }
     )
-    found = compare_units(rows, ceilings)
+    found = compare_fleet(rows, ceilings)
     assert not found.outliers
     assert {d.what for d in found.distributions if d.kind == "x"} == {"matmul fp32, 1 thread", "matmul fp32, 2 threads"}
 
@@ -253,7 +255,7 @@ def test_ten_thousand_nodes_are_judged_in_seconds():
     rows.loc[list(slow), "system_kernel"] = "6.1"
     rows["system_kernel"] = rows["system_kernel"].fillna("6.6")
     begin = time.process_time()
-    found = compare_units(rows).outliers
+    found = compare_fleet(rows).outliers
     assert {o.host for o in found} == {f"n{1 + number}" for number in slow}
     assert {o.reasons for o in found} == {("other kernel: 6.1, others 6.6",)}
     assert time.process_time() - begin < 20

@@ -243,7 +243,7 @@ def test_settings_that_were_measured_in_turns_are_told_apart(tmp_path):
 
 def test_of_busy_processes_the_worst_is_named():
     busy = pd.Series(["busy host 12 %, uneven steps", "", "busy host 50 %", "busy host 7 %"])
-    assert case_warnings._join_distinct(busy) == "busy host 50 %, uneven steps"
+    assert case_warnings._join_distinct_warnings(busy) == "busy host 50 %, uneven steps"
 
 
 def test_what_is_no_known_part_of_the_memory_is_no_workspace():
@@ -438,7 +438,7 @@ def test_values_are_shown_with_their_units():
         "autocorrelation": (0.25, "0.250"),
         "steps": (math.nan, "–"),
     }
-    assert {name: METRICS[name].show(value) for name, (value, _) in shown.items()} == {
+    assert {name: METRICS[name].format(value) for name, (value, _) in shown.items()} == {
         name: text for name, (_, text) in shown.items()
     }
 

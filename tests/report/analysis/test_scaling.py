@@ -169,7 +169,7 @@ def test_a_curve_has_speedup_efficiency_and_the_share_of_communication(tmp_path,
     assert row["speedup_interval"] is None
     assert UNKNOWN_SPREAD in scaling_table([curve]).notes
     assert eight.efficiency == pytest.approx(ideal / 8, rel=0.02)
-    assert eight.share == pytest.approx(0.00175 / (compute + 0.00175), rel=0.1)
+    assert eight.communication_share == pytest.approx(0.00175 / (compute + 0.00175), rel=0.1)
 
 
 def test_weak_and_strong_are_told_apart(tmp_path):

@@ -16,7 +16,7 @@ from dlbench.report.analysis.side_by_side import (
     left_out_table,
     median_processes,
     process_windows,
-    representative,
+    representative_cases,
     shared_cases,
     summarize_processes,
     with_case_numbers,
@@ -245,7 +245,7 @@ def test_the_process_in_the_middle_stands_for_samples_that_have_no_median(tmp_pa
 
 def test_of_each_network_and_mode_the_setting_of_most_systems_and_then_the_fastest_stands_for_it(tmp_path):
     faster = Case("alexnet", "training", "amp_bf16", "channels_last", 512, "cuda")
-    cases = representative(shared_cases(two(tmp_path, [*CASES, faster], CASES)).cases)
+    cases = representative_cases(shared_cases(two(tmp_path, [*CASES, faster], CASES)).cases)
     assert list(cases.drop_duplicates("number")["model"]) == ["alexnet", "alexnet", "vgg16", "vgg16"]
     assert set(cases["precision"]) == {"amp_bf16"}
     assert set(cases["batch_size"]) == {64}

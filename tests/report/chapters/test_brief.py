@@ -178,16 +178,16 @@ def test_ratios_of_equal_logarithms_have_no_interval_and_no_verdict():
     logs = {(1, "a"): [0.0] * 3, (1, "b"): [0.1] * 3}
     found = verdicts.mean_ratio(logs, "a", "b", [1])
     assert found.interval is None
-    assert not found.decided
+    assert not found.is_decided
 
 
 def test_a_mix_is_not_decided_where_its_interval_holds_one():
     logs = {(1, "a"): [0.0, 0.03, -0.03], (1, "b"): [0.05, 0.08, 0.02]}
     logs |= {(2, "a"): [0.0, 0.001, -0.001], (2, "b"): [-0.05, -0.051, -0.049]}
-    found = verdicts.mix_ratio(logs, "a", "b", {1: 0.5, 2: 0.5})
+    found = verdicts.workload_mix_ratio(logs, "a", "b", {1: 0.5, 2: 0.5})
     assert found.value == pytest.approx((2.718281828**0.05 + 2.718281828**-0.05) / 2)
     assert found.interval[0] < 1 < found.interval[1]
-    assert not found.decided
+    assert not found.is_decided
 
 
 def test_the_interval_of_a_mean_over_cases_follows_from_their_processes():
