@@ -23,8 +23,8 @@ from dlbench.results.reader import RaggedArray
 from dlbench.results.records import DONE_STATUSES, SHARED_SCOPES
 from dlbench.suites.case import AXES
 
-#: What names an attempt, beside its axes; taken over from the row of its first rank, but for `_combine_rank_warnings` and
-#: the confidence of its intervals, which is in the protocol.
+#: What names an attempt, beside its axes; taken over from the row of its first rank, but for
+#: `_combine_rank_warnings` and the confidence of its intervals, which is in the protocol.
 IDENTITY_COLUMNS = (
     *("attempt_id", "case_id", "suite", "suite_version", "status", "error", "exit_code", "started_at", "finished_at"),
     *("wall_s", "system_key", "network_key", "device_name", "energy_source", "energy_scope", "energy_note"),

@@ -77,7 +77,7 @@ class Point(ScalingSample):
 
     @property
     def communication_share_limits(self) -> tuple[float, float] | None:
-        """Interval of `communication_share`, from the unfavourable ends of the two step times; at most the whole step."""
+        """Interval of `communication_share`, from the unfavourable ends of both step times; at most the whole step."""
         if self.exposed_low_s is None or self.exposed_high_s is None:
             return None
         return self.exposed_low_s / self.step_s, min(1.0, self.exposed_high_s / self.step_s)
