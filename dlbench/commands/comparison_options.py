@@ -50,7 +50,7 @@ def comparison_rules(options: argparse.Namespace, **more: Any) -> ComparisonRule
 
 
 def print_comparison(found: ComparisonResult, names: tuple[str, str], form: str) -> None:
-    from dlbench.report.chapters.comparison_tables import comparison_tables, for_terminal, summary_line
+    from dlbench.report.chapters.comparison_tables import arrange_for_terminal, comparison_tables, summary_line
     from dlbench.table import render_all
 
     systems, comparison = comparison_tables(found, names)
@@ -63,4 +63,4 @@ def print_comparison(found: ComparisonResult, names: tuple[str, str], form: str)
     elif form == "json":
         print(render_all([systems, comparison], form), end="")
     else:
-        print_tables(form, systems, for_terminal(comparison) if form == "text" else comparison)
+        print_tables(form, systems, arrange_for_terminal(comparison) if form == "text" else comparison)

@@ -33,7 +33,7 @@ def _history(options: argparse.Namespace) -> int:
         from dlbench.report.figures import plots_history
 
         save_figure(lambda: plots_history.history_plot(found.lines), options.plot)
-    shown, lines = listing.changes_table(found, since), listing.lines_table(found)
+    shown, lines = listing.changes_table(found, since), listing.history_lines_table(found)
     print_tables(options.format, shown, lines)
     judged = sum(line.is_long_enough for line in found.lines)
     changes = found.changes(since)

@@ -20,7 +20,7 @@ from dlbench.atomic_file import is_temporary, is_writer_running, temporary_name,
 from dlbench.errors import StoreError
 from dlbench.report.analysis.content import Content
 from dlbench.report.chapters import tables
-from dlbench.report.chapters.sections import chapters, variability
+from dlbench.report.chapters.sections import select_chapters, variability_section
 from dlbench.report.document import Report, Section
 from dlbench.report.export import tidy_csv_parts
 from dlbench.report.figures import figure_style, pdf_fonts
@@ -111,23 +111,23 @@ def _write_all(
         ]
 
     subtitle = _report_subtitle(content)
-    fonts = crew.start(pdf_fonts.usual_subsets)
+    fonts = crew.start(pdf_fonts.build_usual_subsets)
     files = start_writing(Report(content, (), {}, title, subtitle, out), _DATA_FORMS)
     found: dict[Callable[[Content], Section], Section] = {}
     figures: list[PendingTask] = []
     # The figures of raw samples take longest to draw.
-    for section in sorted(chapters(content), key=lambda section: section is not variability):
+    for section in sorted(select_chapters(content), key=lambda section: section is not variability_section):
         found[section] = section(content)
         release_memory()  # a process that is forked now would keep what this one has freed
         plots = {b.plot.name: b.plot.figure for b in found[section].blocks if b.plot and b.plot.figure}
         if plots:
-            pdf_fonts.remember_subsets(fonts.result())
-        for names in crew.split(list(plots)):
+            pdf_fonts.add_cached_subsets(fonts.result())
+        for names in crew.split_among_processes(list(plots)):
             some = {name: plots[name] for name in names}
             figures.append(crew.start(partial(figure_style.save_figures, some, out / "figures")))
         if found[section].blocks or found[section].finding:
             on_progress(found[section].title)
-    written = [one for one in map(found.__getitem__, chapters(content)) if one.blocks or one.finding]
+    written = [one for one in map(found.__getitem__, select_chapters(content)) if one.blocks or one.finding]
     report = Report(content, written, {}, title, subtitle, out)
     files += start_writing(report, FORMS.keys() - _DATA_FORMS - _FIGURE_FORMS)
     drawn = run_tasks(figures, lambda done: on_progress(f"{done} of {len(figures)} batches of figures"))

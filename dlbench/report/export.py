@@ -117,11 +117,11 @@ FORMATS: dict[str, Callable[[Content], Iterator[str]]] = {
     "csv": lambda content: tidy_csv_parts(content.attempts),
     "json": _json_parts,
     "mlperf": _mlperf_parts,
-    "bencher": tool_formats.bencher,
-    "prometheus": tool_formats.prometheus,
-    "junit": tool_formats.junit,
-    "mllog": tool_formats.mllog,
-    "jube": tool_formats.jube,
+    "bencher": tool_formats.format_bencher,
+    "prometheus": tool_formats.format_prometheus,
+    "junit": tool_formats.format_junit,
+    "mllog": tool_formats.format_mllog,
+    "jube": tool_formats.format_jube,
 }
 
 

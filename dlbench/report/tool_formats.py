@@ -89,7 +89,7 @@ def _case_entry(own: pd.DataFrame, axes: list[str], content: Content) -> CaseEnt
     )
 
 
-def bencher(content: Content) -> Iterator[str]:
+def format_bencher(content: Content) -> Iterator[str]:
     """Bencher Metric Format: a value with lower and upper value for each case and metric (bencher.dev)."""
     found: dict[str, Any] = {}
     for entry in case_entries(content):
@@ -104,7 +104,7 @@ def _bencher_value(figure: MetricEstimate) -> dict[str, float]:
     return {"value": figure.value} | {name: value for name, value in limits.items() if value is not None}
 
 
-def prometheus(content: Content) -> Iterator[str]:
+def format_prometheus(content: Content) -> Iterator[str]:
     """Prometheus' text format, for node_exporter's textfile collector: it takes no time stamps."""
     found = case_entries(content)
     for metric, title in _METRIC_NAMES.items():
@@ -135,7 +135,7 @@ def _prometheus_labels(labels: Mapping[str, str]) -> str:
     return "{" + ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items()) + "}"
 
 
-def junit(content: Content) -> Iterator[str]:
+def format_junit(content: Content) -> Iterator[str]:
     """JUnit's XML: a test per case, failed where its latest attempt was not measured."""
     found = case_entries(content)
     failed = sum(entry.status not in DONE_STATUSES for entry in found)
@@ -156,7 +156,7 @@ def _xml_text(text: str) -> str:
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
 
 
-def mllog(content: Content) -> Iterator[str]:
+def format_mllog(content: Content) -> Iterator[str]:
     """MLPerf's log lines (:::MLLOG), an event each: throughput and energy, for nothing is trained to a quality."""
     for entry in case_entries(content):
         begin_ms = int(entry.started_at.timestamp() * 1000)
@@ -179,7 +179,7 @@ def _mllog_line(time_ms: int, kind: str, key: str, value: Any, metadata: Mapping
     return f":::MLLOG {json.dumps(event | {'metadata': {**metadata, **where}}, allow_nan=False)}\n"
 
 
-def jube(content: Content) -> Iterator[str]:
+def format_jube(content: Content) -> Iterator[str]:
     """A line per case that the pattern set of benchmarks/integrations/jube reads."""
     for entry in case_entries(content):
         known = {name: value for name, value in {**entry.labels, **entry.selectors}.items() if value}

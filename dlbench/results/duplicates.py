@@ -36,7 +36,7 @@ def contains_rows(table: pa.Table, part: pa.Table) -> bool:
     if places.null_count:
         return False
     other = table.select(part.column_names).take(places)
-    return all(_all_equal(_one_array(part[name]), _one_array(other[name])) for name in part.column_names)
+    return all(_all_equal(_combine_chunks(part[name]), _combine_chunks(other[name])) for name in part.column_names)
 
 
 #: Column that `with_list_checksums` adds: number of values of a row.
@@ -93,7 +93,9 @@ def _describe_disagreements(
     for (used, unused), at in pairs.items():
         mine, others = rows.take(pa.array(winners[at])), rows.take(pa.array(losers[at]))
         columns = [
-            name for name in rows.column_names if not _all_agree(_one_array(mine[name]), _one_array(others[name]))
+            name
+            for name in rows.column_names
+            if not _all_agree(_combine_chunks(mine[name]), _combine_chunks(others[name]))
         ]
         if columns:
             ids = mine["attempt_id"].unique().to_pylist()
@@ -111,7 +113,7 @@ def _all_agree(values: pa.Array, others: pa.Array) -> bool:
     return _all_equal(values.filter(both), others.filter(both))
 
 
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
+def _combine_chunks(column: pa.ChunkedArray) -> pa.Array:
     combined = column.combine_chunks()
     return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
 

@@ -14,10 +14,10 @@ from dlbench.report.analysis.comparison_matching import ComparisonRules
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.verdicts import prepare_brief
 from dlbench.report.chapters.comparison_tables import summary_line
-from dlbench.report.chapters.provenance import provenance
-from dlbench.report.chapters.sections import SECTIONS, comparison
-from dlbench.report.chapters.summary import summary
-from dlbench.report.chapters.systems_section import systems
+from dlbench.report.chapters.provenance import provenance_section
+from dlbench.report.chapters.sections import SECTIONS, comparison_section
+from dlbench.report.chapters.summary import summary_section
+from dlbench.report.chapters.systems_section import systems_section
 from dlbench.report.figures import figure_style
 from dlbench.suites.suite import load_suite
 from dlbench.table import cell_texts
@@ -71,7 +71,7 @@ def report_of(root, *records, name=""):
 
 def summary_blocks(content):
     with figure_style.plot_style():
-        return summary(content).blocks
+        return summary_section(content).blocks
 
 
 def verdict_tables(blocks):
@@ -94,7 +94,7 @@ def test_the_settings_are_the_systems_and_a_is_the_baseline(suite_file, tmp_path
     )
     points = next(block.points for block in blocks if block.heading == "Systems")
     assert [point.partition(", ")[0] for point in points] == ["A: setting as is", "B: setting env.SLOW=1.2"]
-    rows = {row["property"]: row for row in provenance(content).blocks[2].table.records()}
+    rows = {row["property"]: row for row in provenance_section(content).blocks[2].table.records()}
     assert rows["Setting of the side"]["system_2"] == "env.SLOW=1.2"
 
 
@@ -190,9 +190,9 @@ def test_a_name_of_the_source_stands_before_the_sides(suite_file, tmp_path):
 
 def test_processes_of_a_side_are_one_case_of_it(suite_file, tmp_path):
     content = report_of(tmp_path / "r", measured(experiment(suite_file)))
-    tables = [block.table for block in comparison(content).blocks if block.table]
+    tables = [block.table for block in comparison_section(content).blocks if block.table]
     assert [len(table.rows) for table in tables] == [8, 8]
-    said = systems(content).finding
+    said = systems_section(content).finding
     assert said == "2 systems: A, B. 4 cases measured with both settings in turns."
 
 

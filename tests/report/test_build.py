@@ -12,7 +12,7 @@ import pytest
 from dlbench.errors import StoreError
 from dlbench.report import build
 from dlbench.report.analysis.content import read_content
-from dlbench.report.chapters.summary import summary
+from dlbench.report.chapters.summary import summary_section
 from dlbench.report.document import Report
 from tests.fakes import records as fakes
 
@@ -20,7 +20,7 @@ from tests.fakes import records as fakes
 @pytest.fixture
 def report(tmp_path, monkeypatch):
     """The files of an earlier report of one record, beside one that somebody put there, and content of more records."""
-    monkeypatch.setattr(build, "chapters", lambda content: (summary,))
+    monkeypatch.setattr(build, "select_chapters", lambda content: (summary_section,))
     monkeypatch.setattr(
         build, "FORMS", {name: build.FORMS[name] for name in ("index.html", "metrics.csv", "report.md")}
     )

@@ -13,11 +13,11 @@ from dlbench.report.analysis.projection import Prices
 from dlbench.report.analysis.side_by_side import cases_by_batch_size, summarize_processes, with_case_numbers
 from dlbench.report.chapters import sections
 from dlbench.report.chapters.anchors import published_throughputs_table
-from dlbench.report.chapters.projection_section import projection
-from dlbench.report.chapters.provenance import provenance
+from dlbench.report.chapters.projection_section import projection_section
+from dlbench.report.chapters.provenance import provenance_section
 from dlbench.report.chapters.sections import SECTIONS
-from dlbench.report.chapters.summary import summary
-from dlbench.report.chapters.systems_section import systems
+from dlbench.report.chapters.summary import summary_section
+from dlbench.report.chapters.systems_section import systems_section
 from dlbench.report.figures import figure_style, plots_batch, plots_systems
 from dlbench.report.figures.plots_batch import KNEE_SHARE, find_knee
 from dlbench.suites.case import Case
@@ -69,7 +69,7 @@ def plots_of(section):
 def test_systems_beyond_those_that_are_drawn_are_named_with_the_way_to_their_figures(three, monkeypatch):
     monkeypatch.setattr(sections, "MAX_SYSTEMS", 2)
     with figure_style.plot_style():
-        section = sections.memory(three())
+        section = sections.memory_section(three())
     assert set(plots_of(section)) == {"memory-1", "memory-2"}
     words = words_of(section)
     assert (
@@ -79,7 +79,7 @@ def test_systems_beyond_those_that_are_drawn_are_named_with_the_way_to_their_fig
 
 
 def test_the_chapter_of_systems_names_the_best_with_margin_and_interval(three):
-    section = systems(three(repeats=3))
+    section = systems_section(three(repeats=3))
     assert "Throughput: H200 better in 4 of 4." in words_of(section)
     table = next(block.table for block in section.blocks if block.table)
     for row in table.records():
@@ -102,31 +102,31 @@ def systems_with_threads(tmp_path, *threads):
 
 def test_the_systems_are_told_apart_by_their_threads(tmp_path):
     content = systems_with_threads(tmp_path, (4,), (1, 2, 4))
-    assert "differ in PyTorch threads: 4 threads on S0, 1, 2 or 4 threads on S1." in words_of(systems(content))
-    points = next(block.points for block in summary(content).blocks if block.heading == "Systems")
+    assert "differ in PyTorch threads: 4 threads on S0, 1, 2 or 4 threads on S1." in words_of(systems_section(content))
+    points = next(block.points for block in summary_section(content).blocks if block.heading == "Systems")
     assert [", 4 threads, " in points[0], ", 1, 2 or 4 threads, " in points[1]] == [True, True]
 
 
 def test_threads_that_differ_by_case_alone_are_told_and_equal_ones_are_not(tmp_path):
     by_case = systems_with_threads(tmp_path / "by case", (1, 2), (1, 2))
-    assert "PyTorch ran with 1 or 2 threads, by case." in words_of(systems(by_case))
-    assert "threads" not in words_of(systems(systems_with_threads(tmp_path / "equal", (2,), (2,))))
+    assert "PyTorch ran with 1 or 2 threads, by case." in words_of(systems_section(by_case))
+    assert "threads" not in words_of(systems_section(systems_with_threads(tmp_path / "equal", (2,), (2,))))
     one = systems_with_threads(tmp_path / "one", (1, 2))
-    assert any(", 1 or 2 threads, " in block.words for block in summary(one).blocks)
+    assert any(", 1 or 2 threads, " in block.words for block in summary_section(one).blocks)
 
 
 def test_without_repeats_the_summary_does_not_claim_a_winner(three):
     content = three()
-    said = words_of(systems(content))
+    said = words_of(systems_section(content))
     assert "Throughput: not decided in 4 of 4." in said
     assert "the spread between processes is then unknown" in said
-    brief = words_of(summary(content))
+    brief = words_of(summary_section(content))
     assert "not decided (needs 2 more runs)" in brief
     assert "fastest" not in brief
 
 
 def test_the_tables_of_systems_are_there_for_each_metric(three):
-    section = systems(three())
+    section = systems_section(three())
     headings = [block.heading for block in section.blocks if block.table]
     assert headings == [
         "The best system, per network", "Throughput", "Speedup over H200", "Energy per image", "Peak memory, allocated", "Share of peak",
@@ -139,7 +139,7 @@ def test_the_tables_of_systems_are_there_for_each_metric(three):
 
 
 def test_the_baseline_is_the_users(three):
-    headings = [block.heading for block in systems(three(baseline="A100")).blocks]
+    headings = [block.heading for block in systems_section(three(baseline="A100")).blocks]
     assert "Speedup over A100" in headings
 
 
@@ -234,7 +234,7 @@ def test_anchors_stand_beside_our_nearest_case_with_what_differs(three):
 
 
 def test_the_projection_has_a_row_per_network_and_system_and_its_assumptions(three):
-    section = projection(three(prices=Prices("EUR", per_kwh=0.2, per_device_hour=2.0)))
+    section = projection_section(three(prices=Prices("EUR", per_kwh=0.2, per_device_hour=2.0)))
     [table] = [block.table for block in section.blocks if block.table]
     rows = table.records()
     assert [(row["model"], row["system"]) for row in rows] == [
@@ -249,7 +249,7 @@ def test_the_projection_has_a_row_per_network_and_system_and_its_assumptions(thr
 
 def test_each_system_costs_what_its_own_prices_say(three):
     own = {"H200": Prices("EUR", per_device_hour=5.0), "L40S": Prices("EUR", per_device_hour=1.0)}
-    section = projection(three(prices=Prices("EUR", systems=own)))
+    section = projection_section(three(prices=Prices("EUR", systems=own)))
     [table] = [block.table for block in section.blocks if block.table]
     for row in table.records():
         rate = own[row["system"]].per_device_hour if row["system"] in own else None
@@ -259,7 +259,7 @@ def test_each_system_costs_what_its_own_prices_say(three):
 
 
 def test_provenance_puts_differences_first_and_folds_the_rest(three):
-    blocks = provenance(three()).blocks
+    blocks = provenance_section(three()).blocks
     different = next(block for block in blocks if block.heading == "Differences between the systems")
     same = next(block for block in blocks if block.heading.startswith("Equal on all systems"))
     names = {row["property"] for row in different.table.records()}

@@ -56,11 +56,11 @@ class Device:
         return (*(run.run_id for run in profiles), *self.ceilings["run_id"].dropna().unique())
 
 
-def bounds(content: Content) -> Section:
+def bounds_section(content: Content) -> Section:
     """Ceilings beside the datasheet, where the time goes, the roofline, and the layers by time lost."""
     found = measured_devices(content)
     blocks = [Block(words=_INTRODUCTION)] if found else []
-    blocks += _missing_blocks(content, found)
+    blocks += _not_measured_blocks(content, found)
     many = len(found) > 1
     for number, device in enumerate(found, 1):
         blocks += _device_blocks(device, f"-{number}" if many else "", drawn=number <= MAX_DEVICES)
@@ -105,13 +105,13 @@ def _device_blocks(device: Device, suffix: str, drawn: bool) -> Iterator[Block]:
 
 
 def _figure_blocks(device: Device, runs: Sequence[tuple[ProfileRun, Roof]], suffix: str) -> Iterator[Block]:
-    plot = plots_bounds.where_time_goes(plots_bounds.networks_frame(runs))
+    plot = plots_bounds.overhead_breakdown(plots_bounds.networks_frame(runs))
     plot = _with_name_suffix(plot, suffix, device.runs(device.profiles))
     yield Block(heading=f"Where the time goes: {device.name}", plot=plot)
-    works = {(run.case["mode"], run.case["precision"]): plots_bounds.work_of(run) for run in device.profiles}
+    works = {(run.case["mode"], run.case["precision"]): plots_bounds.mode_and_precision(run) for run in device.profiles}
     for key, title in works.items():
         same = [(run, roof) for run, roof in runs if (run.case["mode"], run.case["precision"]) == key]
-        plot = plots_bounds.roofline(plots_bounds.points_frame(same), same[0][1], title)
+        plot = plots_bounds.roofline(plots_bounds.roofline_points(same), same[0][1], title)
         plot = _with_name_suffix(plot, f"-{'-'.join(key)}{suffix}", device.runs(run for run, _ in same))
         yield Block(heading=f"Roofline: {device.name}, {', '.join(key)}", plot=plot)
 
@@ -123,12 +123,12 @@ def _all_reduce_blocks(content: Content) -> Iterator[Block]:
         cpu = none_if_missing(first["cpu_model"])
         name = _device_name(content, DeviceIdentity(first["system_key"], first["device_kind"], cpu_model=cpu))
         suffix = f"-{number}" if groups.ngroups > 1 else ""
-        plot = _with_name_suffix(plots_bounds.all_reduce(rows), suffix, tuple(rows["run_id"].dropna().unique()))
+        plot = _with_name_suffix(plots_bounds.all_reduce_plot(rows), suffix, tuple(rows["run_id"].dropna().unique()))
         yield Block(heading=f"All-reduce: {name}", plot=plot)
         yield Block(heading=f"All-reduce: {name}, all sizes", table=all_reduce_table(rows).without_title(), folded=True)
 
 
-def _missing_blocks(content: Content, found: Sequence[Device]) -> Iterator[Block]:
+def _not_measured_blocks(content: Content, found: Sequence[Device]) -> Iterator[Block]:
     """What was not measured, and the command that does it."""
     folder = next((source for source in content.sources if Path(source).is_dir()), "results")
     to = "" if folder == "results" else f" --results {shlex.quote(folder)}"

@@ -78,7 +78,7 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
     parts = ", ".join(f"{_PART_TITLES.get(name, name)} {seconds_text(s)}" for name, s in own.items())
     share = units.percent(layers_time_share(run))
     notes.append(f"Layers take {share} of the profiled steps' time; the rest: {parts or 'none'}.")
-    notes += busy_note(run.busy_share, "these times may be far too long; profile again on an idle machine")
+    notes += busy_host_note(run.busy_share, "these times may be far too long; profile again on an idle machine")
     notes += _interruption_notes(run, frame, [s for s in own.values() if s is not None])
     longer = hook_overhead(run)
     notes.append(
@@ -97,7 +97,7 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
 _PART_TITLES = {"measuring": "the profiler itself", "between": "gaps between layers"}
 
 
-def busy_note(share: float | None, what: str) -> list[str]:
+def busy_host_note(share: float | None, what: str) -> list[str]:
     """A sentence where other work took more of the cores than goes without a word."""
     if share is None or not share > BUSY_SHARE:
         return []
@@ -153,7 +153,9 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
             f"Above the datasheet: {', '.join(above)}. The device, its clock or the datasheet differs from "
             f"what was assumed."
         )
-    notes += busy_note(max(shares, default=None), "these may be far too low; measure again: the best result counts")
+    notes += busy_host_note(
+        max(shares, default=None), "these may be far too low; measure again: the best result counts"
+    )
     if failed and not every_shape:
         notes.append(
             f"{failed} of {len(rows)} shapes were not measured; `dlbench ceilings --all` lists them with the reason."
@@ -211,11 +213,11 @@ def _best_rows(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
     order = {f"{kind}{after}": i for i, kind in kinds for after in ("", SUSTAINED_SUFFIX)}
     precisions = list(ELEMENT_BYTES)
 
-    def place(row: dict[Any, Any]) -> tuple[int, int]:
+    def sort_key(row: dict[Any, Any]) -> tuple[int, int]:
         known = row["precision"] in precisions
         return precisions.index(row["precision"]) if known else len(precisions), order[row["kind"]]
 
-    return sorted(best.values(), key=place)
+    return sorted(best.values(), key=sort_key)
 
 
 def _row_rate(row: dict[Any, Any]) -> float | None:

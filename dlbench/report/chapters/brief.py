@@ -16,7 +16,7 @@ from dlbench.report.analysis.side_by_side import with_case_numbers
 from dlbench.report.analysis.verdicts import Brief, Leader, Ratio, prepare_brief
 from dlbench.report.analysis.workload_mix import WorkShare
 from dlbench.report.chapters.brief_systems import num_failed, system_warnings, systems_table
-from dlbench.report.chapters.comparison_tables import comparison_table, for_terminal, summary_line
+from dlbench.report.chapters.comparison_tables import arrange_for_terminal, comparison_table, summary_line
 from dlbench.report.document import Block
 from dlbench.report.figures import plots_ratio
 from dlbench.table import Cell, Column, Table
@@ -43,7 +43,7 @@ def brief_blocks(content: Content) -> list[Block]:
     mixed = []
     if content.mix:
         weights, missing = verdicts.case_weights(content.mix, _cases_of_groups(brief))
-        mixed = [Block(words=_mix_sentence(brief, weights))] if weights else []
+        mixed = [Block(words=_workload_mix_sentence(brief, weights))] if weights else []
     cautions = _cautions(content, brief, missing)
     sentence = brief_sentence(brief)
     criteria = _join_with_and(["speed", *(what for what in ("energy", "cost") if what in brief.logs)])
@@ -78,7 +78,7 @@ def ab_sentence(content: Content) -> str:
 
 def _experiment_block(one: AbComparison, content: Content) -> Block:
     (a, b), names = one.sides, content.system_names
-    table = for_terminal(comparison_table(one.result, ("A", "B")))
+    table = arrange_for_terminal(comparison_table(one.result, ("A", "B")))
     kept = [i for i, column in enumerate(table.columns) if column.key not in _LEFT_OUT]
     rows = [[row[i] for i in kept] for row in table.rows]
     notes = [note for note in table.notes if not note.startswith("Effect:")]
@@ -96,10 +96,10 @@ def brief_sentence(brief: Brief) -> str:
     sentences = _speed_sentences(brief, leaders) if brief.paired else _fastest_sentences(brief, leaders)
     for what, words in _BEST_PHRASES.items():
         if what in brief.logs and (best := brief.leaders(what)):
-            sentences.append(_lowest_sentence(brief, best, words))
+            sentences.append(_best_by_metric_sentence(brief, best, words))
     sentences += [
         f"In {one.group.name} {brief.names[one.best]} against {brief.names[one.second]} is "
-        f"{_undecided_text(one.ratio)}." + _opposite(brief, one)
+        f"{_undecided_text(one.ratio)}." + _opposite_sentence(brief, one)
         for one in leaders
         if not one.ratio.is_decided and not brief.paired
     ]
@@ -129,17 +129,19 @@ def _fastest_sentences(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
         won = [one for one in leaders if one.best == best and one.ratio.is_decided]
         if won and len(won) == len(leaders) > 1:
             shown = [one.ratio.invert().value for one in won]
-            times = f"{_range_text(shown)} × {_rival(brief, won)}"
+            times = f"{_range_text(shown)} × {_second_best_name(brief, won)}"
             words = f"{brief.names[best]} is fastest in every precision and mode ({times})."
-            return [words + "".join(_opposite(brief, one) for one in won)]
+            return [words + "".join(_opposite_sentence(brief, one) for one in won)]
         if won:
             gains = {one.group.name: _speedup_text(one.ratio, brief.names[one.second]) for one in won}
             works = _join_with_and(f"{name} ({gain})" for name, gain in gains.items())
-            parts.append(f"{brief.names[best]} is fastest in {works}." + "".join(_opposite(brief, one) for one in won))
+            parts.append(
+                f"{brief.names[best]} is fastest in {works}." + "".join(_opposite_sentence(brief, one) for one in won)
+            )
     return parts
 
 
-def _rival(brief: Brief, won: Sequence[Leader]) -> str:
+def _second_best_name(brief: Brief, won: Sequence[Leader]) -> str:
     return brief.names[won[0].second] if len({one.second for one in won}) == 1 else "the next"
 
 
@@ -148,7 +150,7 @@ def _undecided_text(ratio: Ratio) -> str:
     return f"even: {words}" if words.startswith("no difference") else words
 
 
-def _lowest_sentence(brief: Brief, leaders: Sequence[Leader], words: str) -> str:
+def _best_by_metric_sentence(brief: Brief, leaders: Sequence[Leader], words: str) -> str:
     """Who is best by energy or cost: one system, or each with its precisions and modes."""
     decided = [one for one in leaders if one.ratio.is_decided]
     parts = []
@@ -157,7 +159,7 @@ def _lowest_sentence(brief: Brief, leaders: Sequence[Leader], words: str) -> str
         everywhere = len(won) == len(leaders)
         where = "in every precision and mode" if everywhere else f"in {_join_with_and(one.group.name for one in won)}"
         saved = _range_text([100 * (1 - one.ratio.value) for one in won], 2)
-        parts.append(f"{brief.names[best]} {words} {where} ({saved} % less than {_rival(brief, won)})")
+        parts.append(f"{brief.names[best]} {words} {where} ({saved} % less than {_second_best_name(brief, won)})")
     open_ = [one.group.name for one in leaders if not one.ratio.is_decided]
     parts += [f"for {_join_with_and(open_)} it is not decided which system {words}"] if open_ else []
     return f"{'; '.join(parts)}."
@@ -173,7 +175,7 @@ def _leaders_table(brief: Brief) -> Table:
     for group in brief.groups:
         best = [_leader_cell(brief, leaders[what].get(group)) for what in criteria]
         fastest = leaders["time"].get(group)
-        rows.append([group.name, len(group.numbers), *best, _reversed_networks(brief, fastest) if fastest else ""])
+        rows.append([group.name, len(group.numbers), *best, _networks_won_by_second(brief, fastest) if fastest else ""])
     notes = [
         f"Geometric mean over the cases that all systems share, with its 95 % interval. It is valid for these cases, "
         f"not for other networks. The interval comes from the spread between processes, times {DRIFT_ALLOWANCE:g} for "
@@ -199,7 +201,7 @@ def _leader_cell(brief: Brief, one: Leader | None) -> str:
     return f"{best}, {second}\n{one.ratio.comparison.verdict_text}"
 
 
-def _reversed_networks(brief: Brief, one: Leader) -> str:
+def _networks_won_by_second(brief: Brief, one: Leader) -> str:
     """The networks in which the second system is faster for certain."""
     found = []
     of_group = brief.cases[brief.cases["number"].isin(one.group.numbers)]
@@ -214,7 +216,7 @@ def _reversed_networks(brief: Brief, one: Leader) -> str:
     return "; ".join(found)
 
 
-def _mix_sentence(brief: Brief, weights: Mapping[int, float]) -> str:
+def _workload_mix_sentence(brief: Brief, weights: Mapping[int, float]) -> str:
     base = brief.names[brief.base]
     parts = []
     for system in brief.other_systems():
@@ -254,7 +256,7 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
     shared, total = len(set(_cases_of_groups(brief)["number"])), with_case_numbers(content.shown)["number"].nunique()
     if shared < total:
         found.append(f"{total - shared} of {total} cases are not shared by all systems; no ratio includes them.")
-    found += _difference_cautions(content, brief)
+    found += _system_difference_cautions(content, brief)
     if not content.sides and content.rows.groupby("system_id")["system_hostname"].nunique().max() == 1:
         found.append("Each system was measured on one machine: others of its kind may differ by some percent.")
     if len(found) > MAX_CAUTIONS:
@@ -263,13 +265,13 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
     return found or ["No warnings and no failed cases. Every case was measured on all systems."]
 
 
-def _opposite(brief: Brief, one: Leader) -> str:
+def _opposite_sentence(brief: Brief, one: Leader) -> str:
     """A further sentence where the second system is faster with some networks; else ""."""
-    said = _reversed_networks(brief, one)
+    said = _networks_won_by_second(brief, one)
     return f" The opposite holds in {one.group.name} for {said}." if said else ""
 
 
-def _difference_cautions(content: Content, brief: Brief) -> list[str]:
+def _system_difference_cautions(content: Content, brief: Brief) -> list[str]:
     """Meters and software in which the systems differ."""
     found = []
     metered = brief.cases[brief.cases["energy_per_image"].notna()]

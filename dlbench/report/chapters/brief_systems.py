@@ -26,8 +26,8 @@ _BASELINE = NumberWithText(1.0, "1 (baseline)")
 
 def systems_table(content: Content, brief: Brief) -> Table:
     """One row per system: its ratios to the baseline over the cases that all share, and what to know beside them."""
-    numbers = _numbers_of(brief.groups)
-    parts = _speed_parts(brief)
+    numbers = _case_numbers(brief.groups)
+    parts = _cases_of_speed_columns(brief)
     several = len(parts) > len(MODES)  # narrow columns: the interval below its ratio
     ratios = {what: {s: brief.ratio(what, brief.base, s, numbers) for s in brief.names} for what in _TITLES}
     # Where all ask for the same memory, there is nothing to choose by.
@@ -75,25 +75,25 @@ def num_failed(content: Content, system: str) -> int:
     return int((content.failed["system_id"] == system).sum()) if "system_id" in content.failed else 0
 
 
-def _numbers_of(groups: Iterable[CaseGroup]) -> list[int]:
+def _case_numbers(groups: Iterable[CaseGroup]) -> list[int]:
     return [number for group in groups for number in group.numbers]
 
 
-def _speed_parts(brief: Brief) -> dict[str, list[int]]:
+def _cases_of_speed_columns(brief: Brief) -> dict[str, list[int]]:
     """The cases of each column of speed: training and inference apart, unless both give the same ratios.
 
     Where a system is faster in one precision and slower in another, each has its column: a mean would hide it.
     """
     by_group = {f"{group.name} speed": list(group.numbers) for group in brief.groups}
-    if len(by_group) <= _MOST_SPEEDS and any(_is_reversed(brief, system) for system in brief.other_systems()):
+    if len(by_group) <= _MOST_SPEEDS and any(_wins_and_loses(brief, system) for system in brief.other_systems()):
         return by_group
-    by_mode = {mode: _numbers_of(g for g in brief.groups if g.mode == mode) for mode in MODES}
+    by_mode = {mode: _case_numbers(g for g in brief.groups if g.mode == mode) for mode in MODES}
     parts = {f"{mode} speed": numbers for mode, numbers in by_mode.items() if numbers}
     texts = [[_value_text(brief.ratio("time", brief.base, s, part)) for s in brief.names] for part in parts.values()]
-    return parts if len(texts) > 1 and texts[0] != texts[1] else {"speed": _numbers_of(brief.groups)}
+    return parts if len(texts) > 1 and texts[0] != texts[1] else {"speed": _case_numbers(brief.groups)}
 
 
-def _is_reversed(brief: Brief, system: str) -> bool:
+def _wins_and_loses(brief: Brief, system: str) -> bool:
     """Whether the system is certainly faster than the baseline in one precision and slower in another, in one mode."""
     found = set()
     for group in brief.groups:

@@ -32,11 +32,11 @@ def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", 
     columns += [
         Column("base", f"{metric.title} {names[0]}", "right", lambda cell: _metric_text(found.rules.metric, cell)),
         Column("target", names[1], "right", lambda cell: _metric_text(found.rules.metric, cell)),
-        Column("ratio", "Ratio", "right", _show_ratio),
-        Column("ratio_low", f"{_percent_text(found.rules.confidence)} from", "right", _show_ratio),
-        Column("ratio_high", "to", "right", _show_ratio),
+        Column("ratio", "Ratio", "right", _ratio_text),
+        Column("ratio_low", f"{_percent_text(found.rules.confidence)} from", "right", _ratio_text),
+        Column("ratio_high", "to", "right", _ratio_text),
         Column("verdict", "Verdict", show=lambda cell: _verdict_text(cell, found.rules.margin)),
-        Column("adjusted_p_value", "p (Holm)", "right", _show_p),
+        Column("adjusted_p_value", "p (Holm)", "right", _p_value_text),
         Column("chance_target_larger", "Effect", "right", lambda c: units.MISSING if c is None else f"{c:.2f}"),
         Column("base_processes", f"n {names[0]}", "right"),
         Column("target_processes", f"n {names[1]}", "right"),
@@ -53,7 +53,7 @@ def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", 
 _TERMINAL_ORDER = ("ratio", "ratio_low", "ratio_high", "verdict", "note", "base", "target")
 
 
-def for_terminal(table: Table) -> Table:
+def arrange_for_terminal(table: Table) -> Table:
     """A comparison for the terminal: what all cases share is in the title, the verdict stands before the values.
 
     Each different note is once below the table, by its number.
@@ -144,13 +144,13 @@ def _metric_text(metric: str, cell: Cell) -> str:
     return METRICS[metric].format(cell if isinstance(cell, int | float) else None, 4)
 
 
-def _show_ratio(cell: Cell) -> str:
+def _ratio_text(cell: Cell) -> str:
     if not isinstance(cell, int | float):
         return units.MISSING
     return f"{cell:.4f}" if 0.1 <= cell < 10 else units.ratio(cell, 4)
 
 
-def _show_p(cell: Cell) -> str:
+def _p_value_text(cell: Cell) -> str:
     if not isinstance(cell, int | float):
         return units.MISSING
     return "< 0.0001" if cell < 1e-4 else f"{cell:.4f}"

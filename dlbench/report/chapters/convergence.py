@@ -37,10 +37,10 @@ def convergence_section(epochs: pd.DataFrame) -> Section:
         return Section("convergence", "Convergence")
     plots = [Block(plot=plot) for plot in curve_plots(epochs)]
     blocks = [Block(words=_INTRODUCTION), *plots, Block(table=training_table(epochs))]
-    return Section("convergence", "Convergence", blocks, _finding(_last_epochs(epochs)))
+    return Section("convergence", "Convergence", blocks, _finding_sentence(_last_epochs(epochs)))
 
 
-def _finding(runs: pd.DataFrame) -> str:
+def _finding_sentence(runs: pd.DataFrame) -> str:
     """How many trainings reached their target, and which was the fastest."""
     reached = runs[runs["status"] == "reached"]
     words = f"{len(reached)} of {units.count_text(len(runs), 'training')} reached the target"

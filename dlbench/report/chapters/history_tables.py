@@ -9,7 +9,7 @@ from dlbench.report.analysis.history import History, HistoryLine
 from dlbench.table import Cell, Column, Table, number_or_none, percent_text, seconds_text
 
 
-def lines_table(found: History) -> Table:
+def history_lines_table(found: History) -> Table:
     """One row per case and device: how long, how noisy, where it is now."""
     columns = [Column("case", "Case"), Column("device", "Device"), Column("days", "Days", "right")]
     columns += [Column("from", "From"), Column("to", "To"), Column("processes", "Processes", "right")]
@@ -23,7 +23,7 @@ def lines_table(found: History) -> Table:
         f"Probability of at least one false alarm over all lines: {chance}, assuming normally distributed noise.",
         *found.notes,
     ]
-    return Table(columns, [_line_row(line) for line in found.lines], title="Lines", notes=notes)
+    return Table(columns, [_history_line_row(line) for line in found.lines], title="Lines", notes=notes)
 
 
 def changes_table(found: History, since: datetime | None = None) -> Table:
@@ -49,7 +49,7 @@ def changes_table(found: History, since: datetime | None = None) -> Table:
     return Table(columns, rows, title="Changes", notes=notes)
 
 
-def _line_row(line: HistoryLine) -> list[Cell]:
+def _history_line_row(line: HistoryLine) -> list[Cell]:
     figures = [number_or_none(float(values[-1])) for values in (line.step_s, line.low_s, line.high_s)]
     head: list[Cell] = [line.name, line.device, len(line.days), f"{line.days[0]:%F}", f"{line.days[-1]:%F}"]
     return [*head, line.processes, *figures, number_or_none(line.noise), len(line.changes)]

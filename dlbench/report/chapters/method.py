@@ -21,7 +21,7 @@ _CONTEXT_TEXT = (
 _PEAK_TITLES = {"device_peak": "the datasheet peak", "measured_peak": "the peak measured on the same system"}
 
 
-def own_rules_table(content: Content) -> Table:
+def measurement_rules_table(content: Content) -> Table:
     """The twelve rules of `measurement.md`, what was done about each, and whether that is all of it."""
     shown = content.shown
     rules = [
@@ -61,7 +61,7 @@ def own_rules_table(content: Content) -> Table:
     return Table(columns, [(number, *rule) for number, rule in enumerate(rules, 1)])
 
 
-def sc15_rules_table() -> Table:
+def hoefler_belli_rules_table() -> Table:
     """Hoefler and Belli, "Scientific Benchmarking of Parallel Computing Systems" (SC15), rule by rule."""
     rules = [
         ("Base case of a speedup", "Each ratio is shown with its base in images per second."),

@@ -25,7 +25,7 @@ _INTRODUCTION = (
 )
 
 
-def pipeline(content: Content) -> Section:
+def pipeline_section(content: Content) -> Section:
     """What loading costs; without blocks where no case loads files."""
     cases = content.shown[content.shown[["loader_throughput", "loader_workers"]].notna().all(axis=1)]
     if cases.empty:

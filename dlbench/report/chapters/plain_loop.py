@@ -23,17 +23,17 @@ _HOW_TO_MEASURE = (
 _TITLE = "Defaults and a plain loop"
 
 
-def plain_loop(content: Content) -> Section:
+def plain_loop_section(content: Content) -> Section:
     """Both figures where both heaps were measured, else how to get them; without blocks where no CPU was measured."""
     cases = content.shown[content.shown["device"] == "cpu"]
     if cases.empty:
         return Section("plain-loop", _TITLE)
-    table = heaps_table(cases)
+    table = heap_comparison_table(cases)
     blocks = [Block(words=_REASON if table.rows else f"{_REASON} {_HOW_TO_MEASURE}")]
     return Section("plain-loop", _TITLE, [*blocks, Block(table=table)] if table.rows else blocks)
 
 
-def heaps_table(cases: pd.DataFrame) -> Table:
+def heap_comparison_table(cases: pd.DataFrame) -> Table:
     """One row per case that was measured with both heaps."""
     keys = ["system_id", *(axis for axis in AXES if axis != "repeat"), "rest"]
     parsed = cases["protocol"].map(lambda text: json.loads(text) if isinstance(text, str) else {})

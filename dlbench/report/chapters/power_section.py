@@ -21,7 +21,7 @@ _INTRODUCTION = (
 _METRICS = ("throughput", "average_power", "energy_per_image")
 
 
-def power(content: Content) -> Section:
+def power_section(content: Content) -> Section:
     """Throughput and energy over the limit; without blocks where no case was measured at several limits."""
     found = find_sweeps(content.shown)
     if not found:

@@ -39,7 +39,7 @@ _OPTIONAL_COLUMNS = ("choice", "time_low_s", "time_high_s", "energy_kwh", "cost"
 _LIMITS_NOTE = f"From and to: computed from the interval of the throughput, at {{}}; {OVER_PROCESSES_TEXT}."
 
 
-def projection(content: Content) -> Section:
+def projection_section(content: Content) -> Section:
     """Time, energy and cost to train each network on each system at its fastest measured setting."""
     trainings = content.shown[(content.shown["mode"] == "training") & content.shown["throughput"].gt(0)]
     # Epochs of ImageNet mean nothing to a network on sequences.

@@ -67,7 +67,7 @@ _VOLATILE = ("HostInfo/", "Uptime/", "LoadAvg/", "MachineState/Timestamp", "MemI
 _MAX_DIFFERENCES = 300
 
 
-def provenance(content: Content) -> Section:
+def provenance_section(content: Content) -> Section:
     """The chapter that leads from each figure back to its records."""
     stores = ", ".join(content.sources)
     count = f"{units.count_text(len(content.rows), 'row')} of {units.count_text(len(content.attempts), 'attempt')}"
@@ -243,15 +243,17 @@ def _differences_block(states: Mapping[str, NodeState]) -> Block:
 
 
 def _details_table(details: dict[str, object]) -> Table:
-    cells: list[list[Cell]] = [[key, _flat_text(value)] for key, value in details.items()]
+    cells: list[list[Cell]] = [[key, _join_nested_values(value)] for key, value in details.items()]
     return Table([Column("name", "Name"), Column("value", "Value", "left")], cells)
 
 
-def _flat_text(value: object) -> str:
+def _join_nested_values(value: object) -> str:
     if isinstance(value, list):
-        return "\n".join(_flat_text(v).replace("\n", ", ") for v in value) or units.MISSING
+        return "\n".join(_join_nested_values(v).replace("\n", ", ") for v in value) or units.MISSING
     if isinstance(value, dict):
-        return "\n".join(f"{k} = {_flat_text(v)}".replace("\n", ", ") for k, v in value.items()) or units.MISSING
+        return (
+            "\n".join(f"{k} = {_join_nested_values(v)}".replace("\n", ", ") for k, v in value.items()) or units.MISSING
+        )
     if isinstance(value, bool):
         return "yes" if value else "no"
     return units.MISSING if value is None else str(value)

@@ -23,24 +23,24 @@ from dlbench.report.analysis.side_by_side import (
 )
 from dlbench.report.chapters import convergence, history_tables, method, opening_sentences, tables
 from dlbench.report.chapters.anchors import published_throughputs_table
-from dlbench.report.chapters.bounds_section import HOW_TO_DRAW_OTHERS, bounds
-from dlbench.report.chapters.compute_section import compute_section as compute
+from dlbench.report.chapters.bounds_section import HOW_TO_DRAW_OTHERS, bounds_section
+from dlbench.report.chapters.compute_section import compute_section
 from dlbench.report.chapters.findings import findings_table
-from dlbench.report.chapters.pipeline_section import pipeline
-from dlbench.report.chapters.plain_loop import plain_loop
-from dlbench.report.chapters.power_section import power
-from dlbench.report.chapters.projection_section import projection
-from dlbench.report.chapters.provenance import provenance
-from dlbench.report.chapters.scaling import scaling_section as scaling
-from dlbench.report.chapters.summary import summary
+from dlbench.report.chapters.pipeline_section import pipeline_section
+from dlbench.report.chapters.plain_loop import plain_loop_section
+from dlbench.report.chapters.power_section import power_section
+from dlbench.report.chapters.projection_section import projection_section
+from dlbench.report.chapters.provenance import provenance_section
+from dlbench.report.chapters.scaling import scaling_section
+from dlbench.report.chapters.summary import summary_section
 from dlbench.report.chapters.systems_blocks import (
+    add_attempt_ids,
     energy_trade_off,
     metric_over_systems,
     process_spread_blocks,
-    with_records,
 )
-from dlbench.report.chapters.systems_section import measured_systems, systems
-from dlbench.report.chapters.tuning_section import tuning
+from dlbench.report.chapters.systems_section import measured_systems, systems_section
+from dlbench.report.chapters.tuning_section import tuning_section
 from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import plots_batch, plots_history, plots_rates, plots_samples, plots_time
 from dlbench.results import training_store
@@ -53,7 +53,7 @@ MAX_SYSTEMS = 4
 _MAX_LEADING = 12
 
 
-def comparison(content: Content) -> Section:
+def comparison_section(content: Content) -> Section:
     """All measured cases with all that is known of them, to sort and to filter; repeats are one row."""
     if content.shown.empty:
         return Section("comparison", "Comparison", [Block(words=NOTHING_MEASURED)])
@@ -72,14 +72,14 @@ def comparison(content: Content) -> Section:
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
     blocks = [Block(words=words), Block(table=table, filters=filters)]
-    over = tables.over_processes_table(content.shown, content.system_names)
+    over = tables.combined_processes_table(content.shown, content.system_names)
     if over is not None:
         heading = "Mean over processes: what a rerun should give"
         blocks = [Block(heading=heading, words=tables.interval_note(content.shown), table=over), *blocks]
     return Section("comparison", "Comparison", blocks, finding)
 
 
-def throughput(content: Content) -> Section:
+def throughput_section(content: Content) -> Section:
     """Throughput, over the batch and by precision where there are several."""
     several_batches = content.shown.groupby("model")["batch_size"].nunique().gt(1).any()
     several_precisions = content.shown["precision"].nunique() > 1
@@ -94,26 +94,26 @@ def batch_blocks(content: Content) -> list[Block]:
     """Throughput over the batch with its knees: of one system by precision, of several in one panel per network."""
     if len(measured_systems(content)) < 2:
         return _plot_per_system(content, plots_batch.batch_curves)
-    cases = with_records(cases_by_batch_size(content), content)
+    cases = add_attempt_ids(cases_by_batch_size(content), content)
     return [
         Block(plot=plots_batch.batch_curves_of_systems(cases, content.system_names)),
         Block(heading="Knees of the curves", table=plots_batch.knees_table(cases, content.system_names), folded=True),
     ]
 
 
-def step_time(content: Content) -> Section:
+def step_time_section(content: Content) -> Section:
     """Where the time of a step goes."""
     blocks = _plot_per_system(content, plots_time.step_breakdown)
     return Section("step-time", "Step time by phase", blocks, opening_sentences.step_time_opening(content))
 
 
-def memory(content: Content) -> Section:
+def memory_section(content: Content) -> Section:
     """Memory by kind and its peaks."""
     blocks = _plot_per_system(content, plots_time.memory)
     return Section("memory", "Memory", blocks, opening_sentences.memory_opening(content))
 
 
-def energy(content: Content) -> Section:
+def energy_section(content: Content) -> Section:
     """Energy per image, what throughput costs of it, and the power behind it."""
     blocks = metric_over_systems(content, "energy_per_image", "energy") or _plot_per_system(content, plots_rates.energy)
     blocks += energy_trade_off(content)
@@ -131,7 +131,7 @@ def energy(content: Content) -> Section:
     return Section("energy", "Energy", blocks, opening_sentences.energy_opening(content))
 
 
-def flop_time(content: Content) -> Section:
+def flop_time_section(content: Content) -> Section:
     """Time against work and its bound."""
     if content.shown[["device_peak", "measured_peak"]].notna().any(axis=None):
         words = (
@@ -147,7 +147,7 @@ def flop_time(content: Content) -> Section:
     return Section("flop-time", "FLOP against time", blocks, opening_sentences.flop_time_opening(content))
 
 
-def variability(content: Content) -> Section:
+def variability_section(content: Content) -> Section:
     """How step times scatter and run."""
     blocks = process_spread_blocks(content)
     blocks += _plot_per_system(content, plots_samples.distribution)
@@ -155,7 +155,7 @@ def variability(content: Content) -> Section:
     return Section("variability", "Variability", blocks, opening_sentences.variability_opening(content))
 
 
-def history(content: Content) -> Section:
+def history_section(content: Content) -> Section:
     """How cases changed over the days that the results hold; without blocks where none was measured on enough."""
     if content.attempts.empty or content.attempts["started_at"].dt.date.nunique() < MIN_POINTS:
         return Section("history", "History")
@@ -166,16 +166,16 @@ def history(content: Content) -> Section:
     words = "No line changed." if not changes.rows else ""
     blocks = [Block(words=words, plot=plots_history.history_plot(found.lines))]
     blocks += [Block(heading="Changes", table=changes)] if changes.rows else []
-    blocks.append(Block(heading="Lines", table=history_tables.lines_table(found), folded=True))
+    blocks.append(Block(heading="Lines", table=history_tables.history_lines_table(found), folded=True))
     return Section("history", "History", blocks)
 
 
-def trainings(content: Content) -> Section:
+def trainings_section(content: Content) -> Section:
     """Networks that were trained to a target beside the measured cases."""
     return convergence.convergence_section(training_store.read_trainings(content.sources))
 
 
-def published(content: Content) -> Section:
+def published_section(content: Content) -> Section:
     """Published throughputs of the same networks on the same devices, with all in which they differ."""
     table, num_others = published_throughputs_table(_merge_repeats(content.shown), measured_systems(content))
     elsewhere = f"{units.count_text(num_others, 'published result')} of these networks on other devices are left out."
@@ -215,7 +215,7 @@ def cnn_table(content: Content) -> Section:
     return Section("cnn-table", "Published CNN table", blocks)
 
 
-def failures(content: Content) -> Section:
+def failures_section(content: Content) -> Section:
     """What failed, and what to know about what did not."""
     blocks = []
     if len(content.failed):
@@ -240,8 +240,12 @@ def method_section(content: Content) -> Section:
     )
     blocks = [
         Block(words=words),
-        Block(heading="The twelve rules of measurement", table=method.own_rules_table(content)),
-        Block(heading="The twelve rules of Hoefler and Belli (SC15)", table=method.sc15_rules_table(), folded=True),
+        Block(heading="The twelve rules of measurement", table=method.measurement_rules_table(content)),
+        Block(
+            heading="The twelve rules of Hoefler and Belli (SC15)",
+            table=method.hoefler_belli_rules_table(),
+            folded=True,
+        ),
         Block(heading="Definition of every metric", table=tables.definitions_table(), folded=True),
     ]
     return Section("method", "Method", blocks)
@@ -249,37 +253,38 @@ def method_section(content: Content) -> Section:
 
 #: The chapters in their order. A new one is a function and an entry. Those without blocks are left out of the report.
 SECTIONS: tuple[Callable[[Content], Section], ...] = (
-    summary,
-    systems,
-    comparison,
-    throughput,
-    tuning,
-    plain_loop,
-    step_time,
-    pipeline,
-    memory,
-    energy,
-    power,
-    flop_time,
-    bounds,
-    variability,
-    history,
-    scaling,
-    trainings,
-    projection,
-    published,
-    compute,
+    summary_section,
+    systems_section,
+    comparison_section,
+    throughput_section,
+    tuning_section,
+    plain_loop_section,
+    step_time_section,
+    pipeline_section,
+    memory_section,
+    energy_section,
+    power_section,
+    flop_time_section,
+    bounds_section,
+    variability_section,
+    history_section,
+    scaling_section,
+    trainings_section,
+    projection_section,
+    published_section,
+    compute_section,
     cnn_table,
-    failures,
+    failures_section,
     method_section,
-    provenance,
+    provenance_section,
 )
 
 
-def chapters(content: Content) -> tuple[Callable[[Content], Section], ...]:
+def select_chapters(content: Content) -> tuple[Callable[[Content], Section], ...]:
     """The chapters that have something to say: of results without any case the trainings, and files passed over."""
     if content.attempts.empty:
-        return (summary, trainings, failures) if content.skipped else (summary, trainings)
+        always = (summary_section, trainings_section)
+        return (*always, failures_section) if content.skipped else always
     return SECTIONS
 
 

@@ -23,7 +23,7 @@ from dlbench.results import training_store
 from dlbench.suites.case import USUAL_CONFIDENCE
 
 
-def summary(content: Content) -> Section:
+def summary_section(content: Content) -> Section:
     """The brief of several systems; of one the key figures and the fastest setting of each network."""
     # The median of several processes of a case: the fastest of them would be luck.
     if len(measured_systems(content)) > 1:
@@ -58,7 +58,7 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
         return (counted,)
     of_reference = cases[cases["model"] == representative_network(cases)]
     training = of_reference[of_reference["mode"] == "training"]
-    candidates = _presentable_cases(training if len(training) else of_reference)
+    candidates = _cases_for_summary(training if len(training) else of_reference)
     # Among unstable cases the one with the most steps, among good ones the fastest.
     by = "throughput" if candidates["status"].eq("ok").all() else "steps"
     best = candidates.sort_values([by, "throughput"], ascending=False, kind="stable").iloc[0]
@@ -101,7 +101,7 @@ def _uncertainty_texts(case: pd.Series) -> list[str]:
     return [f"{units.half_width(width, ends)}{at}{over}"] if math.isfinite(width) else []
 
 
-def _presentable_cases(shown: pd.DataFrame) -> pd.DataFrame:
+def _cases_for_summary(shown: pd.DataFrame) -> pd.DataFrame:
     """The cases that may stand at the head: those that are ok, else those with some steps, else all."""
     for good in (shown["status"] == "ok", shown["steps"] >= MIN_STEPS):
         if good.any():

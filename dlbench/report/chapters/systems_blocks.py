@@ -25,7 +25,7 @@ from dlbench.units import list_text
 _CASE_COLUMNS = ["model", "mode", "precision", "batch_size", "system_id"]
 
 
-def with_records(cases: pd.DataFrame, content: Content) -> pd.DataFrame:
+def add_attempt_ids(cases: pd.DataFrame, content: Content) -> pd.DataFrame:
     """Aggregated cases with the attempts behind each as `records`."""
     behind: dict[tuple[object, ...], list[str]] = {}
     for *key, attempt in content.shown[[*_CASE_COLUMNS, "attempt_id"]].itertuples(index=False, name=None):
@@ -42,7 +42,7 @@ def metric_over_systems(content: Content, metric: str, name: str) -> list[Block]
     shared = shared_cases(content)
     if shared.cases.empty:
         return []
-    cases = with_records(representative_cases(shared.cases), content)
+    cases = add_attempt_ids(representative_cases(shared.cases), content)
     return [Block(plot=plots_systems.metric_over_systems(cases, measured_systems(content), metric, name))]
 
 
@@ -51,9 +51,9 @@ def energy_trade_off(content: Content) -> list[Block]:
     shown = content.shown
     if not shown["energy_per_image"].gt(0).any():
         return []
-    cases = with_records(summarize_processes(with_case_numbers(shown)), content)
+    cases = add_attempt_ids(summarize_processes(with_case_numbers(shown)), content)
     names = measured_systems(content)
-    front = _front_table(cases, names)
+    front = _pareto_table(cases, names)
     plot = plots_systems.energy_trade_off(cases, names)
     return [
         Block(heading="Energy against throughput", plot=plot),
@@ -113,7 +113,7 @@ def _outliers_text(units: list[variability.HardwareDeviation], kind: str) -> str
     return f"No {kind} differs from the others by more than the usual spread."
 
 
-def _front_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
+def _pareto_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     several = len(names) > 1
     columns = [Column("model", "Network"), Column("mode", "Mode"), *([Column("system", "System")] if several else [])]
     columns += [Column("setting", "Setting")]

@@ -27,7 +27,7 @@ TITLE = "Systems side by side"
 _FILTER_COLUMNS = ("model", "mode", "precision", "batch_size")
 
 
-def systems(content: Content) -> Section:
+def systems_section(content: Content) -> Section:
     """Every case that systems share, a column per system; nothing for a single system."""
     if len(measured_systems(content)) < 2:
         return Section("systems", TITLE)

@@ -191,7 +191,9 @@ def summary_table(shown: pd.DataFrame) -> Table:
         if name == "half_width":
             columns.append(Column(f"{mode}_{name}", "±", "right", half_width_text))
             continue
-        title = f"{mode.capitalize()} [{_SUMMARY_UNITS.get(name, '{}').format(column_scale(name, best[name])[1])}]"
+        title = (
+            f"{mode.capitalize()} [{_SUMMARY_UNITS.get(name, '{}').format(choose_column_unit(name, best[name])[1])}]"
+        )
         columns.append(metric_column(name, best[name], 3, key=f"{mode}_{name}", title=title))
     rows: list[list[Cell]] = []
     for model in network_order(best.index.get_level_values("model")):
@@ -211,7 +213,7 @@ def failures_table(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:
     axes = [*MAIN_AXES, *varying_axes(cases)]
     columns = [*case_columns(axes), Column("status", "Status"), Column("error", "Reason")]
     columns.append(Column("folder", "Output in"))
-    several = _in_several_folders(files)
+    several = _have_several_folders(files)
     rows = [
         [
             *case_cells(c, axes),
@@ -236,7 +238,7 @@ def attempts_table(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[s
         Column("folder", "Folder"),
         Column("command", "Measure it again"),
     ]
-    several = _in_several_folders(files)
+    several = _have_several_folders(files)
     rows: list[list[Cell]] = [
         [c["attempt_id"], c["case_id"], c["status"], f"{c['started_at']:%Y-%m-%d %H:%M:%S}",
          number_or_none(c["wall_s"]), str(files.get(c["attempt_id"], units.MISSING)),
@@ -306,7 +308,7 @@ def _folder_with_store(attempt_id: str, files: Mapping[str, Path], several: bool
     return f"{files[attempt_id].parent}/{attempt_folder(attempt_id)}" if several else attempt_folder(attempt_id)
 
 
-def _in_several_folders(files: Mapping[str, Path]) -> bool:
+def _have_several_folders(files: Mapping[str, Path]) -> bool:
     """Whether the files lie in more than one folder."""
     return len({file.parent for file in set(files.values())}) > 1
 
@@ -320,7 +322,7 @@ def attempt_folder(attempt_id: object) -> str:
 sort_attempts = partial(sort_cases, by=("system_id", *MAIN_AXES, "attempt_id"))
 
 
-def column_scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
+def choose_column_unit(name: str, values: pd.Series[float]) -> tuple[float, str]:
     """The factor and the unit in which a column of this metric is printed: one for all, after its median."""
     unit = METRICS[name].unit
     middle = float(values.dropna().abs().median())
@@ -339,7 +341,7 @@ def column_scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
 
 def metric_column(name: str, values: pd.Series[float], significant: int, key: str = "", title: str = "") -> Column:
     """The column of a metric, all its `values` in one unit and with so many significant digits, percents with two."""
-    factor, unit = column_scale(name, values)
+    factor, unit = choose_column_unit(name, values)
     short_title = _SHORT_TITLES.get(name, METRICS[name].title)
     significant = 2 if METRICS[name].unit == "%" else significant
     if name == "steps":
@@ -391,7 +393,7 @@ def interval_note(shown: pd.DataFrame) -> str:
     )
 
 
-def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table | None:
+def combined_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table | None:
     """One row per case and system, its processes taken together; None where no case has several."""
     processes = with_case_numbers(shown)
     cases = sort_cases(summarize_processes(processes))

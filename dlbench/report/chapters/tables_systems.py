@@ -29,11 +29,11 @@ def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
         names: of the systems by `system_id`, in the order of the columns.
     """
     known = cases[cases[metric].notna()]
-    axes = _naming_axes(known)
+    axes = _row_name_axes(known)
     # To make dictionaries of rows costs time by the column.
     known = known[["number", "system_id", "processes", "protocol", *axes, metric, f"{metric}_low", f"{metric}_high"]]
     present = _systems_present(names, known)
-    unit = tables.column_scale(metric, known[metric])[1]
+    unit = tables.choose_column_unit(metric, known[metric])[1]
     columns = tables.case_columns(axes)
     with_spread = bool(known[f"{metric}_low"].notna().any())
     several = bool(known["processes"].gt(1).any())
@@ -68,7 +68,7 @@ def speedups_table(
     numbers = cases.loc[cases["system_id"] == base, "number"]
     shared = cases[cases["number"].isin(numbers)]
     others = [s for s in _systems_present(names, shared) if s != base]
-    axes = _naming_axes(shared)
+    axes = _row_name_axes(shared)
     columns = tables.case_columns(axes)
     title = f"{names[base]} [{METRICS['throughput'].unit}]"
     columns.append(tables.metric_column("throughput", shared["throughput"], 3, "base", title))
@@ -171,7 +171,7 @@ def _winner_cell(standing: Standing | None, names: Mapping[str, str]) -> str:
     return f"{best}\n{standing.margin} against {second}"
 
 
-def _naming_axes(cases: pd.DataFrame) -> list[str]:
+def _row_name_axes(cases: pd.DataFrame) -> list[str]:
     """The axes that name a row; the repeat is in the number of processes, the device in the system."""
     axes = [*MAIN_AXES, *(axis for axis in varying_axes(cases) if axis not in ("repeat", "device"))]
     return axes_equal_across_systems(cases, axes)

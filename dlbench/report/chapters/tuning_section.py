@@ -20,7 +20,7 @@ _INTRODUCTION = (
 )
 
 
-def tuning(content: Content) -> Section:
+def tuning_section(content: Content) -> Section:
     """As shipped and as tuned; without blocks where nothing was tuned."""
     found = list(find_searches(content.shown))
     if not found:

@@ -75,7 +75,7 @@ def name_rows(axes: Axes, labels: Sequence[str]) -> None:
     """One row for each label, the first at the top."""
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    look.clear_frame(axes)
+    look.hide_left_axis(axes)
 
 
 def case_label(case: Mapping[Hashable, Any], axes: Iterable[str], limit: int, between: str = "\n") -> str:

@@ -121,7 +121,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> str:
     compute_layout(figure)
     figure.set_layout_engine(None)
     folder.mkdir(parents=True, exist_ok=True)
-    with pdf_fonts.shared_fonts():
+    with pdf_fonts.share_font_subsets():
         for extension, metadata in FILE_FORMATS.items():
             figure.savefig(folder / f"{name}.{extension}", metadata=metadata, dpi=170)
     return (folder / f"{name}.svg").read_text(encoding="utf-8")
@@ -199,7 +199,7 @@ def _has_glyph(character: str) -> bool:
     return character.isprintable() and font.get_char_index(ord(character)) != 0
 
 
-def clear_frame(axes: Axes) -> None:
+def hide_left_axis(axes: Axes) -> None:
     """For rows of names: no line and no ticks on the left, no grid across."""
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)

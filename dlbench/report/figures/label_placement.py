@@ -31,7 +31,7 @@ class LabelPlacer:
     def add_label(self, x: float, y: float, text: str) -> bool:
         """Write `text` near the point at (x, y), with a line to it from afar; False where there is no room."""
         px, py = (float(v) for v in self.axes.transData.transform((x, y)) * _points_per_pixel(self.axes))
-        found = self._find_room(px, py, _CHARACTER_WIDTH * len(text))
+        found = self._find_free_position(px, py, _CHARACTER_WIDTH * len(text))
         if found is None:
             return False
         dx, dy, box = found
@@ -44,7 +44,7 @@ class LabelPlacer:
         note.set_in_layout(False)
         return True
 
-    def _find_room(self, px: float, py: float, width: float) -> tuple[float, float, Box] | None:
+    def _find_free_position(self, px: float, py: float, width: float) -> tuple[float, float, Box] | None:
         panel = [float(v) * _points_per_pixel(self.axes) for v in self.axes.bbox.extents]
         for dy in (sign * step for step in range(0, 120, 3) for sign in (1, -1)):
             for dx in (-7, 7):

@@ -31,7 +31,7 @@ _subset_cache: dict[tuple[str, frozenset[int]], FontSubset] = {}
 
 
 @contextmanager
-def shared_fonts() -> Iterator[None]:
+def share_font_subsets() -> Iterator[None]:
     """Within this context the figures that this process saves share their cut fonts."""
     if not _is_supported:
         yield
@@ -43,15 +43,15 @@ def shared_fonts() -> Iterator[None]:
         _backend_pdf_ps.get_glyphs_subset = _matplotlib_subset
 
 
-def usual_subsets() -> dict[tuple[str, frozenset[int]], FontSubset]:
-    """The cuts that do for most figures; another process may make them, for `remember_subsets`."""
+def build_usual_subsets() -> dict[tuple[str, frozenset[int]], FontSubset]:
+    """The cuts that do for most figures; another process may make them, for `add_cached_subsets`."""
     for weight in ("normal", "bold") if _is_supported else ():
         file = font_manager.findfont(font_manager.FontProperties(family=["DejaVu Sans"], weight=weight))
         _cached_subset(file, _usual_glyphs(file))
     return _subset_cache
 
 
-def remember_subsets(cuts: dict[tuple[str, frozenset[int]], FontSubset]) -> None:
+def add_cached_subsets(cuts: dict[tuple[str, frozenset[int]], FontSubset]) -> None:
     """Use these cuts from now on."""
     _subset_cache.update(cuts)
 

@@ -42,7 +42,7 @@ _MAX_PANELS = 16
 def batch_curves(cases: pd.DataFrame) -> Plot:
     """Throughput over the batch per device of one system, one panel per network and mode, one line per precision."""
     known = cases[cases["throughput"].notna()]
-    shown = _one_setting_per_curve(known)
+    shown = _select_setting_per_curve(known)
     if shown.empty:
         return Plot("batch_curves", "No network ran with several batch sizes at the same setting.")
     marks = {name: mark | {"marker": "o"} for name, mark in precision_markers(shown).items()}
@@ -56,7 +56,7 @@ def batch_curves(cases: pd.DataFrame) -> Plot:
     return replace(plot, caption=words + _not_drawn_sentence(shown), records=records_of(shown))
 
 
-def _one_setting_per_curve(known: pd.DataFrame) -> pd.DataFrame:
+def _select_setting_per_curve(known: pd.DataFrame) -> pd.DataFrame:
     """The fastest setting with the most batch sizes, for each network, mode and precision that has several."""
     line = ["model", "mode", "precision"]
     settings = [*line, *varying_axes(known)]

@@ -52,7 +52,7 @@ def roofline(layers: pd.DataFrame, roof: Roof, title: str) -> Plot:
 
     Args:
         layers: as `bounds.layer_bounds` gives them.
-        title: mode and precision, as `work_of` names them.
+        title: mode and precision, as `mode_and_precision` names them.
     """
     points = pd.concat([_layer_points(layers, way) for way in DIRECTIONS], ignore_index=True)
     counted = points[points["flop"] > 0]
@@ -85,7 +85,7 @@ def roofline(layers: pd.DataFrame, roof: Roof, title: str) -> Plot:
     return Plot("roofline", words, figure)
 
 
-def where_time_goes(networks: pd.DataFrame) -> Plot:
+def overhead_breakdown(networks: pd.DataFrame) -> Plot:
     """The step of each network, from what its FLOP need at the peak, over what its bytes add, to overhead.
 
     Args:
@@ -136,11 +136,11 @@ def _draw_mode_rows(left: Axes, right: Axes, own: pd.DataFrame, factor: float) -
     name_rows(left, [look.drawable_text(str(label)) for label in own["label"]])
     for axes in (left, right):
         axes.set_title(panel_title(own))
-        look.clear_frame(axes)
+        look.hide_left_axis(axes)
 
 
 def networks_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
-    """One row per profile, as `where_time_goes` takes them."""
+    """One row per profile, as `overhead_breakdown` takes them."""
     rows = []
     for run, roof in runs:
         found = time_bound_of_network(profile_frame(run, roof), roof, run.step_s, run.optimizer_bytes)
@@ -154,12 +154,12 @@ def networks_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(frame.columns[3:], float))
 
 
-def work_of(run: ProfileRun) -> str:
+def mode_and_precision(run: ProfileRun) -> str:
     """Mode and precision of a profile: "Training · fp32"."""
     return panel_title(pd.DataFrame([run.case]))
 
 
-def points_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
+def roofline_points(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
     """The layers of several profiles under one roof, as `roofline` takes them, named by their networks as well."""
     frames = []
     several = len(runs) > 1
@@ -172,14 +172,17 @@ def points_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
 def write_figures(folder: Path, run: ProfileRun, roof: Roof) -> list[Plot]:
     """Draw both figures of one profile into `folder`; gives them, those too that could not be drawn and say why."""
     with look.plot_style():
-        plots = [roofline(profile_frame(run, roof), roof, work_of(run)), where_time_goes(networks_frame([(run, roof)]))]
+        plots = [
+            roofline(profile_frame(run, roof), roof, mode_and_precision(run)),
+            overhead_breakdown(networks_frame([(run, roof)])),
+        ]
         for plot in plots:
             if plot.figure is not None:
                 look.save_figure(plot.figure, folder, plot.name)
     return plots
 
 
-def all_reduce(rows: pd.DataFrame) -> Plot:
+def all_reduce_plot(rows: pd.DataFrame) -> Plot:
     """Bus bandwidth over message size, one line for each number of ranks and way.
 
     Args:

@@ -76,7 +76,7 @@ def dot_plot(
         axes.set_title(panel_title(here))
         axes.set_xlabel(unit.label(METRICS[metric].title))
         name_rows(axes, _row_labels(names, here, with_setting, axes is panels[0][0]))
-    _share_limits([axes for axes, _ in panels], values_and_limits(shown, metric))
+    _set_common_limits([axes for axes, _ in panels], values_and_limits(shown, metric))
     return figure, tooltips.found
 
 
@@ -99,7 +99,7 @@ def _row_labels(names: Sequence[str], cases: pd.DataFrame, with_setting: bool, w
     return labels
 
 
-def _share_limits(panels: Sequence[Axes], values: pd.Series[float]) -> None:
+def _set_common_limits(panels: Sequence[Axes], values: pd.Series[float]) -> None:
     low, high = values.min(), values.max()
     margin = 10 ** (0.1 * max(0.7, math.log10(high / low)))
     panels[0].set_xlim(low / margin, high * margin)

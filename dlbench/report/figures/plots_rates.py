@@ -66,7 +66,7 @@ def precisions(cases: pd.DataFrame) -> Plot:
         axes.set_xlabel("Throughput over that of fp32, same batch")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} ×")
-        look.clear_frame(axes)
+        look.hide_left_axis(axes)
     panels[0][0].set_xlim(0, 1.08 * np.nanmax(shown["ratio_high"].fillna(shown["ratio"])))
     precision_legend(figure, shown)
     words = (

@@ -56,7 +56,7 @@ def ratio_plot(brief: Brief) -> Plot:
                 reached += [r for r in (found.invert().value, *(found.invert().interval or ())) if r > 0]
         axes.set_title(precision)
         axes.set_xlabel(f"Throughput over that of {look.drawable_text(names[base], 24)} [×], logarithmic")
-        look.clear_frame(axes)
+        look.hide_left_axis(axes)
     _label_rows(panels[0], places, modes)
     _set_ratio_axis(panels, min(reached), max(reached))
     system_legend(figure, {system: names[system] for system in others}, marks)
@@ -76,9 +76,9 @@ def ratio_plot(brief: Brief) -> Plot:
 
 def _draw_ratio(axes: Axes, found: Ratio, y: float, mark: dict[str, object], gid: str) -> None:
     colour = str(mark["color"])
-    value = _at_most_at_edge(found.value)
+    value = _clip_ratio(found.value)
     if found.interval:
-        ends = [_at_most_at_edge(end) for end in found.interval]
+        ends = [_clip_ratio(end) for end in found.interval]
         axes.plot(ends, [y, y], color=colour, lw=2.4, alpha=0.5, solid_capstyle="butt", gid=f"{gid}-bar")
         for shape, end, true_end in zip("<>", ends, found.interval, strict=True):
             if end not in (true_end, value):
@@ -96,7 +96,7 @@ def _draw_ratio(axes: Axes, found: Ratio, y: float, mark: dict[str, object], gid
         )  # fmt: skip
 
 
-def _at_most_at_edge(ratio: float) -> float:
+def _clip_ratio(ratio: float) -> float:
     return min(_MAX_RATIO, max(1 / _MAX_RATIO, ratio))
 
 

@@ -102,19 +102,19 @@ def time_series(cases: pd.DataFrame) -> Plot:
         "Step times during the window. An average would hide a trend or a regular pattern. If a case ran in several "
         "processes, the process with the median step time is shown."
     )
-    words += _without_panel_sentence(cases, shown, "for lack of steps or of room")
+    words += _panels_not_drawn_sentence(cases, shown, "for lack of steps or of room")
     return Plot("time_series", words, figure, records_of(shown))
 
 
 def has_varying_power(cases: pd.DataFrame) -> pd.Series[bool]:
     """Whether the power of each case varies by more than `STEADY_POWER` through its window, its first fifth aside."""
 
-    def varies(trace: Any) -> bool:
+    def is_varying(trace: Any) -> bool:
         late = np.asarray(trace, dtype=float)[len(trace) // 5 :]
         low, high = np.percentile(late, (10, 90)) if late.size else (0.0, 0.0)
         return bool(high - low > STEADY_POWER * np.median(late)) if late.size else False
 
-    return cases["power_w"].map(varies).astype(bool)
+    return cases["power_w"].map(is_varying).astype(bool)
 
 
 def power(cases: pd.DataFrame) -> Plot:
@@ -141,11 +141,11 @@ def power(cases: pd.DataFrame) -> Plot:
     panels[0].set_ylim(bottom=0)
     label_outer(panels, "Time in the window [s]", "Power [W]")
     words = "Sampled power of the first rank's device. Energies are gross: idle power is included."
-    words += _without_panel_sentence(cases, shown, "for lack of readings or of room")
+    words += _panels_not_drawn_sentence(cases, shown, "for lack of readings or of room")
     return Plot("power", words, figure, records_of(shown))
 
 
-def _without_panel_sentence(cases: pd.DataFrame, shown: pd.DataFrame, why: str) -> str:
+def _panels_not_drawn_sentence(cases: pd.DataFrame, shown: pd.DataFrame, why: str) -> str:
     """Every network and mode that has no panel, as a sentence."""
     drawn = set(zip(shown["model"], shown["mode"], strict=True))
     pairs = dict.fromkeys(zip(cases["model"], cases["mode"], strict=True))

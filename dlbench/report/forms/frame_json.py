@@ -41,10 +41,10 @@ def json_parts(frame: pd.DataFrame, of_json: str) -> Iterator[str]:
                 before = ""
             before += ",\n   "
         rows = pc.binary_join_element_wise(*pieces, before.removesuffix(",\n   ") + "\n  }", "")
-        yield from _with_commas(rows, len(some))
+        yield from _separate_by_commas(rows, len(some))
 
 
-def _with_commas(rows: pa.Array | pa.Scalar, num_rows: int) -> Iterator[str]:
+def _separate_by_commas(rows: pa.Array | pa.Scalar, num_rows: int) -> Iterator[str]:
     # Without any column that varies there is one text for all rows.
     texts = rows.to_pylist() if isinstance(rows, pa.Array) else [rows.as_py()] * num_rows
     yield texts[0]
@@ -61,17 +61,17 @@ def _json_cells(column: pd.Series, is_json: bool) -> pa.Array | str:
         times = pa.array(column.to_numpy(dtype="datetime64[ms]"))
         return pc.fill_null(pc.strftime(times, '"%Y-%m-%dT%H:%M:%S+00:00"'), "null")
     if isinstance(column.dtype, pd.StringDtype) and not is_json:
-        texts = _one_array(pa.array(column, pa.string()))
+        texts = _combine_chunks(pa.array(column, pa.string()))
         if pc.all(pc.match_substring_regex(texts, _NEEDS_NO_ESCAPE), min_count=0).as_py():
             return pc.fill_null(pc.binary_join_element_wise('"', texts, '"', ""), "null")
-    return _json_distinct(column.tolist(), is_json)
+    return _encode_distinct_values(column.tolist(), is_json)
 
 
-def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _combine_chunks(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
 
 
-def _json_distinct(values: list[Any], is_json: bool) -> pa.Array | str:
+def _encode_distinct_values(values: list[Any], is_json: bool) -> pa.Array | str:
     """Each different value as text, made once."""
     known: dict[Any, int] = {}
     texts: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlbench.report.document import Section
-from dlbench.report.forms.table_layout import Sheet, notes_on_paper, split_into_sheets
+from dlbench.report.forms.table_layout import Sheet, printed_notes, split_into_sheets
 from dlbench.table import Table, escape_latex, latex_row
 
 #: A landscape A4 page in \footnotesize holds about so many characters, the gaps between columns counted as `_GAP`.
@@ -49,7 +49,7 @@ def _long_table(table: Table, caption: str) -> list[str]:
     for number, sheet in enumerate(parts, 1):
         part = f" (part {number} of {len(parts)})" if len(parts) > 1 else ""
         lines += _sheet_lines(sheet, caption + part)
-    lines += [rf"{escape_latex(note)}\par" for note in notes_on_paper(table, MAX_ROWS)]
+    lines += [rf"{escape_latex(note)}\par" for note in printed_notes(table, MAX_ROWS)]
     return [*lines, r"\endgroup"]
 
 

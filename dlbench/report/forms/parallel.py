@@ -70,14 +70,14 @@ class TaskPool:
         self._collect_and_start(0)
         return pending
 
-    def split(self, things: Sequence[T]) -> list[Sequence[T]]:
+    def split_among_processes(self, things: Sequence[T]) -> list[Sequence[T]]:
         """`things` dealt out to as many tasks as can run at a time: each process that is forked has its price."""
         count = max(1, min(len(things), _num_processes()))
         return [things[first::count] for first in range(count) if things[first::count]]
 
     def finish(self, wanted: PendingTask) -> None:
         """Come back when a task is done: by its process, or by this one where there is no other."""
-        while wanted.found is None and self._running and not self._is_lost(wanted):
+        while wanted.found is None and self._running and not self._is_unknown_task(wanted):
             self._collect_and_start(None)
         if wanted.found is None:
             # No other core, no memory for more processes, or its process died: what fails again says why.
@@ -85,7 +85,7 @@ class TaskPool:
                 self._waiting.remove(wanted)
             wanted.found = _call_task(wanted.task)
 
-    def _is_lost(self, wanted: PendingTask) -> bool:
+    def _is_unknown_task(self, wanted: PendingTask) -> bool:
         return wanted not in self._waiting and all(pending is not wanted for pending, _ in self._running.values())
 
     def _collect_and_start(self, timeout_s: float | None) -> None:

@@ -20,7 +20,7 @@ from matplotlib import font_manager
 
 from dlbench.report.analysis.labels import shorten
 from dlbench.report.document import Block, Plot, Section
-from dlbench.report.forms.table_layout import Sheet, notes_on_paper, split_into_sheets
+from dlbench.report.forms.table_layout import Sheet, printed_notes, split_into_sheets
 from dlbench.table import Table
 from dlbench.version import __version__
 
@@ -73,7 +73,7 @@ def _block_data(block: Block, figures: Path) -> dict[str, Any]:
         "cards": [{"value": f.value, "label": f.label, "note": shorten(f.note, _MAX_NOTE)} for f in block.figures],
         "plot": _plot_data(block.plot, figures) if block.plot else None,
         "sheets": _table_sheets(block.table) if block.table else [],
-        "notes": notes_on_paper(block.table, MAX_ROWS) if block.table else [],
+        "notes": printed_notes(block.table, MAX_ROWS) if block.table else [],
     }
 
 

@@ -59,7 +59,7 @@ class Links:
         runs = block.plot.runs if block.plot else ()
         return attempts + [(f"run-{r}", self._runs[r]) for r in runs if r in self._runs]
 
-    def unlisted(self, block: Block) -> int:
+    def num_unlisted(self, block: Block) -> int:
         """How many of a figure's attempts `records` leaves out."""
         listed = sum(1 for r in _records_of_plot(block.plot) if self.target(r) and r in self._labels)
         return len(_records_of_plot(block.plot)) - min(listed, MAX_LISTED)

@@ -39,7 +39,7 @@ def split_into_sheets(table: Table, page_width: float, max_rows: int) -> list[Sh
     """`table` as sheets that are at most `page_width` characters wide; each repeats the first column.
 
     Args:
-        max_rows: further rows are left out; `notes_on_paper` says so.
+        max_rows: further rows are left out; `printed_notes` says so.
     """
     rows = cell_texts(Table(table.columns, table.rows[:max_rows]))
     headings = [column.heading for column in table.columns]
@@ -62,7 +62,7 @@ def split_into_sheets(table: Table, page_width: float, max_rows: int) -> list[Sh
     return found
 
 
-def notes_on_paper(table: Table, max_rows: int) -> list[str]:
+def printed_notes(table: Table, max_rows: int) -> list[str]:
     """The notes of a table, and a sentence about the rows beyond `max_rows`."""
     if len(table.rows) <= max_rows:
         return list(table.notes)

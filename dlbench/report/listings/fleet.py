@@ -55,13 +55,13 @@ def distributions_table(found: Fleet) -> Table:
         f"Probability of at least one false alarm in this fleet, over {found.tests} tests: {chance}.",
         "Range: (highest - lowest) / median. Outlier from: smallest slowdown against the median unit that counts as an "
         "outlier.",
-        *_against_published(found),
+        *_published_range_note(found),
         *found.notes,
     ]
     return Table(columns, rows, title="Distribution over the units", notes=notes)
 
 
-def _against_published(found: Fleet) -> list[str]:
+def _published_range_note(found: Fleet) -> list[str]:
     """The ranges of this fleet beside those of Sinha et al. 2022 (SC22, "Not All GPUs Are Created Equal")."""
     ranges = [one.range for one in found.distributions if one.limit is not None]
     if not ranges:

@@ -15,7 +15,7 @@ from dlbench.report import export
 from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.content import read_content
 from dlbench.report.chapters import scaling, sections, tables
-from dlbench.report.chapters.projection_section import projection
+from dlbench.report.chapters.projection_section import projection_section
 from dlbench.report.figures.figure_parts import INTERVAL_CAPTION
 from dlbench.report.forms import markdown
 from dlbench.report.listings import summary
@@ -62,12 +62,17 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
     root = filled(tmp_path, confidence)
     content = read_content([root])
     text = captions(
-        content, sections.summary, sections.throughput, sections.flop_time, scaling.scaling_section, projection
+        content,
+        sections.summary_section,
+        sections.throughput_section,
+        sections.flop_time_section,
+        scaling.scaling_section,
+        projection_section,
     )
     assert f"have an interval at {words};" in text
     assert text.count(f"{INTERVAL_CAPTION} Confidence: {words}.") >= 3  # throughput, FLOP against time, scaling
     assert f"from the interval of the throughput, at {words};" in text
-    assert f"± is a half-width at {words}." in captions(content, sections.comparison)
+    assert f"± is a half-width at {words}." in captions(content, sections.comparison_section)
     notes = projection_table(store.load(root), 1000, 1.0, None, None).notes
     assert f"From and to: at a confidence of {words}." in notes
     usual = confidence == 0.95
@@ -98,7 +103,7 @@ def test_where_levels_meet_each_row_says_its_own(tmp_path):
     assert confidence_levels.levels_text(content.shown) == "90 % or 95 % (set in each case's protocol)"
     rows = tables.comparison_table(content.shown, {}).records()
     assert sorted(row["confidence"] for row in rows) == [0.9] * 4 + [0.95] * 4
-    text = captions(content, sections.comparison)
+    text = captions(content, sections.comparison_section)
     assert "± is a half-width at 90 % or 95 % (set in each case's protocol)." in text
 
 

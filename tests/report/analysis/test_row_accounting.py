@@ -16,8 +16,8 @@ from dlbench.report import export
 from dlbench.report.analysis import derived_metrics, row_accounting
 from dlbench.report.analysis.content import MAX_CASES, read_content
 from dlbench.report.chapters.findings import findings_table
-from dlbench.report.chapters.provenance import provenance
-from dlbench.report.chapters.sections import comparison
+from dlbench.report.chapters.provenance import provenance_section
+from dlbench.report.chapters.sections import comparison_section
 from dlbench.report.figures import plots_batch, plots_rates
 from dlbench.report.forms import markdown
 from dlbench.report.listings import summary
@@ -117,13 +117,13 @@ def test_rows_read_are_rows_shown_and_rows_named_as_left_out(content):
 
 
 def test_the_page_says_where_every_row_is(content, store):
-    table = next(b.table for b in provenance(content).blocks if b.heading.startswith("Every row that was read"))
+    table = next(b.table for b in provenance_section(content).blocks if b.heading.startswith("Every row that was read"))
     rows = {row["what"]: row["rows"] for row in table.records()}
     assert rows.pop("Read") == ROWS == sum(rows.values())
     assert rows[row_accounting.KIND_DESCRIPTIONS[row_accounting.SHOWN]] == MAX_CASES
     assert any("broken.parquet" in problem for problem in content.skipped)
     assert any("spoilt.parquet" in problem for problem in content.skipped)
-    found = comparison(content).finding
+    found = comparison_section(content).finding
     assert (
         found
         == f"{MAX_CASES} of {4 * PER_SYSTEM} measured cases are in this report and comparison.csv; metrics.csv has all."
@@ -132,7 +132,7 @@ def test_the_page_says_where_every_row_is(content, store):
         f"{4 * PER_SYSTEM - MAX_CASES} measured cases more; `dlbench export {store} --format csv` has all."
         in " ".join(summary.terminal_summary(content).split())
     )
-    text = markdown.markdown_report([provenance(content)], "t")
+    text = markdown.markdown_report([provenance_section(content)], "t")
     assert f"| {row_accounting.KIND_DESCRIPTIONS[row_accounting.SUPERSEDED]}" in text
 
 
@@ -183,7 +183,7 @@ def test_rows_that_disappear_are_an_error_that_the_page_shows(store, monkeypatch
     assert content.account.missing == 3
     said = f"{ROWS} rows were read, but only {ROWS - 3} appear in this report: 3 are missing."
     assert content.account.error.startswith(said)
-    assert any(said in block.words for block in provenance(content).blocks)
+    assert any(said in block.words for block in provenance_section(content).blocks)
     assert findings_table(content).records()[2]["sentence"].startswith(said)
 
 

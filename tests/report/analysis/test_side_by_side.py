@@ -22,9 +22,9 @@ from dlbench.report.analysis.side_by_side import (
     with_case_numbers,
 )
 from dlbench.report.chapters import tables_systems
-from dlbench.report.chapters.sections import comparison
-from dlbench.report.chapters.summary import summary
-from dlbench.report.chapters.tables import over_processes_table
+from dlbench.report.chapters.sections import comparison_section
+from dlbench.report.chapters.summary import summary_section
+from dlbench.report.chapters.tables import combined_processes_table
 from dlbench.suites.case import Case, Protocol
 from dlbench.table import cell_texts, csv_table, text_table
 from tests.fakes import records as fakes
@@ -160,7 +160,7 @@ def test_a_case_is_stable_exactly_where_its_processes_agree_within_the_target_wh
 
 
 def headline(content):
-    return next(block for block in summary(content).blocks if block.figures).figures[0].note
+    return next(block for block in summary_section(content).blocks if block.figures).figures[0].note
 
 
 def test_two_unsure_processes_are_not_sure_because_their_medians_are_near_each_other(tmp_path):
@@ -193,7 +193,9 @@ def test_the_medians_of_two_processes_alone_are_no_interval_and_those_of_three_a
 
 def test_wide_intervals_stand_in_every_table_by_their_ends_and_in_csv_as_a_number(tmp_path):
     content = processes(tmp_path / "3", (0.1,), (0.11,), (0.12,))
-    tables = [block.table for make in (summary, comparison) for block in make(content).blocks if block.table]
+    tables = [
+        block.table for make in (summary_section, comparison_section) for block in make(content).blocks if block.table
+    ]
     texts = [cell for table in tables for row in cell_texts(table) for cell in row]
     assert texts.count("−36 to +57 %") == 2  # of each network, over processes
     assert texts.count("−36 to +57") == 1  # all cases
@@ -201,7 +203,9 @@ def test_wide_intervals_stand_in_every_table_by_their_ends_and_in_csv_as_a_numbe
     width = float(tables[-1].records()[0]["step_time_half_width"])
     assert 0.4 < width < 0.5
     assert f",{width!r}," in csv_table(tables[-1])
-    assert "1 of 1 case has an interval: −36 to +57 % at 95 %, over processes." in summary(content).blocks[0].words
+    assert (
+        "1 of 1 case has an interval: −36 to +57 % at 95 %, over processes." in summary_section(content).blocks[0].words
+    )
 
 
 def test_processes_that_fall_into_two_groups_are_shown_as_such(tmp_path):
@@ -209,7 +213,7 @@ def test_processes_that_fall_into_two_groups_are_shown_as_such(tmp_path):
     (case,) = summarize_processes(with_case_numbers(content.shown)).to_dict("records")
     assert case["groups"].startswith("2 processes at 100")
     assert "and 2 at 200" in case["groups"]
-    table = over_processes_table(content.shown, content.system_names)
+    table = combined_processes_table(content.shown, content.system_names)
     assert table.columns[-1].title == "Two groups"
 
 
@@ -217,12 +221,14 @@ def test_a_table_over_processes_keeps_single_runs_apart(tmp_path):
     several = [fakes.record(Case("vgg16", repeat=i), number=i, step_s=(0.5 + i / 100,) * 30) for i in range(3)]
     one = [fakes.record(Case("lenet5"), number=9, step_s=fakes.noisy_steps(0.1, 60, 1))]
     content = read_content([fakes.fill(tmp_path / "store", several + one)])
-    records = {row["model"]: row for row in over_processes_table(content.shown, content.system_names).records()}
+    records = {row["model"]: row for row in combined_processes_table(content.shown, content.system_names).records()}
     assert records["VGG-16"]["half_width"] > 0
     assert records["VGG-16"]["next_run"] > records["VGG-16"]["half_width"]
     assert records["LeNet-5"]["half_width"] is None
     assert records["LeNet-5"]["within"] > 0
-    assert over_processes_table(read_content([fakes.fill(tmp_path / "one", one)]).shown, content.system_names) is None
+    assert (
+        combined_processes_table(read_content([fakes.fill(tmp_path / "one", one)]).shown, content.system_names) is None
+    )
 
 
 def test_a_process_without_an_interval_counts_with_its_median(tmp_path):

@@ -12,7 +12,6 @@ import pytest
 from dlbench.__main__ import main
 from dlbench.report.analysis import content
 from dlbench.report.chapters import bounds_section
-from dlbench.report.chapters.bounds_section import bounds
 from dlbench.report.figures import figure_style, plots_time
 from dlbench.results.bounds_records import (
     AllReduce,
@@ -70,7 +69,7 @@ def words_of(section):
 
 def section_of(store):
     with figure_style.plot_style():
-        return bounds(content.read_content([store]))
+        return bounds_section.bounds_section(content.read_content([store]))
 
 
 def test_without_ceilings_the_chapter_is_the_command_that_measures_them(store):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dlbench.report.analysis.content import read_content
-from dlbench.report.chapters.method import own_rules_table
+from dlbench.report.chapters.method import measurement_rules_table
 from dlbench.suites.case import Case, Protocol
 from tests.fakes import records as fakes
 
@@ -24,7 +24,7 @@ def test_counts_that_disagree_with_pytorchs_are_not_called_met(tmp_path, wrong, 
         counted = found.forward_flop + (number < wrong)
         ranks = ((system, dataclasses.replace(found, pytorch_forward_flop=counted)),)
         made.append(dataclasses.replace(record, ranks=ranks))
-    rows = own_rules_table(read_content([fakes.fill(tmp_path / "store", made)])).records()
+    rows = measurement_rules_table(read_content([fakes.fill(tmp_path / "store", made)])).records()
     (rule,) = [row for row in rows if row["rule"] == 11]
     assert rule["state"] == state
     assert f"the same forward FLOP in {words} records" in rule["done"]
@@ -32,7 +32,7 @@ def test_counts_that_disagree_with_pytorchs_are_not_called_met(tmp_path, wrong, 
 
 def rule(tmp_path, number, *records):
     """What is said of one rule, and its state."""
-    rows = own_rules_table(read_content([fakes.fill(tmp_path / "store", list(records))])).records()
+    rows = measurement_rules_table(read_content([fakes.fill(tmp_path / "store", list(records))])).records()
     (found,) = [row for row in rows if row["rule"] == number]
     return found["done"], found["state"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.labels import setting_label
-from dlbench.report.chapters.pipeline_section import PipelineVerdict, pipeline, pipeline_verdict
+from dlbench.report.chapters.pipeline_section import PipelineVerdict, pipeline_section, pipeline_verdict
 from dlbench.report.figures import figure_style
 from dlbench.suites.case import Case
 from tests.fakes import records
@@ -27,7 +27,7 @@ def section(tmp_path):
     both = enumerate(("training", "inference"))
     made = [record(mode, n, 2 * n + i, 0.1 - 0.02 * n) for i, mode in both for n in (1, 2)]
     with figure_style.plot_style():
-        return pipeline(read_content([records.fill(tmp_path / "r", made)]))
+        return pipeline_section(read_content([records.fill(tmp_path / "r", made)]))
 
 
 def test_the_table_has_three_throughputs_what_limits_and_the_workers_that_feed_the_device(section):
@@ -51,14 +51,14 @@ def test_training_and_inference_have_a_panel_each(section):
 
 def test_without_a_case_that_loads_files_there_is_no_chapter(tmp_path):
     store = records.fill(tmp_path / "r", [records.record(Case("resnet50", batch_size=4), records.CPU, 1)])
-    assert not pipeline(read_content([store])).blocks
+    assert not pipeline_section(read_content([store])).blocks
 
 
 def test_a_case_of_a_damaged_store_without_its_workers_is_left_out(tmp_path):
     content = read_content([records.fill(tmp_path / "r", [record("training", n, n, 0.1) for n in (1, 2)])])
     content.shown.loc[content.shown["loader_workers"] == 2, "loader_workers"] = None
     with figure_style.plot_style():
-        assert [row["loader_workers"] for row in pipeline(content).blocks[2].table.records()] == [1]
+        assert [row["loader_workers"] for row in pipeline_section(content).blocks[2].table.records()] == [1]
 
 
 @pytest.mark.parametrize(

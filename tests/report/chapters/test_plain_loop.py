@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from dlbench.report.analysis.content import read_content
-from dlbench.report.chapters.plain_loop import plain_loop
+from dlbench.report.chapters.plain_loop import plain_loop_section
 from dlbench.suites.case import Case, Protocol
 from tests.fakes import records as fakes
 
@@ -22,7 +22,7 @@ def measured(number: int, case: Case, step_s: float):
 
 def test_both_figures_stand_side_by_side_with_the_reason(tmp_path):
     store = fakes.fill(tmp_path, [measured(0, KEPT, 0.01), measured(1, PLAIN, 0.02)])
-    section = plain_loop(read_content([str(store)]))
+    section = plain_loop_section(read_content([str(store)]))
     (table,) = [block.table for block in section.blocks if block.table]
     ((case, plain, ours, ratio),) = table.rows
     assert case.startswith("LeNet-5, training, fp32, batch 32")
@@ -32,5 +32,5 @@ def test_both_figures_stand_side_by_side_with_the_reason(tmp_path):
 
 def test_with_one_of_them_the_report_says_how_to_get_the_other(tmp_path):
     store = fakes.fill(tmp_path, [measured(0, KEPT, 0.01)])
-    (block,) = plain_loop(read_content([str(store)])).blocks
+    (block,) = plain_loop_section(read_content([str(store)])).blocks
     assert block.words.endswith("-P protocol.heap=system.")

@@ -6,7 +6,7 @@ import pytest
 
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.power_sweep import find_sweeps
-from dlbench.report.chapters.power_section import power
+from dlbench.report.chapters.power_section import power_section
 from dlbench.report.figures import figure_style
 from dlbench.suites.case import Case
 from tests.fakes import records
@@ -47,7 +47,7 @@ def test_a_sweep_names_its_best_points_for_throughput_energy_and_product(content
 
 def test_the_chapter_has_words_figure_and_table(content):
     with figure_style.plot_style():
-        section = power(content)
+        section = power_section(content)
     assert section.finding == (
         "ResNet-50 at 300 W takes 32 % less energy per image than as found (700 W), at 38 % less throughput."
     )
@@ -59,4 +59,4 @@ def test_the_chapter_has_words_figure_and_table(content):
 
 def test_without_a_sweep_there_is_no_chapter(tmp_path):
     one = records.record(Case("resnet50", batch_size=64, device="cuda", power_cap_w=400))
-    assert power(read_content([records.fill(tmp_path / "r", [one])])).blocks == ()
+    assert power_section(read_content([records.fill(tmp_path / "r", [one])])).blocks == ()

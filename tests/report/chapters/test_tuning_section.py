@@ -10,7 +10,7 @@ import pytest
 
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.tuning import find_searches
-from dlbench.report.chapters.tuning_section import tuning
+from dlbench.report.chapters.tuning_section import tuning_section
 from dlbench.report.figures import figure_style
 from dlbench.suites.case import Case, Protocol
 from tests.fakes import records as fakes
@@ -41,7 +41,7 @@ def store(tmp_path):
 
 def test_as_shipped_stands_beside_as_tuned_with_what_each_lever_gave(store):
     with figure_style.plot_style():
-        section = tuning(read_content([str(store)]))
+        section = tuning_section(read_content([str(store)]))
     assert section.finding == (
         "LeNet-5 in training as tuned reaches 1.80 times the throughput of the setting as shipped."
     )
@@ -55,7 +55,7 @@ def test_as_shipped_stands_beside_as_tuned_with_what_each_lever_gave(store):
 
 def test_a_store_without_a_search_has_no_such_chapter(tmp_path):
     store = fakes.fill(tmp_path, [measured(0, FIRST, 100.0, suite="quick")])
-    assert not tuning(read_content([str(store)])).blocks
+    assert not tuning_section(read_content([str(store)])).blocks
 
 
 def test_a_search_is_told_from_the_rows_that_have_a_setting_and_a_figure(store):

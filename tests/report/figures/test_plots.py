@@ -280,7 +280,7 @@ def test_the_input_pipeline_has_a_panel_per_network_mode_and_precision():
 def test_a_batch_curve_keeps_to_one_setting(gpu_cases):
     faster = gpu_cases.assign(memory_format="channels_last", throughput=2 * gpu_cases["throughput"])
     both = pd.concat([gpu_cases, faster[faster["batch_size"] > 16]], ignore_index=True)
-    shown = plots_batch._one_setting_per_curve(both)
+    shown = plots_batch._select_setting_per_curve(both)
     assert shown.groupby(["model", "mode", "precision"])["memory_format"].nunique().max() == 1
     assert set(shown["batch_size"]) == set(gpu_cases["batch_size"])
 

@@ -103,7 +103,7 @@ def test_where_the_time_goes_sums_to_the_step(tmp_path):
             "step_s": 5.0,
         }
     ]
-    plot, svg = draw(lambda: plots_bounds.where_time_goes(networks), tmp_path)
+    plot, svg = draw(lambda: plots_bounds.overhead_breakdown(networks), tmp_path)
     assert "1.72 × bound" in svg
     widths = [bar.get_width() for bar in plot.figure.axes[0].patches]
     assert widths == pytest.approx([1.5, 0.4, 1.0, 2.1])
@@ -113,7 +113,7 @@ def test_where_the_time_goes_sums_to_the_step(tmp_path):
 def test_training_and_inference_stand_in_panels_of_their_own():
     inference = dataclasses.replace(profile(), case=profile().case | {"mode": "inference"})
     with figure_style.plot_style():
-        plot = plots_bounds.where_time_goes(plots_bounds.networks_frame([(profile(), ROOF), (inference, ROOF)]))
+        plot = plots_bounds.overhead_breakdown(plots_bounds.networks_frame([(profile(), ROOF), (inference, ROOF)]))
     assert [axes.get_title(loc="left") for axes in plot.figure.axes] == [
         *("Training · fp32", "Training · fp32", "Inference · fp32", "Inference · fp32"),
     ]
@@ -121,13 +121,13 @@ def test_training_and_inference_stand_in_panels_of_their_own():
 
 def test_a_step_below_its_bound_has_no_overhead(tmp_path):
     networks = plots_bounds.networks_frame([(profile(step_s=(1.0,)), ROOF)])
-    plot, _ = draw(lambda: plots_bounds.where_time_goes(networks), tmp_path)
+    plot, _ = draw(lambda: plots_bounds.overhead_breakdown(networks), tmp_path)
     assert plot.figure.axes[0].patches[-1].get_width() == 0
 
 
 @pytest.mark.parametrize("step_s", [(), (0.0,), (math.nan,)])
 def test_without_a_step_a_sentence(step_s):
-    plot = plots_bounds.where_time_goes(plots_bounds.networks_frame([(profile(step_s=step_s), ROOF)]))
+    plot = plots_bounds.overhead_breakdown(plots_bounds.networks_frame([(profile(step_s=step_s), ROOF)]))
     assert plot.figure is None
     assert plot.caption.endswith(".")
 
@@ -135,7 +135,7 @@ def test_without_a_step_a_sentence(step_s):
 def test_nothing_to_draw_gives_a_sentence():
     assert plots_bounds.roofline(frame(layers=LAYERS[2:]), ROOF, "Training · fp32").figure is None
     assert plots_bounds.roofline(frame(layers=()), ROOF, "Training · fp32").figure is None
-    assert plots_bounds.where_time_goes(plots_bounds.networks_frame([])).figure is None
+    assert plots_bounds.overhead_breakdown(plots_bounds.networks_frame([])).figure is None
 
 
 def test_a_profile_without_roof_still_gets_its_roofline(tmp_path):
