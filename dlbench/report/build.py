@@ -96,7 +96,7 @@ def _write_report_file(write_form: Callable[[Report, Path], None], report: Repor
     try:
         write_form(report, path)
     except ImportError as error:
-        return f"no {path.name}: {error}; all other files are written"
+        return f"{path.name} was not written: {error}; all other files are complete"
     return ""
 
 

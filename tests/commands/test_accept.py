@@ -52,7 +52,7 @@ def accept(results, tmp_path, text, *words):
         ("throughput", "at_least = 340", "tolerance = 0.1", 0, "passed"),
         ("throughput", "at_most = 340", "", 0, "passed"),
         ("throughput", "at_most = 300", "", 1, "failed"),
-        ("throughput", "at_least = 300", "repeats = 6", 2, "5 of 6 processes"),
+        ("throughput", "at_least = 300", "repeats = 6", 2, "only 5 of 6 required processes were measured"),
         ("step_time", "at_most = 0.11", "", 0, "passed"),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_program_gets_value_interval_and_margin_as_numbers(results, tmp_path, 
 def test_attempts_without_a_measurement_are_named_in_a_decided_line(results, tmp_path, capsys):
     text = '[[line]]\ncase = {model = "lenet5"}\nmetric = "throughput"\nat_least = 1'
     assert accept(results, tmp_path, text) == 0
-    assert "1 more without a measurement (crashed)" in capsys.readouterr().out
+    assert "1 more have no measurement (crashed)" in capsys.readouterr().out
 
 
 def test_one_failure_outweighs_all_else(results, tmp_path, capsys):

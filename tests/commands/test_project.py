@@ -191,8 +191,8 @@ def test_prices_of_a_system_that_nobody_has_are_named(root, tmp_path, capsys):
     prices.write_text('currency = "EUR"\nper_kwh = 0.3\n[systems."NVIDIA H20O"]\nper_kwh = 9\n')
     assert run(root, "--images", 100, "--epochs", 1, "--prices", prices, "--format", "json") == 0
     _, notes = rows_of(capsys)
-    assert "prices for NVIDIA H20O, but no system here has such a name" in notes
-    assert "Named here: NVIDIA H200." in notes
+    assert "prices for NVIDIA H20O, but the results have no system of such a name" in notes
+    assert "Systems in the results: NVIDIA H200." in notes
 
 
 def test_prices_of_a_system_that_measured_no_such_training_are_no_slip(root, tmp_path, capsys):
@@ -202,7 +202,7 @@ def test_prices_of_a_system_that_measured_no_such_training_are_no_slip(root, tmp
     task = ("--images", 100, "--epochs", 1, "--prices", prices, "--format", "json")
     assert run(root, other, "--model", "resnet50", *task) == 0
     _, notes = rows_of(capsys)
-    assert "no system here" not in notes
+    assert "no system of such a name" not in notes
 
 
 def test_two_processes_of_a_single_step_have_no_limits(tmp_path, capsys):

@@ -56,7 +56,7 @@ def test_an_honest_store_passes_and_what_was_looked_at_is_listed(results, capsys
     status, out, err = verify(results, capsys)
     assert status == 0, out
     assert "3 rows: nothing found" in err
-    assert "the case id against axes and protocol" in out
+    assert "whether the case id fits axes and protocol" in out
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_stores_that_were_really_measured_pass(source, capsys):
         ("energy_j", lambda v: 0.7 * v, "neither with the device's energy counter nor with its sampled power"),
         ("power_w", lambda v: [0.5 * w for w in v], "the mean of the power samples"),
         ("power_limit_w", lambda v: 50.0, "above the power limit of 50 W"),
-        ("step_s", lambda v: v[: len(v) // 2] + v[: len(v) - len(v) // 2], "on are those of the 12 steps before"),
+        ("step_s", lambda v: v[: len(v) // 2] + v[: len(v) - len(v) // 2], "on equal those of the 12 steps before"),
         ("sm_clock_min_mhz", lambda v: 2500.0, "above the device's highest, 1980 MHz"),
         ("started_at", lambda v: v.replace(year=v.year - 1), "apart, but the attempt took"),
         ("parameters", lambda v: v - 1_000_000, "VGG-16 has 138357544"),

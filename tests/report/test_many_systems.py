@@ -73,7 +73,7 @@ def test_systems_beyond_those_that_are_drawn_are_named_with_the_way_to_their_fig
     assert set(plots_of(section)) == {"memory-1", "memory-2"}
     words = words_of(section)
     assert (
-        "Figures show at most 2 systems. In the tables and metrics.csv only: L40S. To draw others, make a report "
+        "Figures show at most 2 systems. In the tables and metrics.csv only: L40S. To draw the others, build a report "
         "of their results"
     ) in words
 
@@ -121,7 +121,7 @@ def test_without_repeats_the_summary_does_not_claim_a_winner(three):
     assert "Throughput: not decided in 4 of 4." in said
     assert "the spread between processes is then unknown" in said
     brief = words_of(summary_section(content))
-    assert "not decided (needs 2 more runs)" in brief
+    assert "not decided (needs 2 more processes)" in brief
     assert "fastest" not in brief
 
 

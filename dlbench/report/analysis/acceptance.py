@@ -162,12 +162,12 @@ def _judge_line(line: Commitment, attempts: pd.DataFrame, confidence: float) -> 
     found = estimate_metric(done, line.metric, confidence)
     value, low, high = found.value, found.low, found.high
     if count < line.repeats:
-        return undecided(value, low, high, count, f"{count} of {line.repeats} processes")
+        return undecided(value, low, high, count, f"only {count} of {line.repeats} required processes were measured")
     if low is None or high is None:
         return undecided(value, None, None, count, f"no interval; run {MIN_PROCESSES} processes or more")
     good, bad = (low >= line.limit, high < line.limit) if line.at_least else (high <= line.limit, low > line.limit)
     others = chosen["status"][~chosen["status"].isin(DONE_STATUSES)]
-    failures = f"{len(others)} more without a measurement ({', '.join(sorted(set(others)))})" if len(others) else ""
+    failures = f"{len(others)} more have no measurement ({', '.join(sorted(set(others)))})" if len(others) else ""
     reason = failures if good or bad else "the limit lies inside the interval; run more processes to narrow it"
     verdict = "passed" if good else "failed" if bad else "not decided"
     return Judgement(line, verdict, value, low, high, count, reason)

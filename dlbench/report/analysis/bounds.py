@@ -59,7 +59,7 @@ class Roof:
             return "No peak of this device is known, so there is no bound; run `dlbench ceilings` to measure it."
         rate = f"{units.quantity(self.flop_per_s, 'FLOP/s')} ({self.flop_source or 'unknown'})"
         speed = f"{units.quantity(self.bytes_per_s, 'B/s')} ({self.bytes_source or 'unknown'})"
-        return f"Bound: FLOP at {rate}, bytes at {speed}, {self.precision}."
+        return f"The bounds assume {rate} in {self.precision}, and {speed} of memory bandwidth."
 
 
 def find_roof(ceilings: pd.DataFrame | None, where: DeviceIdentity, precision: str) -> Roof:

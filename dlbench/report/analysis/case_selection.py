@@ -46,4 +46,5 @@ def describe_shown_cases(cases: pd.DataFrame, shown: pd.DataFrame) -> str:
         return same
     axes = [a for a in ("precision", "batch_size", *varying_axes(cases)) if cases[a].nunique() > 1]
     words = ", ".join(a.replace("_", " ") for a in axes)
-    return f"Each row shows its fastest case over {words}. The table contains all {len(cases)} cases. {same}".strip()
+    fastest = f"If the cases of a row differ in {words}, only the fastest is shown."
+    return f"{fastest} The table contains all {len(cases)} cases. {same}".strip()

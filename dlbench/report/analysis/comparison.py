@@ -110,7 +110,7 @@ def compare_sides(
         frames = pd.DataFrame(a, columns=cases.columns), pd.DataFrame(b, columns=cases.columns)
         setting = merge_settings(case_a.to_dict(), case_b.to_dict())
         if not whole:
-            note = f"both sides were measured in none of the {pairs} pairs"
+            note = f"none of the {pairs} pairs was measured on both sides"
             lines.append(ComparisonLine(setting, "failed", note=note))
             continue
         reason = meter_mismatch(*frames, ("A", "B"), rules)

@@ -8,6 +8,7 @@ from statistics import fmean
 
 import pandas as pd
 
+from dlbench import units
 from dlbench.process_statistics import MIN_PROCESSES
 from dlbench.report.analysis.case_warnings import summarize_warnings
 from dlbench.report.analysis.comparison_matching import (
@@ -66,7 +67,8 @@ def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonR
     for side, group in sides:
         notes += warning_notes(group.good, side, rules)
         if not group.bad.empty:
-            notes.append(f"{side}: {len(group.bad)} left out, {_failure_text(group, side, rules).partition(': ')[2]}")
+            num_bad = units.count_text(len(group.bad), "attempt")
+            notes.append(f"{side}: {num_bad} not used, {_failure_text(group, side, rules).partition(': ')[2]}")
     return ComparisonLine(setting, "", *figures, "; ".join(notes), _fails_only_in_target(base, target))
 
 
@@ -87,7 +89,7 @@ def meter_mismatch(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], rul
     for column in ("energy_source", "energy_scope") if rules.metric == "energy_per_image" else ():
         meters = [sorted(set(side[column].fillna("unknown").astype(str))) for side in (a, b)]
         if meters[0] != meters[1] or len(meters[0]) > 1:
-            return f"{column} is {' and '.join(meters[0])} in {names[0]} and {' and '.join(meters[1])} in {names[1]}"
+            return f"{column} differs: {' and '.join(meters[0])} in {names[0]}, {' and '.join(meters[1])} in {names[1]}"
     return ""
 
 
@@ -139,7 +141,7 @@ def _failure_text(group: AttemptGroup, side: str, rules: ComparisonRules) -> str
     if rules.metric == "energy_per_image" and last["steps"] > 0:
         why = last["energy_note"] if is_known(last["energy_note"]) else "no meter"
         return f"{side}: no energy was measured ({why})"
-    return f"{side}: {last['status']}, but without usable step times (none, NaN, zero or negative)"
+    return f"{side}: {last['status']}, but its step times cannot be used (missing, NaN, zero or negative)"
 
 
 def warning_notes(good: pd.DataFrame, side: str, rules: ComparisonRules) -> list[str]:
@@ -161,7 +163,7 @@ def compare_processes(
     if single_values or work[0] == work[1]:
         work = [1, 1]
     else:
-        notes = [f"times are per sample: a step has {work[0]} in {names[0]}, {work[1]} in {names[1]}"]
+        notes = [f"times are per sample, because a step has {work[0]} in {names[0]} and {work[1]} in {names[1]}"]
     # The steps of a process are needed for its own interval alone.
     with_steps = not single_values and min(len(a), len(b)) < MIN_PROCESSES
     first, second = (

@@ -124,7 +124,7 @@ class Comparison:
             return self.verdict
         if self.more_processes_needed is None:
             return "not decided"
-        unit = "pair" if self.basis == "pairs" else "run"
+        unit = "pair" if self.basis == "pairs" else "process"
         return f"not decided (needs {units.count_text(self.more_processes_needed, f'more {unit}')})"
 
     @property
@@ -153,13 +153,13 @@ class Comparison:
         """What a reader has to know beside the verdict; "" when there is nothing."""
         counts = f"{self.num_processes_a} against {self.num_processes_b} processes"
         if self.has_no_spread:
-            return f"{counts} without any spread: the clock is too coarse, or the values are copies; no interval"
+            return f"{counts} with equal values give no interval: the clock is too coarse, or the values are copies"
         if self.low is None or self.basis == "assumed":
             # An interval from an assumed spread is no measurement: none is shown.
             advice = f"no interval; run {MIN_PROCESSES} or more on each side"
-            return f"{counts} are too few to estimate how processes differ: {advice}"
+            return f"{counts} are too few to estimate the variation between processes: {advice}"
         if self.basis == "stated":
-            return f"{counts}: the spread between processes is given by the user, not measured"
+            return f"{counts}: the spread between processes is the value of --between-processes, not measured"
         return ""
 
 

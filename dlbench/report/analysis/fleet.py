@@ -118,11 +118,11 @@ def compare_fleet(
     spread_out = usable & rows["nodes"].gt(1)
     rows, notes = with_unit_names(rows[usable & ~spread_out])
     for count, words in (
-        (int((~usable).sum()), "without usable step times"),
-        (int(spread_out.sum()), "of cases on several nodes, which do not show a single node"),
+        (int((~usable).sum()), "they have no usable step times"),
+        (int(spread_out.sum()), "their cases ran on several nodes and do not show the speed of one node"),
     ):
         if count:
-            notes.append(f"{count} rows are left out: {words}.")
+            notes.append(f"{count} rows are not used: {words}.")
     values = pd.concat([_times_by_case(rows), _times_per_flop_or_byte(ceilings, rows)], ignore_index=True)
     tests = int(values.groupby("case")["unit"].transform("size").ge(outliers.MIN_UNITS).sum())
     tested = [_compare_units_of_case(own, false_alarms, tests) for _, own in values.groupby("case", sort=False)]
@@ -130,7 +130,9 @@ def compare_fleet(
     values = values.assign(is_outlier=(values["slower"] > values["limit"]) & (values["slower"] > margin))
     found = _find_outliers(values, rows)
     few = sorted({d.kind for _, d in tested if d.units < outliers.MIN_UNITS})
-    notes += [f"{kind}: fewer than {outliers.MIN_UNITS} units per case, too few to find an outlier." for kind in few]
+    notes += [
+        f"{kind}: fewer than {outliers.MIN_UNITS} nodes or devices per case, too few to find outliers." for kind in few
+    ]
     notes += _thread_notes(rows)
     shown = [distribution for _, distribution in tested] + _power_and_clock_distributions(rows)
     notes += _false_alarm_notes([d for _, d in tested if d.limit is not None])
@@ -143,7 +145,10 @@ def _false_alarm_notes(tested: Sequence[Distribution]) -> list[str]:
     notes = []
     if few:
         minimum = outliers.MIN_UNITS_FOR_TAILS
-        notes.append(f"Fewer than {minimum} units: the false-alarm probability assumes normally distributed values.")
+        notes.append(
+            f"Some cases have fewer than {minimum} nodes or devices: their false-alarm probability assumes normally "
+            f"distributed values."
+        )
     uneven = [f"{d.kind}, {d.what}" for d in few if d.is_uneven]
     if uneven:
         named = units.list_text(uneven, 1)

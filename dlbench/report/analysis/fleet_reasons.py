@@ -22,14 +22,14 @@ _THROTTLE_NAMES = {
     "sw_thermal_slowdown": "throttled by temperature (sw_thermal_slowdown)",
     "hw_thermal_slowdown": "throttled by temperature (hw_thermal_slowdown)",
     "hw_power_brake": "slowed by the power supply (hw_power_brake)",
-    POWER_CAP_REASON: "held by its power limit (sw_power_cap)",
+    POWER_CAP_REASON: "slowed by its power limit (sw_power_cap)",
 }
 #: Warnings of a record that may explain a slowdown.
 _EXPLAINING_WARNINGS = {
     "busy_host": "other work on the node",
     "shared_device": "other processes on the device",
     "ecc": "memory errors (ECC)",
-    "rows_remapped": "memory rows remapped, or to be remapped",
+    "rows_remapped": "memory rows that were remapped or wait for it",
     "xid": "errors that the driver reported (Xid)",
 }
 

@@ -122,7 +122,9 @@ def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> H
     notes = []
     if (~possible).any():
         strange = sorted({f"{day:%F}" for day in points.loc[~possible, "day"]})
-        notes.append(f"{(~possible).sum()} days are before 2012 or in the future and are left out: {strange[0]}.")
+        notes.append(
+            f"{(~possible).sum()} days are not used, because they are before 2012 or in the future: {strange[0]}."
+        )
     points = points[possible].sort_values("day", kind="stable")
     points = points.assign(network_key=points["network_key"].astype(object).fillna(""))
     keys = [*SETTING_COLUMNS, "network_key", "device_kind"]

@@ -83,10 +83,10 @@ def unused_price_notes(prices: Prices | None, systems: Collection[str]) -> list[
     if not names:
         return []
     there = (
-        f"The price file has prices for {', '.join(names)}, but no system here has such a name; these prices are "
-        f"not used."
+        f"The price file has prices for {', '.join(names)}, but the results have no system of such a "
+        f"name; these prices are not used."
     )
-    return [f"{there} Named here: {', '.join(dict.fromkeys(systems))}."]
+    return [f"{there} Systems in the results: {', '.join(dict.fromkeys(systems))}."]
 
 
 @dataclass(frozen=True)
@@ -229,14 +229,14 @@ def _assumptions(
     if prices is None:
         return sentences
     if prices.per_kwh is not None and metered is None:
-        return [*sentences, "No cost is given, because it needs the energy and there was no meter."]
+        return [*sentences, "The cost is missing, because it needs the energy, which was not measured."]
     if prices.per_kwh is not None:
-        building = "" if prices.pue == 1 else f", times a PUE of {prices.pue:g} for cooling and losses"
-        sentences.append(f"Electricity costs {prices.per_kwh:g} {prices.currency}/kWh of that energy{building}.")
+        building = "" if prices.pue == 1 else f", multiplied by a PUE of {prices.pue:g} for cooling and losses"
+        sentences.append(f"Electricity costs {prices.per_kwh:g} {prices.currency} per kWh of that energy{building}.")
     if prices.per_device_hour is None:
-        sentences.append("The devices themselves count as free: no price per device-hour is given.")
+        sentences.append("The devices themselves are assumed to be free, because the prices have no per_device_hour.")
     else:
-        electricity = "included" if prices.per_kwh is None else "not included: it is counted separately"
+        electricity = "included" if prices.per_kwh is None else "not included in this price, but added to it"
         rate = f"{prices.per_device_hour:g} {prices.currency}"
         sentences.append(f"A device costs {rate} per hour; electricity is {electricity}.")
     return sentences

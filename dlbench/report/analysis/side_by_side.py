@@ -294,11 +294,11 @@ def _unshared_cases(content: Content) -> Iterator[tuple[Mapping[Hashable, Any], 
         others = [c for c in alike[tuple(case[a] for a in _WORK_AXES)] if c["system_id"] != case["system_id"]]
         if elsewhere:
             where = [f"on {content.system_names.get(s, 'an unknown system')}: {status}" for s, status in elsewhere]
-            yield case, f"failed {', '.join(dict.fromkeys(where))}"
+            yield case, f"no result {', '.join(dict.fromkeys(where))}"
         elif others:
             yield case, _difference_to_nearest_case(case, others, content.system_names)
         else:
-            yield case, "no other system has it"
+            yield case, "no other system has this case"
 
 
 def _difference_to_nearest_case(
@@ -314,9 +314,9 @@ def _difference_to_nearest_case(
         if key == "protocol":
             here, other = json.loads(case[key]), json.loads(near[key])
             differing = [k for k in here | other if here.get(k) != other.get(k)]
-            said += [f"other protocol: {k} is {here.get(k)}, {other.get(k)} on {there}" for k in differing]
+            said += [f"protocol differs: {k} is {here.get(k)} here and {other.get(k)} on {there}" for k in differing]
         else:
-            said.append(f"other {axis_title(key).lower()}: {case[key]}, {near[key]} on {there}")
+            said.append(f"{axis_title(key).lower()} differs: {case[key]} here and {near[key]} on {there}")
     return "; ".join(said)
 
 

@@ -62,23 +62,23 @@ class Verification:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("case", "the case id against axes and protocol", rows_of.check_case_id),
-    Check("window", "the sum of the steps against the window", rows_of.check_window),
-    Check("bound", "the FLOP rate against the device's datasheet peak", rows_of.check_bound),
-    Check("energy", "the energy against counter, sampled power and power limit", rows_of.check_energy),
-    Check("samples", "step times that repeat or do not vary", rows_of.check_samples),
-    Check("clocks", "clocks of the device and times of the record", rows_of.check_clocks),
-    Check("work", "parameters and MACs against the catalogue", rows_of.check_work),
-    Check("protocol", "warm-up, window and steps against the protocol", rows_of.check_protocol),
-    Check("memory", "memory peaks against each other and against the device", rows_of.check_memory),
+    Check("case", "whether the case id fits axes and protocol", rows_of.check_case_id),
+    Check("window", "whether the steps sum to the window", rows_of.check_window),
+    Check("bound", "whether the FLOP rate exceeds the device's datasheet peak", rows_of.check_bound),
+    Check("energy", "whether the energy fits counter, sampled power and power limit", rows_of.check_energy),
+    Check("samples", "whether step times repeat or do not vary", rows_of.check_samples),
+    Check("clocks", "whether device clocks, start, end and durations are possible", rows_of.check_clocks),
+    Check("work", "whether parameters and MACs equal those of the catalogue", rows_of.check_work),
+    Check("protocol", "whether warm-up, window and steps fulfil the protocol", rows_of.check_protocol),
+    Check("memory", "whether memory peaks fit each other and the device", rows_of.check_memory),
 )
 #: Checks over several rows or files.
 STORE_CHECKS = {
-    "copies": "samples that also occur in another attempt",
-    "suite": "one protocol for each case of a suite's version",
-    "ranks": "one row for each rank",
-    "attempts": "the rows against the attempts' own record.json and result.json",
-    "left out": "attempts whose records are in no Parquet file",
+    "copies": "whether samples also occur in another attempt",
+    "suite": "whether each case of a suite version has one protocol",
+    "ranks": "whether each rank has a row",
+    "attempts": "whether rows equal the attempts' record.json and result.json",
+    "left out": "whether each attempt is in a Parquet file",
 }
 
 

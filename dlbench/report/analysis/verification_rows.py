@@ -109,7 +109,7 @@ def check_samples(row: Row) -> str | None:
     place = _find_repeated_block(steps)
     if place is None:
         return ""
-    return f"the times of {_BLOCK_STEPS} steps from step {place + 1} on are those of the {_BLOCK_STEPS} steps before"
+    return f"the times of {_BLOCK_STEPS} steps from step {place + 1} on equal those of the {_BLOCK_STEPS} steps before"
 
 
 def _find_repeated_block(steps: NDArray[np.float64]) -> int | None:
@@ -143,7 +143,7 @@ def check_clocks(row: Row) -> str | None:
     stamp = row["attempt_id"].partition("-")[0]
     named = _parse_time(stamp)
     if named is not None and abs(begin - named) > _MAX_CLOCK_OFFSET:
-        return f"the attempt started at {begin:%F %T}, but its name contains {named:%F %T}"
+        return f"the attempt started at {begin:%F %T}, but its id contains the time {named:%F %T}"
     return ""
 
 

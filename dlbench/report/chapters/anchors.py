@@ -28,9 +28,9 @@ def published_throughputs_table(shown: pd.DataFrame, names: Mapping[str, str]) -
         Column("model", "Network"),
         Column("device", "Published on"),
         Column("published", "Per device [img/s]", "right", digits_text),
-        Column("ours", "Ours [img/s]", "right", digits_text),
-        *([Column("system", "Ours on")] if several else []),
-        Column("ratio", "Ours over published [×]", "right", digits_text),
+        Column("ours", "Measured here [img/s]", "right", digits_text),
+        *([Column("system", "Measured on")] if several else []),
+        Column("ratio", "Measured over published [×]", "right", digits_text),
         Column("differs", "What differs", "left"),
         Column("source", "Source"),
     ]
@@ -84,31 +84,35 @@ def _device_name(case: Mapping[Hashable, Any]) -> str:
 
 def _differences(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> list[str]:
     """Sentences without verbs: published first, ours second."""
-    found = [f"variant: {_anchor_variant(anchor)}, ours as in the published table"] if _anchor_variant(anchor) else []
+    found = (
+        [f"variant: {_anchor_variant(anchor)} published, that of the published CNN table here"]
+        if _anchor_variant(anchor)
+        else []
+    )
     devices = case["nodes"] * case["devices_per_node"]
     if devices != anchor.devices:
-        found.append(f"devices: {anchor.devices}, ours {devices}")
+        found.append(f"devices: {anchor.devices} published, {devices} here")
     if anchor.mode in _MODE_OF_PASSES:
-        found.append(f"pass: {anchor.mode} alone, ours with the optimizer's update")
+        found.append(f"pass: {anchor.mode} published, with the optimizer's update here")
     if not anchor.framework.startswith("PyTorch"):
-        found.append(f"framework: {anchor.framework}, ours PyTorch")
+        found.append(f"framework: {anchor.framework} published, PyTorch here")
     elif re.search(r"\d", anchor.framework):
         found.append(f"version: {anchor.framework}")
     if not _same_precision(anchor, case):
-        found.append(f"precision: {_anchor_precision(anchor)}, ours {case['precision']}")
+        found.append(f"precision: {_anchor_precision(anchor)} published, {case['precision']} here")
     if anchor.batch_per_device is None:
-        found.append(f"batch: not published, ours {case['batch_size']}")
+        found.append(f"batch: not published, {case['batch_size']} here")
     elif anchor.batch_per_device != case["batch_size"]:
-        found.append(f"batch: {anchor.batch_per_device}, ours {case['batch_size']}")
+        found.append(f"batch: {anchor.batch_per_device} published, {case['batch_size']} here")
     published = f"{anchor.precision} {anchor.framework}"
     layout = next((ours for word, ours in _FORMAT_OF_LAYOUT.items() if word in published), None)
     if layout and layout != case["memory_format"]:
-        found.append(f"layout: {layout}, ours {case['memory_format']}")
+        found.append(f"layout: {layout} published, {case['memory_format']} here")
     compiled, ours_compiled = "compiled" in anchor.precision, case["compile"] != "off"
     if compiled != ours_compiled:
-        found.append(f"compiled: {default_text(compiled)}, ours {default_text(ours_compiled)}")
+        found.append(f"compiled: {default_text(compiled)} published, {default_text(ours_compiled)} here")
     if not anchor.data.startswith("synthetic"):
-        found.append(f"data: {anchor.data}, ours {case['data']}")
+        found.append(f"data: {anchor.data} published, {case['data']} here")
     return found
 
 

@@ -125,7 +125,7 @@ def test_what_is_not_the_same_case_is_refused_with_the_reason_unless_asked(chang
     lenet5 = next(line for line in asked if line.setting["model"] == "lenet5")
     assert lenet5.comparison.ratio == pytest.approx(ratio, rel=0.01)
     assert lenet5.target / lenet5.base == pytest.approx(ratio, rel=0.01)
-    assert ("times are per sample: a step has 8 in BASE, 16 in TARGET" in lenet5.note) == (ratio < 1)
+    assert ("times are per sample, because a step has 8 in BASE and 16 in TARGET" in lenet5.note) == (ratio < 1)
 
 
 def test_another_version_of_the_suite_is_refused_even_where_nothing_else_is_left():
@@ -207,7 +207,7 @@ def test_a_spread_that_the_user_states_gives_an_interval_and_says_so():
     base, target = rows(processes(CASE)), rows(processes(CASE, 1.5, 1, side="b"))
     found = compare_stores(base, target, ComparisonRules(between_processes=0.01))
     assert found.lines[0].verdict == "slower"
-    assert "given by the user" in note_of(found)
+    assert "the value of --between-processes" in note_of(found)
 
 
 @pytest.mark.parametrize("steps", [(0.0, 0.0), (float("nan"), 0.01), (-1.0, 0.01), ()])
@@ -215,7 +215,7 @@ def test_times_that_cannot_be_are_flagged_and_never_counted(steps):
     broken = processes(CASE, count=1, side="b", step_s=steps)
     (line,) = lines_of([processes(CASE)], [broken])
     assert line.verdict == "failed"
-    assert "without usable step times" in line.note
+    assert "its step times cannot be used" in line.note
     assert line.comparison is None
     good = [dataclasses.replace(r, attempt_id=f"{r.attempt_id}-good") for r in processes(CASE, count=4, side="b")[1:]]
     (line,) = lines_of([processes(CASE)], [broken, good])
@@ -243,7 +243,7 @@ def test_repeats_that_crash_in_target_alone_are_a_regression_although_the_others
     assert (line.verdict, line.comparison.num_processes_b) == ("same", 3)
     assert regressions(found, 5.0) == [line]
     assert why_undecided(line, 5.0) is None
-    assert "TARGET: 1 left out, crashed: worker ended by signal 11" in line.note
+    assert "TARGET: 1 attempt not used, crashed: worker ended by signal 11" in line.note
     # A case that fails at times in BASE as well has not become worse by that.
     flaky = [*processes(CASE, count=3), processes(CASE, side="d", status="crashed")[3]]
     assert regressions(compare_stores(rows(flaky), rows(some)), 5.0) == []
@@ -340,7 +340,7 @@ def test_energy_is_compared_where_both_measured_it_with_the_same_scope():
 
     (line,) = lines_of([side("a", 1.0)], [side("b", 1.1)], metric="energy_per_image")
     assert (line.verdict, round(line.comparison.ratio, 3)) == ("more", 1.1)
-    with pytest.raises(BadInput, match=r"energy_scope is device in BASE and module in TARGET$"):
+    with pytest.raises(BadInput, match=r"energy_scope differs: device in BASE, module in TARGET$"):
         lines_of([side("a", 1.0)], [side("b", 1.1, energy_scope="module")], metric="energy_per_image")
     (line,) = lines_of([side("a", 1.0)], [side("b", 1.0)], metric="step_time")
     assert line.verdict == "same"
@@ -362,7 +362,7 @@ def test_energies_of_different_meters_are_refused_when_measured_in_turns_too():
         for metric in ("energy_per_image", "step_time")
     }
     assert found["energy_per_image"].verdict == "refused"
-    assert found["energy_per_image"].note == "energy_source is nvml_counter in A and rapl in B"
+    assert found["energy_per_image"].note == "energy_source differs: nvml_counter in A, rapl in B"
     assert found["step_time"].comparison.num_processes_a == 4
 
 

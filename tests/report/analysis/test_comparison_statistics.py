@@ -129,7 +129,7 @@ def test_a_stated_spread_between_processes_allows_a_verdict_and_is_marked():
     assert compare([a], [b], between_processes=0.005).verdict == "not decided"
     found = compare([a], [far], between_processes=0.005)
     assert found.verdict == "slower"
-    assert "given by the user" in found.caveat
+    assert "the value of --between-processes" in found.caveat
 
 
 def test_two_processes_that_disagree_widen_the_interval_beyond_what_is_assumed():
@@ -246,7 +246,7 @@ def test_nothing_more_is_needed_where_a_verdict_has_fallen():
 def test_one_process_on_a_side_needs_two_more():
     rng = random.Random(9)
     found = compare([process(0.01, rng)], [process(0.0101, rng)])
-    assert (found.more_processes_needed, found.verdict_text) == (2, "not decided (needs 2 more runs)")
+    assert (found.more_processes_needed, found.verdict_text) == (2, "not decided (needs 2 more processes)")
 
 
 def test_more_runs_are_needed_where_a_whole_table_is_corrected():

@@ -126,7 +126,7 @@ def test_fewer_than_four_units_are_not_judged():
     found = compare_fleet(fleets.rows(num_nodes=3, per_node=1, slow={0: 1.5}))
     assert not found.outliers
     assert not found.tests
-    assert "too few to find an outlier" in found.notes[0]
+    assert "too few to find outliers" in found.notes[0]
 
 
 def test_a_fleet_of_one_node_is_compared_device_by_device():
@@ -166,21 +166,21 @@ def test_cases_over_several_nodes_are_left_out_and_counted():
     rows.loc[rows["batch_size"] == 2, "nodes"] = 2
     found = compare_fleet(rows)
     assert found.tests == 8
-    assert any(note.startswith("8 rows are left out: of cases on several nodes") for note in found.notes)
+    assert any(note.startswith("8 rows are not used: their cases ran on several nodes") for note in found.notes)
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"throttle_reasons": ["hw_thermal_slowdown"]}, "throttled by temperature (hw_thermal_slowdown)"),
-        ({"throttle_reasons": ["sw_power_cap"]}, "held by its power limit (sw_power_cap)"),
+        ({"throttle_reasons": ["sw_power_cap"]}, "slowed by its power limit (sw_power_cap)"),
         ({"sm_clock_min_mhz": 1400.0}, "low clock: 1400 MHz, others 1900 MHz"),
         ({"temperature_max_c": 88.0}, "hot: 88 °C, others 60 °C"),
         ({"system_driver_version": "550.1"}, "other driver: 550.1, others 580.82"),
         ({"other_processes": 2}, "other processes on the device"),
         ({"warnings": ["ecc: 3 uncorrected memory errors"]}, "memory errors (ECC)"),
         ({"warnings": ["ecc_uncorrected: 1 memory error(s) during the case"]}, "memory errors (ECC)"),
-        ({"warnings": ["rows_remapped: 1 memory row(s)"]}, "memory rows remapped, or to be remapped"),
+        ({"warnings": ["rows_remapped: 1 memory row(s)"]}, "memory rows that were remapped or wait for it"),
         ({"warnings": ["xid: the driver reported Xid 63"]}, "errors that the driver reported (Xid)"),
         ({"warnings": ["busy_host: others took 40%"]}, "other work on the node"),
     ],

@@ -107,7 +107,7 @@ def test_gaps_days_without_a_clock_and_short_lines_are_named():
     unset = points(quiet(rng, 2), begin="1970-01-01")
     found = build_history(pd.concat([gaps, unset, points(quiet(rng, 3), "vgg16")]))
     assert [change.kind for _, change in found.changes()] == ["regression"]
-    assert found.notes[0].startswith("2 days are before 2012 or in the future")
+    assert found.notes[0].startswith("2 days are not used, because they are before 2012 or in the future")
     assert "1 of 2 cases have fewer than 8 days" in found.notes[1]
 
 

@@ -50,7 +50,7 @@ def test_without_a_meter_energy_is_missing_and_so_is_a_cost_that_needs_it():
     found = project(1000, 1, THROUGHPUT, prices=prices)
     assert found.energy_j is None
     assert found.cost is None
-    assert any("No cost is given" in sentence for sentence in found.assumptions)
+    assert any("The cost is missing" in sentence for sentence in found.assumptions)
 
 
 def test_without_a_price_of_electricity_no_meter_is_needed():
@@ -67,7 +67,7 @@ def test_the_assumptions_are_sentences_with_the_numbers_used():
     text = " ".join(sentences)
     assert "0.2 EUR/kWh" in text
     assert "PUE of 1.3" in text
-    assert "no price per device-hour" in text
+    assert "the prices have no per_device_hour" in text
 
 
 @pytest.mark.parametrize(("scope", "words"), [("package", "whole CPU packages"), ("device", "hosts"), (None, "hosts")])

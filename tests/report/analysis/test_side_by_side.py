@@ -61,7 +61,7 @@ def test_a_cpu_stands_beside_a_gpu(tmp_path):
 
 def test_what_one_system_alone_has_is_left_out(tmp_path):
     content = two(tmp_path, theirs=CASES[: len(CASES) // 2])
-    assert reasons(content) == [("VGG-16", "H200", "no other system has it")] * 2  # training and inference
+    assert reasons(content) == [("VGG-16", "H200", "no other system has this case")] * 2  # training and inference
     assert [row["cases"] for row in left_out_table(content).records()] == [4, 4]
 
 
@@ -69,15 +69,15 @@ def test_another_version_protocol_or_layout_is_left_out_with_both_values(tmp_pat
     case = CASES[0]
     versions = two(tmp_path / "1", [case], [], fake.campaign(fake.A100, [case], first=600, suite_version=2))
     assert reasons(versions) == [
-        ("AlexNet", "H200", "other suite version: 1, 2 on A100"),
-        ("AlexNet", "A100", "other suite version: 2, 1 on H200"),
+        ("AlexNet", "H200", "suite version differs: 1 here and 2 on A100"),
+        ("AlexNet", "A100", "suite version differs: 2 here and 1 on H200"),
     ]
     longer = dataclasses.replace(case, protocol=Protocol(min_time_s=9.0))
     protocols = two(tmp_path / "2", [case], [longer])
-    assert ("AlexNet", "H200", "other protocol: min_time_s is 5.0, 9.0 on A100") in reasons(protocols)
+    assert ("AlexNet", "H200", "protocol differs: min_time_s is 5.0 here and 9.0 on A100") in reasons(protocols)
     layout = dataclasses.replace(case, memory_format="channels_first")
     layouts = two(tmp_path / "3", [case], [layout])
-    assert ("AlexNet", "H200", "other layout: channels_last, channels_first on A100") in reasons(layouts)
+    assert ("AlexNet", "H200", "layout differs: channels_last here and channels_first on A100") in reasons(layouts)
 
 
 def test_a_protocol_that_differs_in_its_time_limit_alone_is_the_same(tmp_path):
@@ -89,7 +89,7 @@ def test_a_failure_elsewhere_is_the_reason_and_stands_in_the_table(tmp_path):
     l40s = fake.store(tmp_path / "c", fake.campaign(fake.L40S, CASES[:1], first=800))
     oom = fakes.record(CASES[0], number=700, status="oom", system_key=None)
     alone = two(tmp_path / "1", [CASES[0]], CASES[1:2], [oom])
-    assert ("AlexNet", "H200", "failed on A100: oom") in reasons(alone)
+    assert ("AlexNet", "H200", "no result on A100: oom") in reasons(alone)
     content = read_content([*alone.sources, l40s])
     shared = shared_cases(content)
     table = tables_systems.metric_table(shared.cases, content.system_names, "throughput", shared.failed)
@@ -340,7 +340,7 @@ def test_tables_over_systems_print_in_every_form(tmp_path):
 def test_a_single_system_shares_nothing(tmp_path):
     content = read_content([fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))])
     assert shared_cases(content).cases.empty
-    assert [cell for row in left_out_table(content).rows for cell in row[-1:]] == ["no other system has it"] * 4
+    assert [cell for row in left_out_table(content).rows for cell in row[-1:]] == ["no other system has this case"] * 4
 
 
 def test_small_ratios_keep_their_digits_in_the_table_of_speedups(tmp_path):

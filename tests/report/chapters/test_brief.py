@@ -155,7 +155,7 @@ def test_with_two_runs_each_nothing_is_decided_and_the_number_of_runs_is_named(t
     with figure_style.plot_style():
         found = brief.brief_blocks(read_content(decision.fill(tmp_path, repeats=2)))
     assert "fastest" not in found[0].words
-    assert found[0].words.count("not decided (needs 1 more run)") == 4
+    assert found[0].words.count("not decided (needs 1 more process)") == 4
 
 
 def test_a_mix_is_judged_by_total_time_not_by_a_mean_of_ratios(sources):
