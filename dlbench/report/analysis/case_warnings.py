@@ -30,6 +30,13 @@ _SHORT_NAMES = {
     "with a partial FLOP count": "partial FLOP",
     "with FLOP that differ by step": "varying FLOP",
 }
+#: Behind a number of cases.
+_COUNTED_NAMES = {
+    "uneven steps": "with uneven steps",
+    "clocks apart": "with clocks apart",
+    "meters disagree": "with meters that disagree",
+    "short energy window": "with a short energy window",
+}
 _BUSY_HOST = _SHORT_NAMES["on a busy host"]
 #: How much of the cores others took, in the words of the warning.
 _BUSY_SHARE_PATTERN = re.compile(r"^busy_host: .*?(\d+)%")
@@ -144,7 +151,11 @@ def summarize_case_warnings(processes: pd.DataFrame, cases: pd.DataFrame) -> str
 def _counts_text(flags: pd.DataFrame) -> str:
     several = len(flags) > 1
     counts = flags.sum()
-    said = [f"{count} of {len(flags)} {name}" if several else str(name) for name, count in counts.items() if count]
+    found = {str(name): count for name, count in counts.items() if count}
+    said = [
+        f"{count} of {len(flags)} {_COUNTED_NAMES.get(name, name)}" if several else name
+        for name, count in found.items()
+    ]
     return ", ".join(said)
 
 

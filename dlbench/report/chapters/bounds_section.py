@@ -135,9 +135,9 @@ def _not_measured_blocks(content: Content, found: Sequence[Device]) -> Iterator[
     profile = f"`{_profile_example(content)}{to}`"
     if not found:
         yield Block(
-            words=f"The peak rates of this device were not measured, so this report has only the datasheet's bounds, "
-            f"if known. Run `dlbench ceilings{to}` to measure them, and {profile} to "
-            f"measure the time of every layer. The next report of the same results shows both."
+            words=f"The peak rates of this device were not measured: the only bounds in this report are those of its "
+            f"datasheet, if known. Run `dlbench ceilings{to}` to measure the peak rates, and {profile} to measure the "
+            f"time of every layer. The next report of these results will show both."
         )
     elif not any(len(device.ceilings) for device in found):
         words = f"These results contain profiles but no ceilings; run `dlbench ceilings{to}` to measure them."
@@ -147,9 +147,9 @@ def _not_measured_blocks(content: Content, found: Sequence[Device]) -> Iterator[
     above = int(content.shown["share_of_measured_peak"].gt(1).sum())
     if above:
         yield Block(
-            words=f"{units.count_text(above, 'case')} reached more FLOP/s than every shape of the ceilings. The "
-            "ceilings were measured under other conditions, or for too short a time. Run "
-            f"`dlbench ceilings{to}` again; the best result counts."
+            words=f"{units.count_text(above, 'case')} reached more FLOP/s than the measured peak of the device. The "
+            f"peak was measured under other conditions, or for too short a time. Run `dlbench ceilings{to}` again; the "
+            f"highest result is used."
         )
 
 

@@ -60,8 +60,8 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
     if hidden := len(frame) - shown:
         lost_s = _sum_or_none(frame["lost_s"].iloc[shown:])
         notes.append(
-            f"{hidden} more layers take {seconds_text(lost_s)} more than their bounds in total "
-            "(`dlbench profile --all` prints them)."
+            f"Not shown: {units.count_text(hidden, 'layer')}, in total {seconds_text(lost_s)} above the bound "
+            "(`dlbench profile --all` shows all layers)."
         )
     notes.append(roof.describe())
     step = f"Step {seconds_text(network.step_s)}"
@@ -82,14 +82,14 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
     notes += _interruption_notes(run, frame, [s for s in own.values() if s is not None])
     longer = hook_overhead(run)
     notes.append(
-        f"The hooks make a step {units.percent(abs(longer))} {'longer' if longer >= 0 else 'shorter'} "
-        f"({seconds_text(median_time(run.hooked_step_s))}); "
-        f"times of layers are with hooks, the step above is without; medians over {len(run.hooked_step_s)} steps."
+        f"The profiler's hooks make a step {units.percent(abs(longer))} {'longer' if longer >= 0 else 'shorter'} "
+        f"({seconds_text(median_time(run.hooked_step_s))}). The times of layers include the hooks, the time of the "
+        f"step above does not. Times are medians over {len(run.hooked_step_s)} steps."
         if longer is not None
-        else "The cost of the hooks is unknown: there is no usable step."
+        else "The cost of the profiler's hooks is unknown, because no step has a usable time."
     )
     if (frame["note"] == "from cache").any():
-        notes.append("from cache: faster than memory can deliver the operands, so they stayed in a cache.")
+        notes.append("from cache: the layer ran faster than memory can deliver its operands, so they were in a cache.")
     return notes
 
 
@@ -101,7 +101,7 @@ def busy_host_note(share: float | None, what: str) -> list[str]:
     """A sentence where other work took more of the cores than goes without a word."""
     if share is None or not share > BUSY_SHARE:
         return []
-    return [f"Busy host: others used {units.percent(share)} of the cores at the same time; {what}."]
+    return [f"Busy host: other processes used {units.percent(share)} of the cores at the same time; {what}."]
 
 
 def _interruption_notes(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -> list[str]:
@@ -113,8 +113,8 @@ def _interruption_notes(run: ProfileRun, frame: pd.DataFrame, parts_s: list[floa
     if share > INTERRUPTED_SHARE:
         return []
     return [
-        f"The medians above sum to {units.percent(share)} of the median step: steps were interrupted, each at a "
-        f"different layer. The shares of the layers are therefore too low; profile on an idle machine."
+        f"The median times above add up to only {units.percent(share)} of the median step, because steps were "
+        f"interrupted at different layers. The shares of the layers are therefore too low; profile on an idle machine."
     ]
 
 
@@ -141,20 +141,21 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
     shares = [row["busy_share"] for row in chosen if _is_number(row["busy_share"])]
     failed = int(rows["error"].notna().sum())
     notes = [
-        "best: the fastest sample, without clock errors; bounds use it. IQR of times: range of the middle half of the "
-        "measured times, divided by their median.",
-        "sustained: the best shape for 2 s without a pause; the device can then be at its power limit. Median, not "
-        "best.",
-        "copy and triad count bytes read and written, without write-allocate. The arrays are larger than the caches.",
+        "Best: the rate of the fastest sample; samples with impossible times are ignored. Bounds use this rate. IQR of "
+        "times: range of the middle half of the measured times, divided by their median.",
+        "sustained: the median rate of the best shape, run for 2 s without a pause; the device may then reach its "
+        "power limit.",
+        "copy and triad: bytes read plus bytes written; reads caused by write-allocate are not counted. The arrays are "
+        "larger than the caches.",
     ]
     beyond = [c for c in cells if isinstance(c[8], float) and c[8] > 1 + DATASHEET_TOLERANCE]
     if above := [f"{c[0]} {c[1] or ''}".strip() for c in beyond]:
         notes.append(
-            f"Above the datasheet: {', '.join(above)}. The device, its clock or the datasheet differs from "
-            f"what was assumed."
+            f"Faster than the datasheet allows: {', '.join(above)}. The device or its clock differs from the "
+            f"datasheet's, or the datasheet is wrong."
         )
     notes += busy_host_note(
-        max(shares, default=None), "these may be far too low; measure again: the best result counts"
+        max(shares, default=None), "rates may be far too low; measure again: the best result counts"
     )
     if failed and not every_shape:
         notes.append(
@@ -189,8 +190,8 @@ def all_reduce_table(rows: pd.DataFrame) -> Table:
         row |= {"low_s": min(times, default=None), "high_s": max(times, default=None)}
         cells.append([none_if_missing(row[c.key]) for c in columns])
     notes = [
-        "fp32 sums. Time is the median over repetitions, each with its slowest rank. Bus bandwidth = 2(n-1)/n x "
-        "algorithm bandwidth: compare it with the bandwidth of a link, for any number of ranks."
+        "An all-reduce here adds fp32 values. Time: median over repetitions, each timed by its slowest rank. Bus "
+        "bandwidth = 2(n-1)/n x algorithm bandwidth, for n ranks; compare it with the bandwidth of a link."
     ]
     return Table(columns, cells, _ceilings_title("All-reduce over ranks of", rows), notes)
 

@@ -37,7 +37,8 @@ def brief_blocks(content: Content) -> list[Block]:
         return [Block(words=words), *ab_blocks(content)]
     if not brief.groups:
         names = ", ".join(brief.names.values())
-        words = f"No case was measured on all of {names}. Systems side by side shows the cases that some of them share."
+        words = f"No case was measured on all of {names}. The chapter Systems side by side shows the cases that "
+        words += "some of them share."
         return [Block(words=words), *ab_blocks(content)]
     missing: list[WorkShare] = []
     mixed = []
@@ -98,8 +99,8 @@ def brief_sentence(brief: Brief) -> str:
         if what in brief.logs and (best := brief.leaders(what)):
             sentences.append(_best_by_metric_sentence(brief, best, words))
     sentences += [
-        f"In {one.group.name} {brief.names[one.best]} against {brief.names[one.second]} is "
-        f"{_undecided_text(one.ratio)}." + _opposite_sentence(brief, one)
+        f"{brief.names[one.best]} against {brief.names[one.second]} in {one.group.name}: "
+        f"{one.ratio.comparison.verdict_text}." + _opposite_sentence(brief, one)
         for one in leaders
         if not one.ratio.is_decided and not brief.paired
     ]
@@ -114,7 +115,7 @@ def _speed_sentences(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
         speed = one.ratio if one.best == brief.base else one.ratio.invert()
         (other,) = brief.other_systems()
         mean = f" (mean of {speed.num_cases} cases)" if speed.num_cases > 1 else ""
-        verdict = "" if one.ratio.is_decided else f": {_undecided_text(one.ratio)}"
+        verdict = "" if one.ratio.is_decided else f": {one.ratio.comparison.verdict_text}"
         found.append(
             f"In {one.group.name} {brief.names[other]} is {speed.text} times as fast as {brief.names[brief.base]}"
             f"{mean}{verdict}."
@@ -145,11 +146,6 @@ def _second_best_name(brief: Brief, won: Sequence[Leader]) -> str:
     return brief.names[won[0].second] if len({one.second for one in won}) == 1 else "the next"
 
 
-def _undecided_text(ratio: Ratio) -> str:
-    words = ratio.comparison.verdict_text
-    return f"even: {words}" if words.startswith("no difference") else words
-
-
 def _best_by_metric_sentence(brief: Brief, leaders: Sequence[Leader], words: str) -> str:
     """Who is best by energy or cost: one system, or each with its precisions and modes."""
     decided = [one for one in leaders if one.ratio.is_decided]
@@ -178,13 +174,14 @@ def _leaders_table(brief: Brief) -> Table:
         rows.append([group.name, len(group.numbers), *best, _networks_won_by_second(brief, fastest) if fastest else ""])
     notes = [
         f"Geometric mean over the cases that all systems share, with its 95 % interval. It is valid for these cases, "
-        f"not for other networks. The interval comes from the spread between processes, times {DRIFT_ALLOWANCE:g} for "
-        f"slow changes of the machines. The verdicts of a column are all right with 95 % certainty. A difference of up "
-        f"to 1 % counts as no difference. Further runs: of each case, on both systems."
+        f"not for other networks. The interval follows from the variation between processes, multiplied by "
+        f"{DRIFT_ALLOWANCE:g} to allow for slow changes of the machines. All verdicts of a column together have 95 % "
+        f"confidence. A difference of up to 1 % counts as no difference. If more runs are needed, measure each case "
+        f"that often again on both systems."
     ]
     if "energy" in criteria:
         scopes = " and ".join(sorted(brief.cases["energy_scope"].dropna().unique()))
-        notes.append(f"Energy is gross energy of the {scopes}; rectifiers and cooling come on top.")
+        notes.append(f"Energy is that of the {scopes}, with idle power, but without power supplies and cooling.")
     if "cost" in criteria:
         notes.append("Cost: device time and energy, at the prices listed in the chapter Cost to train.")
     return Table(columns, rows, notes=notes).without_empty(["but"])
@@ -242,10 +239,10 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
         found.append(f"Your mix contains {_join_with_and(map(str, missing))}, which was not measured on all systems.")
     few = brief.cases["processes"].lt(MIN_PROCESSES)
     if few.any():
-        number = units.count_text(int(few.sum()), "result")
+        results = units.count_text(len(few), "result")
         found.append(
-            f"{number} of {len(few)} have fewer than {MIN_PROCESSES} runs; run `dlbench run SUITE -P processes=3` to "
-            f"add runs."
+            f"{few.sum()} of {results} (one per case and system) come from fewer than {MIN_PROCESSES} runs; run "
+            f"`dlbench run SUITE -P processes=3` to add runs."
         )
     for system, name in content.system_names.items():
         if failed := num_failed(content, system):
@@ -260,7 +257,7 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
     if not content.sides and content.rows.groupby("system_id")["system_hostname"].nunique().max() == 1:
         found.append("Each system was measured on one machine: others of its kind may differ by some percent.")
     if len(found) > MAX_CAUTIONS:
-        more = f"{len(found) - MAX_CAUTIONS + 1} more: see Failures and warnings and Systems side by side."
+        more = f"{len(found) - MAX_CAUTIONS + 1} more: see Systems side by side, and Failures and warnings."
         found = [*found[: MAX_CAUTIONS - 1], more]
     return found or ["No warnings and no failed cases. Every case was measured on all systems."]
 
@@ -268,7 +265,7 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
 def _opposite_sentence(brief: Brief, one: Leader) -> str:
     """A further sentence where the second system is faster with some networks; else ""."""
     said = _networks_won_by_second(brief, one)
-    return f" The opposite holds in {one.group.name} for {said}." if said else ""
+    return f" Some networks in {one.group.name} show the opposite: {said}." if said else ""
 
 
 def _system_difference_cautions(content: Content, brief: Brief) -> list[str]:

@@ -54,12 +54,15 @@ def systems_table(content: Content, brief: Brief) -> Table:
     of_pairs = " from pairs of processes" if brief.paired else ""
     notes = [
         f"Ratios to {brief.names[brief.base]}: geometric means over the cases that all systems share, with 95 % "
-        f"intervals{of_pairs}, and below them the range of single cases where it is wide. A higher speed is better, "
-        f"and less of all else. Sorted by {next(iter(parts))}.",
+        f"intervals{of_pairs}. If single cases differ much, their range follows. Higher is better for speed, lower for "
+        f"everything else. Sorted by {next(iter(parts))}.",
         _baseline_note(content, brief),
     ]
     if any("unstable" in str(row[-1]) for row in rows):
-        words = "Unstable: the ± of a case is wider than the suite asks for; the mean of many cases is narrower."
+        words = (
+            "Unstable: the interval (±) of a case is wider than its suite asks for. The mean of many cases has a "
+            "narrower interval."
+        )
         notes.append(words)
     return Table(columns, rows, notes=notes)
 
@@ -124,7 +127,7 @@ def _baseline_note(content: Content, brief: Brief) -> str:
     mine = brief.cases[brief.cases["system_id"] == brief.base]
     shared = set.intersection(*(set(mine.loc[mine["number"].isin(g.numbers), "model"]) for g in brief.groups))
     if not shared:
-        return f"Systems side by side has the absolute values of {base}."
+        return f"The absolute values of {base} are in the chapter Systems side by side."
     model = "resnet50" if "resnet50" in shared else network_order(shared)[-1]
     of_model = mine[mine["model"] == model].sort_values("throughput", ascending=False, kind="stable")
     best = [of_model[of_model["number"].isin(group.numbers)].iloc[0] for group in brief.groups]
@@ -140,7 +143,7 @@ def _baseline_note(content: Content, brief: Brief) -> str:
             first, _, unit = low.rpartition(" ")
             shown = high if low == high else f"{first if high.endswith(f' {unit}') else low} to {high}"
             parts.append(f"{title.lower().replace('cost per image', 'cost per million images')} {shown}")
-    return f"{base} with {network_title(model)} at its fastest batch: {', '.join(parts)}."
+    return f"Absolute values of {base} with {network_title(model)} at its fastest batch size: {', '.join(parts)}."
 
 
 def _metric_text(content: Content, what: str, value: float) -> str:

@@ -45,7 +45,7 @@ def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", 
     common = _common_caveat(found)
     lines = _sort_lines(found.lines)
     rows = [[*(line.setting.get(axis) for axis in axes), *_line_cells(line, common)] for line in lines]
-    notes = [f"All cases: {common}.", *_table_notes(found)] if common else _table_notes(found)
+    notes = [f"All cases: {common}.", *_table_notes(found, names)] if common else _table_notes(found, names)
     return Table(columns, rows, title=f"{names[1]} against {names[0]}: {metric.title.lower()}", notes=notes)
 
 
@@ -118,15 +118,16 @@ def needed_runs(c: Comparison) -> str:
     return f"{units.count_text(c.more_processes_needed or 0, 'more run')} on each side"
 
 
-def _table_notes(found: ComparisonResult) -> list[str]:
+def _table_notes(found: ComparisonResult, names: tuple[str, str]) -> list[str]:
     rules = found.rules
     more = "energy" if rules.metric == "energy_per_image" else "time"
     return [
         *found.remarks,
-        f"Ratio of the geometric means over processes (n) of their medians; above 1 is more {more}.",
-        "Effect: the probability that a process of the second side has the larger value; 0.5 means no difference.",
-        f"Verdicts of a difference have {_percent_text(rules.confidence)} confidence for all {found.num_tested} "
-        f"intervals of this table together (Holm). `same` is a verdict on a single interval: it lies within "
+        f"Ratio: {names[1]} divided by {names[0]}, each the geometric mean of its n processes' medians. Above 1: "
+        f"{names[1]} needs more {more}.",
+        f"Effect: the probability that a process of {names[1]} has the larger value; 0.5 means no difference.",
+        f"All verdicts of a difference in this table together have {_percent_text(rules.confidence)} confidence "
+        f"(Holm's correction for {found.num_tested} intervals). `same`: the interval of this one case lies within "
         f"±{100 * rules.margin:g} %.",
         summary_line(found),
     ]

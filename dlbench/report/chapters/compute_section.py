@@ -30,7 +30,7 @@ class TrainedNetwork:
     flop: float
     counted_parameters: int | None = None
     counted_flop: float | None = None
-    reason: str = "not in the catalogue: nothing is counted"
+    reason: str = "not counted, because the network is not in the catalogue"
 
 
 def trained_networks() -> tuple[TrainedNetwork, ...]:
@@ -42,8 +42,8 @@ def trained_networks() -> tuple[TrainedNetwork, ...]:
             *("ResNet-152", 2015, 60_000_000, 7e18),
             resnet.parameters,
             float(resnet.training_flop * RESNET_IMAGES),
-            f"{RESNET_IMAGES / 1e6:.1f} million images (600,000 iterations of 256). Two forward passes per image give "
-            f"{half / 1e18:.1f} exaFLOP, the published figure. A backward pass alone takes about two forward passes",
+            f"The published figure is two forward passes over {RESNET_IMAGES / 1e6:.1f} million images (600,000 "
+            f"iterations of 256): {half / 1e18:.1f} exaFLOP. A backward pass alone costs about two forward passes",
         ),
         TrainedNetwork("Deep Speech 2", 2016, 300_000_000, 20e18),
         TrainedNetwork("Google NMT", 2017, 8_700_000_000, 100e18),
@@ -94,8 +94,8 @@ def systems_table(content: Content, cases: pd.DataFrame) -> Table:
         first = [name, network_title(case["model"]), units.rate(case["flop_rate"], "FLOP/s")]
         rows += [[*first, n.name, *_training_cells(case, n, prices)] for n in trained_networks()]
     notes = [
-        "The counted compute is used if it exists, otherwise the published one. Energy is the gross energy of the "
-        "metered devices."
+        "Time, energy and cost are for the counted compute, or for the published one if none was counted. Energy is "
+        "that of the metered devices, with idle power."
     ]
     return Table(columns, rows, notes=notes)
 

@@ -24,16 +24,16 @@ _METRIC_FLAGS = ("not steady", "throttled", "power capped", "shared device")
 _MAX_NAMED = 4
 _UNEVEN = "uneven steps"
 _MEANINGS = {
-    "unstable": "The window reached the protocol's limit before the interval reached its target; see ±.",
+    "unstable": "The measurement reached its time limit before the interval (±) was as narrow as the protocol asks.",
     "no interval": "Too few steps, or steps too correlated, for a reliable interval.",
     "not steady": "The warm-up ended at its limit, perhaps while steps were still getting faster.",
     _UNEVEN: f"Throughput over the whole window is more than {units.percent(derived_metrics.UNEVEN_LIMIT)} below the "
     f"throughput of the median step: slow steps take much of the time.",
-    "throttled": "The device lowered its clock during the window (heat, supply or board).",
+    "throttled": "The device lowered its clock during the window, because of heat, the power supply or the board.",
     "power capped": "The power limit of the device lowered its clock. This is usual for heavy work. A higher limit "
-    "would be faster.",
-    "clock gap": f"The windows of host and device differ by more than {units.percent(CLOCK_GAP_LIMIT, 1)}: some time "
-    f"was outside the steps.",
+    "would make it faster.",
+    "clock gap": f"The host's clock and the device's clock differ by more than {units.percent(CLOCK_GAP_LIMIT, 1)} in "
+    f"the total time of the steps: some time passed outside the steps.",
     "shared device": "Other processes used the same device.",
     "meters disagree": "The energy counter and the integral of the power differ strongly: trust neither.",
     "above the peak": "The FLOP/s exceed the datasheet peak: the count, the clock or the peak is wrong.",
@@ -49,7 +49,7 @@ def findings_table(content: Content) -> Table:
     if content.account.error:
         rows.append(["rows are missing", content.account.error, None, ""])
     if content.left_out:
-        words = "These cases exceed the limit of tables and figures; metrics.csv contains them."
+        words = "There are too many cases: these are left out of tables and figures; metrics.csv contains them."
         rows.append(["too many cases", words, content.left_out, ""])
     mixed = [*_mixed_thread_findings(content), *_duplicate_findings(content)]
     for code, sentence, concerned in [*_metric_findings(shown), *mixed, *_warning_findings(shown)]:
@@ -69,7 +69,8 @@ def findings_table(content: Content) -> Table:
 def _both_rates_text(case: Mapping[Hashable, Any]) -> str:
     """By the median step and over the whole window."""
     show = METRICS["throughput"].show
-    return f": {show(case['throughput'])} by the median, {show(case['sustained_throughput'])} sustained"
+    whole = show(case["sustained_throughput"])
+    return f": {show(case['throughput'])} by the median step, {whole} over the whole window"
 
 
 def _metric_findings(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -20,7 +20,8 @@ def history_lines_table(found: History) -> Table:
     notes = [
         "Step time: the latest day's median, with its 95 % interval over processes. Noise: the variation from day to "
         "day.",
-        f"Probability of at least one false alarm over all lines: {chance}, assuming normally distributed noise.",
+        f"Probability of at least one false alarm in all lines of this table together: {chance}, assuming normally "
+        f"distributed noise.",
         *found.notes,
     ]
     return Table(columns, [_history_line_row(line) for line in found.lines], title="Lines", notes=notes)
@@ -38,13 +39,13 @@ def changes_table(found: History, since: datetime | None = None) -> Table:
     ]
     rows: list[list[Cell]] = []
     for line, c in found.changes(since):
-        facts = "; ".join(c.facts) or "no difference in the record"
+        facts = "; ".join(c.facts) or "none recorded"
         size = f"{100 * c.size:+.1f} %" if c.is_level_change else f"× {c.size:.1f}"  # of a level, of a spread
         rows.append([f"{c.day:%F}", c.kind, size, line.name, line.device, facts])
     notes = [
-        "Size: change of the step time (+ is slower). For unstable and steadier: noise after the change divided by "
-        "noise before.",
-        "temporary: the step time returned to its level within 15 points.",
+        "Size: change of the step time (+ is slower). For the changes unstable and steadier, the size is the noise "
+        "after the change divided by the noise before it.",
+        "temporary: the step time returned to its former level within 15 measured days.",
     ]
     return Table(columns, rows, title="Changes", notes=notes)
 

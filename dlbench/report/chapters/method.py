@@ -25,11 +25,11 @@ def measurement_rules_table(content: Content) -> Table:
     """The twelve rules of `measurement.md`, what was done about each, and whether that is all of it."""
     shown = content.shown
     rules = [
-        ("No throughput without its context", _CONTEXT_TEXT, "met"),
-        ("Warm-up ends by a drift test", *_warm_up_rule(shown)),
-        ("Stop at a target for the interval of the median", *_stopping_rule(shown)),
+        ("No throughput without its settings", _CONTEXT_TEXT, "met"),
+        ("Warm-up ends when a drift test passes", *_warm_up_rule(shown)),
+        ("Measure until the interval of the median is narrow enough", *_stopping_rule(shown)),
         (
-            "Intervals that allow for autocorrelation; outliers stay",
+            "Intervals allow for autocorrelation; outliers are kept",
             "The interval of the median is nonparametric: order statistics of the effective number of samples. With "
             "too few samples there is no interval. Rates, shares of a peak and distances to a bound are computed from "
             "that median and have its interval. Energy, power, memory and sustained throughput have no interval: each "
@@ -38,7 +38,7 @@ def measurement_rules_table(content: Content) -> Table:
             "met",
         ),
         ("Comparisons interleaved, in random order, in fresh processes", _comparisons_text(content), "partly"),
-        ("Device events and host clock both; maximum over ranks", *_clocks_rule(shown)),
+        ("Steps timed by device events and host clock; slowest rank counts", *_clocks_rule(shown)),
         (
             "Clocks, temperature and throttling recorded",
             _throttling_text(shown, content.rows),
@@ -49,13 +49,13 @@ def measurement_rules_table(content: Content) -> Table:
             "Inputs are random, not zero. Weights have the usual initialisation. The seed is part of the protocol.",
             "met",
         ),
-        ("Energy windows of at least 5 s", *_energy_windows_rule(content.rows)),
-        ("Both counter and sampled power; source and scope stated", *_meters_rule(shown)),
+        ("Energy measured over at least 5 s", *_energy_windows_rule(content.rows)),
+        ("Energy from both counter and sampled power; source and scope stated", *_meters_rule(shown)),
         (
             "FLOP are counted from the operations; 1 MAC is 2 FLOP; peaks are those without sparsity",
             *_flop_counts_rule(content.rows),
         ),
-        ("Every result beside its bounds", *_bounds_rule(shown)),
+        ("Every result shown next to its bounds", *_bounds_rule(shown)),
     ]
     columns = [Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here"), Column("state", "State")]
     return Table(columns, [(number, *rule) for number, rule in enumerate(rules, 1)])
@@ -69,21 +69,25 @@ def hoefler_belli_rules_table() -> Table:
         ("Arithmetic mean for costs only", "Medians and percentiles throughout; no mean of rates."),
         (
             "No averages of ratios",
-            "The brief shows geometric means per precision and mode, each with its interval and the range of its "
-            "cases.",
+            "The chapter In brief shows geometric means per precision and mode, each with its interval and the range "
+            "of its cases.",
         ),
-        ("Confidence intervals for varying results", "On each step time and every figure computed from it."),
+        (
+            "Confidence intervals for varying results",
+            "Step times have an interval, and so has every figure computed from them.",
+        ),
         ("No normality assumed", "Nonparametric intervals; the distributions are shown."),
         (
             "Sound comparisons",
-            "Systems: tested over processes, corrected for multiple tests, otherwise not decided. Settings: `dlbench "
-            "compare` and `dlbench ab`.",
+            "Systems are compared by a test over processes, corrected for multiple tests; without enough evidence the "
+            'verdict is "not decided". Settings are compared by `dlbench compare` and `dlbench ab`.',
         ),
-        ("Percentiles where they matter", "p50, p95 and p99 of inference; largest deviation of each case."),
-        ("All factors documented", "Case, protocol, system, libraries and git state; see Provenance."),
+        ("Percentiles where they matter", "p50, p95 and p99 of inference; largest deviation of a step."),
+        ("All factors documented", "Case, protocol, system, libraries and git state are recorded; see Provenance."),
         (
             "Parallel timing explained",
-            "Maximum over ranks per step. About once a second the ranks decide together whether the window ends.",
+            "The time of a step is that of its slowest rank. About once a second the ranks decide together whether the "
+            "window ends.",
         ),
         ("Upper bounds shown", "Datasheet peak if known; peaks and bandwidth measured on the same system; see Bounds."),
         ("Plots with enough information", "Lines connect only ordered values: batch sizes, steps, time."),
@@ -108,8 +112,8 @@ def _comparisons_text(content: Content) -> str:
 
 def _warm_up_rule(shown: pd.DataFrame) -> tuple[str, str]:
     unsteady = int(shown["steady"].eq(False).sum())
-    words = "Warm-up steps are recorded and discarded. The window starts when a rank test finds no further speed-up."
-    words += f" {unsteady} of {units.count_text(len(shown), 'case')} reached the warm-up's limit before that."
+    words = "Warm-up steps are recorded and discarded. The window starts when a Mann-Whitney test finds no further "
+    words += f"speed-up. {unsteady} of {units.count_text(len(shown), 'case')} reached the limit of the warm-up first."
     return words, "partly" if unsteady else "met"
 
 
@@ -121,15 +125,15 @@ def _stopping_rule(shown: pd.DataFrame) -> tuple[str, str]:
     cases = units.count_text(len(shown), "case")
     words = f"{met.sum()} of {cases} reached the protocol's target for the half-width of the interval"
     if not ended.all():
-        words += f"; ended at a limit before that, and marked unstable: {(~ended).sum()}"
+        words += f"; {(~ended).sum()} ended at the time limit before that (status unstable)"
     if (ended & ~met).any():
         words += (
-            f"; reached the target when the window ended, but the interval over all steps is wider or unknown: "
-            f"{(ended & ~met).sum()}"
+            f"; {(ended & ~met).sum()} reached the target when the window ended, but the interval over all steps is "
+            f"wider or unknown"
         )
     words += (
-        ". About 92 % of the nominal 95 % intervals contain the median if the window ended because its interval was "
-        "narrow. If min_time_s kept the window open longer, 95 % do."
+        ". If a window ends because its interval is narrow enough, about 92 % of nominal 95 % intervals contain the "
+        "true median. If min_time_s keeps it open longer, 95 % do."
     )
     return words, "met" if met.all() else "partly"
 
@@ -139,8 +143,8 @@ def _clocks_rule(shown: pd.DataFrame) -> tuple[str, str]:
     worst = shown["clock_gap"].max()
     gap = f"largest gap {units.percent(worst)}" if pd.notna(worst) else "gap unknown"
     words = (
-        f"Steps timed by: {sources}. The windows of host and device are both stored: {gap}; a difference above "
-        f"{CLOCK_GAP_LIMIT:.0%} gives a warning."
+        f"Steps timed by: {sources}. The total times by the host's and by the device's clock are both stored: {gap}; a "
+        f"gap above {CLOCK_GAP_LIMIT:.0%} gives a warning."
     )
     return words, "met" if shown["clock_gap"].le(CLOCK_GAP_LIMIT).all() else "partly"
 
@@ -152,7 +156,7 @@ def _has_clock(shown: pd.DataFrame) -> bool:
 def _throttling_text(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
     if not _has_clock(shown):
         at_ends = rows[["sm_clock_before_mhz", "sm_clock_after_mhz"]].notna().any(axis=None)
-        known = "Read before and after, not during the window."
+        known = "Clocks were read before and after the timed steps, not during them."
         return known if at_ends else "Neither clocks nor throttling are available."
     found = warning_flags(shown)
     throttled, capped = int(found["throttled"].sum()), int(found["at its power limit"].sum())
@@ -169,7 +173,7 @@ def _energy_windows_rule(rows: pd.DataFrame) -> tuple[str, str]:
         return "No energy was measured.", "no meter"
     short = int((windows < SHORT_ENERGY_WINDOW_S).sum())
     return (
-        f"Shorter than {SHORT_ENERGY_WINDOW_S:g} s: {short} of {units.count_text(len(windows), 'window')}.",
+        f"{short} of {units.count_text(len(windows), 'energy window')} lasted less than {SHORT_ENERGY_WINDOW_S:g} s.",
         "partly" if short else "met",
     )
 
@@ -182,10 +186,10 @@ def _meters_rule(shown: pd.DataFrame) -> tuple[str, str]:
     scopes = ", ".join(sorted(known["energy_scope"].dropna().unique()))
     words, apart = f"Source: {sources}; scope: {scopes}", known["energy_disagreement"]
     if apart.isna().all():
-        return f"{words}; there was only one kind of reading, so no cross-check.", "partly"
-    words += f"; counter and integral differ by at most {units.percent(apart.max())}"
+        return f"{words}. The meters gave only one kind of reading, so there is no cross-check.", "partly"
+    words += f"; counter and integral of sampled power differ by at most {units.percent(apart.max())}"
     if apart.isna().any():
-        words += f"; {apart.isna().sum()} of {units.count_text(len(known), 'case')} had one kind of reading only"
+        words += f"; {apart.isna().sum()} of {units.count_text(len(known), 'case')} have only one of the two"
     return f"{words}.", "met" if apart.le(ENERGY_TOLERANCE).all() else "partly"
 
 
@@ -213,5 +217,5 @@ def _bounds_rule(shown: pd.DataFrame) -> tuple[str, str]:
     if not any(known.values()):
         return "This device has neither a datasheet nor a measured peak; run `dlbench ceilings` to measure it.", "no"
     words = "; ".join(f"{title} in {count} of {cases}" for title, count in known.items())
-    words = f"Shown with the results: {words}. For published figures see Published results."
+    words = f"Peaks shown with the results: {words}. For published figures see the chapter Published results."
     return words, "met" if known[_PEAK_TITLES["measured_peak"]] == len(shown) else "partly"

@@ -409,7 +409,7 @@ def test_a_busy_host_is_flagged_and_of_a_single_process_no_number_is_said():
 def test_clocks_that_lie_apart_and_a_host_that_limits_are_flagged():
     odd = processes(CASE, side="b", window_s=0.63, device_window_s=0.61, warnings=("host_bound: the device waited.",))
     (line,) = lines_of([processes(CASE)], [odd])
-    assert line.note == "TARGET: 4 of 4 limited by the host, 4 of 4 clocks apart"
+    assert line.note == "TARGET: 4 of 4 limited by the host, 4 of 4 with clocks apart"
 
 
 def test_energies_that_deserve_no_trust_are_flagged_where_energy_is_compared():
@@ -418,7 +418,7 @@ def test_energies_that_deserve_no_trust_are_flagged_where_energy_is_compared():
     base = processes(on_gpu, system=fake.GPU)
     target = processes(on_gpu, system=fake.GPU, side="b", warnings=said)
     (line,) = lines_of([base], [target], metric="energy_per_image")
-    assert line.note == "TARGET: 4 of 4 meters disagree, 4 of 4 short energy window"
+    assert line.note == "TARGET: 4 of 4 with meters that disagree, 4 of 4 with a short energy window"
     (line,) = lines_of([base], [target])
     assert line.note == ""
 

@@ -210,7 +210,7 @@ def test_several_devices_share_of_the_peak_counts_all_of_them(tmp_path):
 
 def test_cases_above_the_measured_peak_are_told(store):
     add_ceilings(store, flop_per_s=1000)
-    assert "4 cases reached more FLOP/s than every shape of the ceilings" in words_of(section_of(store))
+    assert "4 cases reached more FLOP/s than the measured peak of the device" in words_of(section_of(store))
 
 
 def test_all_reduces_are_drawn_and_tabled(store):

@@ -262,9 +262,9 @@ def test_of_a_noisy_machine_nothing_sounds_surer_than_it_is(tmp_path):
     assert "2.00 img/s fp32, batch 1; unstable, not warmed up, uneven steps, 5 steps" in text
     assert "None of 4 cases has an interval" in text
     assert "uneven steps" in text
-    assert "ResNet-50: 2.00 img/s by the median, 0.833 img/s sustained" in text
+    assert "ResNet-50: 2.00 img/s by the median step, 0.833 img/s over the whole window" in text
     assert "0 of 4 cases reached the protocol's target" in text
-    assert "4 of 4 cases reached the warm-up's limit before that. partly" in text
+    assert "4 of 4 cases reached the limit of the warm-up first. partly" in text
     assert "time >= FLOP / peak" not in text
     assert "Too few steps to be drawn (fewer than 4): VGG-16 training (1), AlexNet training (3)." in text
     assert not re.search(r"\d m(img|FLOP)", text)

@@ -107,9 +107,10 @@ def test_a_rate_above_the_datasheet_is_flagged():
     run = CeilingRun(
         where, (Ceiling("copy", None, "1024 MiB", bytes=2**31, time_s=(2**31 / 3.6e12,) * 9),), "r", "2026-11-20"
     )
-    (note,) = [n for n in ceilings_table(ceilings_frame(run)).notes if n.startswith("Above the datasheet")]
+    (note,) = [n for n in ceilings_table(ceilings_frame(run)).notes if n.startswith("Faster than the datasheet")]
     assert note == (
-        "Above the datasheet: copy [B/s]. The device, its clock or the datasheet differs from what was assumed."
+        "Faster than the datasheet allows: copy [B/s]. The device or its clock differs from the datasheet's, or the "
+        "datasheet is wrong."
     )
 
 
