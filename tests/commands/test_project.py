@@ -175,7 +175,7 @@ def test_repeats_are_one_row_with_the_interval_over_them(tmp_path, capsys, step_
     if len(step_times_s) == 2:
         median = statistics.median(1 / step_s for step_s in step_times_s)
         expected, tolerance = (0.010 * median, 0.020 * median), 0.02
-        words = "with two processes of a case, the lowest and the highest end of their intervals"
+        words = "with two processes of a case, the range of both intervals"
     else:
         interval = process_interval(process_windows(processes))
         assert row["throughput"] == pytest.approx(statistics.geometric_mean(processes["throughput"]))

@@ -73,14 +73,14 @@ def test_systems_beyond_those_that_are_drawn_are_named_with_the_way_to_their_fig
     assert set(plots_of(section)) == {"memory-1", "memory-2"}
     words = words_of(section)
     assert (
-        "Figures show at most 2 systems. In the tables and metrics.csv only: L40S. To draw the others, build a report "
+        "Figures show at most 2 systems. Only the tables and metrics.csv contain: L40S. To draw the others, build a report "
         "of their results"
     ) in words
 
 
 def test_the_chapter_of_systems_names_the_best_with_margin_and_interval(three):
     section = systems_section(three(repeats=3))
-    assert "Throughput: H200 better in 4 of 4." in words_of(section)
+    assert "Throughput: H200 is better in 4 of 4 cases." in words_of(section)
     table = next(block.table for block in section.blocks if block.table)
     for row in table.records():
         assert re.fullmatch(r"H200\n\+\d+ % \[\+\d+, \+\d+\] against (A100|L40S)", row["throughput"])
@@ -109,7 +109,7 @@ def test_the_systems_are_told_apart_by_their_threads(tmp_path):
 
 def test_threads_that_differ_by_case_alone_are_told_and_equal_ones_are_not(tmp_path):
     by_case = systems_with_threads(tmp_path / "by case", (1, 2), (1, 2))
-    assert "PyTorch ran with 1 or 2 threads, by case." in words_of(systems_section(by_case))
+    assert "PyTorch ran with 1 or 2 threads, depending on the case." in words_of(systems_section(by_case))
     assert "threads" not in words_of(systems_section(systems_with_threads(tmp_path / "equal", (2,), (2,))))
     one = systems_with_threads(tmp_path / "one", (1, 2))
     assert any(", 1 or 2 threads, " in block.words for block in summary_section(one).blocks)
@@ -118,7 +118,7 @@ def test_threads_that_differ_by_case_alone_are_told_and_equal_ones_are_not(tmp_p
 def test_without_repeats_the_summary_does_not_claim_a_winner(three):
     content = three()
     said = words_of(systems_section(content))
-    assert "Throughput: not decided in 4 of 4." in said
+    assert "Throughput: not decided in 4 of 4 cases." in said
     assert "the spread between processes is then unknown" in said
     brief = words_of(summary_section(content))
     assert "not decided (needs 2 more processes)" in brief

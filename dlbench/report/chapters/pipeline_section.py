@@ -20,8 +20,8 @@ DEVICE_BOUND = 1.05
 _METRICS = ("loader_throughput", "device_throughput", "throughput", "data_wait", "accelerator_utilisation")
 _INTRODUCTION = (
     "Each case loads, decodes and augments image files while the device computes. The loader alone and the device "
-    "alone were measured in the same process, right after the window. Both together reach at most the smaller of "
-    "the two. MLPerf Storage requires an accelerator utilisation (AU) of 90 % with ResNet-50."
+    "alone were measured in the same process, right after the timed steps. Together they reach at most the "
+    "lower of both throughputs. MLPerf Storage requires an accelerator utilisation (AU) of 90 % with ResNet-50."
 )
 
 

@@ -31,12 +31,9 @@ from dlbench.table import Cell, Column, Table, digits_text, seconds_text, with_s
 #: The training that everything is projected to: ImageNet-1k as in He et al. 2016 (CVPR), section 3.4: about 90 epochs.
 NUM_IMAGES = 1_281_167
 NUM_EPOCHS = 90.0
-OVER_PROCESSES_TEXT = (
-    "with two processes of a case, the lowest and the highest end of their intervals; with more, the interval of their "
-    "mean"
-)
+OVER_PROCESSES_TEXT = "with two processes of a case, the range of both intervals; with more, the interval of their mean"
 _OPTIONAL_COLUMNS = ("choice", "time_low_s", "time_high_s", "energy_kwh", "cost", "warnings")
-_LIMITS_NOTE = f"From and to: computed from the interval of the throughput, at {{}}; {OVER_PROCESSES_TEXT}."
+_LIMITS_NOTE = f"From and to: limits that follow from the {{}} interval of the throughput ({OVER_PROCESSES_TEXT})."
 
 
 def projection_section(content: Content) -> Section:

@@ -105,7 +105,7 @@ def _row_account_blocks(content: Content) -> list[Block]:
     cells.append(["Read", account.read, None])
     columns = [Column("what", "What"), Column("rows", "Rows", "right"), Column("attempts", "Attempts", "right")]
     blocks = [Block(words=f"Error: {account.error}")] if account.error else []
-    return [*blocks, Block(heading="Every row that was read, and where it is", table=Table(columns, cells))]
+    return [*blocks, Block(heading="What became of every row that was read", table=Table(columns, cells))]
 
 
 def _listed_attempts(content: Content) -> pd.DataFrame:
@@ -236,7 +236,7 @@ def _differences_block(states: Mapping[str, NodeState]) -> Block:
             usual, _ = Counter({value: len(own) for value, own in hosts.items()}).most_common(1)[0]
             others = [f"{value}: {compress_nodes(own)}" for value, own in hosts.items() if value != usual]
             cells.append([name, usual, "\n".join(others)])
-    heading = f"Differences between the MachineState of {len(states)} nodes"
+    heading = f"Differences between {len(states)} nodes, recorded by MachineState"
     if not cells:
         return Block(heading=heading, words="The nodes differ only in times, loads and names.")
     return Block(heading=heading, table=Table(columns, cells))

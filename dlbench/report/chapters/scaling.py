@@ -58,7 +58,7 @@ def scaling_table(found: list[Curve]) -> Table:
     ]
     unknown = any(p.speedup is not None and p.speedup_low is None for curve in found for p in curve.points)
     usual = all(curve.confidence == (USUAL_CONFIDENCE,) for curve in found)
-    notes = [] if usual else [f"± and intervals: at a confidence of {confidence_text(found)}."]
+    notes = [] if usual else [f"Confidence of ± and of the intervals: {confidence_text(found)}."]
     return Table(columns, rows, notes=[*notes, *([UNKNOWN_SPREAD] if unknown else [])])
 
 
@@ -107,25 +107,26 @@ def model_sentence(curve: Curve) -> str:
     """What was fitted, how far it is to be trusted, and for which sizes it is a prediction."""
     model = curve.model
     if model is None:
-        return f"{curve.name} ({curve.kind}): no prediction; it needs at least two sizes with more than one device."
+        return f"{curve.name} ({curve.kind}): no prediction, which needs at least two sizes with more than one device."
     if model.fit_error > MAX_FIT_ERROR:
         return (
-            f"{curve.name} ({curve.kind}): no prediction. The model deviates by {100 * model.fit_error:.0f} % from a "
-            f"point of its own fit: these ranks share a resource that the model does not include, such as cores."
+            f"{curve.name} ({curve.kind}): no prediction. The fitted model deviates by {100 * model.fit_error:.0f} % "
+            f"from a measured point: these ranks share a resource that the model does not include, such as cores."
         )
-    error = "not tested on left-out points; this needs three sizes with more than one device"
+    error = "not tested on points outside the fit, which needs three sizes with more than one device"
     if model.left_out_error is not None:
-        error = f"error at points left out of the fit: at most {_percent_text(model.left_out_error)}"
+        error = f"error at points outside the fit: at most {_percent_text(model.left_out_error)}"
     bound, beyond = "", "larger sizes are predictions"
     if not model.overlap_known:
         bound = "at least "
-        beyond += ", given as a range: from this share of hidden communication to all of it hidden"
+        beyond += ", given as a range: from this overlap to complete overlap"
     times = (model.compute_s(curve.batch_size(1)), model.transfer_s, model.latency_s)
     compute, transfer, latency = (units.quantity(time_s, "s", 3) for time_s in times)
     return (
-        f"{curve.name} ({curve.kind}): computation {compute} on one device, transfer {transfer}, latency {latency} per "
-        f"hop ({model.algorithm}), {bound}{100 * model.overlap:.0f} % of the computation hides communication; {error}. "
-        f"Fitted to the results on {', '.join(map(str, model.fitted))} devices; {beyond}."
+        f"{curve.name} ({curve.kind}), fitted model: computation {compute} on one device, transfer {transfer}, "
+        f"latency {latency} per hop of the {model.algorithm}; communication overlaps with "
+        f"{bound}{100 * model.overlap:.0f} % of the computation; {error}. Fitted to the results on "
+        f"{', '.join(map(str, model.fitted))} devices; {beyond}."
     )
 
 
@@ -152,6 +153,6 @@ def scaling_section(content: Content) -> Section:
     if not blocks:
         model = "" if content.shown.empty else representative_network(content.shown).partition(" [")[0]
         chosen = f" -P model={shlex.quote(model)}" if model else ""
-        words = f"No case ran on several numbers of devices; run `dlbench run scaling_weak{chosen}`."
+        words = f"No case was measured on different numbers of devices; run `dlbench run scaling_weak{chosen}`."
         blocks = [Block(words=words)]
     return Section("scaling", "Scaling", blocks, " ".join(cautions))

@@ -66,15 +66,16 @@ def comparison_section(content: Content) -> Section:
     if content.left_out:
         finding = f"{shown} of {num_cases} measured cases are in this report and comparison.csv; metrics.csv has all."
     words = (
-        f"Throughput is over all devices. ± is a half-width at {confidence_levels.levels_text(content.shown)}. With "
-        f"one run it is that of the confidence interval of the median step time; with two, half of the range of both "
-        f"intervals; with more, that of the interval of their mean. Method defines every metric."
+        f"Throughput is the sum over all devices. ± is the half-width of an interval, at a confidence of "
+        f"{confidence_levels.levels_text(content.shown)}: with one run, of the interval of the median step time; with "
+        f"two, of the range of both intervals; with more, of the interval of their mean. The chapter Method defines "
+        f"every metric."
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
     blocks = [Block(words=words), Block(table=table, filters=filters)]
     over = tables.combined_processes_table(content.shown, content.system_names)
     if over is not None:
-        heading = "Mean over processes: what a rerun should give"
+        heading = "Mean over processes, and what a repeated measurement should give"
         blocks = [Block(heading=heading, words=tables.interval_note(content.shown), table=over), *blocks]
     return Section("comparison", "Comparison", blocks, finding)
 
@@ -122,7 +123,7 @@ def energy_section(content: Content) -> Section:
         blocks += _plot_per_system(content, plots_samples.power)
     elif traced.any():
         share = units.percent(plots_samples.STEADY_POWER)
-        words = f"Power stays within {share} in every window. The table below shows the averages."
+        words = f"The power of each case varies by at most {share}, so there is no figure. Averages are in the table."
         blocks.append(Block(words=words))
     table = tables.energy_table(content.shown, content.system_names)
     if table.rows:
@@ -205,8 +206,8 @@ def cnn_table(content: Content) -> Section:
     filters = sum(map(len, published.values())) - len(rows)
     words = (
         f"Published figures ({audit.PUBLISHED_SOURCE}) and the figures that dlbench counts from its networks. Weights "
-        f"exclude biases; one MAC is one use of a weight. These {len(rows)} figures need no network. "
-        f"`dlbench table` builds the networks and checks {filters} more: sizes and numbers of filters."
+        f"exclude biases; one MAC is one multiplication by a weight. These {len(rows)} figures come from the catalogue "
+        f"of networks. `dlbench table` builds the networks and also checks {filters} sizes and numbers of filters."
     )
     differences = audit.differences_table(rows)
     blocks = [Block(words=words), Block(table=audit.published_and_counted_table(rows).without_title())]
@@ -313,7 +314,7 @@ def _plot_per_system(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> 
         blocks.append(Block(plot=plot, heading=name if len(systems) > 1 else ""))
     if len(systems) > MAX_SYSTEMS:
         left = ", ".join(name for _, name in systems[MAX_SYSTEMS:])
-        words = f"Figures show at most {MAX_SYSTEMS} systems. In the tables and metrics.csv only: {left}."
+        words = f"Figures show at most {MAX_SYSTEMS} systems. Only the tables and metrics.csv contain: {left}."
         blocks.append(Block(words=f"{words} {HOW_TO_DRAW_OTHERS}"))
     return blocks
 

@@ -35,7 +35,7 @@ def summary_section(content: Content) -> Section:
     if not content.attempts.empty:
         blocks.append(Block(figures=_key_figures(content, cases)))
     if warned := summarize_case_warnings(processes, cases):
-        blocks.append(Block(words=f"Warnings: {warned}. See Failures and warnings."))
+        blocks.append(Block(words=f"Cases with warnings: {warned}. See the chapter Failures and warnings."))
     blocks += brief.ab_blocks(content)
     blocks += [Block(words=words) for words in _system_sentences(content)]
     if len(cases):
@@ -77,7 +77,7 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
         figures.append(KeyFigure(rate, "highest rate of arithmetic", words))
     if best["energy_per_image"] > 0:
         name = f"{network_title(best['model'])}, {best['mode']}"
-        words = f"{name}; gross, by {best['energy_source']}; {_status_and_steps(best)}"
+        words = f"{name}; with idle power, from {best['energy_source']}; {_status_and_steps(best)}"
         figures.append(
             KeyFigure(METRICS["energy_per_image"].format(best["energy_per_image"]), "energy per image", words)
         )
@@ -154,7 +154,7 @@ def _summary_text(content: Content, cases: pd.DataFrame) -> str:
         trained = convergence.convergence_section(training_store.read_trainings(content.sources)).finding
         return trained or "The store is empty; run `dlbench run quick` first."
     if shown.empty:
-        return "No case has a result; see Failures and warnings for the reasons."
+        return "No case has a result; see the chapter Failures and warnings for the reasons."
     sentences = []
     for mode in ("training", "inference"):
         best = fastest_cases(cases[cases["mode"] == mode], ["model"], limit=None).dropna(subset="throughput")
@@ -188,6 +188,7 @@ def _intervals_sentence(widths: pd.Series[float], ends: tuple[float, float], lev
     if known.empty:
         return f"None of {cases} has an interval: there are too few steps, or they vary too much."
     if len(known) == 1:
-        return f"1 of {cases} has an interval: {units.half_width(known.iloc[0], ends)} at {level}, {kind}."
+        width = units.half_width(known.iloc[0], ends)
+        return f"1 of {cases} has an interval ({kind}, confidence {level}): {width}."
     width = units.half_width(known.median(), ends)
-    return f"{len(known)} of {cases} have an interval at {level}; the median of these is {width}, {kind}."
+    return f"{len(known)} of {cases} have an interval ({kind}, confidence {level}), in the median {width}."

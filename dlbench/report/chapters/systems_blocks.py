@@ -107,7 +107,7 @@ def _outliers_text(units: list[variability.HardwareDeviation], kind: str) -> str
     off = [unit for unit in units if unit.off]
     if off:
         listed = [f"{unit.name} ({100 * unit.deviation:+.1f} %)" for unit in off]
-        return f"Step time differs from the others: {list_text(listed, 10)}."
+        return f"{kind.capitalize()}s whose step time differs from the others: {list_text(listed, 10)}."
     if all(unit.spread is None for unit in units):
         return f"Too few processes to decide whether a {kind} differs from the others."
     return f"No {kind} differs from the others by more than the usual spread."

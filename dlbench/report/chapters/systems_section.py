@@ -76,7 +76,7 @@ def _threads_sentences(content: Content) -> list[str]:
     known = {names[system]: threads_text(counts[system]) for system in names if system in counts}
     if len(set(known.values())) < 2:
         # All systems ran with the same: what differs, if anything, are the cases.
-        return [f"PyTorch ran with {words}, by case." for words in set(known.values()) if " or " in words]
+        return [f"PyTorch ran with {words}, depending on the case." for words in set(known.values()) if " or " in words]
     listed = ", ".join(f"{words} on {name}" for name, words in known.items())
     return [f"The systems differ in PyTorch threads: {listed}."]
 
@@ -115,7 +115,7 @@ def _metric_tables(content: Content, shared: SharedCases) -> list[Block]:
         if metric == "throughput" and not content.sides:
             blocks.append(_speedups_block(content, shared, names))
     best = tables_systems.best_settings_table(summarize_processes(with_case_numbers(content.shown)), names)
-    return [*blocks, Block(heading="Each system at its fastest", table=best, folded=True)]
+    return [*blocks, Block(heading="Each system at its fastest setting", table=best, folded=True)]
 
 
 def _speedups_block(content: Content, shared: SharedCases, names: Mapping[str, str]) -> Block:
@@ -134,7 +134,7 @@ def _shared_cases_sentence(content: Content, shared: SharedCases) -> str:
     if not numbers:
         words.append("They have no case in common.")
     elif content.sides:
-        words.append(f"{units.count_text(numbers, 'case')} measured with both settings in turns.")
+        words.append(f"{units.count_text(numbers, 'case')} measured with both settings alternately.")
     else:
         words.append(
             f"{units.count_text(numbers, 'case')} measured on two or more of them, with the same network, pass, "
@@ -147,16 +147,19 @@ def _shared_cases_sentence(content: Content, shared: SharedCases) -> str:
 
 
 def _wins_sentence(metric: str, standings: list[Standing], names: Mapping[str, str]) -> str:
-    """How often each system is best in the table below: ``Throughput: A better in 10, not decided in 2 of 12.``"""
+    """How often each system is best in the table below.
+
+    Such as ``Throughput: A is better in 10, not decided in 2 of 12 cases.``
+    """
     by_system = {system: [s.outcome for s in standings if s.best == system] for system in names}
     parts = []
     for system, outcomes in by_system.items():
         if sure := outcomes.count(ranking.BETTER):
-            parts.append(f"{names[system]} better in {sure}")
+            parts.append(f"{names[system]} is better in {sure}")
     for outcome, words in ((ranking.SAME, "no difference beyond 1 %"), (ranking.NOT_DECIDED, "not decided")):
         if number := sum(s.outcome == outcome for s in standings):
             parts.append(f"{words} in {number}")
-    return f"{METRICS[metric].title}: {', '.join(parts)} of {len(standings)}."
+    return f"{METRICS[metric].title}: {', '.join(parts)} of {units.count_text(len(standings), 'case')}."
 
 
 def _caveats(content: Content, standings: list[Standing], cases: pd.DataFrame) -> list[str]:
@@ -165,9 +168,9 @@ def _caveats(content: Content, standings: list[Standing], cases: pd.DataFrame) -
     if tested:
         words.append(
             "The intervals are 95 % intervals of the ratio of the best system to the next, from three or more "
-            "processes on each side. A system is called better only if the verdict has 95 % confidence for all rows of "
-            "a column together (Holm). Memory is compared without an interval. If the interval of a difference lies "
-            "within ±1 %, it counts as no difference."
+            "processes on each side. A system is called better only if all such verdicts of its column together have "
+            "95 % confidence (Holm's correction). Memory is compared without an interval. If the interval of a "
+            "difference lies within ±1 %, it counts as no difference."
         )
     if any(s.outcome == ranking.NOT_DECIDED and s.low is None for s in standings):
         words.append(tables_systems.UNKNOWN_SPREAD)
@@ -179,5 +182,5 @@ def _caveats(content: Content, standings: list[Standing], cases: pd.DataFrame) -
     unstable = cases[cases["status"] != "ok"]
     if len(unstable):
         works = dict.fromkeys(f"{network_title(c['model'])} {c['mode']}" for c in unstable.to_dict("records"))
-        words.append(f"Unstable on a system: {', '.join(works)}.")
+        words.append(f"Unstable on at least one system: {', '.join(works)}.")
     return words

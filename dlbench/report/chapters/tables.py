@@ -247,7 +247,8 @@ def attempts_table(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[s
         for c in cases.to_dict("records")
     ]  # fmt: skip
     elsewhere = sorted({f"{name}.toml" for name in cases["suite"] if not _find_suite(str(name))})
-    notes = [f"Not in benchmarks/ here; give its path: {', '.join(elsewhere)}."] if elsewhere else []
+    words = f"These suites are not in benchmarks/ here; write the path of the file: {', '.join(elsewhere)}."
+    notes = [words] if elsewhere else []
     return Table(columns, rows, notes=notes)
 
 
@@ -386,10 +387,10 @@ def energy_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
 def interval_note(shown: pd.DataFrame) -> str:
     """What each ± of the table is, and at what confidence."""
     return (
-        f"One row per case. ±: half of the {confidence_levels.levels_text(shown)} confidence interval of the mean over "
-        f"processes; the mean of a repeated measurement should lie within it. One more run ±: the same for a single "
-        f"further process. Within one run ±: half of each window's interval, median over processes. A case with fewer "
-        f"than three processes has only the last one."
+        f"One row per case. ±: half-width of the {confidence_levels.levels_text(shown)} confidence interval of the "
+        "mean over processes; the mean of a repeated measurement should lie in it. One more run ±: half-width of the "
+        "interval in which the value of one further process should lie. Within one run ±: half-width of the interval "
+        "of a single process, median over all processes. A case with fewer than three processes has only this one."
     )
 
 

@@ -93,7 +93,7 @@ def speedups_table(
         rows.append(row)
     notes = [
         "Ratio of median step times per case; with several processes, ratio of their geometric means. This table has "
-        "no mean over cases. The brief shows one per precision and mode."
+        "no mean over cases. The chapter In brief shows one per precision and mode."
     ]
     if unmeasured:
         notes.append(UNKNOWN_SPREAD)
@@ -192,12 +192,11 @@ def _spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list
     if not with_spread:
         return []
     level = confidence_levels.levels_text(cases)
-    one = f"half-width of the confidence interval of the median step, at {level}"
     if not several:
-        return [f"±: {one}, within the single process of each system."]
+        return [f"±: half-width of the {level} confidence interval of the median step, in one process per system."]
     return [
-        f"± at {level}: with two processes, half of the range of their intervals; with more, the half-width of the "
-        f"interval of their mean; with one, the {one}."
+        f"±: half-width of the {level} confidence interval of the mean over three or more processes; with two, half of "
+        f"the range of their intervals; with one, the half-width of the interval of its median step."
     ]
 
 

@@ -15,8 +15,9 @@ from dlbench.suites.levers import Change
 from dlbench.table import Cell, Column, Table
 
 _INTRODUCTION = (
-    "`dlbench tune` searched for the fastest correct setting, in short windows. The ratio of a lever is its gain on "
-    "top of the levers above it. `dlbench ab` compares two settings with an interval."
+    "`dlbench tune` searched for the fastest setting with correct results, in short measurements. It started from "
+    "the default setting (as shipped). Each row adds one change to the rows above it; its ratio is the gain of this "
+    "change. `dlbench ab` compares two settings with an interval."
 )
 
 
@@ -47,11 +48,11 @@ def tuning_table(changes: Sequence[Change], shipped: float, goal: str, unit: str
         Column("change", "Setting"),
         Column("figure", goal_heading(goal, unit), "right"),
         Column("ratio", "Gives", "right", lambda cell: "" if cell is None else f"x {units.digits(float(cell), 3)}"),
-        Column("total", "In all", "right", lambda cell: f"x {units.digits(float(cell or 0.0), 3)}"),
+        Column("total", "In total", "right", lambda cell: f"x {units.digits(float(cell or 0.0), 3)}"),
     ]
     rows: list[list[Cell]] = [["as shipped", shipped, None, 1.0]]
     rows += [[f"+ {change.text}", change.after, change.ratio, change.after / shipped] for change in changes]
-    notes = [] if changes else ["No other setting was better; the setting as shipped stays."]
+    notes = [] if changes else ["No other setting was better than the one as shipped."]
     return Table(columns, rows, title, notes)
 
 

@@ -50,7 +50,7 @@ def batch_curves(cases: pd.DataFrame) -> Plot:
     assert plot.figure
     look.add_legend(plot.figure, marks)
     bars = interval_caption(confidence_levels.levels_text(shown))
-    words = f"Throughput over the batch per device. {bars} {KNEE_CAPTION} of the line."
+    words = f"Throughput against the batch size per device. {bars} {KNEE_CAPTION} of the line."
     if len(shown) < len(known):
         words += " A line shows one setting: the fastest of those that ran with several batch sizes."
     return replace(plot, caption=words + _not_drawn_sentence(shown), records=records_of(shown))
@@ -81,9 +81,9 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
     assert plot.figure
     system_legend(plot.figure, there, marks)
     words = (
-        f"Throughput over the batch per device. Each network and mode is shown at the setting that most systems share. "
-        f"{interval_caption(confidence_levels.levels_text(cases))} {KNEE_CAPTION} of the line. A line without a ring "
-        f"still rises at its largest batch."
+        "Throughput against the batch size per device. Each network and mode is shown at the setting that most "
+        f"systems share. {interval_caption(confidence_levels.levels_text(cases))} {KNEE_CAPTION} of the line. A line "
+        "without a ring still rises at its largest batch."
     )
     return replace(plot, caption=words + _not_drawn_sentence(cases), records=records_of(cases))
 

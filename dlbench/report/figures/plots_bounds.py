@@ -114,8 +114,9 @@ def overhead_breakdown(networks: pd.DataFrame) -> Plot:
     right.set_xlabel("Share [%]")
     look.add_legend(figure, look.square_markers(dict(_TIME_PARTS.values())))
     words = (
-        "Parts of a step's time: its counted FLOP at the peak, the additional time for the bytes of its layers, the "
-        "optimizer's bytes, and the rest. If caches make a step faster than the bound, no overhead is shown."
+        "Parts of a step's time: its counted FLOP at the peak rate, the additional time to move the bytes of its "
+        "layers, the time to move the optimizer's bytes, and the rest (overhead). A step that caches make faster "
+        "than its bound has no overhead."
     )
     if len(usable) > len(known):
         words += f" Not drawn: {len(usable) - len(known)} more."
@@ -210,11 +211,12 @@ def all_reduce_plot(rows: pd.DataFrame) -> Plot:
     axes.set_title("All-reduce · fp32")
     look.add_legend(figure, entries)
     words = (
-        "All-reduces of fp32 sums. Bus bandwidth = 2(n-1)/n x message size / median time of the slowest rank; compare "
-        "it with the bandwidth of a link. Small messages are limited by latency, large ones by bandwidth."
+        "All-reduces that add fp32 values. Bus bandwidth = 2(n-1)/n x message size / median time of the slowest "
+        "rank; compare it with the bandwidth of a link. Small messages are limited by latency, large ones by "
+        "bandwidth."
     )
     left = len(groups) - len(entries)
-    return Plot("all_reduce", words + (f" Not drawn: {left} more numbers of ranks." if left else ""), figure)
+    return Plot("all_reduce", words + (f" Not drawn: {units.count_text(left, 'more line')}." if left else ""), figure)
 
 
 def _layer_points(layers: pd.DataFrame, way: str) -> pd.DataFrame:

@@ -54,10 +54,10 @@ def fleet_map(slowdowns: pd.DataFrame) -> Plot:
                 if (host, device) in marked:
                     axes.text(x, y, "×", ha="center", va="center", fontsize=8, color=look.INK)
     if image is not None:
-        figure.colorbar(image, ax=list(panels), label="Step time over the median unit [%]", shrink=0.8)
-    more = f" The {len(table)} nodes with the slowest units of {num_nodes}." if num_nodes > len(table) else ""
+        figure.colorbar(image, ax=list(panels), label="Step time compared with the median [%]", shrink=0.8)
+    more = f" Shown: the {len(table)} of {num_nodes} nodes with the slowest devices." if num_nodes > len(table) else ""
     words = (
-        f"Slowdown of each unit compared with the median unit: the median over the unit's cases. × marks an "
-        f"outlier.{more}"
+        "Slowdown of each device (on CPUs: of each node) compared with the median one; for several cases, their "
+        f"median. × marks an outlier.{more}"
     )
     return Plot(name, words, figure)

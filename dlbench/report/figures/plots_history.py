@@ -48,9 +48,9 @@ def history_plot(found: Sequence[HistoryLine]) -> Plot:
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     label_outer(panels, "", "Step time [%]")
-    more = f" {len(shown)} of {len(judged)} lines." if len(judged) > len(shown) else ""
+    more = f" Shown: {len(shown)} of {len(judged)} lines." if len(judged) > len(shown) else ""
     words = (
-        f"Step time of each day compared with the median before the first change. The band is the 95 % interval over "
-        f"the day's processes. Vertical lines: changes.{more}"
+        f"Step time of each day compared with the median before the first change, for one case on one kind of device "
+        f"per panel. The band is the 95 % interval over the day's processes. Vertical lines: changes.{more}"
     )
     return Plot(name, words, figure)

@@ -19,7 +19,7 @@ def power_plot(sweeps: Sequence[Sweep]) -> Plot:
     """One column per sweep: throughput above, energy below; rings mark the best points."""
     drawn = [one for one in sweeps if one.points["limit"].nunique() > 1][:_MAX_COLUMNS]
     if not drawn:
-        return Plot("power", "The limits of these cases are unknown, so there is no figure.")
+        return Plot("power", "The power limits or clocks of these cases are unknown, so there is no figure.")
     figure = look.new_figure(4.4)
     panels = figure.subplots(2, len(drawn), squeeze=False, sharex="col")
     for column, one in enumerate(drawn):
@@ -38,5 +38,5 @@ def power_plot(sweeps: Sequence[Sweep]) -> Plot:
         panels[1, column].set_xlabel(f"{axis_title(one.axis)} [{SWEEP_AXES[one.axis]}]")
     left = len(sweeps) - len(drawn)
     more = f" Not drawn: {units.count_text(left, 'sweep')}; see the table." if left else ""
-    words = f"Throughput and energy over the limit. Rings mark the best point of each curve.{more}"
+    words = f"Throughput and energy against the power limit or clock. A ring marks the best point of each curve.{more}"
     return Plot("power", words, figure)

@@ -62,8 +62,8 @@ def precisions(cases: pd.DataFrame) -> Plot:
         rows = zip(base.index, base["base"], base["batch_size"], strict=True)
         axes.set_yticks(range(len(names)), [_base_label(*row) for row in rows])
         axes.invert_yaxis()
-        axes.set_title(f"{panel_title(here)} over fp32")
-        axes.set_xlabel("Throughput over that of fp32, same batch")
+        axes.set_title(f"{panel_title(here)} relative to fp32")
+        axes.set_xlabel("Throughput relative to fp32, same batch")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} ×")
         look.hide_left_axis(axes)
@@ -71,8 +71,8 @@ def precisions(cases: pd.DataFrame) -> Plot:
     precision_legend(figure, shown)
     words = (
         f"Gain from lower precision at the largest batch that was also measured in fp32. The fp32 value is printed "
-        f"next to each ratio. Bars use the unfavourable ends of both intervals, at "
-        f"{confidence_levels.levels_text(cases)}."
+        f"next to each ratio. Error bars: the lowest and the highest ratio that the intervals of both allow, at "
+        f"a confidence of {confidence_levels.levels_text(cases)}."
     )
     return Plot("precisions", words + not_drawn_sentence(shown, MAX_ROWS), figure)
 

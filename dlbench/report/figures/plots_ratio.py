@@ -55,19 +55,19 @@ def ratio_plot(brief: Brief) -> Plot:
                 _draw_ratio(axes, found.invert(), y, dict(marks[system]), gid)
                 reached += [r for r in (found.invert().value, *(found.invert().interval or ())) if r > 0]
         axes.set_title(precision)
-        axes.set_xlabel(f"Throughput over that of {look.drawable_text(names[base], 24)} [×], logarithmic")
+        axes.set_xlabel(f"Throughput relative to {look.drawable_text(names[base], 24)} [×], logarithmic")
         look.hide_left_axis(axes)
     _label_rows(panels[0], places, modes)
     _set_ratio_axis(panels, min(reached), max(reached))
     system_legend(figure, {system: names[system] for system in others}, marks)
     left = f" Not drawn: {len(models) - MAX_NETWORKS} networks; see the tables." if len(models) > MAX_NETWORKS else ""
     wide = min(reached) < 1 / _MAX_RATIO or max(reached) > _MAX_RATIO
-    beyond = " An arrow leads to what lies beyond the axis." if wide else ""
+    beyond = " An arrow marks a value or an interval that continues beyond the axis." if wide else ""
     same = "in the same work" if brief.paired else "at equal settings"
     words = (
-        f"Throughput over that of {names[base]} {same}, right is faster. A point is the geometric mean over "
+        f"Throughput relative to {names[base]} {same}; right is faster. A point is the geometric mean over "
         "the batch sizes that all systems share. Its bar is the 95 % interval; a narrow one is hidden by the point. "
-        f"Hollow points rest on fewer than three runs.{beyond}{left}"
+        f"Hollow points come from fewer than three runs.{beyond}{left}"
     )
     shown = set().union(*numbers.values())
     records = tuple(attempt for (number, _), of_case in attempts.items() if number in shown for attempt in of_case)

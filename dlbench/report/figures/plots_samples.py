@@ -46,12 +46,12 @@ def distribution(cases: pd.DataFrame) -> Plot:
     high = reach * (2 * (reach / 10) ** 0.3 if wide else 2.4 if beyond else 1.18)
     for axes, own in panels:
         _draw_boxes(axes, [deviations[name] for name in own.index], reach, wide)
-        axes.set_xlabel("Step time over its median [%]")
+        axes.set_xlabel("Deviation of the step time from its median [%]")
     panels[0][0].set_xlim(low, high)
     words = (
         "Each box contains the middle half of the steps. The whiskers reach to the 5th and 95th percentile; points are "
-        "beyond. Steps outside the frame are counted at its edge, with the largest deviation. If a case ran in several "
-        "processes, the process with the median step time is shown."
+        "beyond. At the edge of the frame stand the number of steps outside it and their largest deviation. If a case "
+        "ran in several processes, the process with the median step time is shown."
     )
     if wide:
         words += " The axis is linear up to 10 % and logarithmic beyond."
@@ -102,7 +102,7 @@ def time_series(cases: pd.DataFrame) -> Plot:
         "Step times during the window. An average would hide a trend or a regular pattern. If a case ran in several "
         "processes, the process with the median step time is shown."
     )
-    words += _panels_not_drawn_sentence(cases, shown, "for lack of steps or of room")
+    words += _panels_not_drawn_sentence(cases, shown, "because of too few steps or too little space")
     return Plot("time_series", words, figure, records_of(shown))
 
 
@@ -128,7 +128,7 @@ def power(cases: pd.DataFrame) -> Plot:
     drawable = points.gt(1) & points.eq(cases["power_time_s"].map(_num_samples))
     shown = fastest_cases(cases[drawable], ["model", "mode"], limit=MAX_PANELS)
     if shown.empty:
-        return Plot("power", "No case has a trace of its power.")
+        return Plot("power", "No case has samples of its power.")
     figure, panels = panel_grid(len(shown), height=1.6, sharey=True)
     for axes, case in zip(panels, shown.to_dict("records"), strict=True):
         axes.plot(case["power_time_s"], case["power_w"], color=look.VERMILION, lw=0.9)
@@ -141,7 +141,7 @@ def power(cases: pd.DataFrame) -> Plot:
     panels[0].set_ylim(bottom=0)
     label_outer(panels, "Time in the window [s]", "Power [W]")
     words = "Sampled power of the first rank's device. Energies are gross: idle power is included."
-    words += _panels_not_drawn_sentence(cases, shown, "for lack of readings or of room")
+    words += _panels_not_drawn_sentence(cases, shown, "because of too few readings or too little space")
     return Plot("power", words, figure, records_of(shown))
 
 

@@ -63,7 +63,7 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     known = _metered_cases(cases)
     metered = with_common_energy_scope(known)
     if metered.empty:
-        return Plot("trade_off", "No case has an energy, so there is no trade-off between energy and throughput.")
+        return Plot("trade_off", "No energy was measured, so there is no trade-off between energy and throughput.")
     panels_of = network_order(metered["model"])[:_MAX_PANELS]
     figure, panels = panel_grid(len(panels_of), height=2.4, sharex=True, sharey=True)
     marks = system_markers(names)

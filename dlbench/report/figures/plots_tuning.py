@@ -23,7 +23,7 @@ def waterfall(
         title: such as "resnet50, training"; the first word is a network.
         unit: of a sample, such as img.
     """
-    words = f"Gain of each lever, from the setting as shipped to the best setting found, {title}."
+    words = f"Gain of each change, from the setting as shipped to the best one found: {title}."
     if not changes:
         return Plot("waterfall", f"{words} No other setting was better.", records=records)
     tuned = changes[-1].after
@@ -42,4 +42,4 @@ def waterfall(
     axes.set_xlabel(goal_heading(goal, unit))
     model, _, rest = title.partition(",")
     axes.set_title(f"{look.drawable_text(network_title(model), 26)},{rest}" if rest else network_title(model))
-    return Plot("waterfall", f"{words} In all x {units.digits(tuned / shipped, 3)}.", figure, records=records)
+    return Plot("waterfall", f"{words} In total x {units.digits(tuned / shipped, 3)}.", figure, records=records)

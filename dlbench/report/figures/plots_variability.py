@@ -48,9 +48,9 @@ def hardware_deviations_plot(
     axes.axvline(0, color=look.GREY, lw=0.8)
     name_rows(axes, labels)
     axes.margins(x=0.15)
-    axes.set_xlabel("Step time over the median of all processes of the same case, deviation [%]")
+    axes.set_xlabel("Deviation of the step time from the median of all processes of the case [%]")
     axes.set_title(panel_title(cases))
     count = sum(unit.kind == kind for unit in found)
-    more = f" The {MAX_ROWS} that deviate most of {count}." if count > MAX_ROWS else ""
-    words = f"Each point is one process, the bar the {kind}'s median.{more}"
+    more = f" Shown: the {MAX_ROWS} of {count} {kind}s that deviate most." if count > MAX_ROWS else ""
+    words = f"Each point is one process; the bar is the {kind}'s median.{more}"
     return Plot(name, words, figure)

@@ -58,9 +58,9 @@ def projection_table(
     without_interval = sum(row["time_low_s"] is None for row in found)
     notes = [*assumptions, *unused_price_notes(prices, names.values())]
     if cases["processes"].gt(1).any():
-        notes.append(f"n: processes of a case. From and to: {OVER_PROCESSES_TEXT}.")
+        notes.append(f"n: number of processes of a case. Interval from and to: {OVER_PROCESSES_TEXT}.")
     if len(found) > without_interval:
-        notes.append(f"From and to: at a confidence of {confidence_levels.levels_text(cases)}.")
+        notes.append(f"Confidence of the interval from and to: {confidence_levels.levels_text(cases)}.")
     if without_interval:
         notes.append(
             f"Without an interval, because of too few or too uneven steps: "

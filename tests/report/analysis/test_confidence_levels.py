@@ -69,14 +69,15 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
         scaling.scaling_section,
         projection_section,
     )
-    assert f"have an interval at {words};" in text
+    assert f"confidence {words}), in the median" in text
     assert text.count(f"{INTERVAL_CAPTION} Confidence: {words}.") >= 3  # throughput, FLOP against time, scaling
-    assert f"from the interval of the throughput, at {words};" in text
-    assert f"± is a half-width at {words}." in captions(content, sections.comparison_section)
+    assert f"from the {words} interval of the throughput" in text
+    compared = captions(content, sections.comparison_section)
+    assert f"± is the half-width of an interval, at a confidence of {words}:" in compared
     notes = projection_table(store.load(root), 1000, 1.0, None, None).notes
-    assert f"From and to: at a confidence of {words}." in notes
+    assert f"Confidence of the interval from and to: {words}." in notes
     usual = confidence == 0.95
-    assert (f"± and intervals: at a confidence of {words}." in text) is not usual
+    assert (f"Confidence of ± and of the intervals: {words}." in text) is not usual
     table = tables.comparison_table(content.shown, content.system_names)
     assert ("Confidence" in printed_table.text_table(table)) is not usual
     assert (f" {words} " in summary.terminal_summary(content)) is not usual
@@ -104,7 +105,7 @@ def test_where_levels_meet_each_row_says_its_own(tmp_path):
     rows = tables.comparison_table(content.shown, {}).records()
     assert sorted(row["confidence"] for row in rows) == [0.9] * 4 + [0.95] * 4
     text = captions(content, sections.comparison_section)
-    assert "± is a half-width at 90 % or 95 % (set in each case's protocol)." in text
+    assert "the half-width of an interval, at a confidence of 90 % or 95 % (set in each case's protocol):" in text
 
 
 def test_a_protocol_that_asks_for_nothing_means_95_percent(tmp_path):

@@ -117,7 +117,8 @@ def test_rows_read_are_rows_shown_and_rows_named_as_left_out(content):
 
 
 def test_the_page_says_where_every_row_is(content, store):
-    table = next(b.table for b in provenance_section(content).blocks if b.heading.startswith("Every row that was read"))
+    heading = "What became of every row that was read"
+    table = next(b.table for b in provenance_section(content).blocks if b.heading == heading)
     rows = {row["what"]: row["rows"] for row in table.records()}
     assert rows.pop("Read") == ROWS == sum(rows.values())
     assert rows[row_accounting.KIND_DESCRIPTIONS[row_accounting.SHOWN]] == MAX_CASES

@@ -37,7 +37,7 @@ def test_a_value_beyond_the_axis_stands_at_its_edge_behind_an_arrow():
     assert sorted(texts) == ["300 →", "← 0.00833", "← < 0.0001"]
     low, high = axes.get_xlim()
     assert (low, high) == (1 / 64, 64)
-    assert "An arrow leads to what lies beyond the axis." in plot.caption
+    assert "An arrow marks a value or an interval that continues beyond the axis." in plot.caption
     assert "B: 0.00833 times A" in next(iter(plot.marks.values())).text
 
 
