@@ -176,8 +176,8 @@ def _leaders_table(brief: Brief) -> Table:
         f"Geometric mean over the cases that all systems share, with its 95 % interval. It is valid for these cases, "
         f"not for other networks. The interval follows from the variation between processes, multiplied by "
         f"{DRIFT_ALLOWANCE:g} to allow for slow changes of the machines. All verdicts of a column together have 95 % "
-        f"confidence. A difference of up to 1 % counts as no difference. If more runs are needed, measure each case "
-        f"that often again on both systems."
+        f"confidence. A difference of up to 1 % counts as no difference. If more processes are needed, then for "
+        f"each case on both systems."
     ]
     if "energy" in criteria:
         scopes = " and ".join(sorted(brief.cases["energy_scope"].dropna().unique()))
@@ -241,8 +241,8 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
     if few.any():
         results = units.count_text(len(few), "result")
         found.append(
-            f"{few.sum()} of {results} (one per case and system) come from fewer than {MIN_PROCESSES} runs; run "
-            f"`dlbench run SUITE -P processes=3` to add runs."
+            f"{few.sum()} of {results} (one per case and system) come from fewer than {MIN_PROCESSES} processes; run "
+            f"`dlbench run SUITE -P processes=3` to add some."
         )
     for system, name in content.system_names.items():
         if failed := num_failed(content, system):
