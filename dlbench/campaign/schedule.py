@@ -24,7 +24,7 @@ from dlbench.process_statistics import (
     split_into_two_groups,
 )
 from dlbench.results.case_figures import case_figures
-from dlbench.results.records import DONE_STATUSES, Record, shared_facts
+from dlbench.results.records import DONE_STATUSES, Record, reusable_facts
 from dlbench.suites.case import USUAL_CONFIDENCE, Case
 from dlbench.suites.catalog import find_model
 
@@ -118,7 +118,7 @@ class Schedule:
             sample.windows.append(ProcessWindow(figures.median_s, *limits))
         if from_now:
             sample.costs_s += [record.wall_s] if record.wall_s else []
-            sample.facts = sample.facts or shared_facts(record)
+            sample.facts = sample.facts or reusable_facts(record)
             sample.ended = record.status if record.status in _NO_RETRY_STATUSES else sample.ended
 
     def known_facts(self, case: Case) -> dict[str, Any] | None:

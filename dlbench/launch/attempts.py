@@ -101,7 +101,7 @@ def create_attempt(
 
     Args:
         earlier: names of earlier attempts, of any case.
-        facts: see `dlbench.results.records.shared_facts`.
+        facts: see `dlbench.results.records.reusable_facts`.
 
     Raises:
         StoreError: the folder cannot be written.

@@ -55,7 +55,7 @@ class Campaign:
     environment: Mapping[str, str] = field(default_factory=dict)
     #: Network key per model name; "" for catalogue networks.
     network_keys: Mapping[str, str] = field(default_factory=dict)
-    #: Facts from an earlier process of the case that are the same in every process; see `records.shared_facts`.
+    #: Facts from an earlier process of the case that are the same in every process; see `records.reusable_facts`.
     facts: Callable[[Case], Mapping[str, Any] | None] = field(default=lambda case: None)
     #: Source files of user networks, with the digests behind the network keys.
     network_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -63,7 +63,9 @@ _MEDIAN_SQL = (
 _THREADS_SQL = f"case when device = 'cpu' then {THREADS_COLUMN} end as {THREADS_COLUMN}"
 
 
-def process_rows(sources: Sequence[str | Path], columns: Sequence[str], since: datetime | None = None) -> pd.DataFrame:
+def read_process_rows(
+    sources: Sequence[str | Path], columns: Sequence[str], since: datetime | None = None
+) -> pd.DataFrame:
     """One row per rank of every measured attempt, those before `since` omitted; raises StoreError without a source.
 
     Returns:
@@ -77,7 +79,7 @@ def process_rows(sources: Sequence[str | Path], columns: Sequence[str], since: d
     return frame
 
 
-def day_rows(sources: Sequence[str | Path]) -> pa.Table:
+def read_daily_rows(sources: Sequence[str | Path]) -> pa.Table:
     """One row per case, kind of device and day, over all processes of that day; raises StoreError without a source.
 
     Returns:
@@ -103,7 +105,7 @@ def day_rows(sources: Sequence[str | Path]) -> pa.Table:
     return query_table(sql, sources)
 
 
-def day_rows_of_attempts(attempts: pd.DataFrame) -> pa.Table:
+def daily_rows_of_attempts(attempts: pd.DataFrame) -> pa.Table:
     """The same of measured attempts in memory, which have `PROCESS_COLUMNS` and `step_s`.
 
     `step_s` is the largest median step of an attempt's ranks [s], not NaN.
@@ -145,7 +147,7 @@ _OF_CASE = ("suite", "suite_version", "protocol", "network_key", "power_limit_w"
 #: The others are counted per day, not per case: that would take gigabytes.
 _OF_SYSTEM = tuple(name for name in SYSTEM_FACTS if name not in _OF_CASE)
 _DAY_FACTS = (*_OF_CASE, *_OF_SYSTEM)
-#: What `day_rows` needs of each process, beside its step time.
+#: What `read_daily_rows` needs of each process, beside its step time.
 PROCESS_COLUMNS = tuple(
     dict.fromkeys(("attempt_id", *SETTING_COLUMNS, "started_at", *_DAY_FACTS, "device_name", "system_cpu_model"))
 )
@@ -161,15 +163,15 @@ def _days_sql(columns: Collection[str], measured: str = "attempts") -> str:
     return f"""
         select cases.*, systems.* exclude (device_kind, day) from (
             select {key}{setting}, count(*) as processes, median(ln(step_s)) as log_step,
-                stddev_samp(ln(step_s)) as log_sd{_commonest(_OF_CASE, columns)}
+                stddev_samp(ln(step_s)) as log_sd{_most_common_sql(_OF_CASE, columns)}
             from attempts group by device_kind, day{setting}
         ) cases join (
-            select {key}{_commonest(_OF_SYSTEM, columns)} from {measured} group by device_kind, day
+            select {key}{_most_common_sql(_OF_SYSTEM, columns)} from {measured} group by device_kind, day
         ) systems using (device_kind, day)
     """
 
 
-def _commonest(names: Iterable[str], columns: Collection[str]) -> str:
+def _most_common_sql(names: Iterable[str], columns: Collection[str]) -> str:
     return "".join(f', mode("{name}") as "{name}"' for name in names if name in columns)
 
 

@@ -98,7 +98,7 @@ def write_records(sources: Sequence[str | Path], target: Path, private: bool = F
     kinds = ((ceilings, "ceilings-all.parquet"), (all_reduces, "allreduce-all.parquet"))
     hosts = [host for table, _ in kinds for host in table["hostname"].unique().to_pylist()]
     hosts += [run.where.hostname for run in profiles]
-    names, texts = (set(), set()) if private else _names_and_texts(reader)
+    names, texts = (set(), set()) if private else _collect_names_and_texts(reader)
     scrubber = Anonymizer([*hosts, *names], texts)
     num_rows = _write_rows(target, reader, None if private else scrubber)
     store.warn_skipped(list(dict.fromkeys(reader.problems)))
@@ -115,7 +115,7 @@ def write_records(sources: Sequence[str | Path], target: Path, private: bool = F
     return num_rows
 
 
-def _names_and_texts(reader: Reader) -> tuple[set[str | None], set[str | None]]:
+def _collect_names_and_texts(reader: Reader) -> tuple[set[str | None], set[str | None]]:
     """Return the names of all hosts, and all distinct texts that may contain names."""
     hosts: set[str | None] = set()
     texts: set[str | None] = set()

@@ -56,7 +56,7 @@ class FrameBuilder:
                     objects += _split_lists(chunk, pc.list_flatten(chunk).to_pylist(), self._shared_texts)
                 else:
                     numbers = pc.list_flatten(chunk).to_numpy(zero_copy_only=False)
-                    objects += _split_lists(chunk, numbers, partial(_numbers_or, numbers[:0]))
+                    objects += _split_lists(chunk, numbers, partial(_fallback_if_empty, numbers[:0]))
 
     def _share_equal_texts(self, chunk: pa.StringArray) -> pa.LargeStringArray:
         """These texts; if all are equal, from an array that all such pieces share."""
@@ -119,7 +119,7 @@ def release_memory() -> None:
     pa.default_memory_pool().release_unused()
 
 
-def _numbers_or(none: NDArray[Any], numbers: NDArray[Any]) -> NDArray[Any]:
+def _fallback_if_empty(none: NDArray[Any], numbers: NDArray[Any]) -> NDArray[Any]:
     return numbers if numbers.size else none
 
 

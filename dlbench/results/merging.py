@@ -28,7 +28,7 @@ _ROW_GROUP_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
-class _OwnPart:
+class _MergeablePart:
     """A part that dlbench may delete, with its attempts."""
 
     part: Path
@@ -51,10 +51,10 @@ def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> 
         max_bytes: larger files are not merged.
         most: maximum number of files, oldest attempts first.
     """
-    own = list(islice(_parts_of_dlbench(root, max_bytes, thorough=True), most))
+    own = list(islice(_find_mergeable_parts(root, max_bytes, thorough=True), most))
     holders = Counter(attempt for one in own for attempt in one.attempts)
     alone = [one for one in own if all(holders[attempt] == 1 for attempt in one.attempts)]
-    months: dict[str, list[_OwnPart]] = {}
+    months: dict[str, list[_MergeablePart]] = {}
     for one in alone:
         for month in one.months:
             months.setdefault(month, []).append(one)
@@ -135,7 +135,7 @@ class _PartRows:
             raise parts.unreadable_error(self.part, error) from error
 
 
-def _write_month(target: Path, alone: list[_OwnPart], month: str) -> None:
+def _write_month(target: Path, alone: list[_MergeablePart], month: str) -> None:
     """Write the rows that all parts have of a month to `target`, some at a time."""
     waiting: list[pa.Table] = []
     with parts.open_signed_writer(target, make_folder=False) as writer:
@@ -155,8 +155,8 @@ def drop_contained_parts(root: Path) -> int:
 
     Of two equal parts the first by name stays, so that two concurrent processes never delete both.
     """
-    own = list(_parts_of_dlbench(root))
-    holders: dict[str, list[_OwnPart]] = {}
+    own = list(_find_mergeable_parts(root))
+    holders: dict[str, list[_MergeablePart]] = {}
     for one in own:
         for attempt in one.attempts:
             holders.setdefault(attempt, []).append(one)
@@ -179,7 +179,7 @@ def drop_contained_parts(root: Path) -> int:
     return dropped
 
 
-def _is_contained(one: _OwnPart, other: _OwnPart, rows: _PartRows) -> bool:
+def _is_contained(one: _MergeablePart, other: _MergeablePart, rows: _PartRows) -> bool:
     """Whether `other` exists and contains all rows of `one`; of equal parts the first by name counts as containing."""
     equal = one.attempts == other.attempts
     for piece in parts.read_pieces(one.part):
@@ -190,7 +190,7 @@ def _is_contained(one: _OwnPart, other: _OwnPart, rows: _PartRows) -> bool:
     return other.part.is_file() and (not equal or other.part.name < one.part.name)
 
 
-def _parts_of_dlbench(root: Path, max_bytes: int | None = None, thorough: bool = False) -> Iterator[_OwnPart]:
+def _find_mergeable_parts(root: Path, max_bytes: int | None = None, thorough: bool = False) -> Iterator[_MergeablePart]:
     """Return the parts directly in `root` that dlbench wrote and that can be rewritten without loss.
 
     Larger files than `max_bytes` are skipped; `thorough` reads each part completely, to find damage in any column.
@@ -215,4 +215,4 @@ def _parts_of_dlbench(root: Path, max_bytes: int | None = None, thorough: bool =
             continue
         # Rows or columns that this version does not read would be lost.
         if not problems and set(columns) <= set(SCHEMA.names):
-            yield _OwnPart(part, frozenset(ids))
+            yield _MergeablePart(part, frozenset(ids))

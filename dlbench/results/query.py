@@ -44,7 +44,7 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
 
     Raises StoreError if a source does not exist, BadInput for an SQL error, or no statement.
     """
-    return _run_sql(sql, sources, _plain_rows)
+    return _run_sql(sql, sources, _to_python_rows)
 
 
 def query_table(sql: str, sources: Sequence[str | Path]) -> pa.Table:
@@ -80,7 +80,7 @@ def _run_sql(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Tabl
     return answer
 
 
-def _plain_rows(table: pa.Table) -> tuple[list[str], list[tuple[Any, ...]]]:
+def _to_python_rows(table: pa.Table) -> tuple[list[str], list[tuple[Any, ...]]]:
     # Python cannot represent some values of DuckDB, such as the date "infinity".
     columns = [[_to_json_type(value) for value in column.to_pylist()] for column in table.columns]
     return table.column_names, list(zip(*columns, strict=True))

@@ -130,7 +130,7 @@ class Reader:
         self._held = []
         self._holders |= {a: tuple(sorted({p for p, _ in ranks.values()})) for a, ranks in shared.items()}
         tables = self._part_tables(range(len(self.parts)), _restricted_schema(columns), on_progress)
-        yield from _join_tables(self._used_rows(tables))
+        yield from _join_tables(self._select_used_rows(tables))
 
     def read_attempts(self, attempts: Collection[str], columns: Iterable[str]) -> Iterator[Batch]:
         """Read some attempts, from the parts in which `batches` found them."""
@@ -138,8 +138,8 @@ class Reader:
         for attempt, parts in sorted(self.parts_of_attempts(attempts).items()):
             for part in parts:
                 wanted.setdefault(part, []).append(attempt)
-        tables = self._read_wanted(wanted, _restricted_schema(columns))
-        yield from map(_to_batch, _join_tables(self._used_rows(tables)))
+        tables = self._read_wanted_attempts(wanted, _restricted_schema(columns))
+        yield from map(_to_batch, _join_tables(self._select_used_rows(tables)))
 
     def parts_of_attempts(self, attempts: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Return the indices of the parts of each attempt, as found by `batches`."""
@@ -197,10 +197,10 @@ class Reader:
             wanted.setdefault(part, []).append(attempt)
         places: list[_RowPlace] = []
         tables: list[pa.Table] = []
-        for indices, whole in self._read_wanted(wanted, SCHEMA):
+        for indices, whole in self._read_wanted_attempts(wanted, SCHEMA):
             for index, table in _split_by_part(indices, whole):
                 tables.append(duplicates.with_list_checksums(table.cast(SCHEMA)))
-                places += [(index, number) for number in _duplicate_numbers(table)]
+                places += [(index, number) for number in _number_repeated_rows(table)]
         if not tables:
             return
         rows = pa.concat_tables(tables)
@@ -212,7 +212,7 @@ class Reader:
             if counts and self._shared is not None:
                 self._shared.setdefault(attempt, {})[rank] = place
 
-    def _used_rows(self, tables: Iterator[_ReadRows]) -> Iterator[pa.Table]:
+    def _select_used_rows(self, tables: Iterator[_ReadRows]) -> Iterator[pa.Table]:
         """Return the rows of attempts that are complete in one part, and at the end the used rows of the others."""
         places = self._shared or {}
         apart: list[pa.Table] = []
@@ -223,7 +223,10 @@ class Reader:
             if there.any():
                 for index, mine in _split_by_part(indices[there], table.filter(pa.array(there))):
                     keys = zip(
-                        mine["attempt_id"].to_pylist(), mine["rank"].to_pylist(), _duplicate_numbers(mine), strict=True
+                        mine["attempt_id"].to_pylist(),
+                        mine["rank"].to_pylist(),
+                        _number_repeated_rows(mine),
+                        strict=True,
                     )
                     counting = [places[attempt].get(rank) == (index, number) for attempt, rank, number in keys]
                     apart.append(mine.filter(pa.array(counting, pa.bool_())))
@@ -235,7 +238,7 @@ class Reader:
         if apart:
             yield pa.concat_tables(apart)
 
-    def _read_wanted(self, wanted: Mapping[int, Sequence[str]], schema: pa.Schema) -> Iterator[_ReadRows]:
+    def _read_wanted_attempts(self, wanted: Mapping[int, Sequence[str]], schema: pa.Schema) -> Iterator[_ReadRows]:
         """Read the rows of some attempts by part; unreadable parts are reported at the end."""
         everyone = sorted({attempt for some in wanted.values() for attempt in some})
         for indices, table in Reader(self.parts)._part_tables(
@@ -264,7 +267,7 @@ class Reader:
             if index in self._unopened and isinstance(found, _SmallPart):
                 self.num_rows += found.table.num_rows - 1
                 self._unopened.remove(index)
-            if waiting and not (isinstance(found, _SmallPart) and _fits_together(found, [s for _, s in waiting])):
+            if waiting and not (isinstance(found, _SmallPart) and _can_check_together(found, [s for _, s in waiting])):
                 yield from self._read_small_parts(waiting, schema)
                 waiting = []
             if isinstance(found, _SmallPart):
@@ -301,13 +304,13 @@ class Reader:
     def _read_small_parts(self, parts: list[tuple[int, _SmallPart]], schema: pa.Schema) -> Iterator[_ReadRows]:
         """Read similar small parts together; one by one if there is a problem."""
         problems = [small.opened.remark for _, small in parts if small.opened.remark]
-        table = _check_together([small for _, small in parts], schema, problems)
+        table = _check_parts_together([small for _, small in parts], schema, problems)
         if table is not None and not problems:
             yield np.repeat([i for i, _ in parts], [small.table.num_rows for _, small in parts]), table
             return
         for index, small in parts:
             problems = [small.opened.remark] if small.opened.remark else []
-            table = _check_together([small], schema, problems)
+            table = _check_parts_together([small], schema, problems)
             if table is None or (small.table.num_rows and not table.num_rows):
                 self.problems.append(f"cannot read {problems[-1]}; skipped; {store.REBUILD_ADVICE}")
                 continue
@@ -330,7 +333,7 @@ class _SmallPart:
     table: pa.Table
 
 
-def _fits_together(one: _SmallPart, others: list[_SmallPart]) -> bool:
+def _can_check_together(one: _SmallPart, others: list[_SmallPart]) -> bool:
     """Whether the rows of a part can be checked together with those of others."""
     first = others[0]
     return (
@@ -342,7 +345,7 @@ def _fits_together(one: _SmallPart, others: list[_SmallPart]) -> bool:
     )
 
 
-def _check_together(parts: list[_SmallPart], schema: pa.Schema, problems: list[str]) -> pa.Table | None:
+def _check_parts_together(parts: list[_SmallPart], schema: pa.Schema, problems: list[str]) -> pa.Table | None:
     """Return the checked rows of similar parts; None on failure, with the reason as last problem."""
     first = parts[0].opened
     try:
@@ -401,7 +404,7 @@ def _read_keys(part: Path) -> pa.Table | None:
         return _KEYS.empty_table()
 
 
-def _duplicate_numbers(table: pa.Table) -> list[int]:
+def _number_repeated_rows(table: pa.Table) -> list[int]:
     """Return for each row the number of earlier rows of the same attempt and rank."""
     seen: Counter[tuple[str, int]] = Counter()
     numbers = []
@@ -463,10 +466,10 @@ def _open_part(part: Path, schema: pa.Schema, wanted: Sequence[str] | None) -> _
             opened.file.close()  # many are held at a time
         return _SmallPart(opened, table)
     problems = [opened.remark] if opened.remark else []
-    return problems, _open_ahead(_stream_part(opened, schema, wanted, problems))
+    return problems, _prefetch_tables(_stream_part(opened, schema, wanted, problems))
 
 
-def _open_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _prefetch_tables(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Open parts ahead: each is read while the previous one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, tables, None)
@@ -489,7 +492,7 @@ def _stream_part(
             # A text in many rows is decoded once.
             file = pq.ParquetFile(part, metadata=file.metadata, read_dictionary=[LONG_TEXT])
         num_rows = int(BATCH_BYTES // _bytes_per_row(file, names))
-        if num_rows >= file.metadata.num_rows or not _is_grouped(file):
+        if num_rows >= file.metadata.num_rows or not _is_grouped_by_attempt(file):
             rows = opened.fit_to_schema(file.read(columns=names), problems, IN_MEMORY)
             yield opened.drop_invalid_attempts(rows, schema, problems)
             return
@@ -535,7 +538,7 @@ def _bytes_per_row(file: pq.ParquetFile, columns: Collection[str]) -> float:
     return _ROW_BYTES + (text + 8 * numbers) / max(1, num_rows)
 
 
-def _is_grouped(file: pq.ParquetFile) -> bool:
+def _is_grouped_by_attempt(file: pq.ParquetFile) -> bool:
     """Whether the rows of each attempt are consecutive, as in all files of dlbench."""
     if "attempt_id" not in file.schema_arrow.names:
         return False

@@ -282,7 +282,7 @@ class Record:
         return record
 
 
-def shared_facts(record: Record) -> dict[str, Any] | None:
+def reusable_facts(record: Record) -> dict[str, Any] | None:
     """`SHARED_FACTS` of a measured record, for later processes of its case; None where it has not all of them.
 
     Ranks of one case differ in what they hold, so a case of several has none.

@@ -202,7 +202,7 @@ def _find_faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
     for name, known in {"status": STATUSES, **CHOICES}.items():
         yield from _invalid_values(table, name, partial(_choice_fault, known))
     for name in _NAME_COLUMNS:
-        yield from _invalid_values(table, name, name_fault)
+        yield from _invalid_values(table, name, why_not_one_line)
     yield from _invalid_values(table, "protocol", _protocol_fault)
     yield from _impossible_steps(table)
     if {"window_s", "parameters"} <= set(present):
@@ -264,7 +264,7 @@ def _choice_fault(known: Sequence[str], value: str) -> str:
     return "" if value in known else f"must be one of {', '.join(known)}"
 
 
-def name_fault(value: str) -> str:
+def why_not_one_line(value: str) -> str:
     """Return why a text is not a name, which must fit on one line; "" if it is one."""
     return "" if value and value.isprintable() else "must be a text of one line"
 

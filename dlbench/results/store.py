@@ -74,13 +74,13 @@ def append(root: Path, record: Record, make_folder: bool = True) -> Path:
         table = to_table([record])
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
         raise StoreError(f"cannot store {record.attempt_id}: {error}") from error
-    target = _free_part_path(root, record.attempt_id)
+    target = _unused_part_path(root, record.attempt_id)
     with open_signed_writer(target, make_folder, ONE_ATTEMPT_CODEC) as writer:
         writer.write_table(table)
     return target
 
 
-def _free_part_path(root: Path, attempt_id: str) -> Path:
+def _unused_part_path(root: Path, attempt_id: str) -> Path:
     """Return a free name for the part of this attempt; a readable file is never replaced, another one is renamed."""
     target = root / f"{attempt_id}.parquet"
     number = 1
@@ -114,7 +114,7 @@ def attempt_ids(
             if is_signed(part):
                 ids = set(read_part(part, ["attempt_id"])["attempt_id"].to_pylist())
             elif set(SCHEMA.names) - ADDED_LATER <= open_part(part).columns:
-                ids = _complete_attempts(read_part(part, _RANK_COLUMNS))
+                ids = _find_complete_attempts(read_part(part, _RANK_COLUMNS))
             else:
                 continue
             known |= _verified_attempts(part, ids, original) if original else ids
@@ -133,7 +133,7 @@ def _verified_attempts(part: Path, ids: set[str], original: Callable[[str], Reco
     return ids - wrong
 
 
-def _complete_attempts(rows: pa.Table) -> set[str]:
+def _find_complete_attempts(rows: pa.Table) -> set[str]:
     """Return the attempts with all their ranks."""
     counted = rows.group_by("attempt_id").aggregate([("rank", "count_distinct"), ("world_size", "max")])
     done = set(rows.filter(pc.is_in(rows["status"], pa.array(DONE_STATUSES)))["attempt_id"].to_pylist())
@@ -151,11 +151,11 @@ def finished_keys(root: Path, among: Iterable[Path] | None = None) -> set[tuple[
         with contextlib.suppress(StoreError):  # `read` warns about it
             # The worker writes both or none, and lists take much longer to read.
             samples = "window_s" if is_signed(part) else "step_s"
-            ended |= _ended_keys(read_part(part, [*_KEY_COLUMNS, samples]), samples)
+            ended |= _finished_keys(read_part(part, [*_KEY_COLUMNS, samples]), samples)
     return ended
 
 
-def _ended_keys(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str, str]]:
+def _finished_keys(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str, str]]:
     measured = [bool(value) for value in rows[samples].to_pylist()]
     return {
         (row["suite"], row["suite_version"], row["case_id"], row["system_key"] or "", row["network_key"] or "")

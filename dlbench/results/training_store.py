@@ -12,7 +12,7 @@ import pyarrow as pa
 from dlbench.errors import BadInput
 from dlbench.results import bounds_store, parts
 from dlbench.results.bounds_schema import read_run_table
-from dlbench.results.row_validation import name_fault
+from dlbench.results.row_validation import why_not_one_line
 from dlbench.results.training_records import TrainingRun
 from dlbench.suites.training import Training
 
@@ -73,7 +73,7 @@ def _check_epochs(table: pa.Table) -> None:
         except BadInput as error:
             raise ValueError(str(error)) from error
         for name in ("model", "run_id", "suite"):
-            if reason := name_fault(row[name]):
+            if reason := why_not_one_line(row[name]):
                 raise ValueError(f"its {name} {reason}")
         if row["epoch"] is None or row["epoch"] < 1:
             raise ValueError(f"epoch is {row['epoch']}; it must be at least 1")

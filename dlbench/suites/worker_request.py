@@ -11,7 +11,7 @@
 | fit | case, limit_bytes | the peaks of memory |
 
 `facts`, where there are any, is what an earlier process of the case found that is the same in every process, see
-`dlbench.results.records.shared_facts`.
+`dlbench.results.records.reusable_facts`.
 
 All kinds but `measure` leave error.json instead where there is no result: {"status": ..., "text": ...}.
 """

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     # Kineto prints a start message on stderr, which could become the reported last line.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     if arguments[:1] == ["--probe"]:
-        return print_probe(arguments[1:])
+        return print_machine_facts(arguments[1:])
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print("usage: python -m dlbench.worker FOLDER | --probe [MODEL ...]", file=sys.stderr)
         return BAD_INPUT
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     return status
 
 
-def print_probe(models: list[str]) -> int:
+def print_machine_facts(models: list[str]) -> int:
     """Print as JSON the facts of this machine (`machine.system.probe_facts`), its key, and facts of these networks."""
     # stdout is reserved for the answer: output of libraries and user code, also from C, goes to stderr.
     answer = os.dup(1)

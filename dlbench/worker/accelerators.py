@@ -13,7 +13,7 @@ import torch
 KINDS = ("xpu", "mps")
 
 
-def available_kind() -> str:
+def default_device_kind() -> str:
     """Return the kind of device that "auto" stands for here: cuda, xpu, mps or cpu."""
     if torch.cuda.is_available():
         return "cuda"
@@ -26,7 +26,7 @@ def available_kind() -> str:
 
 def list_accelerators() -> list[dict[str, Any]]:
     """Return the facts of each device of the kind that is available; empty unless it is one of `KINDS`."""
-    kind = available_kind()
+    kind = default_device_kind()
     if kind not in KINDS:
         return []
     return [accelerator_facts(torch.device(kind, index)) for index in range(torch.accelerator.device_count())]

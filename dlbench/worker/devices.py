@@ -23,7 +23,7 @@ def clock_for(device: torch.device) -> Clock:
 
 def find_device(case: Case, local_rank: int = 0) -> torch.device:
     """Select the device of this rank; on a CPU set up the heap. Raises DeviceUnavailable if PyTorch sees none."""
-    kind = accelerators.available_kind() if case.device == "auto" else case.device
+    kind = accelerators.default_device_kind() if case.device == "auto" else case.device
     if kind in accelerators.KINDS:
         return _select_accelerator(case, kind)
     if kind == "cpu":
@@ -45,7 +45,7 @@ def find_device(case: Case, local_rank: int = 0) -> torch.device:
 
 def _select_accelerator(case: Case, kind: str) -> torch.device:
     """Select the device of a kind that PyTorch reaches through `torch.accelerator`."""
-    if accelerators.available_kind() != kind:
+    if accelerators.default_device_kind() != kind:
         raise DeviceUnavailable(f"device '{kind}' was requested, but PyTorch {torch.__version__} finds none.")
     if case.world_size > 1:
         raise DeviceUnavailable(

@@ -67,7 +67,7 @@ def check_step(step: Callable[[], object], case: Case, settings: Settings) -> No
         InvalidMeasurement: a product or convolution used a type outside the precision of the case; none used its type;
         or a setting changed within the step.
     """
-    watch = _ProductWatch(settings)
+    watch = _ProductRecorder(settings)
     with watch:
         step()
     if watch.changed:
@@ -92,7 +92,7 @@ def check_step(step: Callable[[], object], case: Case, settings: Settings) -> No
         )
 
 
-class _ProductWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Dispatch mode that counts products by name and type, and reads the precision settings at each."""
 
     def __init__(self, settings: Settings) -> None:
@@ -107,13 +107,13 @@ class _ProductWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.products[name, "quantized integers"] += 1
         elif _PRODUCT_NAME.search(name):
             dtypes = {tensor.dtype for tensor in tensors_in((args, kwargs or {}))}
-            self.products.update((name, dtype) for dtype in dtypes if _is_product_dtype(dtype))
+            self.products.update((name, dtype) for dtype in dtypes if _is_arithmetic_dtype(dtype))
             if not self.changed:
-                self.changed = self.settings.differences(self.settings.read_in_step())
+                self.changed = self.settings.differences(self.settings.read_fixed_in_step())
         return func(*args, **(kwargs or {}))
 
 
-def _is_product_dtype(dtype: torch.dtype) -> bool:
+def _is_arithmetic_dtype(dtype: torch.dtype) -> bool:
     """Whether the type is used in products: not an index, mask or random generator state."""
     return _is_float(dtype) or dtype in (torch.int8, torch.qint8, torch.quint8, torch.qint32)
 

@@ -266,13 +266,13 @@ def _compare_operations(workload: Workload) -> list[Fingerprint]:
     if workload.optimizer is not None:
         _disable_dropout(workload.module)
     workload.run, workload.captured = workload.module, None
-    mode = _Operations(workload.case.precision)
+    mode = _OperationComparer(workload.case.precision)
     with mode:
         workload.step()
     return mode.found
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _OperationComparer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Run each of the `_COMPARED` operations once more, in fp32 on the CPU."""
 
     def __init__(self, precision: str) -> None:

@@ -31,12 +31,12 @@ def measure_unsynced_steps(
 
     The time of a step with it, and the length of the window [s], give all ranks the same number of steps.
     """
-    if not workload.synchronises:
+    if not workload.reduces_gradients:
         return ()
     enter_phase("no_sync")
     wished_s = max(UNSYNCED_MIN_S, UNSYNCED_SHARE * window_s)
     count = context.broadcast(min(UNSYNCED_MAX_STEPS, max(UNSYNCED_MIN_STEPS, int(wished_s / max(step_s, 1e-9)))))
-    with workload.unsynchronised():
+    with workload.without_gradient_sync():
         host_time(workload.step, clock, UNSYNCED_WARMUP_STEPS)
         context.barrier()
         return tuple(time_each(workload.step, clock, count))
@@ -47,7 +47,7 @@ def measure_gradient_all_reduce(workload: Workload, clock: Clock, context: RankC
 
     Median over repetitions, of the slowest rank; None if steps have no synchronisation.
     """
-    if not workload.synchronises or context.world_size == 1:
+    if not workload.reduces_gradients or context.world_size == 1:
         return None
     enter_phase("all-reduce")
     dtypes = {"none": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -60,7 +60,7 @@ def measure(
     """Measure `case`; the status is ok, or unstable if a limit ended the window.
 
     Args:
-        known: what an earlier process of the case found that is the same in every process (`records.shared_facts`);
+        known: what an earlier process of the case found that is the same in every process (`records.reusable_facts`);
             the passes that would find it once more are left out.
 
     Raises:
@@ -118,7 +118,7 @@ def _measure_on_device(
         sample_unit=workload.built.task.sample_unit,
         items_per_sample=workload.built.items_per_sample,
         **_energy_fields(reading, meter, window),
-        **watch.facts(reading.trace.within(window.opened_at_s, window.closed_at_s)),
+        **watch.facts(reading.trace.rows_between(window.opened_at_s, window.closed_at_s)),
         **memory.read_peaks(device),
         **host.facts(),
         loss_first=loss_first,
@@ -127,7 +127,7 @@ def _measure_on_device(
     measurement = _with_facts(measurement, _communication_fields(workload, clock, context, window))
     if workload.loader is not None:
         enter_phase("loader")
-        with workload.inference_context(), workload.unsynchronised():
+        with workload.inference_context(), workload.without_gradient_sync():
             loaded = loader_limits.loader_facts(workload, workload.loader, clock, host.helpers_s)
         measurement = _with_facts(measurement, loaded)
     host.subtract_peer_ranks(context.all_gather(host.cpu_use()))
@@ -135,7 +135,7 @@ def _measure_on_device(
     checked = {"warnings": (*workload.warnings, *_check_workload(workload, each_operation=not known))}
     measurement = _with_facts(measurement, checked)
     if known:
-        measurement = _with_facts(measurement, _known_facts(measurement, known))
+        measurement = _with_facts(measurement, _reuse_known_facts(measurement, known))
     else:
         enter_phase("memory")
         measurement = _with_facts(measurement, _memory_facts(workload))
@@ -298,7 +298,7 @@ def _sample_fields(window: Window, clock: Clock, warmup: Warmup) -> dict[str, An
 
 
 def _energy_fields(reading: Reading, meter: Meter, window: Window) -> dict[str, Any]:
-    rows = reading.trace.within(window.opened_at_s, window.closed_at_s)
+    rows = reading.trace.rows_between(window.opened_at_s, window.closed_at_s)
     return {
         "energy_j": reading.energy_j,
         "energy_source": meter.source if reading.energy_j is not None else "none",
@@ -340,7 +340,7 @@ def _with_facts(measurement: Measurement, facts: dict[str, Any]) -> Measurement:
     return dataclasses.replace(measurement, **{**facts, "warnings": warnings})
 
 
-def _known_facts(measurement: Measurement, known: Mapping[str, Any]) -> dict[str, Any]:
+def _reuse_known_facts(measurement: Measurement, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts of an earlier process, except those read by this one, such as CUDA's allocator peak."""
     own = {name for name in SHARED_FACTS if getattr(measurement, name) is not None}
     facts = {name: known.get(name) for name in (*SHARED_FACTS, "facts_from") if name not in own}
@@ -361,7 +361,7 @@ def _memory_facts(workload: Workload) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     try:
         # Without communication: a rank that runs out of memory must not block the others.
-        with workload.unsynchronised(), workload.uncaptured():
+        with workload.without_gradient_sync(), workload.without_cuda_graph():
             facts.update(memory.measure_memory_split(workload))
             if workload.device.type == "cpu":
                 facts["memory_allocated_peak_bytes"] = memory.cpu_allocated_peak_bytes(workload)

@@ -72,10 +72,10 @@ def activation_bytes(workload: Workload) -> int | None:
 
     None for a compiled module: hooks do not see the tensors that a compiled graph saves.
     """
-    return saved_bytes(workload) if workload.case.compile == "off" else None
+    return bytes_saved_for_backward(workload) if workload.case.compile == "off" else None
 
 
-def saved_bytes(workload: Workload) -> int:
+def bytes_saved_for_backward(workload: Workload) -> int:
     """Run one step; return bytes saved by forward for backward, each storage once, without weights and batch."""
     batch = next(workload.batches)
     own = {storage_id(t) for t in (*workload.module.parameters(), *workload.module.buffers(), *tensors_of(batch))}

@@ -110,7 +110,7 @@ class Settings:
             if found[name] != wanted
         ]
 
-    def set_back(self) -> tuple[str, ...]:
+    def restore(self) -> tuple[str, ...]:
         """Reset settings that the network's code changed, with a warning. Raises InvalidMeasurement if one stays."""
         changed = self.differences()
         if not changed:
@@ -125,7 +125,7 @@ class Settings:
         if changed:
             raise InvalidMeasurement(f"{what}: {'; '.join(changed)}; remove that from the network's code")
 
-    def read_in_step(self) -> dict[str, object]:
+    def read_fixed_in_step(self) -> dict[str, object]:
         """Read the settings that must not change within a step: all but those that a step itself switches."""
         own = ("gradients", "inference mode", "autocast", "open function modes", "open dispatch modes")
         return {name: self._wanted[name] if name in own else value for name, value in self.read().items()}

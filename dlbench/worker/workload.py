@@ -203,7 +203,7 @@ class Workload:
     def _check_each_operation(self, settings: Settings) -> None:
         run, self.run = self.run, self.module
         try:
-            with self.unsynchronised(), self.uncaptured():
+            with self.without_gradient_sync(), self.without_cuda_graph():
                 check_step(self.step, self.case, settings)
         finally:
             self.run = run
@@ -214,11 +214,11 @@ class Workload:
         return torch.inference_mode() if self.optimizer is None else nullcontext()
 
     @property
-    def synchronises(self) -> bool:
+    def reduces_gradients(self) -> bool:
         """Whether a step reduces the gradients of several ranks."""
         return self.parallel is not None
 
-    def unsynchronised(self) -> AbstractContextManager[object]:
+    def without_gradient_sync(self) -> AbstractContextManager[object]:
         """Context in which steps do not reduce gradients, so that a rank can run a step alone."""
         return nullcontext() if self.parallel is None else self.parallel.no_sync()
 
@@ -228,7 +228,7 @@ class Workload:
             self.captured = CapturedStep(self)
 
     @contextmanager
-    def uncaptured(self) -> Iterator[None]:
+    def without_cuda_graph(self) -> Iterator[None]:
         """Context in which each step starts its operations, for what looks at them."""
         captured, self.captured = self.captured, None
         try:
@@ -279,7 +279,7 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
 
         parallel = wrap_in_ddp(module, case, device) if training else None
     # After all code of the network that runs before the first step.
-    reset = settings.set_back()
+    reset = settings.restore()
     rank = context.rank if context is not None else 0
     settings.set_seeds(rank)
     loader = None

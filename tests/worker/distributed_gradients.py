@@ -53,7 +53,7 @@ def check(context: RankContext) -> None:
     images = next(workload.batches)[0][0]
     both = context.all_gather(images)
     assert not torch.equal(both[0], both[1]), "ranks must not train on the same images"
-    with workload.unsynchronised():
+    with workload.without_gradient_sync():
         workload.step()
     gradients = context.all_gather(next(workload.module.parameters()).grad)
     assert not torch.equal(gradients[0], gradients[1]), "no_sync must leave gradients to each rank"

@@ -84,7 +84,7 @@ def test_inference_returns_the_outputs_of_the_graph(graphs):
 def test_what_looks_at_operations_runs_them_without_the_graph(graphs):
     workload = workload_of()
     workload.capture()
-    with workload.uncaptured():
+    with workload.without_cuda_graph():
         workload.step()
     assert graphs.replayed == 0
     assert workload.captured is not None

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dlbench.errors import BadInput
-from dlbench.results.records import SHARED_FACTS, Outcome, shared_facts
+from dlbench.results.records import SHARED_FACTS, Outcome, reusable_facts
 from dlbench.suites import worker_request as requests
 from dlbench.suites.case import Case
 from dlbench.worker import precision
@@ -38,7 +38,7 @@ CASES = {
 def test_a_later_process_takes_over_what_the_first_one_found(tmp_path):
     (tmp_path / "first").mkdir()
     _, first, _ = run_worker(tmp_path / "first", LENET)
-    facts = shared_facts(fakes.record(LENET, fakes.CPU, attempt_id="first", ranks=first.ranks))
+    facts = reusable_facts(fakes.record(LENET, fakes.CPU, attempt_id="first", ranks=first.ranks))
     later = dataclasses.replace(LENET, repeat=1)
     requests.write_request(tmp_path, requests.measure_request(later, facts))
     command = [sys.executable, "-m", "dlbench.worker", str(tmp_path)]

@@ -20,7 +20,7 @@ from dlbench.report.analysis import fleet_reasons, outliers
 from dlbench.report.analysis.fleet_units import with_unit_names
 from dlbench.report.analysis.labels import case_name, varying_settings
 from dlbench.results import bounds_store
-from dlbench.results.aggregation import SETTING_AXES, SETTING_COLUMNS, THREADS_COLUMN, process_rows
+from dlbench.results.aggregation import SETTING_AXES, SETTING_COLUMNS, THREADS_COLUMN, read_process_rows
 
 #: A unit that is slower by less than this does no harm.
 MIN_SLOWDOWN = 0.01
@@ -98,7 +98,7 @@ class Fleet:
 
 def read_processes(sources: Sequence[str | Path], since: datetime | None = None) -> pd.DataFrame:
     """The processes of a fleet, one row per rank. Raises StoreError if a source does not exist."""
-    return process_rows(sources, _READ_COLUMNS, since)
+    return read_process_rows(sources, _READ_COLUMNS, since)
 
 
 def compare_fleet(

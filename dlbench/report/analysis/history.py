@@ -25,8 +25,8 @@ from dlbench.results.aggregation import (
     PROCESS_COLUMNS,
     SETTING_COLUMNS,
     SYSTEM_FACTS,
-    day_rows,
-    day_rows_of_attempts,
+    daily_rows_of_attempts,
+    read_daily_rows,
 )
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import USUAL_CONFIDENCE
@@ -96,7 +96,7 @@ class History:
 
 def read_history(sources: Sequence[str | Path], false_alarms: float = FALSE_ALARMS) -> History:
     """The history that these results hold. Raises StoreError if a source does not exist."""
-    return build_history(day_rows(sources).to_pandas(), false_alarms)
+    return build_history(read_daily_rows(sources).to_pandas(), false_alarms)
 
 
 def history_of_report(content: Content) -> History:
@@ -112,11 +112,11 @@ def history_of_report(content: Content) -> History:
     steps = content.medians.reindex(first["attempt_id"]).to_numpy()
     first = first.assign(step_s=steps)
     measured = first["status"].isin(DONE_STATUSES).to_numpy() & ~np.isnan(steps)
-    return build_history(day_rows_of_attempts(first if measured.all() else first[measured]).to_pandas())
+    return build_history(daily_rows_of_attempts(first if measured.all() else first[measured]).to_pandas())
 
 
 def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History:
-    """The lines of `aggregation.day_rows` and their changes; `false_alarms`: chance of one or more over all lines."""
+    """The lines of `read_daily_rows` and their changes; `false_alarms`: chance of one or more over all lines."""
     latest = pd.Timestamp(datetime.now(UTC) + timedelta(days=1))
     possible = points["day"].between(pd.Timestamp(_FIRST_DAY), latest)
     notes = []

@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.tasks import Batch
 from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.counting.node_owners import NodeOwners, hook_modules
+from dlbench.worker.counting.node_owners import NodeOwnerTracker, hook_modules
 from dlbench.worker.counting.operation_macs import is_counted, is_free, is_unknown, macs_of, operation_name
 
 #: Number of passes to average if the work differs between steps.
@@ -146,7 +146,7 @@ def _has_constant_work(model: BuiltModel, training: bool, batch_size: int, first
     batch = model.make_batch(batch_size, "meta")
     own = [(o.name, o.macs) for o in first.operations if not o.backward]
     for seed in range(2, NUM_PASSES):
-        with CountingMode(model.module) as mode, suppress_warnings(), seeded(seed):
+        with CountingMode(model.module) as mode, suppress_warnings(), seed_temporarily(seed):
             run_forward(model, training, batch)
         if [(o.name, o.macs) for o in mode.operations] != own:
             return False
@@ -176,7 +176,12 @@ def count_operations(
     module = model.module.train(training)
     parameters = sum(p.numel() for p in module.parameters())
     batch = model.make_batch(batch_size, "meta")
-    with CountingMode(module) as mode, pytorch or nullcontext(), suppress_warnings(), seeded(seed) as has_drawn:
+    with (
+        CountingMode(module) as mode,
+        pytorch or nullcontext(),
+        suppress_warnings(),
+        seed_temporarily(seed) as has_drawn,
+    ):
         loss = run_forward(model, training, batch)
         is_random = has_drawn()
         pytorch_forward = pytorch.get_total_flops() if pytorch else 0
@@ -194,12 +199,12 @@ def count_operations(
         pytorch_forward_flop=pytorch_forward // batch_size if pytorch else None,
         pytorch_backward_flop=(pytorch.get_total_flops() - pytorch_forward) // batch_size if pytorch else None,
         operations=operations,
-        uncounted=uncounted_names(operations),
+        uncounted=uncounted_operation_names(operations),
         is_random=is_random,
     )
 
 
-def uncounted_names(operations: Iterable[Operation]) -> tuple[str, ...]:
+def uncounted_operation_names(operations: Iterable[Operation]) -> tuple[str, ...]:
     """Names of uncounted operations, each once, in order."""
     return tuple(dict.fromkeys(o.name for o in operations if o.macs is None))
 
@@ -223,7 +228,7 @@ def suppress_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[Callable[[], bool]]:
+def seed_temporarily(seed: int) -> Iterator[Callable[[], bool]]:
     """Seed the host's random numbers, restore their state afterwards, and report whether any were drawn.
 
     Random numbers on the meta device use no generator.
@@ -263,7 +268,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self.backward = False
         self._thread = threading.get_ident()
-        self._owners = NodeOwners()
+        self._owners = NodeOwnerTracker()
         self._hooks = hook_modules(module, self._on_module_start, self._on_module_end)
 
     def __enter__(self) -> Self:
@@ -280,9 +285,9 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._owners.enter(path)
         else:
             # Dispatch modes apply to one thread: operations in other threads are not seen.
-            self._record_other_thread(path)
+            self._record_uncounted_thread(path)
 
-    def _record_other_thread(self, path: str) -> None:
+    def _record_uncounted_thread(self, path: str) -> None:
         self.operations.append(Operation(OTHER_THREAD, None, 0, self.backward, path, ()))
 
     def _on_module_end(self, output: Any) -> None:
@@ -320,12 +325,12 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 backward=self.backward,
                 module=self._owner_module(),
                 shapes=tuple(tuple(t.shape) for t in tensors),
-                recomputed=self.recomputing,
+                recomputed=self.is_recomputing,
             )
         )
 
     @property
-    def recomputing(self) -> bool:
+    def is_recomputing(self) -> bool:
         """Whether a part of the forward pass is being recomputed in a backward pass.
 
         Modules are entered only in a forward pass. Outside modules, operations that record a graph in a backward pass
@@ -333,7 +338,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         if not self.backward:
             return False
-        if self._owners.running is not None:
+        if self._owners.innermost_module is not None:
             return True
         node = torch._C._current_autograd_node()
         own = isinstance(node, BackwardCFunction) and not isinstance(node, _CHECKPOINT)
@@ -343,9 +348,9 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return the module that runs the operation, or whose gradient it is."""
         node = torch._C._current_autograd_node() if self.backward else None
         owner = (self._owners.owner_of(node) if node else None) or ""
-        if self.backward and not self.recomputing:
+        if self.backward and not self.is_recomputing:
             return owner
         # Recomputation outside modules belongs to the module whose gradient needs it.
-        path = owner if self._owners.running is None else self._owners.running
-        self._owners.assign_new(path)
+        path = owner if self._owners.innermost_module is None else self._owners.innermost_module
+        self._owners.assign_new_nodes(path)
         return path

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from dlbench.worker.memory import storage_id
 
 
-class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class LiveMemoryMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Dispatch mode that follows every storage until it is freed; `peak` is the maximum alive at once [bytes].
 
     This is the memory requested from the framework's allocator, without its rounding and workspaces of libraries.

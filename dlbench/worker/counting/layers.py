@@ -14,7 +14,13 @@ from torch import nn
 from dlbench.errors import BadInput
 from dlbench.facts.layers import LayerRow
 from dlbench.models import BuiltModel, build_on_meta
-from dlbench.worker.counting.flops import CountedWork, Operation, count_operations, suppress_warnings, uncounted_names
+from dlbench.worker.counting.flops import (
+    CountedWork,
+    Operation,
+    count_operations,
+    suppress_warnings,
+    uncounted_operation_names,
+)
 
 #: Two batches separate work per image from constant work; a third verifies that the work is linear.
 _BATCH_SIZES = (2, 3, 5)
@@ -53,10 +59,10 @@ def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
     return [
         LayerRow(
             path,
-            **_shape_letters(modules[path], *shapes.get(path, ((), ()))),
+            **_layer_shape(modules[path], *shapes.get(path, ((), ()))),
             weights=_count_weights(path, modules, alike.keys()),
             **_layer_work(model.name, path, operations),
-            uncounted=uncounted_names(of_smallest for of_smallest, *_ in operations),
+            uncounted=uncounted_operation_names(of_smallest for of_smallest, *_ in operations),
         )
         for path, operations in alike.items()
         if auxiliary or path in main
@@ -78,11 +84,15 @@ def _record_shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ..
         yield found
 
 
-def _shape_letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Any]:
+def _layer_shape(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Any]:
     """Return kind and shape parameters of one module."""
     if isinstance(module, _CONVOLUTIONS + _TRANSPOSED):
         kind = "conv_transposed" if isinstance(module, _TRANSPOSED) else "conv"
-        (h, w), (r, s), (p, q) = _last_two(x[2:]), _last_two(module.kernel_size), _last_two(out[2:])
+        (h, w), (r, s), (p, q) = (
+            _height_and_width(x[2:]),
+            _height_and_width(module.kernel_size),
+            _height_and_width(out[2:]),
+        )
         sides = {"H": h, "W": w, "R": r, "S": s, "P": p, "Q": q}
         shape: dict[str, int | None] = {"M": module.out_channels, "C": module.in_channels, **sides}
         padding = module.padding if isinstance(module.padding, str) else tuple(module.padding)
@@ -112,7 +122,7 @@ def _count_weights(path: str, modules: dict[str, nn.Module], rows: Collection[st
     return sum(p.numel() for module in below for p in module.parameters(recurse=False) if p.dim() > 1)
 
 
-def _last_two(sizes: tuple[int, ...]) -> tuple[int, int]:
+def _height_and_width(sizes: tuple[int, ...]) -> tuple[int, int]:
     height, width = ((1,) * 2 + tuple(sizes))[-2:]
     return height, width
 

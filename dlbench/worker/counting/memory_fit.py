@@ -27,25 +27,27 @@ _BATCH_SIZES = (4, 8, 12)
 _CHECKED_BATCH_SIZES = tuple(dict.fromkeys(round(1.05**i) for i in range(230)))
 
 
-def memory_lines(case: Case) -> list[tuple[int, int]]:
+def fit_memory(case: Case) -> list[tuple[int, int]]:
     """Return constant bytes and bytes per image at the peaks of `case`, by ascending bytes per image.
 
     Raises:
         UnknownName, BadInput: as `predict_memory`; or operations differ between batches, or memory is not linear.
     """
     traces = [predict_with_trace(dataclasses.replace(case, batch_size=batch))[1] for batch in _BATCH_SIZES]
-    return _fit_lines(case.model, traces)
+    return _fit_linear_memory(case.model, traces)
 
 
-def predicted_peak_lines(case: Case) -> list[tuple[int, int]]:
-    """Return `memory_lines` of the allocator peak, with the workspace of cuBLAS. Raises the same."""
+def fit_peak_memory(case: Case) -> list[tuple[int, int]]:
+    """Return `fit_memory` of the allocator peak, with the workspace of cuBLAS. Raises the same."""
     found = [predict_with_trace(dataclasses.replace(case, batch_size=batch)) for batch in _BATCH_SIZES]
     prediction, held = found[0]
     beside = prediction.peak_bytes - max(held)
-    return [(fixed + beside, per_image) for fixed, per_image in _fit_lines(case.model, [held for _, held in found])]
+    return [
+        (fixed + beside, per_image) for fixed, per_image in _fit_linear_memory(case.model, [held for _, held in found])
+    ]
 
 
-def _fit_lines(model: str, held: list[list[int]]) -> list[tuple[int, int]]:
+def _fit_linear_memory(model: str, held: list[list[int]]) -> list[tuple[int, int]]:
     for batch, other in zip(_BATCH_SIZES, held, strict=True):
         if len(other) != len(held[0]):
             raise BadInput(f"{model} runs different operations for batch {batch} than for batch {_BATCH_SIZES[0]}")
@@ -66,7 +68,7 @@ def main() -> None:
     for model, mode, device, precision in itertools.product(
         LISTED_MODELS, MODES, ("cpu", "cuda"), ("fp32", "amp_bf16")
     ):
-        for line in memory_lines(Case(model, mode=mode, device=device, precision=precision)):
+        for line in fit_memory(Case(model, mode=mode, device=device, precision=precision)):
             writer.writerow([model, mode, device, precision, *line])
 
 

@@ -25,8 +25,8 @@ from dlbench.errors import BadInput, DlbenchError
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.suites.case import Case
 from dlbench.tasks import Batch, map_batch, tensors_of
-from dlbench.worker.counting.footprint import LiveBytes
-from dlbench.worker.memory import optimizer_tensors, saved_bytes, storage_bytes
+from dlbench.worker.counting.footprint import LiveMemoryMode
+from dlbench.worker.memory import bytes_saved_for_backward, optimizer_tensors, storage_bytes
 from dlbench.worker.workload import Workload, cast_batch, cast_module, make_optimizer
 
 _CPU = torch.device("cpu")
@@ -89,7 +89,7 @@ def predict_with_trace(case: Case) -> tuple[Prediction, list[int]]:
 
 def _trace_step(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
     workload = _fake_workload(case, built)
-    activations = saved_bytes(workload)  # first step: the optimizer creates its state
+    activations = bytes_saved_for_backward(workload)  # first step: the optimizer creates its state
     workload.release_step_state()
     parameters = list(workload.module.parameters())
     state = optimizer_tensors(workload)
@@ -117,7 +117,7 @@ def _trace_step(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
     return prediction, step.held
 
 
-class _StepTrace(LiveBytes):  # type: ignore[no-untyped-call]
+class _StepTrace(LiveMemoryMode):  # type: ignore[no-untyped-call]
     """Memory trace of one step; also acts as its clock, to see the ends of forward and backward."""
 
     def __init__(self, device_kind: str) -> None:
@@ -160,19 +160,19 @@ class _StepTrace(LiveBytes):  # type: ignore[no-untyped-call]
         if func in _CONVOLUTIONS:
             x, weight = args[0], args[1]
             if _is_channels_last(x, weight):
-                return _tensor_bytes(result) + self._blocked_bytes(weight, 0)
+                return _tensor_bytes(result) + self._padded_bytes(weight, 0)
             if _is_transposed(func, args):
                 y, size = self._input_copy_bytes(result), _tensor_bytes(result)
-                return max(self._input_copy_bytes(x) + self._blocked_bytes(weight, 1) + (y or size), y + 2 * size)
-            y = self._blocked_bytes(result, 1)
-            return max(self._input_copy_bytes(x) + self._blocked_bytes(weight, 0) + y, y + _tensor_bytes(result))
+                return max(self._input_copy_bytes(x) + self._padded_bytes(weight, 1) + (y or size), y + 2 * size)
+            y = self._padded_bytes(result, 1)
+            return max(self._input_copy_bytes(x) + self._padded_bytes(weight, 0) + y, y + _tensor_bytes(result))
         if func is torch.ops.aten.convolution_backward.default:
             gradient, x, weight = args[0], args[1], args[2]
             if _is_channels_last(x, weight):
-                return sum(_tensor_bytes(t) for t in result if t is not None) + self._blocked_bytes(weight, 0)
+                return sum(_tensor_bytes(t) for t in result if t is not None) + self._padded_bytes(weight, 0)
             transposed = args[7]
-            copied = self._input_copy_bytes if transposed else lambda t: self._blocked_bytes(t, 1)
-            dy, w = copied(gradient), self._blocked_bytes(weight, 0)
+            copied = self._input_copy_bytes if transposed else lambda t: self._padded_bytes(t, 1)
+            dy, w = copied(gradient), self._padded_bytes(weight, 0)
             peak, of_input = 0, 0
             if result[0] is not None:
                 of_input, dx = _tensor_bytes(result[0]), copied(x)
@@ -181,9 +181,9 @@ class _StepTrace(LiveBytes):  # type: ignore[no-untyped-call]
         return 0
 
     def _input_copy_bytes(self, x: Tensor) -> int:
-        return self._blocked_bytes(x, 1) if x.shape[1] >= self._block else 0
+        return self._padded_bytes(x, 1) if x.shape[1] >= self._block else 0
 
-    def _blocked_bytes(self, tensor: Tensor, axis: int) -> int:
+    def _padded_bytes(self, tensor: Tensor, axis: int) -> int:
         channels = tensor.shape[axis]
         return _tensor_bytes(tensor) // channels * math.ceil(channels / self._block) * self._block
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 
-class NodeOwners:
+class NodeOwnerTracker:
     """Tracker of running modules and of the autograd nodes they create."""
 
     def __init__(self) -> None:
@@ -20,23 +20,23 @@ class NodeOwners:
         self.next_node = _next_sequence_number()
 
     @property
-    def running(self) -> str | None:
+    def innermost_module(self) -> str | None:
         """Path of the innermost running module; None outside modules."""
         return self._running[-1] if self._running else None
 
     def enter(self, path: str) -> None:
         """Enter the module with this path."""
-        self.assign_new()
+        self.assign_new_nodes()
         self._running.append(path)
 
     def leave(self) -> None:
         """Leave the innermost module."""
-        self.assign_new()
+        self.assign_new_nodes()
         self._running.pop()
 
-    def assign_new(self, owner: str | None = None) -> None:
+    def assign_new_nodes(self, owner: str | None = None) -> None:
         """Assign the nodes created since the last call to `owner`, or to the running module."""
-        newest, owner = _next_sequence_number(), self.running if owner is None else owner
+        newest, owner = _next_sequence_number(), self.innermost_module if owner is None else owner
         if owner is not None:
             self._owner_of_node.update(dict.fromkeys(range(self.next_node, newest), owner))
         self.next_node = newest

@@ -85,86 +85,86 @@ def _base_name(operation: Any) -> str:
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
-def _product(left: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
+def _matmul_macs(left: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
     # Each element of the result is a sum over the last axis of the left operand.
     return left.shape[-1] * result.numel()
 
 
-def _product_added(_: Tensor, left: Tensor, *__: Any, result: Tensor, **___: Any) -> int:
-    return _product(left, result=result)
+def _addmm_macs(_: Tensor, left: Tensor, *__: Any, result: Tensor, **___: Any) -> int:
+    return _matmul_macs(left, result=result)
 
 
-def _products_summed(_: Tensor, left: Tensor, right: Tensor, **__: Any) -> int:
+def _addbmm_macs(_: Tensor, left: Tensor, right: Tensor, **__: Any) -> int:
     return left.numel() * right.shape[-1]
 
 
-def _outer_product_added(*_: Any, result: Tensor, **__: Any) -> int:
+def _addr_macs(*_: Any, result: Tensor, **__: Any) -> int:
     return result.numel()
 
 
-def _grouped_product(left: Tensor, right: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
+def _grouped_mm_macs(left: Tensor, right: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
     # For two matrices the contracted axis is divided among the groups.
     both = left.dim() == right.dim() == 2
     return left.numel() * right.shape[-1] if both else left.shape[-1] * result.numel()
 
 
-def _convolution(x: Tensor, weight: Tensor, *args: Any, result: Tensor, **_: Any) -> int:
+def _aten_convolution_macs(x: Tensor, weight: Tensor, *args: Any, result: Tensor, **_: Any) -> int:
     transposed = args[4]  # after bias, stride, padding, dilation
     return convolution_macs(x.shape, weight.shape, result.shape, transposed)
 
 
-def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, *args: Any, **_: Any) -> int:
+def _convolution_backward_macs(gradient: Tensor, x: Tensor, weight: Tensor, *args: Any, **_: Any) -> int:
     transposed, output_mask = args[4], args[7]  # after bias sizes, stride, padding, dilation
     # The gradient to the input and that to the weights use each weight as often as the forward pass did.
     num_gradients: int = output_mask[0] + output_mask[1]
     return num_gradients * convolution_macs(x.shape, weight.shape, gradient.shape, transposed)
 
 
-def _direct_convolution(x: Tensor, weight: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
+def _direct_convolution_macs(x: Tensor, weight: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
     return convolution_macs(x.shape, weight.shape, result.shape, False)
 
 
-def _transposed_convolution(x: Tensor, weight: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
+def _transposed_convolution_macs(x: Tensor, weight: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
     return convolution_macs(x.shape, weight.shape, result.shape, True)
 
 
-def _deformable_backward(gradient: Tensor, _: Tensor, weight: Tensor, *__: Any, **___: Any) -> int:
+def _deformable_convolution_backward_macs(gradient: Tensor, _: Tensor, weight: Tensor, *__: Any, **___: Any) -> int:
     # One product for the gradient of the sampled input, one for that of the weights.
     return 2 * convolution_macs(gradient.shape, weight.shape, gradient.shape, False)
 
 
-def _convolution_over_time(x: Tensor, weight: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
+def _conv_tbc_macs(x: Tensor, weight: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
     return weight.numel() * result.shape[0] * result.shape[1]
 
 
-def _convolution_over_time_backward(gradient: Tensor, _: Tensor, weight: Tensor, *__: Any, **___: Any) -> int:
+def _conv_tbc_backward_macs(gradient: Tensor, _: Tensor, weight: Tensor, *__: Any, **___: Any) -> int:
     return 2 * weight.numel() * gradient.shape[0] * gradient.shape[1]
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+def _attention_macs(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
     batch = math.prod(query.shape[:-2])
     pairs = batch * query.shape[-2] * key.shape[-2]
     return pairs * (query.shape[-1] + value.shape[-1])
 
 
-def _attention_backward(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any) -> int:
+def _attention_backward_macs(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any) -> int:
     # Two gradients for each of the two products; recomputing the scores is an implementation's choice, not counted.
-    return 2 * _attention(query, key, value)
+    return 2 * _attention_macs(query, key, value)
 
 
-def _attention_by_position(query: Tensor, key: Tensor, value: Tensor, *args: Any, **_: Any) -> int | None:
+def _flash_attention_macs(query: Tensor, key: Tensor, value: Tensor, *args: Any, **_: Any) -> int | None:
     """Attention of shapes (batch, position, head, size); None for sequences of unequal length (data-dependent)."""
     if any(isinstance(a, Tensor) and a.dtype in (torch.int32, torch.int64) and a.dim() == 1 for a in args):
         return None
-    return _attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    return _attention_macs(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
 
 
-def _attention_by_position_backward(_: Tensor, *args: Any, **__: Any) -> int | None:
-    macs = _attention_by_position(*args)
+def _flash_attention_backward_macs(_: Tensor, *args: Any, **__: Any) -> int | None:
+    macs = _flash_attention_macs(*args)
     return None if macs is None else 2 * macs
 
 
-def _trilinear(
+def _trilinear_macs(
     first: Tensor,
     second: Tensor,
     third: Tensor,
@@ -191,88 +191,88 @@ def _trilinear(
     return math.prod(sizes[a] for a in of_pair) + math.prod(sizes[a] for a in of_all)
 
 
-def _distances_backward(_: Tensor, left: Tensor, right: Tensor, *__: Any, **___: Any) -> int:
+def _cdist_backward_macs(_: Tensor, left: Tensor, right: Tensor, *__: Any, **___: Any) -> int:
     return left.numel() * right.shape[-2]
 
 
-def _distances_within_backward(_: Tensor, points: Tensor, __: float, distances: Tensor, **___: Any) -> int:
+def _pdist_backward_macs(_: Tensor, points: Tensor, __: float, distances: Tensor, **___: Any) -> int:
     return distances.numel() * points.shape[-1]
 
 
-def _weighted_bags(weight: Tensor, indices: Tensor, *args: Any, **_: Any) -> int:
+def _embedding_bag_macs(weight: Tensor, indices: Tensor, *args: Any, **_: Any) -> int:
     # Bags without weights, which are the last argument here, are only summed.
     return 0 if len(args) < 5 or args[4] is None else indices.numel() * weight.shape[-1]
 
 
-def _weighted_bags_backward(gradient: Tensor, indices: Tensor, *args: Any, **_: Any) -> int:
+def _embedding_bag_backward_macs(gradient: Tensor, indices: Tensor, *args: Any, **_: Any) -> int:
     # The weights of the bags are the only tensor of floating-point numbers behind the gradient.
     weighted = any(isinstance(a, Tensor) and a.is_floating_point() for a in args)
     return indices.numel() * gradient.shape[-1] if weighted else 0
 
 
-def _bag_weights_backward(gradient: Tensor, _: Tensor, indices: Tensor, *__: Any, **___: Any) -> int:
+def _embedding_bag_weights_backward_macs(gradient: Tensor, _: Tensor, indices: Tensor, *__: Any, **___: Any) -> int:
     return indices.numel() * gradient.shape[-1]
 
 
-def _recurrent(x: Tensor, weights: Sequence[Tensor], *_: Any, **__: Any) -> int:
+def _rnn_macs(x: Tensor, weights: Sequence[Tensor], *_: Any, **__: Any) -> int:
     # Each weight is used once for each element of a sequence.
     return x.numel() // x.shape[-1] * sum(w.numel() for w in weights if w.dim() == 2)
 
 
-def _recurrent_layer(x: Tensor, *weights: Any, **_: Any) -> int:
-    return _recurrent(x, weights[:2])
+def _rnn_layer_macs(x: Tensor, *weights: Any, **_: Any) -> int:
+    return _rnn_macs(x, weights[:2])
 
 
-def _twice(formula: Callable[..., int]) -> Callable[..., int]:
+def _double_macs(formula: Callable[..., int]) -> Callable[..., int]:
     """The formula of a backward pass that does each product of the forward pass for two gradients."""
     return lambda *args, **kwargs: 2 * formula(*args, **kwargs)
 
 
 _FORMULAS: dict[Callable[..., int | None], str] = {
-    _product: """
+    _matmul_macs: """
         dot vdot mv mm bmm _int_mm _scaled_mm _scaled_mm_v2 _mixed_dtypes_linear _dyn_quant_matmul_4bit mkldnn_linear
         _weight_int8pack_mm _weight_int4pack_mm _weight_int4pack_mm_for_cpu _weight_int4pack_mm_with_scales_and_zeros
         _cdist_forward _euclidean_dist _pdist_forward affine_grid_generator
     """,
-    _product_added: "addmv addmm baddbmm _addmm_activation",
-    _products_summed: "addbmm",
-    _outer_product_added: "addr",
-    _grouped_product: "_grouped_mm _scaled_grouped_mm _scaled_grouped_mm_v2",
-    _convolution: "convolution _convolution convolution_overrideable",
-    _convolution_backward: "convolution_backward",
-    _direct_convolution: """
+    _addmm_macs: "addmv addmm baddbmm _addmm_activation",
+    _addbmm_macs: "addbmm",
+    _addr_macs: "addr",
+    _grouped_mm_macs: "_grouped_mm _scaled_grouped_mm _scaled_grouped_mm_v2",
+    _aten_convolution_macs: "convolution _convolution convolution_overrideable",
+    _convolution_backward_macs: "convolution_backward",
+    _direct_convolution_macs: """
         cudnn_convolution cudnn_convolution_relu cudnn_convolution_add_relu mkldnn_convolution miopen_convolution
         miopen_convolution_relu miopen_convolution_add_relu miopen_depthwise_convolution _nnpack_spatial_convolution
         _conv_depthwise2d conv_depthwise3d _slow_conv2d_forward slow_conv3d_forward slow_conv_dilated2d
         slow_conv_dilated3d torchvision::deform_conv2d
     """,
-    _transposed_convolution: """
+    _transposed_convolution_macs: """
         cudnn_convolution_transpose miopen_convolution_transpose slow_conv_transpose2d slow_conv_transpose3d
     """,
-    _deformable_backward: "torchvision::_deform_conv2d_backward",
-    _convolution_over_time: "conv_tbc",
-    _convolution_over_time_backward: "conv_tbc_backward",
-    _attention: """
+    _deformable_convolution_backward_macs: "torchvision::_deform_conv2d_backward",
+    _conv_tbc_macs: "conv_tbc",
+    _conv_tbc_backward_macs: "conv_tbc_backward",
+    _attention_macs: """
         _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention
         _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_fused_attention_overrideable
     """,
-    _attention_backward: """
+    _attention_backward_macs: """
         _scaled_dot_product_flash_attention_backward _scaled_dot_product_efficient_attention_backward
         _scaled_dot_product_cudnn_attention_backward _scaled_dot_product_flash_attention_for_cpu_backward
         _scaled_dot_product_fused_attention_overrideable_backward
     """,
-    _attention_by_position: "_flash_attention_forward _efficient_attention_forward",
-    _attention_by_position_backward: "_flash_attention_backward _efficient_attention_backward",
-    _trilinear: "_trilinear",
-    _distances_backward: "_cdist_backward",
-    _distances_within_backward: "_pdist_backward",
-    _weighted_bags: "_embedding_bag _embedding_bag_forward_only",
-    _weighted_bags_backward: "_embedding_bag_backward _embedding_bag_dense_backward",
-    _bag_weights_backward: "_embedding_bag_per_sample_weights_backward",
-    _recurrent: "_cudnn_rnn miopen_rnn",
-    _twice(_recurrent): "_cudnn_rnn_backward miopen_rnn_backward",
-    _recurrent_layer: "mkldnn_rnn_layer",
-    _twice(_recurrent_layer): "mkldnn_rnn_layer_backward",
+    _flash_attention_macs: "_flash_attention_forward _efficient_attention_forward",
+    _flash_attention_backward_macs: "_flash_attention_backward _efficient_attention_backward",
+    _trilinear_macs: "_trilinear",
+    _cdist_backward_macs: "_cdist_backward",
+    _pdist_backward_macs: "_pdist_backward",
+    _embedding_bag_macs: "_embedding_bag _embedding_bag_forward_only",
+    _embedding_bag_backward_macs: "_embedding_bag_backward _embedding_bag_dense_backward",
+    _embedding_bag_weights_backward_macs: "_embedding_bag_per_sample_weights_backward",
+    _rnn_macs: "_cudnn_rnn miopen_rnn",
+    _double_macs(_rnn_macs): "_cudnn_rnn_backward miopen_rnn_backward",
+    _rnn_layer_macs: "mkldnn_rnn_layer",
+    _double_macs(_rnn_layer_macs): "mkldnn_rnn_layer_backward",
 }
 _FORMULA_OF_NAME: dict[str, Callable[..., int | None]] = {n: f for f, names in _FORMULAS.items() for n in names.split()}
 

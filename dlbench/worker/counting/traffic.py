@@ -24,7 +24,14 @@ from torch import Tensor
 
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.counting.flops import NUM_PASSES, OTHER_THREAD, CountingMode, run_forward, seeded, suppress_warnings
+from dlbench.worker.counting.flops import (
+    NUM_PASSES,
+    OTHER_THREAD,
+    CountingMode,
+    run_forward,
+    seed_temporarily,
+    suppress_warnings,
+)
 from dlbench.worker.counting.operation_macs import is_counted, is_unknown, macs_of, operation_name
 from dlbench.worker.memory import storage_id
 
@@ -90,7 +97,7 @@ def _count_pass(model: BuiltModel, training: bool, batch_size: int, seed: int) -
     """Return the work of one step, and whether its forward pass used random numbers on the host."""
     module = model.module.train(training)
     batch = model.make_batch(batch_size, "meta")
-    with TrafficMode(module) as mode, suppress_warnings(), seeded(seed) as has_drawn:
+    with TrafficMode(module) as mode, suppress_warnings(), seed_temporarily(seed) as has_drawn:
         loss = run_forward(model, training, batch)
         is_random = has_drawn()
         if loss is not None:
@@ -144,7 +151,7 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
             skipped = len(args) if packet in _CREATING_OPERATIONS else 1 if packet in _OVERWRITING_OPERATIONS else 0
             self._add_work(owner, macs or 0, [*args[skipped:], *kwargs.values()], result)
 
-    def _record_other_thread(self, path: str) -> None:
+    def _record_uncounted_thread(self, path: str) -> None:
         self.work.setdefault(path, ModuleWork())
         self.uncounted.setdefault(path, {})[OTHER_THREAD] = None
 
@@ -170,11 +177,11 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
                 # the sum of gradients of several paths, which has no node.
                 owner = self._owners.owner_of(node)
                 self._last_owner = self._last_owner if owner is None else owner
-            if not self.recomputing:
+            if not self.is_recomputing:
                 return self._last_owner
-        owner = self._owners.running
+        owner = self._owners.innermost_module
         owner = self._last_owner if owner is None else owner
-        self._owners.assign_new(owner)
+        self._owners.assign_new_nodes(owner)
         return owner
 
 

@@ -44,13 +44,13 @@ def all_reduce_times(
         first_s = _time_all_reduces(data, clock, 3)[-1]
         count = context.broadcast(max(5, min(200, int(seconds_each / max(first_s, 1e-6)))))
         context.barrier()
-        own = [t for part in series_lengths(count, context.world_size) for t in _time_all_reduces(data, clock, part)]
+        own = [t for part in split_repetitions(count, context.world_size) for t in _time_all_reduces(data, clock, part)]
         times = [max(column) for column in zip(*context.all_gather(own), strict=True)]
         found.append(AllReduce(data.numel() * data.element_size(), tuple(times)))
     return tuple(found)
 
 
-def series_lengths(count: int, world_size: int) -> list[int]:
+def split_repetitions(count: int, world_size: int) -> list[int]:
     """Split `count` repetitions; data restart after each part, because each all-reduce multiplies them by the ranks."""
     most = count if world_size == 1 else max(1, int(math.log(_LARGEST_SUM, world_size)))
     return [min(most, count - done) for done in range(0, count, most)]

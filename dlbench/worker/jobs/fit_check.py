@@ -37,7 +37,7 @@ def _answer_request(request: dict[str, Any]) -> dict[str, Any]:
     if request["kind"] == "fit":
         return _try_steps(case, request["limit_bytes"])
     process_bytes = _bytes_after_import()
-    return {"lines": _predict_lines(case), "process_bytes": process_bytes, "room_bytes": _usable_gpu_bytes(case)}
+    return {"lines": _try_fit_peak_memory(case), "process_bytes": process_bytes, "room_bytes": _usable_gpu_bytes(case)}
 
 
 def _usable_gpu_bytes(case: Case) -> int | None:
@@ -62,12 +62,12 @@ def _bytes_after_import() -> int:
     return data_segment_bytes()
 
 
-def _predict_lines(case: Case) -> list[tuple[int, int]] | None:
-    from dlbench.worker.counting.memory_fit import predicted_peak_lines
+def _try_fit_peak_memory(case: Case) -> list[tuple[int, int]] | None:
+    from dlbench.worker.counting.memory_fit import fit_peak_memory
 
     enter_phase("predict")
     try:
-        return predicted_peak_lines(case)
+        return fit_peak_memory(case)
     except BadInput:
         # A user's network may not run without data; the real run reports whether it can be built.
         return None

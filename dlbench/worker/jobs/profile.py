@@ -31,7 +31,7 @@ from dlbench.results.bounds_records import LayerTime, ProfileRun, to_json
 from dlbench.suites.case import Case
 from dlbench.suites.worker_request import requested_case
 from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.counting.node_owners import NodeOwners, hook_modules
+from dlbench.worker.counting.node_owners import NodeOwnerTracker, hook_modules
 from dlbench.worker.counting.traffic import LOSS, ModuleWork, count_traffic
 from dlbench.worker.devices import clock_for, device_identity, find_device
 from dlbench.worker.jobs.job_answer import write_answer
@@ -63,7 +63,7 @@ class LayerHooks:
     def __init__(self, network: nn.Module, clock: Clock) -> None:
         self._network = network
         self._clock = clock
-        self._owners = NodeOwners()
+        self._owners = NodeOwnerTracker()
         self._last = ("", "")
         #: Once the network has left its forward pass: what its modules do then is run again for the gradients.
         self._in_backward = False
@@ -71,11 +71,11 @@ class LayerHooks:
         self._first_node = 0  # of that part
         self.marks: list[Mark] = []
 
-    def attached(self) -> AbstractContextManager[None]:
+    def attach(self) -> AbstractContextManager[None]:
         """Context in which every step records its marks."""
         return hook_modules(self._network, self._on_module_start, self._on_module_end)
 
-    def begin(self) -> None:
+    def begin_step(self) -> None:
         """Start a step."""
         self.marks = []
         self._owners.clear()
@@ -83,7 +83,7 @@ class LayerHooks:
         self._in_backward = False
         self._add_mark(INPUT, "forward")
 
-    def end(self, shown: tuple[Any, ...]) -> list[Mark]:
+    def end_step(self, shown: tuple[Any, ...]) -> list[Mark]:
         """Return the marks of the step; the last is its end.
 
         Args:
@@ -101,7 +101,7 @@ class LayerHooks:
             self.marks.append((owner, way, self._clock.stamp()))
 
     def _on_module_start(self, path: str) -> None:
-        is_first = self._owners.running is None
+        is_first = self._owners.innermost_module is None
         self._owners.enter(path or ROOT)
         if self._in_backward and is_first:
             self._before, self._first_node = self._last, self._owners.next_node
@@ -109,8 +109,8 @@ class LayerHooks:
 
     def _on_module_end(self, output: Any) -> None:
         self._owners.leave()
-        if self._owners.running is not None:
-            self._add_mark(self._owners.running, self._direction)
+        if self._owners.innermost_module is not None:
+            self._add_mark(self._owners.innermost_module, self._direction)
             return
         self._add_mark(MEASURING, "forward")
         # Without an output the module ended early, for example when activation checkpointing has all it needs.
@@ -184,7 +184,7 @@ def profile_case(case: Case, folder: Path, time_s: float, trace_steps: int, kern
         enter_phase("profile")
         host = HostWatch()
         host.read_before()
-        plain, hooked, times = _alternate_blocks(workload, clock, step_s, time_s)
+        plain, hooked, times = _alternate_plain_and_hooked(workload, clock, step_s, time_s)
         host.read_after()
         workload.require_finite(f"{len(plain) + len(hooked)} steps")
         if kernels:
@@ -237,7 +237,7 @@ def write_trace(workload: Workload, clock: Clock, folder: Path, steps: int) -> N
     activities = [ProfilerActivity.CPU]
     if workload.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    with torch_profile(activities=activities, record_shapes=True) as recorded, _named_ranges(workload.module):
+    with torch_profile(activities=activities, record_shapes=True) as recorded, _name_profiler_ranges(workload.module):
         for number in range(steps):
             # TensorBoard's plugin recognises steps by this name.
             with torch.profiler.record_function(f"ProfilerStep#{number}"):
@@ -253,7 +253,7 @@ def write_trace(workload: Workload, clock: Clock, folder: Path, steps: int) -> N
         shutil.copyfile(trace, named)
 
 
-def _named_ranges(network: nn.Module) -> AbstractContextManager[None]:
+def _name_profiler_ranges(network: nn.Module) -> AbstractContextManager[None]:
     """Context in which every module is a range of the profiler, named by its path."""
     open_ranges: list[Any] = []
 
@@ -310,7 +310,7 @@ def _warm_up(workload: Workload, clock: Clock) -> float:
             look_s = 1.05 * elapsed_s
 
 
-def _alternate_blocks(
+def _alternate_plain_and_hooked(
     workload: Workload, clock: Clock, step_s: float, time_s: float
 ) -> tuple[tuple[float, ...], tuple[float, ...], list[SelfTimes]]:
     """Alternate steps without and with hooks; return both [s], and the module times of the latter."""
@@ -323,9 +323,9 @@ def _alternate_blocks(
     first_hooked = True
     with no_garbage_collection():
         while len(hooked) < MIN_STEPS or (time.perf_counter() < ends_s and len(hooked) < MAX_STEPS):
-            plain += _plain_block(workload, clock, block)
-            with hooks.attached():
-                found = _hooked_block(workload, clock, hooks, block + first_hooked)
+            plain += _time_plain_steps(workload, clock, block)
+            with hooks.attach():
+                found = _time_hooked_steps(workload, clock, hooks, block + first_hooked)
             # The first hooked step initialises data for later ones.
             found, first_hooked = found[first_hooked:], False
             times += [own for _, own in found]
@@ -333,22 +333,24 @@ def _alternate_blocks(
     return tuple(plain), tuple(hooked), times
 
 
-def _plain_block(workload: Workload, clock: Clock, block: int) -> list[float]:
-    def shown_step() -> None:
+def _time_plain_steps(workload: Workload, clock: Clock, block: int) -> list[float]:
+    def timed_step() -> None:
         # The clock, as in every shown step of `measure`: the same two stamps between the phases.
         for stamp in workload.step(clock):
             clock.release(stamp)
 
-    return time_each(shown_step, clock, block)
+    return time_each(timed_step, clock, block)
 
 
-def _hooked_block(workload: Workload, clock: Clock, hooks: LayerHooks, block: int) -> list[tuple[float, SelfTimes]]:
+def _time_hooked_steps(
+    workload: Workload, clock: Clock, hooks: LayerHooks, block: int
+) -> list[tuple[float, SelfTimes]]:
     """Return total and module times of each step [s]."""
     clock.synchronize()
     steps = []
     for _ in range(block):
-        hooks.begin()
-        steps.append(hooks.end(workload.step(clock)))
+        hooks.begin_step()
+        steps.append(hooks.end_step(workload.step(clock)))
     clock.synchronize()
     found = [(clock.elapsed_s(marks[0][2], marks[-1][2]), self_times(marks, clock)) for marks in steps]
     for marks in steps:

@@ -115,7 +115,7 @@ def probe_facts() -> dict[str, Any]:
         "torch_version": torch.__version__,
         "cuda_version": torch.version.cuda or torch.version.hip,
         "cuda_available": cuda,
-        "device_kind": accelerators.available_kind(),
+        "device_kind": accelerators.default_device_kind(),
         "devices": [device_facts(i) for i in range(torch.cuda.device_count())]
         if cuda
         else accelerators.list_accelerators(),

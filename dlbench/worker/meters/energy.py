@@ -33,9 +33,9 @@ from dlbench.worker.meters.power_trace import PowerSampler, PowerTrace
 from dlbench.worker.meters.reading import (
     USUAL_TICK_S,
     Reading,
-    checked_length,
-    checked_positive,
-    cross_checked,
+    check_against_integral,
+    check_positive,
+    check_window_length,
     positive_or_none,
     without_energy,
 )
@@ -104,24 +104,24 @@ class SampledMeter:
 
     def stop(self, opened_s: float, closed_s: float) -> Reading:
         trace = self._sampler.stop()
-        integral_j = trace.power_j(opened_s, closed_s)
-        idle_j = trace.power_j(*self._rest_s)
+        integral_j = trace.integrate_power_j(opened_s, closed_s)
+        idle_j = trace.integrate_power_j(*self._rest_s)
         reading = Reading(
             energy_j=integral_j,
             window_s=closed_s - opened_s,
             integral_j=integral_j,
-            module_j=trace.module_j(opened_s, closed_s),
+            module_j=trace.integrate_module_j(opened_s, closed_s),
             idle_power_w=None if idle_j is None else positive_or_none(idle_j / (self._rest_s[1] - self._rest_s[0])),
             note=self._note,
             trace=trace,
         )
         if integral_j is None:
             return without_energy(reading, f"meter_lost: {trace.error or 'the power samples have a gap'}.")
-        return checked_positive(checked_length(reading, USUAL_TICK_S))
+        return check_positive(check_window_length(reading, USUAL_TICK_S))
 
 
 @dataclass(frozen=True)
-class Tick:
+class CounterTick:
     """Time of a counter change, and its new value."""
 
     at_s: float
@@ -138,16 +138,16 @@ class NvmlCounterMeter:
         self._device = device
         self._sampler = sampler
         self._idle_w: float | None = None
-        self._start: Tick | None = None
+        self._start: CounterTick | None = None
         self._failure: str | None = None
 
     def measure_idle(self, time_s: float) -> None:
         if time_s <= 0:
             return
         try:
-            first = next_tick(self._device)
+            first = wait_for_counter_tick(self._device)
             time.sleep(time_s)
-            last = next_tick(self._device)
+            last = wait_for_counter_tick(self._device)
         except (pynvml.NVMLError, MeterUnavailable):
             return
         if last.energy_j > first.energy_j:
@@ -155,22 +155,22 @@ class NvmlCounterMeter:
 
     def start(self) -> None:
         try:
-            self._start = next_tick(self._device)
+            self._start = wait_for_counter_tick(self._device)
         except (pynvml.NVMLError, MeterUnavailable) as error:
             self._failure = str(error)
 
     def stop(self, opened_s: float, closed_s: float) -> Reading:
-        ends: tuple[Tick, Tick] | None = None
+        ends: tuple[CounterTick, CounterTick] | None = None
         if self._failure is None:
             try:
-                ends = next_tick(self._device), next_tick(self._device)
+                ends = wait_for_counter_tick(self._device), wait_for_counter_tick(self._device)
             except (pynvml.NVMLError, MeterUnavailable) as error:
                 self._failure = str(error)
         trace = self._sampler.stop() if self._sampler else PowerTrace(error="not started")
         reading = Reading(
             window_s=closed_s - opened_s,
-            integral_j=trace.power_j(opened_s, closed_s),
-            module_j=trace.module_j(opened_s, closed_s),
+            integral_j=trace.integrate_power_j(opened_s, closed_s),
+            module_j=trace.integrate_module_j(opened_s, closed_s),
             idle_power_w=self._idle_w,
             trace=trace,
         )
@@ -179,7 +179,13 @@ class NvmlCounterMeter:
         return self._energy(reading, self._start, *ends, opened_s, closed_s)
 
     def _energy(
-        self, reading: Reading, start: Tick, end: Tick, after: Tick, opened_s: float, closed_s: float
+        self,
+        reading: Reading,
+        start: CounterTick,
+        end: CounterTick,
+        after: CounterTick,
+        opened_s: float,
+        closed_s: float,
     ) -> Reading:
         if not start.energy_j <= end.energy_j <= after.energy_j:
             return without_energy(reading, "counter_reset: the energy counter went backwards during the measurement.")
@@ -194,10 +200,10 @@ class NvmlCounterMeter:
         )
         counter_j = moved_j - outside_j
         whole = replace(reading, energy_j=counter_j, counter_j=counter_j, note=note)
-        return cross_checked(checked_positive(checked_length(whole, tick_s)))
+        return check_against_integral(check_positive(check_window_length(whole, tick_s)))
 
 
-def next_tick(device: NvmlDevice) -> Tick:
+def wait_for_counter_tick(device: NvmlDevice) -> CounterTick:
     """Wait until the device's energy counter changes.
 
     Raises:
@@ -210,7 +216,7 @@ def next_tick(device: NvmlDevice) -> Tick:
         if time.perf_counter() > give_up_s:
             raise MeterUnavailable(f"the energy counter did not change for {TICK_TIMEOUT_S:.0f} s")
         time.sleep(POLL_S)
-    return Tick(time.perf_counter(), now_j)
+    return CounterTick(time.perf_counter(), now_j)
 
 
 def open_meter(

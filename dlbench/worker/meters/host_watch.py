@@ -59,14 +59,14 @@ class HostWatch:
         used = resource.getrusage(resource.RUSAGE_SELF)
         self._page_faults, self._kernel_s = -used.ru_minflt, -used.ru_stime
         self.helpers_s = -cpu_seconds(self.helpers())
-        self._before = (time.perf_counter(), *self._times_of_others_s())
+        self._before = (time.perf_counter(), *self._busy_and_stolen_s())
 
     def read_after(self) -> None:
         """Read the counters right after the window."""
         assert self._before is not None
         began_s, busy_s, stolen_s = self._before
         elapsed_s = self._elapsed_s = (time.perf_counter() - began_s) * len(self._cores)
-        busy_after_s, stolen_after_s = self._times_of_others_s()
+        busy_after_s, stolen_after_s = self._busy_and_stolen_s()
         self._share = (busy_after_s - busy_s) / elapsed_s
         self._stolen_share = (stolen_after_s - stolen_s) / elapsed_s
         self.helpers_s += cpu_seconds(self.helpers())
@@ -119,7 +119,7 @@ class HostWatch:
             found.append(f"page_faults: {self._page_faults} of them took {share:.0%} of the process's CPU time.")
         return tuple(found)
 
-    def _times_of_others_s(self) -> tuple[float, float]:
+    def _busy_and_stolen_s(self) -> tuple[float, float]:
         """Return busy seconds of the cores so far, without this process, and stolen ones; counted in ticks of 10 ms."""
         times = core_times(STAT_FILE.read_text())
         busy_s, stolen_s = (sum(times[core][i] for core in self._cores if core in times) for i in (0, 1))

@@ -27,15 +27,15 @@ class PowerTrace:
     rows: tuple[SampleRow, ...] = ()
     error: str | None = None
 
-    def within(self, start_s: float, end_s: float) -> list[SampleRow]:
+    def rows_between(self, start_s: float, end_s: float) -> list[SampleRow]:
         """Return the rows from `start_s` to `end_s`."""
         return [row for row in self.rows if start_s <= row[0] <= end_s]
 
-    def power_j(self, start_s: float, end_s: float) -> float | None:
+    def integrate_power_j(self, start_s: float, end_s: float) -> float | None:
         """Integrate the power [J]; None unless the rows cover both ends without a long gap."""
         return integrate([(row[0], row[1]) for row in self.rows], start_s, end_s)
 
-    def module_j(self, start_s: float, end_s: float) -> float | None:
+    def integrate_module_j(self, start_s: float, end_s: float) -> float | None:
         """Integrate the power of the module [J]; None without module readings."""
         return integrate([(row[0], row[2]) for row in self.rows if row[2] is not None], start_s, end_s)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.worker.meters.nvml import MeterUnavailable
-from dlbench.worker.meters.reading import Reading, checked_length, checked_positive, positive_or_none
+from dlbench.worker.meters.reading import Reading, check_positive, check_window_length, positive_or_none
 
 POWERCAP = Path("/sys/class/powercap")
 #: Upper limit of package power [W]; a window in which this power could wrap a counter twice is rejected.
@@ -98,7 +98,7 @@ class RaplMeter:
             return Reading(note=reason, warnings=(f"counter_reset: {reason}.",))
         energy_j = math.fsum(spent_j)
         reading = Reading(energy_j, window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=SCOPE_NOTE)
-        return checked_positive(checked_length(reading, TICK_S))
+        return check_positive(check_window_length(reading, TICK_S))
 
     def _read_counters(self) -> list[int]:
         return [domain.read_uj() for domain in self._domains]

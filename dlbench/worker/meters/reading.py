@@ -28,7 +28,7 @@ class Reading:
     warnings: tuple[str, ...] = ()
 
 
-def checked_length(reading: Reading, tick_s: float) -> Reading:
+def check_window_length(reading: Reading, tick_s: float) -> Reading:
     """Remove the energy of a window with too few ticks; warn about a short window."""
     assert reading.window_s is not None
     if reading.window_s < FEWEST_TICKS * tick_s:
@@ -44,7 +44,7 @@ def checked_length(reading: Reading, tick_s: float) -> Reading:
     return reading
 
 
-def checked_positive(reading: Reading) -> Reading:
+def check_positive(reading: Reading) -> Reading:
     """Remove an energy that is not above zero: the meter does not work."""
     if reading.energy_j is None or reading.energy_j > 0:
         return reading
@@ -59,7 +59,7 @@ def positive_or_none(power_w: float | None) -> float | None:
     return power_w if power_w is not None and power_w > 0 else None
 
 
-def cross_checked(reading: Reading) -> Reading:
+def check_against_integral(reading: Reading) -> Reading:
     """Add a warning if counter and integral differ by more than the tolerance, or the integral is missing."""
     if reading.counter_j is None or reading.energy_j is None:
         return reading

@@ -105,7 +105,7 @@ def backend_of(case: Case) -> str:
 def join_group(case: Case, found: DetectedRank, token: str) -> RankContext:
     """Join the group as this rank: select the device, divide the threads. Raises BadInput if that fails."""
     from dlbench.worker.devices import find_device
-    from dlbench.worker.ranks.transport import prepare_debug
+    from dlbench.worker.ranks.transport import enable_nccl_log
 
     alone = RankContext(found.rank, found.local_rank, found.world_size)
     backend = backend_of(case)
@@ -113,7 +113,7 @@ def join_group(case: Case, found: DetectedRank, token: str) -> RankContext:
     store, master = connect_ranks(found, token, os.environ, case.protocol.timeout_s)
     set_interfaces(master, found)
     if backend == "nccl":
-        prepare_debug(token)
+        enable_nccl_log(token)
     device = find_device(case, alone.local_rank)
     # Waiting longer than the time limit of the case is useless.
     timeout = timedelta(seconds=case.protocol.timeout_s)
@@ -122,7 +122,7 @@ def join_group(case: Case, found: DetectedRank, token: str) -> RankContext:
         backend, store=store, rank=found.rank, world_size=found.world_size, timeout=timeout, **options
     )
     context = dataclasses.replace(alone, group=TorchGroup(backend, timeout))
-    share_threads(context)
+    set_threads_per_rank(context)
     return context
 
 
@@ -136,7 +136,7 @@ def set_interfaces(master: str, found: DetectedRank) -> None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
 
-def share_threads(context: RankContext) -> int:
+def set_threads_per_rank(context: RankContext) -> int:
     """Divide the cores of the node among its ranks: allowed cores over ranks that share them.
 
     OMP_NUM_THREADS has priority, except the 1 that torchrun sets by default.

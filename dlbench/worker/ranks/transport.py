@@ -35,7 +35,7 @@ class Transport:
     warning: str | None = None
 
 
-def prepare_debug(token: str) -> None:
+def enable_nccl_log(token: str) -> None:
     """Enable an NCCL log that contains the transport, unless the user already enabled one."""
     if "NCCL_DEBUG" in os.environ:
         return
@@ -100,7 +100,7 @@ def has_nvlink(device: torch.device) -> bool:
 
 
 def _log_path() -> Path:
-    """Return the log that `prepare_debug` enabled; an empty path if the user enabled another."""
+    """Return the log that `enable_nccl_log` enabled; an empty path if the user enabled another."""
     path = Path(os.environ.get("NCCL_DEBUG_FILE", ""))
     return path if path.name.startswith("dlbench-nccl-") else Path()
 

@@ -260,4 +260,4 @@ def test_counting_leaves_no_gradients_hooks_or_modes_behind():
     with CountingMode(model.module) as mode, pytest.raises(RuntimeError):
         model.module(torch.empty(2, 9, 9, 9, device="meta"))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.module.modules())
-    assert mode._owners.running is None
+    assert mode._owners.innermost_module is None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from dlbench.worker.counting.footprint import LiveBytes
+from dlbench.worker.counting.footprint import LiveMemoryMode
 
 
 def test_live_bytes_follow_every_storage_until_it_is_freed():
-    with LiveBytes() as memory:
+    with LiveMemoryMode() as memory:
         first = torch.empty(100, device="meta")
         second = first * 2
         view = second.view(10, 10)
@@ -25,7 +25,7 @@ def test_live_bytes_follow_every_storage_until_it_is_freed():
 
 
 def test_real_tensors_are_followed_too():
-    with LiveBytes() as memory:
+    with LiveMemoryMode() as memory:
         kept = torch.ones(64).exp() + 1
     assert memory.peak == 4 * 64 * 2
     assert memory.live == 4 * kept.numel()

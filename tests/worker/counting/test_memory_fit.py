@@ -12,7 +12,7 @@ from dlbench.errors import BadInput
 from dlbench.suites.case import MODES, Case
 from dlbench.suites.case_estimates import OPTIMIZER_STATES, _load_memory_fits, predicted_memory_bytes
 from dlbench.suites.catalog import CATALOG
-from dlbench.worker.counting.memory_fit import LISTED_MODELS, memory_lines, predicted_peak_lines
+from dlbench.worker.counting.memory_fit import LISTED_MODELS, fit_memory, fit_peak_memory
 from dlbench.worker.counting.memory_prediction import _CHANNEL_BLOCK, predict_memory
 from tests.worker.counting.test_memory_prediction import measured
 
@@ -25,7 +25,7 @@ KNOWN_CPU = torch.backends.cpu.get_cpu_capability() in _CHANNEL_BLOCK
 @pytest.mark.parametrize("model", QUICK)
 def test_the_table_holds_what_is_followed(model, mode, precision):
     case = Case(model, mode=mode, device="cuda", precision=precision)
-    followed, kept = memory_lines(case), _load_memory_fits()[model, mode, "cuda", precision]
+    followed, kept = fit_memory(case), _load_memory_fits()[model, mode, "cuda", precision]
     assert len(followed) == len(kept)
     # Versions of PyTorch differ in what autocast casts.
     for line, known in zip(followed, kept, strict=True):
@@ -38,7 +38,7 @@ def test_the_table_holds_what_is_followed(model, mode, precision):
 )
 def test_the_table_holds_what_is_followed_of_every_network(model):
     case = Case(model, device="cuda")
-    assert memory_lines(case) == _load_memory_fits()[model, "training", "cuda", "fp32"]
+    assert fit_memory(case) == _load_memory_fits()[model, "training", "cuda", "fp32"]
 
 
 def test_the_table_has_every_network_and_nothing_else():
@@ -61,7 +61,7 @@ def test_the_highest_line_is_the_prediction_at_any_batch(model, mode, batch_size
 @pytest.mark.parametrize(("model", "mode"), [("alexnet", "training"), ("lenet5", "training"), ("alexnet", "inference")])
 def test_the_lines_of_maxbatch_are_the_prediction_at_any_batch(model, mode, batch_size):
     case = Case(model, mode=mode, device="cuda", batch_size=batch_size)
-    predicted = max(fixed + batch_size * per_image for fixed, per_image in predicted_peak_lines(case))
+    predicted = max(fixed + batch_size * per_image for fixed, per_image in fit_peak_memory(case))
     assert predicted == pytest.approx(predict_memory(case).peak_bytes, rel=0.01)
 
 
@@ -101,4 +101,4 @@ def test_the_plan_needs_no_torch():
 
 def test_memory_that_grows_with_the_square_of_the_batch_has_no_lines():
     with pytest.raises(BadInput, match="is not linear in the batch"):
-        memory_lines(Case("tests.worker.networks.counted:EachToEach", device="cuda"))
+        fit_memory(Case("tests.worker.networks.counted:EachToEach", device="cuda"))

@@ -16,7 +16,7 @@ from dlbench.worker.ranks import transport
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 64, 4096, 10**6])
 def test_sums_over_many_repetitions_stay_finite(ranks):
-    parts = allreduce.series_lengths(200, ranks)
+    parts = allreduce.split_repetitions(200, ranks)
     assert sum(parts) == 200
     assert math.isfinite(float(torch.tensor(float(ranks)) ** max(parts)))
 
@@ -30,7 +30,7 @@ def test_a_log_that_the_user_asked_for_leaves_the_way_unknown_and_says_so(monkey
     monkeypatch.setattr(transport, "has_nvlink", lambda device: False)
     monkeypatch.setenv("NCCL_DEBUG", "WARN")
     monkeypatch.delenv("NCCL_DEBUG_FILE", raising=False)
-    transport.prepare_debug("token")
+    transport.enable_nccl_log("token")
     found = transport.find_transport("nccl", torch.device("cpu"), 2, True)
     assert found.used is None
     assert found.warning.startswith("transport_unknown: NCCL_DEBUG was already set")

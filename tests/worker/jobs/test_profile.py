@@ -76,12 +76,12 @@ def network():
 def marks_of_one_step(clock):
     module = network()
     hooks = profiling.LayerHooks(module, clock)
-    with hooks.attached():
-        hooks.begin()
+    with hooks.attach():
+        hooks.begin_step()
         loss = module(torch.randn(2, 3, 4, 4)).sum()
         forward_end = clock.stamp()
         loss.backward()
-        return hooks.end((forward_end, clock.stamp()))
+        return hooks.end_step((forward_end, clock.stamp()))
 
 
 def test_marks_follow_the_step():
@@ -114,11 +114,11 @@ def test_marks_follow_the_step():
 )
 def test_what_checkpointing_runs_again_is_time_of_the_backward_pass(module, owners):
     hooks = profiling.LayerHooks(module, CountingClock())
-    with hooks.attached():
+    with hooks.attach():
         for _ in range(2):
-            hooks.begin()
+            hooks.begin_step()
             module(torch.randn(2, 64)).sum().backward()
-            marks = [(owner, way) for owner, way, _ in hooks.end(())]
+            marks = [(owner, way) for owner, way, _ in hooks.end_step(())]
     after = marks[marks.index(("(loss)", "forward")) + 1 : -1]
     assert [owner for owner, _ in after] == owners.split()
     assert {way for owner, way in after if owner != "(measuring)"} == {"backward"}
@@ -135,7 +135,7 @@ def test_own_times_sum_to_the_step():
 
 def test_no_hook_stays_behind():
     module = network()
-    with profiling.LayerHooks(module, CountingClock()).attached():
+    with profiling.LayerHooks(module, CountingClock()).attach():
         pass
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
@@ -143,13 +143,13 @@ def test_no_hook_stays_behind():
 def test_a_step_that_fails_inside_a_layer_leaves_the_next_one_right():
     clock, module = CountingClock(), network()
     hooks = profiling.LayerHooks(module, clock)
-    with hooks.attached():
-        hooks.begin()
+    with hooks.attach():
+        hooks.begin_step()
         with pytest.raises(RuntimeError):
             module(torch.randn(2, 7, 4, 4))
-        hooks.begin()
+        hooks.begin_step()
         module(torch.randn(2, 3, 4, 4)).sum().backward()
-        owners = [owner for owner, _, _ in hooks.end(())]
+        owners = [owner for owner, _, _ in hooks.end_step(())]
     assert owners[:3] == ["(input)", "(network)", "0"]
     assert owners[-2] == "0"
 

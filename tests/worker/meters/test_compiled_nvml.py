@@ -201,9 +201,9 @@ print(json.dumps([facts["ecc_corrected_volatile_after"], facts["remap_failed_aft
 @pytest.mark.parametrize("tick_s", [0.02, 0.1])
 def test_the_tick_of_the_counter_is_found(with_gpu, tick_s):
     lines = """
-from dlbench.worker.meters.energy import next_tick
+from dlbench.worker.meters.energy import wait_for_counter_tick
 device = NvmlDevice(uuid)
-ticks = [next_tick(device).at_s for _ in range(6)]
+ticks = [wait_for_counter_tick(device).at_s for _ in range(6)]
 print((ticks[-1] - ticks[0]) / 5)
 """
     assert with_gpu(lines, tick=tick_s) == pytest.approx(tick_s, rel=0.25)

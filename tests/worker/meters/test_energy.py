@@ -13,7 +13,7 @@ import pytest
 
 from dlbench.worker.meters import energy, nvml, reading
 from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
-from dlbench.worker.meters.energy import NoMeter, NvmlCounterMeter, SampledMeter, next_tick, open_meter
+from dlbench.worker.meters.energy import NoMeter, NvmlCounterMeter, SampledMeter, open_meter, wait_for_counter_tick
 from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice
 from dlbench.worker.meters.power_trace import PowerSampler, integrate
 from dlbench.worker.meters.rapl import RaplMeter
@@ -51,7 +51,9 @@ def test_the_counter_gives_the_energy_of_the_window_alone(fake_nvml, short_windo
     # The load begins with the window and ends with it, in the middle of a tick; afterwards the device is idle.
     load = device(power=[[opened_s, 80.0], [opened_s + 0.73, 600.0], [None, 80.0]])
     base = device(power=load["power"], loaded_at_s=opened_s - 100)
-    meter._start = energy.Tick(opened_s // 0.1 * 0.1, fake.true_energy_j(base, opened_s - 100, opened_s // 0.1 * 0.1))
+    meter._start = energy.CounterTick(
+        opened_s // 0.1 * 0.1, fake.true_energy_j(base, opened_s - 100, opened_s // 0.1 * 0.1)
+    )
     fake_nvml(base)
     time.sleep(opened_s + 0.73 - time.perf_counter())
     found = meter.stop(opened_s, opened_s + 0.73)
@@ -160,7 +162,7 @@ def test_energy_none_and_a_missing_driver_have_their_reasons(fake_nvml, monkeypa
 
 def test_ticks_are_found_to_a_few_milliseconds(fake_nvml):
     fake_nvml(device())
-    ticks = [next_tick(NvmlDevice(UUID)).at_s for _ in range(3)]
+    ticks = [wait_for_counter_tick(NvmlDevice(UUID)).at_s for _ in range(3)]
     assert all(t % 0.1 < 0.02 for t in ticks)
 
 

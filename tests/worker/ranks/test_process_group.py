@@ -158,5 +158,5 @@ def test_ranks_share_the_cores_that_they_had_before_torch_was_imported(monkeypat
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     if torchrun:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    assert process_group.share_threads(RankContext(0, 0, 2, Two())) == threads
+    assert process_group.set_threads_per_rank(RankContext(0, 0, 2, Two())) == threads
     assert given == [threads]
