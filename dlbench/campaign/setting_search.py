@@ -1,12 +1,12 @@
 """Search for the fastest correct setting of a network on this device: successive halving over the levers.
 
-1. The setting as shipped, then larger and smaller batches, while they give more. Where one process takes much of the
+1. The default setting, then larger and smaller batches, while they give more. Where one process takes much of the
    budget, only smaller batches that are nearly as fast; then step 3 ends with the batches of the best combination.
 2. Each value of each other lever alone, with that batch, in a short window.
 3. Combinations of the values that gave more, the most promising first, in a window twice as long; the better half again
    in one twice as long, until one is left.
-4. The settings between that as shipped and the best one, so that what each lever gave is known.
-5. The best one is checked: its loss against the one as shipped, and its numerical fingerprint.
+4. The settings between the default and the best one, so that what each lever gave is known.
+5. The best one is checked: its loss against that of the default setting, and its numerical fingerprint.
 6. Both again in turns, while time is left.
 
 A `Search` takes the place of a `Schedule`: the campaign measures and stores what it yields. Settings that an earlier
@@ -48,7 +48,7 @@ MIN_GAIN = 1.01
 LEVERS_END, HALVING_END, PATH_END = 0.5, 0.75, 0.9
 #: A process is cheap if it takes at most this share of the budget.
 CHEAP_SHARE = 1 / 40
-#: Levers are tried with a smaller batch that has at least this share of the throughput as shipped.
+#: Levers are tried with a smaller batch that has at least this share of the throughput of the default setting.
 NEARLY = 0.8
 #: Settings in the first rung of combinations.
 MAX_COMBINATIONS = 6
@@ -82,7 +82,7 @@ class _BudgetSpent(Exception):
 class Search:
     """The search over one network; yields cases, and learns from their records what to measure next."""
 
-    first: Case  # as shipped
+    first: Case  # the default setting
     values: Mapping[str, Sequence[Any]]  # by lever, see `values_to_try`
     budget_s: float
     goal: str = "throughput"
@@ -147,11 +147,11 @@ class Search:
         return {case: median(rungs[max(rungs)]) for case, rungs in found.items()}
 
     def changes(self) -> list[Change]:
-        """What each lever gave, on the way from the setting as shipped to the best one."""
+        """What each lever gave, on the way from the default setting to the best one."""
         return improvement_path(self.value_by_setting(), self.first, self.best)
 
     def require_result(self) -> None:
-        """Raise BadInput if no setting was measured correctly, or only the one as shipped fitted into the budget."""
+        """Raise BadInput if no setting was measured correctly, or only the default one fitted into the budget."""
         outcomes = [one for (case, *_), one in self.tried.items() if case == self.first]
         if not outcomes:
             raise BadInput(f"the default setting of {self.first.model} was not measured; run the same command again")
@@ -323,7 +323,7 @@ class Search:
 
     def _describe_setting(self, case: Case) -> str:
         changes = improvement_path({self.first: 1.0, case: 1.0}, self.first, case)
-        return ", ".join(change.text for change in changes) or "as shipped"
+        return ", ".join(change.text for change in changes) or "default setting"
 
 
 def _combinations(base: Case, gains: Mapping[str, tuple[Any, float]]) -> list[Case]:

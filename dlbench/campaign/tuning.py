@@ -21,7 +21,7 @@ from dlbench.suites.suite import Suite
 
 
 def run_search(first: Case, fixed: Collection[str], budget_s: float, goal: str, results: Path) -> Search:
-    """Search from the setting `first`, as shipped; return the search with what it found.
+    """Search from the default setting `first`; return the search with what it found.
 
     Args:
         first: its device may be "auto".
@@ -64,7 +64,7 @@ def suite_toml(search: Search) -> str:
     best, default = search.best, Case("")
     axes = ["model", "mode", "batch_size", "device"]
     axes += [axis for axis in AXES if axis not in (*axes, "repeat") and getattr(best, axis) != getattr(default, axis)]
-    gave = "; ".join(f"{change.text} x{change.ratio:.2f}" for change in search.changes()) or "as shipped"
+    gave = "; ".join(f"{change.text} x{change.ratio:.2f}" for change in search.changes()) or "default setting"
     lines = [
         f"name = {json.dumps(f'tuned-{file_safe_name(best.model)}-{best.mode}')}",
         "version = 1",

@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
             help=f"use only records of {side.upper()} with this value in this column; repeatable",
         )
     parser.add_argument(
-        "--all", action="store_true", help="also use attempts that were replaced by a later attempt of the same case"
+        "--all", action="store_true", help="also use older attempts that a later attempt of the same case replaced"
     )
     add_comparison_options(parser)
 
@@ -94,7 +94,7 @@ def _report_regressions(found: ComparisonResult, gate: float) -> int:
     if passed and not reasons:
         return OK
     if not reasons:
-        say("--fail-on-regression cannot decide: BASE contains none of these cases")
+        say("--fail-on-regression has nothing to judge: BASE contains none of these cases")
         return NOT_DECIDED
     say(f"--fail-on-regression cannot decide on {units.count_text(reasons.total(), 'case')}{_suggest_processes(found)}")
     return NOT_DECIDED

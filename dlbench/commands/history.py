@@ -38,8 +38,8 @@ def _history(options: argparse.Namespace) -> int:
     judged = sum(line.is_long_enough for line in found.lines)
     changes = found.changes(since)
     if not judged:
-        say("cannot decide: no case was measured on enough days")
+        say("nothing to judge: no case was measured on enough days")
         return NOT_DECIDED
-    found_text = f"{units.count_text(judged, 'line')}: {units.count_text(len(changes), 'change')}"
+    found_text = f"{judged} time series: {units.count_text(len(changes), 'change')}"
     say(f"{found_text}{f' since {options.since}' if since else ''}")
     return SOME_FAILED if changes and options.fail_on_change else OK

@@ -164,7 +164,7 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
     for skipped, words in (
         (plan.done, "all cases are measured"),
         (plan.active, "a job is queued or running"),
-        (plan.away, "down or drained; run the same command later to measure them"),
+        (plan.away, "not available (down or drained); run the same command later to measure them"),
     ):
         if skipped:
             names = compress_nodes({unit.node for unit in skipped})

@@ -287,7 +287,7 @@ def _signed_percent(fraction: Cell) -> str:
 def _table_notes(rows: Sequence[AuditRow]) -> list[str]:
     num = {verdict: sum(row.agrees is verdict for row in rows) for verdict in (True, False, None)}
     verdicts = f"{num[True]} of {len(rows)} published figures agree after rounding, {num[False]} differ"
-    uncounted = f"; {num[None]} (top-5 error) need trained weights and ImageNet" if num[None] else ""
+    uncounted = f"; {num[None]} (top-5 errors) are not checked: they need trained weights" if num[None] else ""
     return [
         f"{verdicts}{uncounted}.",
         "Weights exclude biases. One MAC per use of a weight, in the forward pass of one image.",

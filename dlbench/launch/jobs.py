@@ -313,7 +313,7 @@ def _submit_script(
     except OSError as error:
         raise StoreError(
             f"{system.title} accepted job {job_id}, but {file} cannot be written: {error.strerror or error}; run "
-            f"`{system.cancel_command} {job_id}` to end it"
+            f"`{system.cancel_command} {job_id}` to cancel it"
         ) from None
     return job
 
@@ -474,8 +474,8 @@ def _nothing_to_resume_reason(active: set[str], running: int) -> str:
     if running:
         minutes = claims.DEAD_AFTER_S / 60
         return (
-            f"{running} cases are running on other nodes, or their processes died less than {minutes:.0f} minutes ago. "
-            f"All other cases have ended. Try again later"
+            f"{units.count_text(running, 'case')} may still run on other nodes. Killed cases are recognised after "
+            f"{minutes:.0f} minutes: try again then. All other cases have ended"
         )
     return "every case was measured or ran out of memory (use `dlbench run --fresh` to measure again)"
 

@@ -48,7 +48,7 @@ def check_name(root: Path) -> None:
         length = len(str(root).encode())
     except UnicodeEncodeError:
         shown = os.fsencode(root).decode("utf-8", "backslashreplace")
-        raise StoreError(f"cannot use '{shown}' for results: its name is not UTF-8; choose another name") from None
+        raise StoreError(f"cannot use '{shown}' for results: the name is not UTF-8; choose another name") from None
     if length + _MAX_INNER_PATH > _PATH_MAX:
         raise StoreError(
             f"cannot use '{str(root)[:40]}...' for results: its path has {length} bytes, and files inside need "

@@ -166,9 +166,9 @@ class GpuSettings:
     type: str | None = _text_field(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a GPU type, such as a100")
     per_node: int = _number_field(0, 0)
     #: Commands for cases with `power_cap_w` or `clock_mhz`, where NVML may not set them; see docs/power.md.
-    set_power_limit: str | None = _text_field(_ONE_LINE_PATTERN, "a one-line command with {uuid} and {watts}")
-    lock_clock: str | None = _text_field(_ONE_LINE_PATTERN, "a one-line command with {uuid} and {mhz}")
-    unlock_clock: str | None = _text_field(_ONE_LINE_PATTERN, "a one-line command with {uuid}")
+    set_power_limit: str | None = _text_field(_ONE_LINE_PATTERN, "a one-line command that contains {uuid} and {watts}")
+    lock_clock: str | None = _text_field(_ONE_LINE_PATTERN, "a one-line command that contains {uuid} and {mhz}")
+    unlock_clock: str | None = _text_field(_ONE_LINE_PATTERN, "a one-line command that contains {uuid}")
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def test_a_regression_is_named_on_stderr(stores, capsys):
 @pytest.mark.parametrize(
     ("sides", "why"),
     [
-        (["base", "few"], "2 cases: 1 not decided, only in BASE; 1 not decided, with too few processes"),
+        (["base", "few"], "2 cases: 1 not decided, only in BASE; 1 not decided, because there are too few processes"),
         (["failed", "few"], "2 cases: 1 not decided, only in BASE; 1 not measured in BASE"),
         (["base", "preempted"], "2 cases: 1 passed; 1 not decided, TARGET: preempted: job ended by SIGTERM"),
         (["one", "base"], "2 cases: 1 passed; 1 not measured in BASE"),
@@ -117,7 +117,7 @@ def test_a_gate_without_a_measurement_in_base_does_not_pass(stores, capsys):
     fake.fill(stores / "gone", processes(CASE, side="k", status="oom"))
     status, _, err = run(capsys, stores, "gone", "base", "--fail-on-regression", "2")
     assert status == 2
-    assert "cannot decide: BASE contains none of these cases" in err
+    assert "has nothing to judge: BASE contains none of these cases" in err
 
 
 def test_a_regression_that_is_a_crash_of_some_repeats_says_so(stores, capsys):

@@ -43,7 +43,7 @@ def test_a_regression_is_reported_with_its_driver(stores, tmp_path, capsys):
     output = capsys.readouterr()
     assert "regression" in output.out
     assert "driver 580.1 -> 590.1" in output.out
-    assert "1 line: 1 change" in output.err
+    assert "1 time series: 1 change" in output.err
     assert (tmp_path / "history.svg").is_file()
 
 

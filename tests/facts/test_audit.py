@@ -318,7 +318,7 @@ def test_the_text_fits_120_columns_and_shows_both_figures_and_every_reason():
     for row in rows:
         assert row.published in text
         assert row.counted is None or default_text(row.counted) in text
-    assert "57 of 71 published figures agree after rounding, 9 differ; 5 (top-5 error) need trained weights" in text
+    assert "57 of 71 published figures agree after rounding, 9 differ; 5 (top-5 errors) are not checked" in text
 
 
 def test_the_reasons_follow_the_width_of_a_narrow_terminal(monkeypatch):

@@ -38,7 +38,7 @@ CASES = (
 
 #: Its images are files.
 LOADING = Case("lenet5", batch_size=64, device="cpu", data="jpeg", loader_workers=1, protocol=PROTOCOL)
-#: What `dlbench tune` measured: the setting as shipped, and with one thread.
+#: What `dlbench tune` measured: the default setting, and with one thread.
 TUNED = tuple(
     Case("lenet5", batch_size=64, device="cpu", threads=threads, protocol=Protocol(min_time_s=0.5))
     for threads in (0, 1)

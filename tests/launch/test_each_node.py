@@ -65,7 +65,7 @@ def test_only_the_nodes_asked_for_are_measured(monkeypatch, site):
 def test_nodes_that_are_down_are_named_and_tried_by_the_same_command_later(monkeypatch, site, capsys):
     slurm = Nodes({"n1": "idle", "n2": "down*", "n3": "drained"})
     assert submit(monkeypatch, site, slurm, "--each-node") == 1
-    assert "skipped 2 nodes (n[2-3]): down or drained" in capsys.readouterr().err
+    assert "skipped 2 nodes (n[2-3]): not available (down or drained)" in capsys.readouterr().err
     slurm.states |= {"n2": "idle"}
     assert submit(monkeypatch, site, slurm, "--each-node") == 1
     assert sorted(bound_nodes(site)) == ["n1", "n2"]

@@ -362,7 +362,7 @@ def test_resume_says_that_a_case_may_still_be_running_somewhere(slurm, suite, tm
         root, suite.cases(device="cpu")[5], suite.name, suite.version, "sys", claims.owner_identity()
     )
     with pytest.raises(
-        BadInput, match="1 cases are running on other nodes, or their processes died less than 5 minutes ago"
+        BadInput, match=r"1 case may still run on other nodes\. Killed cases are recognised after 5 minutes"
     ):
         jobs.resume(root)
 

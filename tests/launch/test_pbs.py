@@ -108,7 +108,7 @@ def test_each_node_that_is_up_gets_a_job(here, capsys):
     assert submit(here, "--each-node") == 1
     selects = [job["resources"]["select"] for job in known(here).values()]
     assert selects == ["1:ncpus=1:mpiprocs=1:host=n1", "1:ncpus=1:mpiprocs=1:host=n2"]
-    assert "2 nodes (n[3-4]): down or drained; run the same command later to measure them" in capsys.readouterr().err
+    assert "2 nodes (n[3-4]): not available (down or drained); run the same command later" in capsys.readouterr().err
 
 
 def test_running_jobs_show_their_nodes(here):

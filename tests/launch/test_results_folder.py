@@ -247,7 +247,7 @@ def test_a_name_that_is_not_utf_8_is_refused_at_once(tmp_path, command):
     said = process.communicate(timeout=60)[1].splitlines()
     assert (process.returncode, len(said)) == (2, 1)
     assert r"/r\xff': it is not UTF-8" in said[0]
-    with pytest.raises(StoreError, match="its name is not UTF-8"):
+    with pytest.raises(StoreError, match="the name is not UTF-8"):
         results_folder.check_folder(Path(os.fsdecode(b"r\xff")))
 
 

@@ -17,7 +17,7 @@ _SHARED_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse
 def check_runtimes(context: CheckContext) -> Iterator[Finding]:
     """Check the container runtimes, and whether this user may use that of the profile."""
     found = [name for name in PROGRAMS if context.which(name)]
-    yield Finding("runtimes", "ok" if found else "note", f"on PATH: {', '.join(found) or 'none'}")
+    yield Finding("runtimes", "ok" if found else "note", f"found on PATH: {', '.join(found) or 'none'}")
     record = RUNTIME_RECORDS[context.runtime]
     if record.program not in (None, *found):
         level = "fail" if context.slurm_job and context.runtime != "pyxis" else "note"

@@ -56,7 +56,7 @@ class Roof:
     def describe(self) -> str:
         """The roof in one line, with its sources."""
         if self.flop_per_s is None and self.bytes_per_s is None:
-            return "No peak of this device is known, so there is no bound; run `dlbench ceilings` to measure it."
+            return "No peak of this device is known, so no bound is shown; run `dlbench ceilings` to measure the peak."
         rate = f"{units.quantity(self.flop_per_s, 'FLOP/s')} ({self.flop_source or 'unknown'})"
         speed = f"{units.quantity(self.bytes_per_s, 'B/s')} ({self.bytes_source or 'unknown'})"
         return f"The bounds assume {rate} in {self.precision}, and {speed} of memory bandwidth."

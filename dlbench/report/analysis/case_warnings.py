@@ -28,7 +28,7 @@ _SHORT_NAMES = {
     "with ranks missing": "ranks missing",
     "with settings reset": "settings reset",
     "with a partial FLOP count": "partial FLOP",
-    "with FLOP that differ by step": "varying FLOP",
+    "with a varying FLOP count": "varying FLOP",
 }
 #: Behind a number of cases.
 _COUNTED_NAMES = {
@@ -70,7 +70,7 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
             "limited by the host": has_warning("host_bound"),
             "with settings reset": has_warning("settings_reset"),
             "with a partial FLOP count": has_warning("flop_partial"),
-            "with FLOP that differ by step": has_warning("flop_varies"),
+            "with a varying FLOP count": has_warning("flop_varies"),
             "uneven steps": derived_metrics.has_uneven_steps(cases),
             "clocks apart": cases["clock_gap"] > CLOCK_GAP_LIMIT,
             "meters disagree": metered & has_warning("energy_mismatch"),

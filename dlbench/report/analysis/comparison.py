@@ -170,15 +170,15 @@ def why_undecided(line: ComparisonLine, percent: float) -> str | None:
     if line.comparison is None:
         return line.note
     if line.comparison.has_no_spread:
-        return "without any spread between processes"
+        return "because all processes have the same value"
     if line.comparison.high is None or line.comparison.basis == "assumed":
-        return "with too few processes"
+        return "because there are too few processes"
     if (
         line.verdict in ("not decided", *_WORSE_VERDICTS)
         and not _fails_gate(line, percent)
         and line.comparison.high > 1 + percent / 100
     ):
-        return f"with an interval that reaches beyond {percent:g} %"
+        return f"because the interval includes more than {percent:g} %"
     return None
 
 

@@ -118,7 +118,7 @@ def _why_not_one_case(group: AttemptGroup, side: str, rules: ComparisonRules) ->
     if len(networks) > 1:
         newest = [key for key in networks if key][-1]
         return (
-            f"{side} has this case with {len(networks)} definitions of the network; choose with {option} "
+            f"{side} has this case with {len(networks)} different definitions of the network; choose with {option} "
             f"network_key={newest}"
         )
     # Records of earlier versions have one key for all settings of a CPU.

@@ -1,4 +1,4 @@
-"""The searches of `dlbench tune` in a store: of each the setting as shipped, the best one, and what each lever gave."""
+"""The searches of `dlbench tune` in a store: of each the default setting, the best one, and what each lever gave."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class TuningResult:
     """One search on one system."""
 
     system_id: str
-    first: Case  # as shipped
+    first: Case  # the default setting
     best: Case
     goal: str
     unit: str  # of a sample
-    shipped: float  # figure of the setting as shipped
+    shipped: float  # figure of the default setting
     changes: tuple[Change, ...]
     num_settings: int
     records: tuple[str, ...]
@@ -38,8 +38,8 @@ def goal_heading(goal: str, unit: str) -> str:
 
 
 def title(shipped: Case) -> str:
-    """Name of a search: "resnet50, training, fp32 as shipped"."""
-    return f"{shipped.model}, {shipped.mode}, {shipped.precision} as shipped"
+    """Name of a search: "resnet50, training, fp32 by default"."""
+    return f"{shipped.model}, {shipped.mode}, {shipped.precision} by default"
 
 
 def find_searches(cases: pd.DataFrame) -> Iterator[TuningResult]:

@@ -39,8 +39,8 @@ RULE_TEXT = (
     f"A host or device is listed if its median deviates from the overall median by more than "
     f"{units.percent(MIN_DEVIATION, 1)} and by more than {MAX_SPREADS:g} times the usual spread. The usual spread is "
     f"the robust standard deviation (1.4826 × median absolute deviation) of processes around their own host or device, "
-    f"if each of these ran at least {MIN_PROCESSES}. Otherwise it is that of the hosts or devices themselves; at least "
-    f"{MIN_UNITS} are then needed. With only two, the slower is compared with the faster."
+    f"if each of these ran at least {MIN_PROCESSES}. Otherwise it is the robust standard deviation of the medians of "
+    f"at least {MIN_UNITS} hosts or devices. With only two, the slower is compared with the faster."
 )
 
 

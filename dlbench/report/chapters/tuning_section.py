@@ -1,4 +1,4 @@
-"""The chapter of tuned networks: the setting as shipped beside the best one, and what each lever gave."""
+"""The chapter of tuned networks: the default setting beside the best one, and what each lever gave."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from dlbench.table import Cell, Column, Table
 
 _INTRODUCTION = (
     "`dlbench tune` searched for the fastest setting with correct results, in short measurements. It started from "
-    "the default setting (as shipped). Each row adds one change to the rows above it; its ratio is the gain of this "
+    "the default setting. Each row adds one change to the rows above it; its ratio is the gain of this "
     "change. `dlbench ab` compares two settings with an interval."
 )
 
 
 def tuning_section(content: Content) -> Section:
-    """As shipped and as tuned; without blocks where nothing was tuned."""
+    """Default and tuned settings; without blocks where nothing was tuned."""
     found = list(find_searches(content.shown))
     if not found:
-        return Section("tuning", "As shipped and as tuned")
+        return Section("tuning", "Default and tuned settings")
     blocks = [Block(words=_INTRODUCTION)]
     for number, one in enumerate(found, 1):
         name = title(one.first)
@@ -34,14 +34,14 @@ def tuning_section(content: Content) -> Section:
         heading = f"{name}: {content.system_names.get(one.system_id, 'unknown')}, {one.num_settings} settings"
         blocks.append(Block(heading=heading, plot=plot))
         blocks.append(Block(table=tuning_table(one.changes, one.shipped, one.goal, one.unit)))
-    return Section("tuning", "As shipped and as tuned", blocks, " ".join(map(_tuning_finding, found)))
+    return Section("tuning", "Default and tuned settings", blocks, " ".join(map(_tuning_finding, found)))
 
 
 def tuning_table(changes: Sequence[Change], shipped: float, goal: str, unit: str, title: str = "") -> Table:
-    """One row per change, from the setting as shipped to the best one, with the figure after it.
+    """One row per change, from the default setting to the best one, with the figure after it.
 
     Args:
-        shipped: figure of the setting as shipped.
+        shipped: figure of the default setting.
         unit: of a sample, such as img.
     """
     columns = [
@@ -50,15 +50,15 @@ def tuning_table(changes: Sequence[Change], shipped: float, goal: str, unit: str
         Column("ratio", "Gives", "right", lambda cell: "" if cell is None else f"x {units.digits(float(cell), 3)}"),
         Column("total", "In total", "right", lambda cell: f"x {units.digits(float(cell or 0.0), 3)}"),
     ]
-    rows: list[list[Cell]] = [["as shipped", shipped, None, 1.0]]
+    rows: list[list[Cell]] = [["default setting", shipped, None, 1.0]]
     rows += [[f"+ {change.text}", change.after, change.ratio, change.after / shipped] for change in changes]
-    notes = [] if changes else ["No other setting was better than the one as shipped."]
+    notes = [] if changes else ["No other setting was better than the default setting."]
     return Table(columns, rows, title, notes)
 
 
 def _tuning_finding(one: TuningResult) -> str:
     name = f"{network_title(one.first.model)} in {one.first.mode}"
     if not one.changes:
-        return f"{name}: no setting was better than the one as shipped."
+        return f"{name}: no other setting was better than the default setting."
     ratio = units.digits(one.changes[-1].after / one.shipped, 3)
-    return f"{name} as tuned reaches {ratio} times the {one.goal} of the setting as shipped."
+    return f"{name} with the tuned setting reaches {ratio} times the {one.goal} of the default setting."

@@ -1,4 +1,4 @@
-"""The waterfall of a tuned network: what each lever adds to the setting as shipped."""
+"""The waterfall of a tuned network: what each lever adds to the default setting."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from dlbench.suites.levers import Change
 def waterfall(
     changes: Sequence[Change], shipped: float, title: str, goal: str, unit: str, records: tuple[str, ...] = ()
 ) -> Plot:
-    """One bar per change, from the figure before it to the one after it, between those as shipped and as tuned.
+    """One bar per change, from the figure before it to the one after it, between the default and the tuned one.
 
     Args:
-        shipped: figure of the setting as shipped.
+        shipped: figure of the default setting.
         title: such as "resnet50, training"; the first word is a network.
         unit: of a sample, such as img.
     """
-    words = f"Gain of each change, from the setting as shipped to the best one found: {title}."
+    words = f"Gain of each change, from the default setting to the best one found: {title}."
     if not changes:
         return Plot("waterfall", f"{words} No other setting was better.", records=records)
     tuned = changes[-1].after
-    names = ["as shipped", *(f"+ {change.text}" for change in changes), "tuned"]
+    names = ["default", *(f"+ {change.text}" for change in changes), "tuned"]
     spans = [(0.0, shipped), *((change.before, change.after) for change in changes), (0.0, tuned)]
     figure = look.new_figure(figure_height(len(names), 0.34))
     axes = figure.subplots()

@@ -280,7 +280,7 @@ def test_a_regression_is_slower_for_certain_and_by_more_than_allowed():
     assert regressions(found, 6.0) == []
     unsure = compare_stores(rows(processes(CASE)), rows(processes(CASE, 1.5, 1, side="b")))
     assert regressions(unsure, 4.0) == []
-    assert why_undecided(unsure.lines[0], 4.0) == "with too few processes"
+    assert why_undecided(unsure.lines[0], 4.0) == "because there are too few processes"
 
 
 def test_a_certain_slowdown_that_may_be_beyond_the_gate_is_not_known_to_pass():
@@ -289,7 +289,7 @@ def test_a_certain_slowdown_that_may_be_beyond_the_gate_is_not_known_to_pass():
     assert line.verdict == "slower"
     gate = 100 * ((line.comparison.ratio + line.comparison.high) / 2 - 1)
     assert regressions(found, gate) == []
-    assert why_undecided(line, gate) == f"with an interval that reaches beyond {gate:g} %"
+    assert why_undecided(line, gate) == f"because the interval includes more than {gate:g} %"
     assert why_undecided(line, 4.0) is None  # it fails
     assert why_undecided(line, 30.0) is None
 
@@ -302,7 +302,7 @@ def test_of_a_case_whose_interval_reaches_beyond_the_gate_it_is_not_known():
     (line,) = lines_of([processes(CASE)], [unlike])
     assert line.verdict == "not decided"
     assert 1.03 < line.comparison.high < 1.2
-    assert why_undecided(line, 3.0) == "with an interval that reaches beyond 3 %"
+    assert why_undecided(line, 3.0) == "because the interval includes more than 3 %"
     assert why_undecided(line, 20.0) is None
     assert regressions(compare_stores(rows(processes(CASE)), rows(unlike)), 3.0) == []
 
@@ -429,7 +429,7 @@ def test_processes_without_any_spread_are_no_certainty():
     (line,) = found.lines
     assert (line.verdict, line.comparison.low) == ("not decided", None)
     assert "the clock is too coarse, or the values are copies" in note_of(found)
-    assert why_undecided(line, 5.0) == "without any spread between processes"
+    assert why_undecided(line, 5.0) == "because all processes have the same value"
 
 
 def test_what_holds_for_all_cases_is_said_once():

@@ -43,10 +43,10 @@ def test_as_shipped_stands_beside_as_tuned_with_what_each_lever_gave(store):
     with figure_style.plot_style():
         section = tuning_section(read_content([str(store)]))
     assert section.finding == (
-        "LeNet-5 in training as tuned reaches 1.80 times the throughput of the setting as shipped."
+        "LeNet-5 in training with the tuned setting reaches 1.80 times the throughput of the default setting."
     )
     (table,) = [block.table for block in section.blocks if block.table]
-    assert [row[0] for row in table.rows] == ["as shipped", "+ batch size 64", "+ 1 thread"]
+    assert [row[0] for row in table.rows] == ["default setting", "+ batch size 64", "+ 1 thread"]
     assert [round(row[3], 2) for row in table.rows] == [1.0, 1.2, 1.8]
     (plot,) = [block.plot for block in section.blocks if block.plot]
     assert plot.figure is not None
