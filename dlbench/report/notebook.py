@@ -87,7 +87,7 @@ def _draw_figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str |
     else:
         cases = _cases_of_system(cases, system)
         if cases.empty:
-            raise BadInput("there is no measured case to draw in the sources or the frame")
+            raise BadInput("the given results contain no measured case to draw")
     with figure_style.plot_style():
         plot = draw(cases)
     if plot.figure is None:
@@ -102,7 +102,7 @@ def _to_cases(data: Data) -> pd.DataFrame:
     if {"steps", "system_id", "throughput"} <= set(data):
         return data
     if "attempt_id" not in data or "sources" not in data.attrs:
-        raise BadInput("plots take a results folder, or a frame that dlbench.metrics or dlbench.load returned")
+        raise BadInput("plots take a results folder, or a DataFrame that dlbench.metrics or dlbench.load returned")
     cases = metrics(data.attrs["sources"])
     return cases[cases["attempt_id"].isin(data["attempt_id"])]
 

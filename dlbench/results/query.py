@@ -24,7 +24,7 @@ VIEWS = {
     "ceilings": "one row per operation and shape that `dlbench ceilings` measured",
     "all_reduces": "one row per message size that `dlbench allreduce` measured",
     "layers": "one row per layer that `dlbench profile` measured",
-    "left_out": "one row per reason for rows missing in records, with the number of rows",
+    "left_out": "one row per reason why rows are not in records, with their number",
 }
 
 

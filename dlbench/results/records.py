@@ -233,7 +233,7 @@ class Outcome:
         """Parse an outcome that `to_json` wrote; keys of newer versions are ignored. Raises ValueError."""
         values = load_json(text)
         if not isinstance(values, dict) or values.get("status") not in STATUSES:
-            raise ValueError("not an outcome of a dlbench worker")
+            raise ValueError("it was not written by a dlbench worker")
         ranks = values.get("ranks")
         if not isinstance(ranks, list) or not all(isinstance(rank, dict) for rank in ranks):
             raise ValueError("its ranks are not a list of objects")
@@ -278,7 +278,7 @@ class Record:
             values = values | {"attempt_id": folder_name}
         record: Record = from_dict(Record, values)
         if record.status not in STATUSES:
-            raise ValueError(f"its status is {excerpt(record.status)}")
+            raise ValueError(f"its status {excerpt(record.status)} is unknown")
         return record
 
 

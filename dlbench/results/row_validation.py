@@ -111,7 +111,7 @@ def _check_texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
     longest = pc.max(pc.binary_length(texts)).as_py() or 0
     if longest > (_TEXT_BYTES if name in _LONG_TEXT_COLUMNS else _NAME_BYTES):
-        raise ValueError(f"a text as long as {longest} bytes")
+        raise ValueError(f"a text of {longest} bytes is too long")
     return column
 
 
@@ -184,7 +184,7 @@ def drop_invalid_attempts(table: pa.Table, present: Collection[str]) -> tuple[pa
     problems = [f"attempt {excerpt(ids[place].as_py())} is skipped: {reason}" for place, reason in reasons]
     num_attempts = len(ids.filter(pa.array(bad)).unique())
     if num_attempts > len(problems):
-        problems.append(f"{num_attempts} attempts are skipped for such reasons")
+        problems.append(f"in total {num_attempts} attempts are skipped for reasons like these")
     return table.filter(pc.and_not(pc.invert(spoilt), pa.array(bad))), problems
 
 

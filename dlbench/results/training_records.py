@@ -57,7 +57,7 @@ class TrainingRun:
         """The run with these fields, of plain JSON types. Raises ValueError where it is none."""
         run: TrainingRun = from_dict(TrainingRun, values)
         if run.status not in STATUSES:
-            raise ValueError(f"its status is {excerpt(run.status)}")
+            raise ValueError(f"its status {excerpt(run.status)} is unknown")
         if run.status == "reached" and None in (run.epochs_to_target, run.time_to_target_s):
             raise ValueError("it reached its target, but its epochs or time to the target are missing")
         return run

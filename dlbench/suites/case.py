@@ -159,7 +159,7 @@ class Case:
             )
         if self.cuda_graph == "on" and (self.is_distributed or self.data == "jpeg"):
             what = "several ranks" if self.is_distributed else "data 'jpeg'"
-            raise BadInput(f"cuda_graph is 'on', but a graph cannot hold {what}; set cuda_graph = \"off\"")
+            raise BadInput(f"cuda_graph is 'on', but a CUDA graph does not support {what}; set cuda_graph = \"off\"")
 
     @property
     def world_size(self) -> int:

@@ -343,8 +343,8 @@ def _apply_override(override: str, axes: dict[str, tuple[Any, ...]], protocol: d
     if key and not key.startswith("protocol.") and key not in (*AXES, GLOBAL_BATCH):
         if key.startswith("env."):
             raise BadInput(
-                f"{where}: environment variables are no axis; set them before the command "
-                f"({key.removeprefix('env.')}=... dlbench run ...), and threads by -P threads=1"
+                f"{where}: environment variables are not an axis; set them before the command "
+                f"({key.removeprefix('env.')}=... dlbench run ...); for threads use -P threads=1"
             )
         raise UnknownName("axis", key, (*AXES, "protocol.<key>"), where, f"Axes: {', '.join(AXES)}.")
     if not equals or not text.strip():

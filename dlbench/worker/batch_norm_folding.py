@@ -33,14 +33,17 @@ def fold_batch_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.M
             f"fold_batch_norm is 'on', but torch.fx cannot trace the network: {reason}; set it to \"off\""
         ) from error
     if _count_batch_norms(folded) == before:
-        return module, ("nothing_folded: no batch normalisation follows a convolution or product.",)
+        return module, ("nothing_folded: no batch normalisation follows a convolution or matrix product.",)
     kept = next(module.parameters())
     with torch.inference_mode():
         cast = tuple(x.to(kept.dtype) if x.is_floating_point() else x for x in inputs)
         for was, now in zip(tensors_in(module(*cast)), tensors_in(folded(*cast)), strict=True):
             off, largest = float((now - was).abs().max()), float(was.abs().max())
             if not off <= _TOLERANCE[kept.dtype] * largest:
-                raise InvalidMeasurement(f"folding changes an output by {off:.3g}; the largest output is {largest:.3g}")
+                raise InvalidMeasurement(
+                    f"folding batch normalisation changes an output by {off:.3g}, more than rounding explains; the "
+                    f"largest output is {largest:.3g}"
+                )
     return folded, ()
 
 

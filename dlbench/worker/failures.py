@@ -43,7 +43,7 @@ def classify(error: BaseException) -> tuple[str, str]:
         return "crashed", str(error)
     text = f"{type(error).__name__}: {_first_sentence(str(error))}"
     if INDEX_OUTSIDE.search(text):
-        text += "; a token, position or label is outside its table: check the network's input_shape and num_classes"
+        text += "; a token, position or label is out of range: check the network's input_shape and num_classes"
     return "crashed", text
 
 

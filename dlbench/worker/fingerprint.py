@@ -81,8 +81,9 @@ class Fingerprint:
         """Raise InvalidMeasurement if the deviation is beyond the limit."""
         if not self.deviation <= self.limit:  # NaN as well
             raise InvalidMeasurement(
-                f"fingerprint: {self.of}: {self.deviation:.2%} away from fp32 on the CPU, but rounding in {precision} "
-                f"explains at most {self.limit:.2%}; the results may be wrong: check driver, libraries and device"
+                f"fingerprint: {self.of} differs by {self.deviation:.2%} from fp32 on the CPU, but rounding in "
+                f"{precision} explains at most {self.limit:.2%}; the results may be wrong: check driver, libraries and "
+                f"device"
             )
 
 

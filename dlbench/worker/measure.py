@@ -369,7 +369,7 @@ def _memory_facts(workload: Workload) -> dict[str, Any]:
         reason = out_of_memory_text(error)
         if reason is None:
             raise
-        facts["warnings"] = (f"memory_unknown: the extra step for memory ran {reason}",)
+        facts["warnings"] = (f"memory_unknown: the extra step that measures memory failed: {reason}",)
     return facts
 
 
@@ -403,5 +403,7 @@ def _timing_warnings(warmup: Warmup, window: Window, waits_itself: bool = False)
         )
     change = drift(window.step_s)
     if change is not None:
-        warnings.append(f"drift: the median step time changed by {change:+.1%} from the first half to the second.")
+        warnings.append(
+            f"drift: the median step time changed by {change:+.1%} from the first half of the window to the second."
+        )
     return tuple(warnings)

@@ -26,7 +26,7 @@ def results(tmp_path):
     [
         ("epoch", None, "epoch is None; it must be at least 1"),
         ("epoch", 0, "epoch is 0; it must be at least 1"),
-        ("status", "done", "its status is 'done'"),
+        ("status", "done", "its status 'done' is unknown"),
         ("epochs_to_target", None, "its epochs or time to the target are missing"),
         ("num_training", None, "num_training of TrainingRun is None, not a whole number"),
         ("optimizer", "sdg", "unknown optimizer 'sdg' in train.optimizer; did you mean 'sgd'?"),

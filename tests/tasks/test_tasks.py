@@ -232,7 +232,7 @@ def test_a_sequence_longer_than_the_network_allows_is_one_line(own):
         workload.step()
     assert classify(caught.value) == (
         "crashed",
-        "IndexError: index out of range in self; a token, position or label is outside its table: check the network's "
+        "IndexError: index out of range in self; a token, position or label is out of range: check the network's "
         "input_shape and num_classes",
     )
 

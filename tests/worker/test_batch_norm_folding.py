@@ -58,5 +58,5 @@ def test_a_folding_that_changes_the_outputs_is_invalid(monkeypatch):
         return nn.Sequential(first, *list(layers)[2:])
 
     monkeypatch.setattr(optimization, "fuse", wrong)
-    with pytest.raises(InvalidMeasurement, match="folding changes an output by"):
+    with pytest.raises(InvalidMeasurement, match="folding batch normalisation changes an output by"):
         fold_batch_norm(network(), (torch.randn(1, 3, 8, 8),))

@@ -112,8 +112,8 @@ def test_the_number_of_the_step_is_counted_on_the_device(graphs, optimizer):
     [
         ({"device": "cpu"}, "cuda_graph is 'on', which works on a GPU only"),
         ({"device": "cuda", "compile": "reduce-overhead"}, "compile 'reduce-overhead' captures graphs itself"),
-        ({"device": "cuda", "devices_per_node": 2}, "a graph cannot hold several ranks"),
-        ({"device": "cuda", "data": "jpeg"}, "a graph cannot hold data 'jpeg'"),
+        ({"device": "cuda", "devices_per_node": 2}, "a CUDA graph does not support several ranks"),
+        ({"device": "cuda", "data": "jpeg"}, "a CUDA graph does not support data 'jpeg'"),
     ],
 )
 def test_what_a_graph_cannot_hold_is_refused(axes, message):

@@ -24,7 +24,7 @@ def outliers_table(found: Fleet) -> Table:
     rows: list[list[Cell]] = [
         [
             *(one.host, one.device, one.slower, one.limit, one.what, one.cases, one.tested, one.processes),
-            "; ".join(one.reasons) or "no reason in the record",
+            "; ".join(one.reasons) or "none found in the record",
         ]
         for one in found.outliers
     ]
@@ -76,7 +76,7 @@ def _published_range_note(found: Fleet) -> list[str]:
 def summary_line(found: Fleet) -> str:
     """The closing line: how many units are slow, and the nodes to drain."""
     if not found.tests:
-        return "cannot decide: no case has enough units"
+        return "cannot decide: no case was measured on enough devices or nodes"
     tested = units.count_text(len(found.slowdowns), "unit")
     if not found.outliers:
         return f"{tested}: no outlier"

@@ -91,7 +91,8 @@ def layers_table(model: str, rows: Sequence[LayerRow]) -> Table:
     ]
     if partial:
         notes.append(
-            "Not counted: operations that may also multiply. The MACs and FLOP of their rows are lower bounds."
+            "Not counted: operations that may multiply, but have no formula. The MACs and FLOP of their layers are "
+            "lower bounds."
         )
     return Table(columns, cells, f"{model}: {units.count_text(len(rows), 'layer')}", notes, total)
 

@@ -43,7 +43,7 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
         f"{units.seconds(rules.timeout_s)}.",
         f"Warm-up and windows of all cases take at most {units.seconds(longest_s)} per round (one process of "
         f"each case).",
-        "FLOP and memory are per device. Memory is that of the framework; libraries and context are added to it.",
+        "FLOP and memory are per device. Memory is what PyTorch allocates; libraries and the CUDA context need more.",
     ]
     if any(row[-2] is None for row in rows):
         notes.append("The FLOP of networks outside the catalogue are counted when they run.")

@@ -272,8 +272,10 @@ def _count_work(case: Case) -> dict[str, ModuleWork]:
         raise
     except Exception as error:  # a user's network may read its data, which the meta device lacks
         text = (str(error).strip().splitlines() or ["no message"])[0]
-        reason = f"{type(error).__name__} without data: {text}"
-        raise BadInput(f"the work of {case.model} cannot be counted, so there is no bound: {reason}") from error
+        raise BadInput(
+            f"the work of {case.model} cannot be counted, because a step without data fails: {type(error).__name__}: "
+            f"{text}"
+        ) from error
 
 
 def _require_profilable(case: Case, time_s: float) -> None:

@@ -104,5 +104,5 @@ def _run_site_command(template: str, uuid: str, values: Mapping[str, object]) ->
     if ended.returncode:
         said = (ended.stderr or ended.stdout).strip().splitlines()
         raise LimitRefused(
-            f"'{shlex.join(command)}' ended with {ended.returncode}: {said[-1] if said else 'no message'}"
+            f"'{shlex.join(command)}' ended with exit status {ended.returncode}: {said[-1] if said else 'no message'}"
         )

@@ -37,16 +37,20 @@ class HeldLimits:
         """Return why the limits are not set; None if they are."""
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], READY_TIMEOUT_S)[0]:
-            return f"the process that sets them did not answer within {READY_TIMEOUT_S:.0f} s"
+            return f"the process that sets power limits and clocks did not answer within {READY_TIMEOUT_S:.0f} s"
         said = self._process.stdout.readline().strip()
-        return None if said == "ready" else said.partition(" ")[2] or "the process that sets them has ended"
+        return (
+            None
+            if said == "ready"
+            else said.partition(" ")[2] or "the process that sets power limits and clocks has ended"
+        )
 
     def restore(self) -> str | None:
         """Put back what was there; return what could not be put back."""
         try:
             said, _ = self._process.communicate(timeout=RESTORE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            return f"no answer within {RESTORE_TIMEOUT_S:.0f} s"
+            return f"the process that restores them did not answer within {RESTORE_TIMEOUT_S:.0f} s"
         lines = said.strip().splitlines()
         return lines[-1].partition(" ")[2] if lines and not lines[-1].startswith("ready") else None
 

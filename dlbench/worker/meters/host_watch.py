@@ -110,13 +110,13 @@ class HostWatch:
         found = []
         share, cores = self.share, len(self._cores)
         if share is not None and share > BUSY_SHARE:
-            stolen = f"{self._stolen_share:.0%} by the host of this virtual machine (steal)"
-            others = "others" if round(self._stolen_share, 2) else "other processes"
+            stolen = round(self._stolen_share, 2)
+            others = "other processes and the host of this virtual machine" if stolen else "other processes"
             words = f"{others} took {share:.0%} of this process's {cores} cores"
-            found.append(f"busy_host: {words}{f', {stolen}' if others == 'others' else ''}.")
+            found.append(f"busy_host: {words}{f' (the host alone: {stolen:.0%}, steal)' if stolen else ''}.")
         if 0 < FAULTS_TOLERANCE * self.own_s < self._kernel_s < self._page_faults * _FAULT_S:
             share = self._kernel_s / self.own_s
-            found.append(f"page_faults: {self._page_faults} of them took {share:.0%} of the process's CPU time.")
+            found.append(f"page_faults: {self._page_faults} page faults took {share:.0%} of the process's CPU time.")
         return tuple(found)
 
     def _busy_and_stolen_s(self) -> tuple[float, float]:

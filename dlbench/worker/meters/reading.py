@@ -34,12 +34,12 @@ def check_window_length(reading: Reading, tick_s: float) -> Reading:
     if reading.window_s < FEWEST_TICKS * tick_s:
         return without_energy(
             reading,
-            f"short_energy_window: energy window of {reading.window_s:.2f} s is under {FEWEST_TICKS} ticks of the "
-            f'counter ({FEWEST_TICKS * tick_s:#.2g} s); raise protocol.min_time_s or set energy = "none".',
+            f"short_energy_window: energy window of {reading.window_s:.2f} s is shorter than {FEWEST_TICKS} updates "
+            f'of the counter ({FEWEST_TICKS * tick_s:#.2g} s); raise protocol.min_time_s or set energy = "none".',
         )
     if reading.window_s < SHORT_ENERGY_WINDOW_S:
-        usual = f"from {SHORT_ENERGY_WINDOW_S:.0f} s on energy is reliable"
-        sentence = f"short_energy_window: {reading.window_s:.2f} s; {usual}."
+        usual = f"it is reliable from {SHORT_ENERGY_WINDOW_S:.0f} s on"
+        sentence = f"short_energy_window: energy was measured for {reading.window_s:.2f} s only; {usual}."
         return replace(reading, warnings=(*reading.warnings, sentence))
     return reading
 
@@ -49,7 +49,7 @@ def check_positive(reading: Reading) -> Reading:
     if reading.energy_j is None or reading.energy_j > 0:
         return reading
     sentence = (
-        f"meter_still: the meter returned {reading.energy_j:g} J for {reading.window_s:.2f} s; it does not change."
+        f"meter_still: the energy meter returned {reading.energy_j:g} J for {reading.window_s:.2f} s; it does not work."
     )
     return without_energy(reading, sentence)
 
@@ -65,7 +65,8 @@ def check_against_integral(reading: Reading) -> Reading:
         return reading
     if reading.integral_j is None:
         sentence = (
-            f"energy_unchecked: no integral of sampled power ({reading.trace.error or 'the samples have a gap'})."
+            f"energy_unchecked: no sampled power to check the energy counter "
+            f"({reading.trace.error or 'the samples have a gap'})."
         )
         return replace(reading, warnings=(*reading.warnings, sentence))
     difference = reading.integral_j / reading.counter_j - 1 if reading.counter_j else float("inf")

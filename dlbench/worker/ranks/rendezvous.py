@@ -199,5 +199,5 @@ def _wait_for_all(store: Store, found: DetectedRank, context: str, deadline: flo
         missing = [str(rank) for rank, name in enumerate(names) if not store.check([name])]
         raise Unreachable(
             f"rank {found.rank} of {found.world_size} waited {limit_s:.0f} s at {context}, but rank "
-            f"{', '.join(missing) or '?'} did not connect: it died before that, or cannot reach this address and port."
+            f"{', '.join(missing) or '?'} did not connect: it ended before that, or cannot reach this address and port."
         ) from None

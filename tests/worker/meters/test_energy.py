@@ -104,14 +104,14 @@ def test_a_sensor_that_shows_no_power_gives_no_energy(fake_nvml, short_windows):
     meter.measure_idle(0.1)
     found = measure(meter, 0.3)
     assert (found.energy_j, found.idle_power_w) == (None, None)
-    assert found.warnings[-1].startswith("meter_still: the meter returned 0 J")
+    assert found.warnings[-1].startswith("meter_still: the energy meter returned 0 J")
 
 
 def test_a_window_of_too_few_ticks_has_no_energy(fake_nvml):
     fake_nvml(device())
     found = measure(NvmlCounterMeter(NvmlDevice(UUID), None), 0.3)
     assert (found.energy_j, found.counter_j, found.window_s) == (None, None, None)
-    assert "is under 20 ticks of the counter (2.0 s)" in found.note
+    assert "is shorter than 20 updates of the counter (2.0 s)" in found.note
 
 
 @pytest.mark.parametrize("change", [{"lost_at_s": 0.3}, {"reset_at_s": 0.3}])
@@ -317,7 +317,7 @@ def test_rapl_that_stands_still_is_no_zero(powercap):
     meter.measure_idle(0.01)
     found = measure(meter, 0.03)
     assert (found.energy_j, found.counter_j, found.idle_power_w) == (None, None, None)
-    assert found.warnings[-1].startswith("meter_still: the meter returned 0 J")
+    assert found.warnings[-1].startswith("meter_still: the energy meter returned 0 J")
 
 
 def test_rapl_over_a_window_of_too_few_ticks_has_no_energy(powercap):
@@ -326,7 +326,7 @@ def test_rapl_over_a_window_of_too_few_ticks_has_no_energy(powercap):
     add_uj(powercap, "intel-rapl:0", 5_000_000)
     found = meter.stop(0.0, 0.001)
     assert found.energy_j is None
-    assert "is under 20 ticks of the counter (0.020 s)" in found.note
+    assert "is shorter than 20 updates of the counter (0.020 s)" in found.note
 
 
 def test_rapl_says_when_a_counter_may_have_wrapped_twice(powercap):
