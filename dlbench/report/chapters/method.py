@@ -83,13 +83,19 @@ def hoefler_belli_rules_table() -> Table:
             'verdict is "not decided". Settings are compared by `dlbench compare` and `dlbench ab`.',
         ),
         ("Percentiles where they matter", "p50, p95 and p99 of inference; largest deviation of a step."),
-        ("All factors documented", "Case, protocol, system, libraries and git state are recorded; see Provenance."),
+        (
+            "All factors documented",
+            "Case, protocol, system, libraries and git state are recorded; see the chapter Provenance.",
+        ),
         (
             "Parallel timing explained",
             "The time of a step is that of its slowest rank. About once a second the ranks decide together whether the "
             "window ends.",
         ),
-        ("Upper bounds shown", "Datasheet peak if known; peaks and bandwidth measured on the same system; see Bounds."),
+        (
+            "Upper bounds shown",
+            "Datasheet peak if known; peaks and bandwidth measured on the same system; see the chapter Bounds.",
+        ),
         ("Plots with enough information", "Lines connect only ordered values: batch sizes, steps, time."),
     ]
     columns = [Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here")]
