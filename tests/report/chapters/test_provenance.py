@@ -15,7 +15,7 @@ from tests.fakes import records as fakes
 
 
 def listed(found, key="attempt_id"):
-    blocks = provenance.provenance(found).blocks
+    blocks = provenance.provenance_section(found).blocks
     table = next(b.table for b in blocks if b.heading == "All attempts, with the commands to repeat them")
     return [row[key] for row in table.records()]
 
@@ -73,7 +73,7 @@ def test_software_that_differs_within_a_system_is_told(tmp_path):
     def words(store, *records):
         found = content.read_content([fakes.fill(tmp_path / store, list(records))])
         assert list(found.system_names.values()) == ["NVIDIA H200"]
-        return " ".join(block.words for block in provenance.provenance(found).blocks)
+        return " ".join(block.words for block in provenance.provenance_section(found).blocks)
 
     assert "NVIDIA H200: cuDNN (9.12.0, 9.13.1), Container image (dlbench-2.15.sif, none)." in words("a", one, other)
     assert "These differ between records of one system" not in words("b", one)
