@@ -14,7 +14,7 @@ def add(commands: Any) -> None:
     parser.add_argument("file", type=nonempty_path, help="TOML file with the cases, metrics and limits to check")
     add_sources(parser)
     parser.add_argument(
-        "-o", "--output", type=nonempty_path, metavar="FILE", help="also write an HTML page for signature"
+        "-o", "--output", type=nonempty_path, metavar="FILE", help="also write an HTML page to print and sign"
     )
     add_format(parser)
     parser.epilog = f"exit status: 0 all passed, 1 some failed, 2 not decided\n\n{parser.epilog}"

@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
         "--node", action="store_true", help="run only the checks that a node must pass before a job starts"
     )
     parser.add_argument(
-        "--token", type=nonempty_path, help="with --node: file in the results folder that this node must see, too"
+        "--token", type=nonempty_path, help="with --node: file in the results folder that must be visible on this node"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for example for a support ticket")
 

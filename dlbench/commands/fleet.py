@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
         type=_parse_share,
         default=0.01,
         metavar="SHARE",
-        help="outliers deviate from the median by at least this share (default: 0.01 = 1 %%)",
+        help="smallest deviation from the median to report (default: 0.01 = 1 %%)",
     )
     parser.add_argument("--since", metavar="DATE", help="use only attempts from this date on")
     parser.add_argument("--map", type=nonempty_path, metavar="FOLDER", help="save a map of the nodes in this folder")

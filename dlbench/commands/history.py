@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--since", metavar="DATE", help="report only changes from this date on")
     parser.add_argument("--fail-on-change", action="store_true", help="exit with status 1 if a change is reported")
     parser.add_argument(
-        "--plot", type=nonempty_path, metavar="FOLDER", help="draw all cases over time and save the figure in FOLDER"
+        "--plot", type=nonempty_path, metavar="FOLDER", help="plot all cases over time and save the figure in FOLDER"
     )
     add_format(parser)
 

@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--within", default=1.0, metavar="PERCENT",
                         type=number_parser("a percentage from 0 to below 100", lambda value: 0 <= value < 100,
                                            suffix="%"),
-                        help="accuracy of the largest batch (default: 1)")  # fmt: skip
+                        help="accuracy of the largest batch in percent (default: 1)")  # fmt: skip
     parser.add_argument(
         "--timeout",
         type=number_parser("a time above 0 s", lambda value: 0 < value < 1e9),

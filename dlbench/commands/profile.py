@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
     add_overrides(
         parser, "set an axis (-P batch_size=64) or protocol key (-P protocol.seed=1); repeatable", "KEY=VALUE"
     )
-    add_results_folder(parser, "results folder with the ceilings")
+    add_results_folder(parser, "results folder that contains the ceilings")
     parser.add_argument(
         "-o", "--output", type=nonempty_path, help="new folder for the profile (default: RESULTS/profiles/<id>)"
     )

@@ -21,9 +21,7 @@ def load_digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     try:
         from sklearn import datasets
     except ModuleNotFoundError:
-        raise BadInput(
-            "the digits are data of scikit-learn, which is not installed; pip install scikit-learn"
-        ) from None
+        raise BadInput("the digit images come with scikit-learn, which is missing; pip install scikit-learn") from None
     found = datasets.load_digits()
     images = torch.tensor(found.images, dtype=torch.float32)[:, None] / 16
     images = functional.interpolate(images, IMAGE_SHAPE[1:], mode="bilinear")

@@ -68,7 +68,7 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
             raise BadInput(f"cannot use {option} {part}: write axis=value, protocol.key=value or env.NAME=value")
         if key == "repeat":
             raise BadInput(
-                f"cannot use {option} {part}: the axis repeat is the number of the pair; set how many with --pairs"
+                f"cannot use {option} {part}: the axis repeat is the number of the pair; use --pairs to set how many"
             )
         if key.startswith(ENVIRONMENT_PREFIX):
             name = key.removeprefix(ENVIRONMENT_PREFIX)

@@ -56,7 +56,7 @@ def test_an_honest_store_passes_and_what_was_looked_at_is_listed(results, capsys
     status, out, err = verify(results, capsys)
     assert status == 0, out
     assert "3 rows: nothing found" in err
-    assert "whether the case id fits axes and protocol" in out
+    assert "the case id fits axes and protocol" in out
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def check_slurm(context: CheckContext) -> Iterator[Finding]:
     partition = context.site.slurm.partition if context.site else None
     for name in partition.split(",") if partition else []:
         if context.run(["scontrol", "show", "partition", name]).status != 0:
-            mend = "set slurm.partition to one of `sinfo -s`"
+            mend = "set slurm.partition to a partition that `sinfo -s` lists"
             yield Finding("slurm", "fail", f"partition '{name}' does not exist", mend)
     if context.runtime == "pyxis":
         if "--container-image" in context.run(["srun", "--help"]).out:
@@ -113,4 +113,4 @@ def check_pbs(context: CheckContext) -> Iterator[Finding]:
     yield Finding("pbs", "ok", context.run(["qsub", "--version"]).out.strip() or "PBS answers")
     queue = context.site.partition
     if queue and context.run(["qstat", "-Q", queue]).status not in (0, NO_ANSWER.status):
-        yield Finding("pbs", "fail", f"queue '{queue}' does not exist", "set pbs.queue to one of `qstat -Q`")
+        yield Finding("pbs", "fail", f"queue '{queue}' does not exist", "set pbs.queue to a queue of `qstat -Q`")

@@ -88,9 +88,7 @@ def _check_folder(check: str, folder: Path, least_bytes: int, mend: str, level: 
     if abs(offset_s) > MAX_CLOCK_OFFSET_S:
         text = f"the clock of {folder}'s server differs by {offset_s:+.0f} s from this node"
         mend = "ask the administrators to synchronize the clocks (chrony, NTP)"
-        yield Finding(
-            "clock", "fail", f"{text}: jobs would take each other for dead and measure their cases again", mend
-        )
+        yield Finding("clock", "fail", f"{text}: jobs cannot tell which other jobs run, and repeat their cases", mend)
 
 
 def check_mounts(context: CheckContext) -> Iterator[Finding]:

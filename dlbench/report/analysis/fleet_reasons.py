@@ -29,7 +29,7 @@ _EXPLAINING_WARNINGS = {
     "busy_host": "other work on the node",
     "shared_device": "other processes on the device",
     "ecc": "memory errors (ECC)",
-    "rows_remapped": "memory rows that were remapped or wait for it",
+    "rows_remapped": "memory rows that were remapped or await remapping",
     "xid": "errors that the driver reported (Xid)",
 }
 

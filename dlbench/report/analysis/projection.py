@@ -245,4 +245,4 @@ def _assumptions(
 def _require_positive(interval: Interval, name: str, unit: str) -> None:
     for value in (interval.low, interval.value, interval.high):
         if not 0 < value < math.inf:
-            raise InvalidMeasurement(f"{name} is {value:g} {unit}; a projection needs it finite and above zero")
+            raise InvalidMeasurement(f"{name} is {value:g} {unit}; it must be finite and above zero")

@@ -62,23 +62,23 @@ class Verification:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("case", "whether the case id fits axes and protocol", rows_of.check_case_id),
-    Check("window", "whether the steps sum to the window", rows_of.check_window),
-    Check("bound", "whether the FLOP rate exceeds the device's datasheet peak", rows_of.check_bound),
-    Check("energy", "whether the energy fits counter, sampled power and power limit", rows_of.check_energy),
-    Check("samples", "whether step times repeat or do not vary", rows_of.check_samples),
-    Check("clocks", "whether device clocks, start, end and durations are possible", rows_of.check_clocks),
-    Check("work", "whether parameters and MACs equal those of the catalogue", rows_of.check_work),
-    Check("protocol", "whether warm-up, window and steps fulfil the protocol", rows_of.check_protocol),
-    Check("memory", "whether memory peaks fit each other and the device", rows_of.check_memory),
+    Check("case", "the case id fits axes and protocol", rows_of.check_case_id),
+    Check("window", "the steps sum to the window", rows_of.check_window),
+    Check("bound", "the FLOP rate is below the device's datasheet peak", rows_of.check_bound),
+    Check("energy", "the energy fits energy counter, sampled power and power limit", rows_of.check_energy),
+    Check("samples", "step times vary and do not repeat", rows_of.check_samples),
+    Check("clocks", "device clocks, start, end and durations are possible", rows_of.check_clocks),
+    Check("work", "parameters and MACs equal those of the catalogue", rows_of.check_work),
+    Check("protocol", "warm-up, window and steps fulfil the protocol", rows_of.check_protocol),
+    Check("memory", "memory peaks fit each other and the device", rows_of.check_memory),
 )
 #: Checks over several rows or files.
 STORE_CHECKS = {
-    "copies": "whether samples also occur in another attempt",
-    "suite": "whether each case of a suite version has one protocol",
-    "ranks": "whether each rank has a row",
-    "attempts": "whether rows equal the attempts' record.json and result.json",
-    "left out": "whether each attempt is in a Parquet file",
+    "copies": "samples do not occur in another attempt",
+    "suite": "each case of a suite version has one protocol",
+    "ranks": "each rank has a row",
+    "attempts": "rows equal the attempts' record.json and result.json",
+    "left out": "each attempt is in a Parquet file",
 }
 
 

@@ -197,7 +197,7 @@ def check_memory(row: Row) -> str | None:
         return None
     for (smaller, low), (larger, high) in itertools.pairwise(known):
         if low > high:
-            return f"{smaller} is {units.bytes_(low)}, above {larger}, {units.bytes_(high)}"
+            return f"{smaller} is {units.bytes_(low)}, more than {larger}, which is {units.bytes_(high)}"
     return ""
 
 

@@ -12,7 +12,7 @@ _MAX_LISTED = 20
 
 def checks_table(found: Verification) -> Table:
     """Every check with how many rows it looked at and found something in."""
-    columns = [Column("check", "Check"), Column("looks_at", "Looks at"), Column("rows", "Rows", "right")]
+    columns = [Column("check", "Check"), Column("looks_at", "Requirement"), Column("rows", "Rows", "right")]
     columns.append(Column("findings", "Findings", "right"))
     counts = {name: len(findings) for name, findings in findings_by_check(found).items()}
     named = {check.name: check.looks_at for check in CHECKS} | STORE_CHECKS

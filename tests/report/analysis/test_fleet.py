@@ -180,7 +180,7 @@ def test_cases_over_several_nodes_are_left_out_and_counted():
         ({"other_processes": 2}, "other processes on the device"),
         ({"warnings": ["ecc: 3 uncorrected memory errors"]}, "memory errors (ECC)"),
         ({"warnings": ["ecc_uncorrected: 1 memory error(s) during the case"]}, "memory errors (ECC)"),
-        ({"warnings": ["rows_remapped: 1 memory row(s)"]}, "memory rows that were remapped or wait for it"),
+        ({"warnings": ["rows_remapped: 1 memory row(s)"]}, "memory rows that were remapped or await remapping"),
         ({"warnings": ["xid: the driver reported Xid 63"]}, "errors that the driver reported (Xid)"),
         ({"warnings": ["busy_host: others took 40%"]}, "other work on the node"),
     ],
