@@ -176,8 +176,8 @@ def _leaders_table(brief: Brief) -> Table:
         f"Geometric mean over the cases that all systems share, with its 95 % interval. It is valid for these cases, "
         f"not for other networks. The interval follows from the variation between processes, multiplied by "
         f"{DRIFT_ALLOWANCE:g} to allow for slow changes of the machines. All verdicts of a column together have 95 % "
-        f"confidence. A difference of up to 1 % counts as no difference. If more processes are needed, then for "
-        f"each case on both systems."
+        f"confidence. A difference of up to 1 % counts as no difference. The number of processes still needed "
+        f"applies to each case on both systems."
     ]
     if "energy" in criteria:
         scopes = " and ".join(sorted(brief.cases["energy_scope"].dropna().unique()))
@@ -257,7 +257,10 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
     if not content.sides and content.rows.groupby("system_id")["system_hostname"].nunique().max() == 1:
         found.append("Each system was measured on one machine: others of its kind may differ by some percent.")
     if len(found) > MAX_CAUTIONS:
-        more = f"{len(found) - MAX_CAUTIONS + 1} more: see Systems side by side, and Failures and warnings."
+        more = (
+            f"{len(found) - MAX_CAUTIONS + 1} more cautions: see the chapters Systems side by side, and Failures and "
+            f"warnings."
+        )
         found = [*found[: MAX_CAUTIONS - 1], more]
     return found or ["No warnings and no failed cases. Every case was measured on all systems."]
 

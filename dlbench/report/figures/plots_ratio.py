@@ -67,7 +67,7 @@ def ratio_plot(brief: Brief) -> Plot:
     words = (
         f"Throughput relative to {names[base]} {same}; right is faster. A point is the geometric mean over "
         "the batch sizes that all systems share. Its bar is the 95 % interval; a narrow one is hidden by the point. "
-        f"Hollow points come from fewer than three runs.{beyond}{left}"
+        f"Hollow points come from fewer than three processes.{beyond}{left}"
     )
     shown = set().union(*numbers.values())
     records = tuple(attempt for (number, _), of_case in attempts.items() if number in shown for attempt in of_case)
@@ -101,7 +101,7 @@ def _clip_ratio(ratio: float) -> float:
 
 
 def _tooltip(found: Ratio, name: str, base: str, work: str) -> str:
-    reach = ", one run or two"
+    reach = ", one process or two"
     if found.interval:
         reach = f", 95 % interval {units.ratio(found.interval[0])} to {units.ratio(found.interval[1])}"
     cases = f"{found.num_cases} cases" if found.num_cases > 1 else "1 case"

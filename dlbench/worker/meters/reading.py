@@ -38,8 +38,8 @@ def check_window_length(reading: Reading, tick_s: float) -> Reading:
             f'of the counter ({FEWEST_TICKS * tick_s:#.2g} s); raise protocol.min_time_s or set energy = "none".',
         )
     if reading.window_s < SHORT_ENERGY_WINDOW_S:
-        usual = f"it is reliable from {SHORT_ENERGY_WINDOW_S:.0f} s on"
-        sentence = f"short_energy_window: energy was measured for {reading.window_s:.2f} s only; {usual}."
+        usual = f"energy is reliable from {SHORT_ENERGY_WINDOW_S:.0f} s on"
+        sentence = f"short_energy_window: it was measured for {reading.window_s:.2f} s only; {usual}."
         return replace(reading, warnings=(*reading.warnings, sentence))
     return reading
 
