@@ -159,7 +159,7 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
     )
     if failed and not every_shape:
         notes.append(
-            f"{failed} of {len(rows)} shapes were not measured; `dlbench ceilings --all` lists them with the reason."
+            f"{failed} of {len(rows)} operand shapes were not measured; `dlbench ceilings --all` gives the reasons."
         )
     return Table(columns, cells, _ceilings_title("Ceilings of", rows), notes)
 
