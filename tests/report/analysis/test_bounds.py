@@ -182,7 +182,7 @@ def test_the_table_of_ceilings_has_the_best_of_each_kind():
     assert rows["triad [B/s]", None]["best"] == 30.0
     assert [r["kind"].split()[0] for r in table.records()[-2:]] == ["copy", "triad"]
     assert table.title == "Ceilings of A CPU, 2 threads (PyTorch 2.15.0)"
-    assert "1 of 7 shapes were not measured" in table.notes[-1]
+    assert "1 of 7 operand shapes were not measured" in table.notes[-1]
 
 
 def test_a_gpu_stands_beside_its_datasheet():
