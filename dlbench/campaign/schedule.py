@@ -15,14 +15,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
 
-from dlbench import units
-from dlbench.process_statistics import (
-    MIN_PROCESSES,
-    ProcessInterval,
-    ProcessWindow,
-    process_interval,
-    split_into_two_groups,
-)
+from dlbench import process_statistics, units
 from dlbench.results.case_figures import case_figures
 from dlbench.results.records import DONE_STATUSES, Record, reusable_facts
 from dlbench.suites.case import USUAL_CONFIDENCE, Case
@@ -43,7 +36,7 @@ class _CaseProcesses:
     """Processes of one case so far."""
 
     case: Case
-    windows: list[ProcessWindow] = field(default_factory=list)
+    windows: list[process_statistics.ProcessWindow] = field(default_factory=list)
     costs_s: list[float] = field(default_factory=list)
     next_number: int = 0
     images: int = 1  # samples of a step
@@ -57,8 +50,8 @@ class _CaseProcesses:
         return "img/s" if model is None else f"{model.sample_unit}/s"
 
     @property
-    def interval(self) -> ProcessInterval | None:
-        return process_interval(self.windows, self.case.protocol.confidence)
+    def interval(self) -> process_statistics.ProcessInterval | None:
+        return process_statistics.process_interval(self.windows, self.case.protocol.confidence)
 
     def half_width(self, processes: int) -> float:
         """Return the expected relative half-width for a number of processes, from the spread so far."""
@@ -115,7 +108,7 @@ class Schedule:
         figures = case_figures(record) if record.status in DONE_STATUSES else None
         if figures is not None:
             limits = (figures.interval.low, figures.interval.high) if figures.interval else (None, None)
-            sample.windows.append(ProcessWindow(figures.median_s, *limits))
+            sample.windows.append(process_statistics.ProcessWindow(figures.median_s, *limits))
         if from_now:
             sample.costs_s += [record.wall_s] if record.wall_s else []
             sample.facts = sample.facts or reusable_facts(record)
@@ -157,7 +150,7 @@ class Schedule:
             for sample in self._samples.values()
             if not sample.ended
             and sample.next_number < most
-            and len(sample.windows) >= MIN_PROCESSES
+            and len(sample.windows) >= process_statistics.MIN_PROCESSES
             and sample.half_width(len(sample.windows)) > sample.case.protocol.target_half_width
             and self._fits_budget(sample)
         ]
@@ -211,7 +204,7 @@ class Schedule:
 
 
 def _describe_rates(sample: _CaseProcesses) -> str:
-    groups = split_into_two_groups(sample.windows)
+    groups = process_statistics.split_into_two_groups(sample.windows)
     if groups is not None:
         shown = [
             f"{len(group)} at {units.rate(sample.images / math.exp(fmean(map(math.log, group))), sample.rate_unit)}"
@@ -222,8 +215,8 @@ def _describe_rates(sample: _CaseProcesses) -> str:
     if found is None:
         rates = [units.rate(sample.images / window.value, sample.rate_unit) for window in sample.windows[:MAX_RATES]]
         rates += ["..."] if len(sample.windows) > MAX_RATES else []
-        reason = f"no interval, because there are fewer than {MIN_PROCESSES} processes or all have the same value"
-        return f"{' and '.join(rates)}: {reason}"
+        few = f"there are fewer than {process_statistics.MIN_PROCESSES} processes or all have the same value"
+        return f"{' and '.join(rates)}: no interval, because {few}"
     rate = f"{units.rate(sample.images / found.value, sample.rate_unit):>12}"
     rate += f" {units.half_width(found.relative_half_width)}"
     level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.confidence_text(found.confidence)}"

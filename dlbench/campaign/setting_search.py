@@ -29,15 +29,8 @@ from dlbench import units
 from dlbench.errors import BadInput
 from dlbench.results.case_figures import case_figures
 from dlbench.results.records import DONE_STATUSES, Record
+from dlbench.suites import levers
 from dlbench.suites.case import Case, Protocol
-from dlbench.suites.levers import (
-    BATCH_FACTORS,
-    Change,
-    improvement_path,
-    unmeasured_on_path,
-    with_values,
-    without_protocol,
-)
 
 GOALS = ("throughput", "energy")
 #: Window of the first rung [s]; each further rung has one twice as long. Energy needs longer ones.
@@ -97,7 +90,7 @@ class Search:
     adds_processes: bool = True
 
     def __post_init__(self) -> None:
-        self.first = without_protocol(self.first)
+        self.first = levers.without_protocol(self.first)
         self.best = self.first
         self.unit = "img"  # of a sample
         self._untried: set[Case] = set()
@@ -115,7 +108,7 @@ class Search:
     def add_record(self, record: Record, from_now: bool = True) -> None:
         """Take in what became of a process."""
         case = Case.from_dict(record.case)
-        self.tried[without_protocol(case), _rung_of_case(case, self.goal), case.repeat] = self._to_result(record)
+        self.tried[levers.without_protocol(case), _rung_of_case(case, self.goal), case.repeat] = self._to_result(record)
 
     def known_facts(self, case: Case) -> dict[str, Any] | None:
         """Return no facts but that none are wanted: only the process that is checked counts work and memory."""
@@ -146,9 +139,9 @@ class Search:
                 found.setdefault(case, {}).setdefault(rung, []).append(one.value)
         return {case: median(rungs[max(rungs)]) for case, rungs in found.items()}
 
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[levers.Change]:
         """What each lever gave, on the way from the default setting to the best one."""
-        return improvement_path(self.value_by_setting(), self.first, self.best)
+        return levers.improvement_path(self.value_by_setting(), self.first, self.best)
 
     def require_result(self) -> None:
         """Raise BadInput if no setting was measured correctly, or only the default one fitted into the budget."""
@@ -178,14 +171,14 @@ class Search:
             best = self._ranking()[0]
             yield from self._search_batch_size(best, self._longest_rung(best), HALVING_END)
         yield from self._check_best()
-        for case in unmeasured_on_path(self.value_by_setting, self.first, self.best):
+        for case in levers.unmeasured_on_path(self.value_by_setting, self.first, self.best):
             yield from self._measure(case, 0, until=PATH_END)
         yield from self._measure_first_and_best()
 
     def _search_batch_size(self, start: Case, rung: int, until: float) -> Generator[Case, None, Case]:
         """Measure larger and smaller batches of a setting, while they give more; return the best."""
         base = start
-        for factor in () if self.fixed_batch else BATCH_FACTORS:
+        for factor in () if self.fixed_batch else levers.BATCH_FACTORS:
             now = start
             while (size := int(now.batch_size * factor)) >= 1:
                 now = dataclasses.replace(now, batch_size=size)
@@ -213,9 +206,9 @@ class Search:
         gains: dict[str, tuple[Any, float]] = {}
         for axis, values in self.values.items():
             for value in values:
-                case = with_values(base, **{axis: value})
+                case = levers.with_values(base, **{axis: value})
                 if axis == "freeze":
-                    case = with_values(base, compile=gains.get("compile", ("default", 1.0))[0], freeze=value)
+                    case = levers.with_values(base, compile=gains.get("compile", ("default", 1.0))[0], freeze=value)
                 if case is None or not (yield from self._measure(case, 0, until=LEVERS_END)):
                     continue
                 ratio = (self._value_of_setting(case) or 0.0) / (self._value_of_setting(base) or math.inf)
@@ -322,7 +315,7 @@ class Search:
         return SettingResult(1.0 / found.energy_per_image_j, cost_s, loss)
 
     def _describe_setting(self, case: Case) -> str:
-        changes = improvement_path({self.first: 1.0, case: 1.0}, self.first, case)
+        changes = levers.improvement_path({self.first: 1.0, case: 1.0}, self.first, case)
         return ", ".join(change.text for change in changes) or "default setting"
 
 
@@ -331,7 +324,7 @@ def _combinations(base: Case, gains: Mapping[str, tuple[Any, float]]) -> list[Ca
     found = []
     for chosen in itertools.product((True, False), repeat=len(gains)):
         axes = [axis for axis, taken in zip(gains, chosen, strict=True) if taken]
-        case = with_values(base, **{axis: gains[axis][0] for axis in axes})
+        case = levers.with_values(base, **{axis: gains[axis][0] for axis in axes})
         if case is not None:
             found.append((math.prod(gains[axis][1] for axis in axes), case))
     found.sort(key=lambda one: one[0], reverse=True)

@@ -7,22 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import (
-    add_command,
-    add_format,
-    add_results_folder,
-    count,
-    new_run_name,
-    nonempty_path,
-    print_tables,
-)
+from dlbench.commands import arguments
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    allreduce = add_command(commands, "allreduce", _allreduce, "--devices-per-node 4 --max-bytes 268435456")
-    allreduce.add_argument("--nodes", type=count, default=1, help="number of nodes (default: 1)")
-    allreduce.add_argument("--devices-per-node", type=count, default=2, help="ranks per node (default: 2)")
+    allreduce = arguments.add_command(commands, "allreduce", _allreduce, "--devices-per-node 4 --max-bytes 268435456")
+    allreduce.add_argument("--nodes", type=arguments.count, default=1, help="number of nodes (default: 1)")
+    allreduce.add_argument("--devices-per-node", type=arguments.count, default=2, help="ranks per node (default: 2)")
     allreduce.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="(default: auto)")
     backends = ("auto", "nccl", "gloo", "mpi")
     allreduce.add_argument(
@@ -32,17 +24,19 @@ def add(commands: Any) -> None:
         "--launcher", default="local", help="rank launcher: local, torchrun, mpirun or srun (default: local)"
     )
     allreduce.add_argument(
-        "--min-bytes", type=count, default=4 * 2**10, help="smallest message in bytes (default: 4 KiB)"
+        "--min-bytes", type=arguments.count, default=4 * 2**10, help="smallest message in bytes (default: 4 KiB)"
     )
     allreduce.add_argument(
-        "--max-bytes", type=count, default=64 * 2**20, help="largest message in bytes (default: 64 MiB)"
+        "--max-bytes", type=arguments.count, default=64 * 2**20, help="largest message in bytes (default: 64 MiB)"
     )
     allreduce.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit (default: 300)")
-    add_results_folder(allreduce)
+    arguments.add_results_folder(allreduce)
     allreduce.add_argument(
-        "--folder", type=nonempty_path, help="working folder; for several nodes, on a disk that all nodes share"
+        "--folder",
+        type=arguments.nonempty_path,
+        help="working folder; for several nodes, on a disk that all nodes share",
     )
-    add_format(allreduce)
+    arguments.add_format(allreduce)
 
 
 def _allreduce(options: argparse.Namespace) -> None:
@@ -76,11 +70,11 @@ def _allreduce(options: argparse.Namespace) -> None:
             text = worker_process.run_request(request, folder, options.timeout, argv=argv, world_size=case.world_size)
         except worker_process.JobFailed as error:
             raise DlbenchError(f"the all-reduce measurement failed: {error}") from None
-    run_id, started_at = new_run_name()
+    run_id, started_at = arguments.new_run_name()
     run = bounds_records.parse_run(bounds_records.AllReduceRun, text, run_id=run_id, started_at=started_at)
     part = bounds_schema.write_all_reduces(options.results, run)
     frame = bounds_schema.read_run_files([part], bounds_schema.ALL_REDUCE_SCHEMA)
-    print_tables(options.format, all_reduce_table(frame))
+    arguments.print_tables(options.format, all_reduce_table(frame))
     if run.warning:
         say(run.warning)
     say(f"\nall-reduces: {part}")

@@ -5,14 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import (
-    add_command,
-    add_format,
-    add_results_folder,
-    add_suite,
-    print_tables,
-    print_time_estimate,
-)
+from dlbench.commands import arguments
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -21,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "plan", _plan, "classic")
-    add_suite(parser)
-    add_results_folder(parser, "results folder whose records are used to estimate the time")
-    add_format(parser)
+    parser = arguments.add_command(commands, "plan", _plan, "classic")
+    arguments.add_suite(parser)
+    arguments.add_results_folder(parser, "results folder whose records are used to estimate the time")
+    arguments.add_format(parser)
 
 
 def _plan(options: argparse.Namespace) -> None:
@@ -36,11 +29,11 @@ def _plan(options: argparse.Namespace) -> None:
     if any("device" in pattern for pattern in suite.exclude) and any(c.device == "auto" for c in suite.cases()):
         say("some of these cases are excluded on one kind of device; add -P device=cuda or -P device=cpu to omit them")
     print_plan(suite, suite.cases(), options.format)
-    print_time_estimate(suite, options.results)
+    arguments.print_time_estimate(suite, options.results)
 
 
 def print_plan(suite: Suite, cases: list[Case], form: str) -> None:
     """Print the cases, each once, regardless of its number of processes."""
     from dlbench.report.listings.plan import plan_table
 
-    print_tables(form, plan_table(suite, cases))
+    arguments.print_tables(form, plan_table(suite, cases))

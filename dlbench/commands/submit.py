@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.commands.arguments import (
-    SHARED_FOLDER_HELP,
-    add_command,
-    add_results_folder,
-    add_suite,
-    print_time_estimate,
-)
+from dlbench.commands import arguments
 from dlbench.errors import BadInput
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
@@ -29,10 +23,10 @@ MAX_MESSAGE_CHARACTERS = 300
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "submit", _submit, "quick --site nvidia-pyxis --dry-run")
-    add_suite(parser)
+    parser = arguments.add_command(commands, "submit", _submit, "quick --site nvidia-pyxis --dry-run")
+    arguments.add_suite(parser)
     parser.add_argument("--site", required=True, help="site profile: a TOML file, or a name from `dlbench sites`")
-    add_results_folder(parser, SHARED_FOLDER_HELP)
+    arguments.add_results_folder(parser, arguments.SHARED_FOLDER_HELP)
     parser.add_argument(
         "--array", default="1", metavar="N[%M]", help="split the cases over N jobs; run at most M at once (default: 1)"
     )
@@ -100,7 +94,7 @@ def _submit(options: argparse.Namespace) -> int:
         on = sorted({script.nodes for script in submission.scripts if script.kind == "campaign"})
         nodes = f"{' and '.join(map(str, on))} {'node' if on == [1] else 'nodes'}"
         say(f"{suite.name}: {units.count_text(submission.num_cases, 'case')} on {nodes} at {site.name}")
-        print_time_estimate(suite, options.results)
+        arguments.print_time_estimate(suite, options.results)
         if options.write:
             check_folder(options.results)
             jobs.write_submission(submission)
@@ -176,7 +170,7 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
     if options.dry_run:
         for submission in submissions:
             print(jobs.submission_text(submission, options.after))
-        print_time_estimate(suite, options.results, len(plan.submit))
+        arguments.print_time_estimate(suite, options.results, len(plan.submit))
         return OK
     check_folder(options.results)
     taken, refused = each_node.submit(submissions, options.after, print_job_line)

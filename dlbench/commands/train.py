@@ -7,14 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import (
-    add_command,
-    add_format,
-    add_results_folder,
-    add_suite,
-    new_run_name,
-    print_tables,
-)
+from dlbench.commands import arguments
 from dlbench.commands.worker_job import parse_positive_time, run_worker
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
@@ -25,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "train", _train, "teaching -P model=mlp")
-    add_suite(parser)
-    add_results_folder(parser)
+    parser = arguments.add_command(commands, "train", _train, "teaching -P model=mlp")
+    arguments.add_suite(parser)
+    arguments.add_results_folder(parser)
     parser.add_argument("--timeout", default="24h", metavar="TIME", help="time limit of one training (default: 24h)")
-    add_format(parser)
+    arguments.add_format(parser)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -54,7 +47,7 @@ def _train(options: argparse.Namespace) -> int:
     epochs = training_store.read_trainings([options.results])
     if not epochs.empty:
         epochs = epochs[epochs["suite"] == suite]
-        print_tables(options.format, training_table(epochs))
+        arguments.print_tables(options.format, training_table(epochs))
         say(f"curves: {', '.join(str(path) for path in write_figures(epochs, place))}")
         say(f"next: `dlbench report {options.results}` builds the report")
     return SOME_FAILED if num_failed else OK
@@ -64,7 +57,7 @@ def _run_training(training: Training, suite: str, place: Path, timeout_s: float)
     """Run one training in a separate process; if it fails, print the reason and return None."""
     from dlbench.results.training_records import TrainingRun
 
-    run_id, started_at = new_run_name(training.model.replace("/", "_").replace(":", "_"))
+    run_id, started_at = arguments.new_run_name(training.model.replace("/", "_").replace(":", "_"))
     text = run_worker({"kind": "train", "training": training.to_dict()}, place / run_id, timeout_s)
     if text is None:
         return None

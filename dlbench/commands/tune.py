@@ -5,35 +5,31 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import (
-    add_command,
-    add_format,
-    add_model,
-    add_overrides,
-    add_results_folder,
-    nonempty_path,
-    print_tables,
-    save_figure,
-)
+from dlbench.commands import arguments
 from dlbench.commands.worker_job import parse_positive_time
 from dlbench.exit_codes import INTERRUPTED, OK
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "tune", _tune, "resnet50 --budget 4m")
-    add_model(parser)
+    parser = arguments.add_command(commands, "tune", _tune, "resnet50 --budget 4m")
+    arguments.add_model(parser)
     parser.add_argument("--budget", default="4m", metavar="TIME", help="time to search (default: 4m)")
     parser.add_argument("--mode", default="training", help="training or inference (default: training)")
     parser.add_argument(
         "--for", dest="goal", default="throughput", help="what to improve: throughput or energy (default: throughput)"
     )
-    add_overrides(parser, "do not vary this axis, but keep this value (-P precision=fp32); repeatable", "KEY=VALUE")
-    parser.add_argument(
-        "-o", "--output", type=nonempty_path, help="suite file to write (default: RESULTS/tuned-MODEL-MODE.toml)"
+    arguments.add_overrides(
+        parser, "do not vary this axis, but keep this value (-P precision=fp32); repeatable", "KEY=VALUE"
     )
-    add_results_folder(parser)
-    add_format(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=arguments.nonempty_path,
+        help="suite file to write (default: RESULTS/tuned-MODEL-MODE.toml)",
+    )
+    arguments.add_results_folder(parser)
+    arguments.add_format(parser)
 
 
 def _tune(options: argparse.Namespace) -> int:
@@ -66,7 +62,7 @@ def _tune(options: argparse.Namespace) -> int:
     with convert_write_errors(output):
         write_atomically(output, suite_toml(search))
     changes, shipped, name = search.changes(), search.value_by_setting()[search.first], title(first)
-    print_tables(options.format, tuning_table(changes, shipped, search.goal, search.unit, name))
+    arguments.print_tables(options.format, tuning_table(changes, shipped, search.goal, search.unit, name))
     say(f"suite: {output}")
-    save_figure(lambda: waterfall(changes, shipped, name, search.goal, search.unit), output.parent)
+    arguments.save_figure(lambda: waterfall(changes, shipped, name, search.goal, search.unit), output.parent)
     return OK

@@ -20,15 +20,7 @@ from dataclasses import dataclass, field, replace
 from dlbench.errors import BadInput
 from dlbench.launch.progress import Progress
 from dlbench.results.records import Record
-from dlbench.suites.ab_sides import (
-    ENVIRONMENT_PREFIX,
-    SIDES,
-    UNCHANGED,
-    match_key,
-    side_label,
-    side_suite_name,
-    split_items,
-)
+from dlbench.suites import ab_sides
 from dlbench.suites.case import Case
 from dlbench.suites.suite import Suite
 
@@ -45,8 +37,8 @@ class Setting:
     @property
     def text(self) -> str:
         """The setting as text, in a fixed order; "as is" if it changes nothing."""
-        items = [*self.overrides, *(f"{ENVIRONMENT_PREFIX}{k}={v}" for k, v in self.environment.items())]
-        return ",".join(sorted(items)) or UNCHANGED
+        items = [*self.overrides, *(f"{ab_sides.ENVIRONMENT_PREFIX}{k}={v}" for k, v in self.environment.items())]
+        return ",".join(sorted(items)) or ab_sides.UNCHANGED
 
     @property
     def names(self) -> set[str]:
@@ -62,7 +54,7 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
     """
     overrides: dict[str, str] = {}
     environment: dict[str, str] = {}
-    for part in (part for text in texts for part in split_items(text)):
+    for part in (part for text in texts for part in ab_sides.split_items(text)):
         key, equals, value = part.partition("=")
         if not equals:
             raise BadInput(f"cannot use {option} {part}: write axis=value, protocol.key=value or env.NAME=value")
@@ -70,8 +62,8 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
             raise BadInput(
                 f"cannot use {option} {part}: the axis repeat is the number of the pair; use --pairs to set how many"
             )
-        if key.startswith(ENVIRONMENT_PREFIX):
-            name = key.removeprefix(ENVIRONMENT_PREFIX)
+        if key.startswith(ab_sides.ENVIRONMENT_PREFIX):
+            name = key.removeprefix(ab_sides.ENVIRONMENT_PREFIX)
             if not _VARIABLE_NAME.fullmatch(name) or "\0" in value:
                 raise BadInput(f"cannot use {option} {part}: '{name}' is not a valid name of an environment variable")
             environment[name] = value
@@ -110,7 +102,7 @@ class Experiment:
         """Suite names of the records of A and B."""
         text = json.dumps([self.a.text, self.b.text, self.seed])
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return side_suite_name(self.suite, digest, "a"), side_suite_name(self.suite, digest, "b")
+        return ab_sides.side_suite_name(self.suite, digest, "a"), ab_sides.side_suite_name(self.suite, digest, "b")
 
     def setting(self, side: str) -> Setting:
         """Setting of the side, "a" or "b"."""
@@ -118,7 +110,7 @@ class Experiment:
 
     def label(self, side: str) -> str:
         """Label in the records of a side: ``b (seed 0): env.OMP_NUM_THREADS=1``."""
-        return side_label(side, self.seed, self.setting(side).text)
+        return ab_sides.side_label(side, self.seed, self.setting(side).text)
 
     def order(self, pairs: int) -> list[tuple[ScheduledRun, ScheduledRun]]:
         """Return the runs of all pairs in their order; within each pair the order is random.
@@ -133,7 +125,7 @@ class Experiment:
             for index in chance.sample(range(len(self.matches)), len(self.matches)):
                 halves = [
                     ScheduledRun(side, index, number, replace(case, repeat=number))
-                    for side, case in zip(SIDES, self.matches[index], strict=True)
+                    for side, case in zip(ab_sides.SIDES, self.matches[index], strict=True)
                 ]
                 chance.shuffle(halves)
                 found.append((halves[0], halves[1]))
@@ -159,7 +151,7 @@ def plan_experiment(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed
     for found, suite in zip(cases, (suite_a, suite_b), strict=True):
         for case in suite.cases(device):
             first = replace(case, repeat=0)
-            of_key = found.setdefault(match_key(first, changed), [])
+            of_key = found.setdefault(ab_sides.match_key(first, changed), [])
             if first not in of_key:
                 of_key.append(first)
     for side, of_side, others in (("A", cases[0], cases[1]), ("B", cases[1], cases[0])):

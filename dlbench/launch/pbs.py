@@ -15,18 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from dlbench.errors import BadInput
+from dlbench.launch import job_script
 from dlbench.launch.containers import ContainerWrapping
-from dlbench.launch.job_script import (
-    JOB_ID_MARK,
-    Job,
-    assemble_script,
-    bash_array,
-    check_job,
-    container_wrapping,
-    override_options,
-    quote,
-    setup_lines,
-)
 from dlbench.launch.scheduler import JobState, SchedulerError, base_job_id, call_scheduler, user_name, worst_state
 from dlbench.launch.sites import Site
 
@@ -37,18 +27,18 @@ _STATE_NAMES = {"B": "RUNNING", "E": "RUNNING", "H": "PENDING", "M": "PENDING", 
 _KILLED_EXIT_CODES = (271, 265, 143, 137)
 
 
-def campaign_script(site: Site, job: Job) -> str:
+def campaign_script(site: Site, job: job_script.Job) -> str:
     """The script of the measuring job or array. Raises BadInput if the site lacks something or a path is invalid."""
     _check_job(site, job)
     wrapping = _container_wrapping(site, job, gpus=site.has_gpus)
-    inside = bash_array("inside", [*wrapping.prefix, *site.software.python])
+    inside = job_script.bash_array("inside", [*wrapping.prefix, *site.software.python])
     launcher = " --launcher mpirun" if job.nodes > 1 else ""
-    return assemble_script(
+    return job_script.assemble_script(
         f"Suite {job.suite} at site {site.name}",
         _campaign_directives(site, job),
         _JOB_ID_CHECK,
-        setup_lines(site, job, wrapping),
-        [f"suite={quote(job.suite_file)}", inside],
+        job_script.setup_lines(site, job, wrapping),
+        [f"suite={job_script.quote(job.suite_file)}", inside],
         [
             "# Check the first node: Python, results folder, mounts, free space. Stop if a check fails.",
             '"${inside[@]}" -m dlbench doctor --node --results "$results"',
@@ -59,19 +49,19 @@ def campaign_script(site: Site, job: Job) -> str:
             "trap : TERM USR1",
             "status=0",
             f'{_time_limit_command(site)}"${{inside[@]}}" -m dlbench run \\\n'
-            f'  "$suite"{override_options(job)} --results "$results"{launcher} || status=$?',
+            f'  "$suite"{job_script.override_options(job)} --results "$results"{launcher} || status=$?',
         ],
         ['exit "$status"'],
     )
 
 
-def report_script(site: Site, job: Job) -> str:
+def report_script(site: Site, job: job_script.Job) -> str:
     """Return the script of the report job, which collects the results; it needs one core and no GPU."""
     wrapping = _container_wrapping(site, job, gpus=False)
-    inside = bash_array("inside", [*wrapping.prefix, *site.software.python])
+    inside = job_script.bash_array("inside", [*wrapping.prefix, *site.software.python])
     memory = f":mem={_pbs_memory(site.report.memory)}" if site.report.memory else ""
     directives = _common_directives(f"{job.suite}-report", site.report.partition or site.pbs.queue, site, job)
-    return assemble_script(
+    return job_script.assemble_script(
         f"Report of suite {job.suite}",
         [
             *directives,
@@ -79,7 +69,7 @@ def report_script(site: Site, job: Job) -> str:
             *([f"#PBS -l walltime={site.report.time_limit}"] if site.report.time_limit else []),
         ],
         _JOB_ID_CHECK,
-        setup_lines(site, job, wrapping),
+        job_script.setup_lines(site, job, wrapping),
         [
             inside,
             '"${inside[@]}" -m dlbench collect --results "$results"',
@@ -156,8 +146,8 @@ def _parse_state(block: str) -> JobState:
     return JobState(first.strip(), state, pairs.get("comment", ""), elapsed, limit, ",".join(nodes))
 
 
-def _check_job(site: Site, job: Job) -> None:
-    check_job(site, job)
+def _check_job(site: Site, job: job_script.Job) -> None:
+    job_script.check_job(site, job)
     if site.pbs.max_nodes is not None and job.nodes > site.pbs.max_nodes:
         raise BadInput(f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.pbs.max_nodes} (pbs.max_nodes)")
     if site.pbs.cpus_per_node is None:
@@ -166,14 +156,14 @@ def _check_job(site: Site, job: Job) -> None:
         raise BadInput(f'{site.file}: with PBS, cases of several nodes run without a container; set runtime = "none"')
 
 
-def _container_wrapping(site: Site, job: Job, gpus: bool) -> ContainerWrapping:
-    wrapping = container_wrapping(site, job, gpus=gpus, nodes=1)
-    if wrapping.srun or wrapping.prepare or any(JOB_ID_MARK in word for word in wrapping.prefix):
+def _container_wrapping(site: Site, job: job_script.Job, gpus: bool) -> ContainerWrapping:
+    wrapping = job_script.container_wrapping(site, job, gpus=gpus, nodes=1)
+    if wrapping.srun or wrapping.prepare or any(job_script.JOB_ID_MARK in word for word in wrapping.prefix):
         raise BadInput(f"{site.file}: {site.container.runtime} does not run with PBS; use apptainer or none")
     return wrapping
 
 
-def _campaign_directives(site: Site, job: Job) -> list[str]:
+def _campaign_directives(site: Site, job: job_script.Job) -> list[str]:
     gpus = site.gpus.per_node if job.all_gpus else job.ranks_per_node
     chunk = [
         f"select={job.nodes}",
@@ -195,7 +185,7 @@ def _campaign_directives(site: Site, job: Job) -> list[str]:
     ]
 
 
-def _common_directives(name: str, queue: str | None, site: Site, job: Job) -> list[str]:
+def _common_directives(name: str, queue: str | None, site: Site, job: job_script.Job) -> list[str]:
     return [
         f"#PBS -N {name}",
         *([f"#PBS -q {queue}"] if queue else []),

@@ -19,18 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from dlbench.errors import BadInput
+from dlbench.launch import job_script
 from dlbench.launch.containers import ContainerWrapping
-from dlbench.launch.job_script import (
-    Job,
-    assemble_script,
-    bash_array,
-    check_job,
-    container_wrapping,
-    override_options,
-    quote,
-    quote_all,
-    setup_lines,
-)
 from dlbench.launch.launchers import WORKER_MODULE, Launcher
 from dlbench.launch.runtimes import RUNTIME_RECORDS
 from dlbench.launch.sites import Site
@@ -90,12 +80,13 @@ patiently() {{
 """
 
 
-def campaign_script(site: Site, job: Job) -> str:
+def campaign_script(site: Site, job: job_script.Job) -> str:
     """The script of the measuring job or array. Raises BadInput if the site lacks something or a path is invalid."""
     _check_job(site, job)
-    wrapping = container_wrapping(site, job, gpus=site.has_gpus, nodes=job.nodes)
+    wrapping = job_script.container_wrapping(site, job, gpus=site.has_gpus, nodes=job.nodes)
     if job.has_several_ranks:
-        supervisor = f'watched {quote_all(site.outer_python)} -m dlbench run "$suite"{override_options(job)}'
+        python, overrides = job_script.quote_all(site.outer_python), job_script.override_options(job)
+        supervisor = f'watched {python} -m dlbench run "$suite"{overrides}'
         run = [
             "# The supervisor runs on the host; each case is a step, with {ranks} replaced by its node and rank "
             "options.",
@@ -105,13 +96,13 @@ def campaign_script(site: Site, job: Job) -> str:
     else:
         run = [
             f'patiently watched "${{step[@]}}" --nodes=1 --ntasks=1 "${{inside[@]}}" \\\n'
-            f'  -m dlbench run "$suite"{override_options(job)} --results "$results" || status=$?'
+            f'  -m dlbench run "$suite"{job_script.override_options(job)} --results "$results" || status=$?'
         ]
     return _job_script(
         f"Suite {job.suite} at site {site.name}",
         _campaign_directives(site, job),
-        setup_lines(site, job, wrapping),
-        [f"suite={quote(job.suite_file)}"],
+        job_script.setup_lines(site, job, wrapping),
+        [f"suite={job_script.quote(job.suite_file)}"],
         _rendezvous_lines(site) if job.has_several_ranks else [],
         _step_lines(site, wrapping, each_node=True, options=site.slurm.srun),
         _RETRY_LINES.strip().splitlines(),
@@ -133,14 +124,14 @@ def campaign_script(site: Site, job: Job) -> str:
     )
 
 
-def report_script(site: Site, job: Job) -> str:
+def report_script(site: Site, job: job_script.Job) -> str:
     """Return the script of the report job, which collects the results; it needs one node and no GPU."""
-    wrapping = container_wrapping(site, job, gpus=False, nodes=1)
+    wrapping = job_script.container_wrapping(site, job, gpus=False, nodes=1)
     once = 'patiently "${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}"'
     return _job_script(
         f"Report of suite {job.suite}",
         _report_directives(site, job),
-        setup_lines(site, job, wrapping),
+        job_script.setup_lines(site, job, wrapping),
         [],
         [],
         _step_lines(site, wrapping, each_node=bool(wrapping.prepare or wrapping.cleanup) and not wrapping.prepare_once),
@@ -193,8 +184,8 @@ def _insert_ranks(step: Sequence[str], ranks: list[str]) -> list[str]:
     return [*step[:at], *ranks, *step[at + 1 :]]
 
 
-def _check_job(site: Site, job: Job) -> None:
-    check_job(site, job)
+def _check_job(site: Site, job: job_script.Job) -> None:
+    job_script.check_job(site, job)
     if site.slurm.max_nodes is not None and job.nodes > site.slurm.max_nodes:
         raise BadInput(
             f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.slurm.max_nodes} (slurm.max_nodes)"
@@ -207,7 +198,7 @@ def _check_job(site: Site, job: Job) -> None:
         )
 
 
-def _check_cores(site: Site, job: Job) -> None:
+def _check_cores(site: Site, job: job_script.Job) -> None:
     task, node, ranks = site.slurm.cpus_per_task, site.slurm.cpus_per_node, job.ranks_per_node
     if task is None and node is None:
         raise BadInput(
@@ -244,7 +235,7 @@ def bind_to_node(site: Site, node: str) -> Site:
 def _job_script(title: str, directives: list[str], *sections: Sequence[str]) -> str:
     salloc = "# To run by hand: salloc with the options below, then run this file with bash inside the allocation."
     needed = "is not set: submit this with sbatch, or run it with bash inside an allocation"
-    return assemble_script(
+    return job_script.assemble_script(
         title,
         [salloc, *(f"#SBATCH {directive}" for directive in directives)],
         f': "${{SLURM_JOB_ID:?{needed}}}"',
@@ -252,7 +243,7 @@ def _job_script(title: str, directives: list[str], *sections: Sequence[str]) -> 
     )
 
 
-def _campaign_directives(site: Site, job: Job) -> list[str]:
+def _campaign_directives(site: Site, job: job_script.Job) -> list[str]:
     slurm, gpus = site.slurm, site.gpus
     count = gpus.per_node if job.all_gpus else job.ranks_per_node
     amount = f"{gpus.type}:{count}" if gpus.type else f"{count}"
@@ -286,7 +277,7 @@ def _campaign_directives(site: Site, job: Job) -> list[str]:
     )
 
 
-def _report_directives(site: Site, job: Job) -> list[str]:
+def _report_directives(site: Site, job: job_script.Job) -> list[str]:
     # A QOS belongs to a partition.
     same = site.report.partition is None
     return _format_directives(
@@ -314,7 +305,7 @@ def _format_directives(site: Site, wanted: list[tuple[str, str | None]], more: S
 
 def _rendezvous_lines(site: Site) -> list[str]:
     given = site.network.master_address
-    master = quote(given) if given else '"${DLBENCH_MASTER_ADDR:-${nodes[0]}}"'
+    master = job_script.quote(given) if given else '"${DLBENCH_MASTER_ADDR:-${nodes[0]}}"'
     return [
         "# Rendezvous of the ranks at the first free port; jobs on the same node get different ports.",
         'mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
@@ -338,8 +329,8 @@ def _step_lines(site: Site, wrapping: ContainerWrapping, each_node: bool, option
         "export SLURM_EXPORT_ENV=ALL",
         "# By hand in an interactive step: its CPU binding would put all ranks on its cores.",
         "unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE",
-        bash_array("step", step),
-        bash_array("inside", [*wrapping.prefix, *site.software.python]),
+        job_script.bash_array("step", step),
+        job_script.bash_array("inside", [*wrapping.prefix, *site.software.python]),
         *([f"each_node=({everywhere})"] if each_node else []),
     ]
 
@@ -348,10 +339,10 @@ def _container_setup_lines(wrapping: ContainerWrapping) -> list[str]:
     where = "--overlap --nodes=1 --ntasks=1" if wrapping.prepare_once else '"${each_node[@]}"'
     lines = []
     if wrapping.cleanup:
-        commands = [f"  srun {where} {quote_all(argv)} 2>/dev/null || true" for argv in wrapping.cleanup]
+        commands = [f"  srun {where} {job_script.quote_all(argv)} 2>/dev/null || true" for argv in wrapping.cleanup]
         lines += ["# shellcheck disable=SC2329", "tidy() {", *commands, "}", "trap tidy EXIT"]
         lines.append("tidy # remove files of an earlier run of this job, if it was killed and requeued")
-    return lines + [f"patiently srun {where} {quote_all(argv)}" for argv in wrapping.prepare]
+    return lines + [f"patiently srun {where} {job_script.quote_all(argv)}" for argv in wrapping.prepare]
 
 
 def _requeue_lines(site: Site, wrapping: ContainerWrapping) -> list[str]:

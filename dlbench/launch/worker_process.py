@@ -17,15 +17,7 @@ from typing import Any
 
 from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, convert_write_errors
 from dlbench.json_text import load_json
-from dlbench.launch import failure_diagnosis
-from dlbench.launch.processes import (
-    describe_exit,
-    last_error_line,
-    last_phase,
-    start_worker,
-    stop_on_signals,
-    stop_worker,
-)
+from dlbench.launch import failure_diagnosis, processes
 from dlbench.suites import worker_request as requests
 
 #: After its result is there, a worker may take so long to end [s].
@@ -98,12 +90,12 @@ def run_request(
         shutil.rmtree(folder / "ranks", ignore_errors=True)
         requests.write_request(folder, request)
     stderr = folder / "stderr.txt"
-    with stop_on_signals():
-        process = start_worker(argv or [sys.executable, "-m", "dlbench.worker", str(folder)], folder, {})
+    with processes.stop_on_signals():
+        process = processes.start_worker(argv or [sys.executable, "-m", "dlbench.worker", str(folder)], folder, {})
         try:
-            timed_out = wait_for_worker(process, folder, timeout_s, lambda s: on_tick(s, last_phase(stderr)))
+            timed_out = wait_for_worker(process, folder, timeout_s, lambda s: on_tick(s, processes.last_phase(stderr)))
         finally:
-            stop_worker(process)
+            processes.stop_worker(process)
             failure_diagnosis.kill_leftover_processes(folder)
     if (folder / "result.json").exists():  # written by rename: complete, even if the process failed later
         return (folder / "result.json").read_text(encoding="utf-8")
@@ -117,12 +109,12 @@ def _failure_reason(folder: Path, exit_code: int, world_size: int, limit_s: floa
         status, text = str(values["status"]), str(values["text"])
     except (OSError, ValueError, KeyError, TypeError):
         found = failure_diagnosis.diagnose(folder, world_size, oom_kill=False)
-        phase = f"in phase '{last_phase(folder / 'stderr.txt')}'"
+        phase = f"in phase '{processes.last_phase(folder / 'stderr.txt')}'"
         if found:
             return JobFailed(found[1])
         if limit_s is not None:
             return JobFailed(f"did not end within {limit_s:.0f} s, {phase}; see {folder}")
-        return JobFailed(f"{describe_exit(exit_code)} {phase}; {last_error_line(folder)}")
+        return JobFailed(f"{processes.describe_exit(exit_code)} {phase}; {processes.last_error_line(folder)}")
     if status == "bad_input":
         return BadInput(text)
     return DeviceUnavailable(text) if status == "no_device" else JobFailed(f"{status}: {text}; see {folder}")

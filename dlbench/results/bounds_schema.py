@@ -22,16 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
-from dlbench.results.bounds_records import (
-    BOUNDS_VERSION,
-    AllReduce,
-    AllReduceRun,
-    Ceiling,
-    CeilingRun,
-    DeviceIdentity,
-    LayerTime,
-    ProfileRun,
-)
+from dlbench.results import bounds_records
 from dlbench.results.parts import SkippedPart, path_text, unreadable_error, write_part
 from dlbench.results.row_validation import CONVERSION_ERRORS
 from dlbench.results.schema import arrow_fields
@@ -47,9 +38,9 @@ _GLITCH_FACTOR = 2
 _RUN_FIELDS: list[pa.Field] = [
     pa.field("run_id", pa.string()),
     pa.field("started_at", pa.timestamp("ms", tz="UTC")),
-    *arrow_fields(DeviceIdentity),
+    *arrow_fields(bounds_records.DeviceIdentity),
 ]
-_VERSION_METADATA = {"dlbench_bounds_version": str(BOUNDS_VERSION)}
+_VERSION_METADATA = {"dlbench_bounds_version": str(bounds_records.BOUNDS_VERSION)}
 
 
 def _rate_fields(unit: str, *names: str) -> list[pa.Field]:
@@ -60,7 +51,7 @@ def _rate_fields(unit: str, *names: str) -> list[pa.Field]:
 CEILINGS_SCHEMA: pa.Schema = pa.schema(
     [
         *_RUN_FIELDS,
-        *arrow_fields(Ceiling),
+        *arrow_fields(bounds_records.Ceiling),
         *_rate_fields("FLOP/s", "best_flop_per_s", "median_flop_per_s"),
         *_rate_fields("B/s", "best_bytes_per_s", "median_bytes_per_s"),
         pa.field("spread", pa.float64()),
@@ -77,7 +68,7 @@ ALL_REDUCE_SCHEMA: pa.Schema = pa.schema(
         *_RUN_FIELDS,
         *(pa.field(n, pa.int64()) for n in ("nodes", "ranks")),
         *(pa.field(n, pa.string()) for n in ("backend", "transport", "warning")),
-        *arrow_fields(AllReduce),
+        *arrow_fields(bounds_records.AllReduce),
         pa.field("median_s", pa.float64(), metadata={"unit": "s"}),
         *_rate_fields("B/s", "algorithm_bytes_per_s", "bus_bytes_per_s"),
     ],
@@ -90,25 +81,25 @@ LAYERS_SCHEMA: pa.Schema = pa.schema(
         *_RUN_FIELDS,
         *(pa.field(n, pa.string()) for n in _CASE_COLUMNS),
         pa.field("batch_size", pa.int64()),
-        *arrow_fields(LayerTime),
+        *arrow_fields(bounds_records.LayerTime),
         pa.field("network_key", pa.string()),
     ],
     metadata=_VERSION_METADATA,
 )
 
 
-def write_ceilings(root: Path, run: CeilingRun) -> Path:
+def write_ceilings(root: Path, run: bounds_records.CeilingRun) -> Path:
     """Write one run to the results folder `root`; return the file. Raises StoreError if it cannot be written."""
     return write_part(root / CEILINGS_FOLDER / f"ceilings-{run.run_id}.parquet", _ceilings_table(run))
 
 
-def write_all_reduces(root: Path, run: AllReduceRun) -> Path:
+def write_all_reduces(root: Path, run: bounds_records.AllReduceRun) -> Path:
     """Write one run to the results folder `root`; return the file. Raises StoreError if it cannot be written."""
     target = root / CEILINGS_FOLDER / f"allreduce-{run.run_id}.parquet"
     return write_part(target, pa.Table.from_pylist(_all_reduce_rows(run), schema=ALL_REDUCE_SCHEMA))
 
 
-def write_layers(folder: Path, run: ProfileRun) -> Path:
+def write_layers(folder: Path, run: bounds_records.ProfileRun) -> Path:
     """Write the layers of a profile to `layers.parquet` in its folder; return it. Raises StoreError if that fails."""
     case = {name: run.case.get(name) for name in (*_CASE_COLUMNS, "batch_size")}
     case["network_key"] = run.network_key
@@ -144,26 +135,26 @@ def read_run_files(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
     return frame
 
 
-def layers_frame(layers: tuple[LayerTime, ...]) -> pd.DataFrame:
+def layers_frame(layers: tuple[bounds_records.LayerTime, ...]) -> pd.DataFrame:
     """Convert layers to a frame with the columns of `LayerTime`."""
-    names = {f.name for f in dataclasses.fields(LayerTime)}
+    names = {f.name for f in dataclasses.fields(bounds_records.LayerTime)}
     schema = pa.schema([f for f in LAYERS_SCHEMA if f.name in names])
     frame: pd.DataFrame = pa.Table.from_pylist([dataclasses.asdict(x) for x in layers], schema=schema).to_pandas()
     return frame
 
 
-def ceilings_frame(run: CeilingRun) -> pd.DataFrame:
+def ceilings_frame(run: bounds_records.CeilingRun) -> pd.DataFrame:
     """Convert one run to the frame that `read_ceilings` returns."""
     frame: pd.DataFrame = _ceilings_table(run).to_pandas()
     return frame
 
 
-def _ceilings_table(run: CeilingRun) -> pa.Table:
+def _ceilings_table(run: bounds_records.CeilingRun) -> pa.Table:
     rows = [_run_values(run) | _ceiling_row(ceiling) | {"busy_share": run.busy_share} for ceiling in run.ceilings]
     return pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA)
 
 
-def _all_reduce_rows(run: AllReduceRun) -> list[dict[str, Any]]:
+def _all_reduce_rows(run: bounds_records.AllReduceRun) -> list[dict[str, Any]]:
     head = _run_values(run) | {n: getattr(run, n) for n in ("nodes", "ranks", "backend", "transport", "warning")}
     rows = []
     for size in run.sizes:
@@ -182,12 +173,14 @@ def bus_bandwidth(size_bytes: int, time_s: float, ranks: int) -> float | None:
     return None if ranks == 1 else size_bytes / time_s * 2 * (ranks - 1) / ranks
 
 
-def _run_values(run: CeilingRun | ProfileRun | AllReduceRun) -> dict[str, Any]:
+def _run_values(
+    run: bounds_records.CeilingRun | bounds_records.ProfileRun | bounds_records.AllReduceRun,
+) -> dict[str, Any]:
     started_at = datetime.fromisoformat(run.started_at) if run.started_at else None
     return {"run_id": run.run_id, "started_at": started_at, **dataclasses.asdict(run.where)}
 
 
-def _ceiling_row(ceiling: Ceiling) -> dict[str, Any]:
+def _ceiling_row(ceiling: bounds_records.Ceiling) -> dict[str, Any]:
     row = dataclasses.asdict(ceiling)
     times = _valid_samples(ceiling.time_s)
     if not times:

@@ -21,13 +21,7 @@ from dlbench.process_statistics import MIN_PROCESSES, half_width_of_mean
 from dlbench.report.analysis import change_points
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import case_name, varying_settings
-from dlbench.results.aggregation import (
-    PROCESS_COLUMNS,
-    SETTING_COLUMNS,
-    SYSTEM_FACTS,
-    daily_rows_of_attempts,
-    read_daily_rows,
-)
+from dlbench.results import aggregation
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import USUAL_CONFIDENCE
 
@@ -39,7 +33,7 @@ _COMPARED_POINTS = 3
 #: No computer measured before; clocks that were never set begin in 1970.
 _FIRST_DAY = datetime(2012, 1, 1, tzinfo=UTC)
 #: What may explain a change, beside `SYSTEM_FACTS`.
-_FACT_TITLES = {"suite": "suite", "suite_version": "suite version", "protocol": "protocol", **SYSTEM_FACTS}
+_FACT_TITLES = {"suite": "suite", "suite_version": "suite version", "protocol": "protocol", **aggregation.SYSTEM_FACTS}
 
 
 @dataclass(frozen=True)
@@ -96,13 +90,13 @@ class History:
 
 def read_history(sources: Sequence[str | Path], false_alarms: float = FALSE_ALARMS) -> History:
     """The history that these results hold. Raises StoreError if a source does not exist."""
-    return build_history(read_daily_rows(sources).to_pandas(), false_alarms)
+    return build_history(aggregation.read_daily_rows(sources).to_pandas(), false_alarms)
 
 
 def history_of_report(content: Content) -> History:
     """The history that the results of a report hold: that of `read_history`, without reading them again."""
     rows = content.rows
-    columns = [*PROCESS_COLUMNS, "status"]
+    columns = [*aggregation.PROCESS_COLUMNS, "status"]
     several = rows["attempt_id"].duplicated(keep=False)
     first = rows[columns]
     if several.any():
@@ -112,7 +106,7 @@ def history_of_report(content: Content) -> History:
     steps = content.medians.reindex(first["attempt_id"]).to_numpy()
     first = first.assign(step_s=steps)
     measured = first["status"].isin(DONE_STATUSES).to_numpy() & ~np.isnan(steps)
-    return build_history(daily_rows_of_attempts(first if measured.all() else first[measured]).to_pandas())
+    return build_history(aggregation.daily_rows_of_attempts(first if measured.all() else first[measured]).to_pandas())
 
 
 def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History:
@@ -127,7 +121,7 @@ def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> H
         )
     points = points[possible].sort_values("day", kind="stable")
     points = points.assign(network_key=points["network_key"].astype(object).fillna(""))
-    keys = [*SETTING_COLUMNS, "network_key", "device_kind"]
+    keys = [*aggregation.SETTING_COLUMNS, "network_key", "device_kind"]
     groups = [own for _, own in points.groupby(keys, sort=False, dropna=False)]
     long = sum(len(own) >= change_points.MIN_POINTS for own in groups)
     # Two tests of each line: its level and its spread.

@@ -10,17 +10,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.facts.peaks import find_peaks
-from dlbench.report.analysis.bounds import (
-    ELEMENT_BYTES,
-    NetworkBound,
-    Roof,
-    datasheet_bytes_per_s,
-    hook_overhead,
-    layers_time_share,
-    median_time,
-    profile_frame,
-    time_bound_of_network,
-)
+from dlbench.report.analysis import bounds
 from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, SUSTAINED_SUFFIX, ProfileRun, counts_flop
 from dlbench.results.records import BUSY_SHARE
 from dlbench.table import Cell, Column, Table, bytes_text, percent_text, seconds_text
@@ -32,10 +22,10 @@ INTERRUPTED_SHARE = 0.9
 DATASHEET_TOLERANCE = 0.01
 
 
-def profile_table(run: ProfileRun, roof: Roof, limit: int | None = 20) -> Table:
+def profile_table(run: ProfileRun, roof: bounds.Roof, limit: int | None = 20) -> Table:
     """The layers by time lost to the bound, and below what the numbers mean; all of them where `limit` is None."""
-    frame = profile_frame(run, roof)
-    case, network = run.case, time_bound_of_network(frame, roof, run.step_s, run.optimizer_bytes)
+    frame = bounds.profile_frame(run, roof)
+    case, network = run.case, bounds.time_bound_of_network(frame, roof, run.step_s, run.optimizer_bytes)
     columns = [
         Column("layer", "Layer", "left"),
         Column("kind", "Kind", "left"),
@@ -55,7 +45,9 @@ def profile_table(run: ProfileRun, roof: Roof, limit: int | None = 20) -> Table:
     return Table(columns, rows, title, _profile_notes(run, roof, frame, network, len(shown)))
 
 
-def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBound, shown: int) -> list[str]:
+def _profile_notes(
+    run: ProfileRun, roof: bounds.Roof, frame: pd.DataFrame, network: bounds.NetworkBound, shown: int
+) -> list[str]:
     notes = []
     if hidden := len(frame) - shown:
         lost_s = _sum_or_none(frame["lost_s"].iloc[shown:])
@@ -74,17 +66,18 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
     notes.append(f"{step}.")
     noted = [f"{layer.layer} ({layer.note})" for layer in run.layers if layer.note]
     notes += [f"FLOP and bounds are not exact for {units.list_text(noted, 3)}."] if noted else []
-    own = {name: median_time(samples) for name, samples in run.parts_s.items()}
+    own = {name: bounds.median_time(samples) for name, samples in run.parts_s.items()}
     parts = ", ".join(f"{_PART_TITLES.get(name, name)} {seconds_text(s)}" for name, s in own.items())
-    share = units.percent(layers_time_share(run))
+    share = units.percent(bounds.layers_time_share(run))
     notes.append(f"Layers take {share} of the profiled steps' time; the rest: {parts or 'none'}.")
     notes += busy_host_note(run.busy_share, "these times may be far too long; profile again on an idle machine")
     notes += _interruption_notes(run, frame, [s for s in own.values() if s is not None])
-    longer = hook_overhead(run)
+    longer = bounds.hook_overhead(run)
+    hooked = seconds_text(bounds.median_time(run.hooked_step_s))
     notes.append(
         f"The profiler's hooks make a step {units.percent(abs(longer))} {'longer' if longer >= 0 else 'shorter'} "
-        f"({seconds_text(median_time(run.hooked_step_s))}). The times of layers include the hooks, the time of the "
-        f"step above does not. Times are medians over {len(run.hooked_step_s)} steps."
+        f"({hooked}). The times of layers include the hooks, the time of the step above does not. Times are medians "
+        f"over {len(run.hooked_step_s)} steps."
         if longer is not None
         else "The cost of the profiler's hooks is unknown, because no step has a usable time."
     )
@@ -106,7 +99,7 @@ def busy_host_note(share: float | None, what: str) -> list[str]:
 
 def _interruption_notes(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -> list[str]:
     """Says so where the medians of layers and parts are far from adding up to the median step."""
-    step_s, layers_s = median_time(run.hooked_step_s), _sum_or_none(frame["time_s"])
+    step_s, layers_s = bounds.median_time(run.hooked_step_s), _sum_or_none(frame["time_s"])
     if not step_s or layers_s is None:
         return []
     share = (layers_s + sum(parts_s)) / step_s
@@ -212,7 +205,7 @@ def _best_rows(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
             best[key] = row
     kinds = enumerate((*FLOP_KINDS, *BYTE_KINDS))
     order = {f"{kind}{after}": i for i, kind in kinds for after in ("", SUSTAINED_SUFFIX)}
-    precisions = list(ELEMENT_BYTES)
+    precisions = list(bounds.ELEMENT_BYTES)
 
     def sort_key(row: dict[Any, Any]) -> tuple[int, int]:
         known = row["precision"] in precisions
@@ -233,7 +226,7 @@ def _ceiling_cells(row: dict[Any, Any], with_error: bool) -> list[Cell]:
     best = _row_rate(row)
     median = row["median_flop_per_s"] if flop else row["median_bytes_per_s"]
     peaks = find_peaks(row["device_name"]) if isinstance(row["device_name"], str) else None
-    sheet = (peaks.flop_per_s(row["precision"]) if flop else datasheet_bytes_per_s(peaks)) if peaks else None
+    sheet = (peaks.flop_per_s(row["precision"]) if flop else bounds.datasheet_bytes_per_s(peaks)) if peaks else None
     samples = 0 if row["time_s"] is None else len(row["time_s"])
     share = best / sheet if best and sheet else None
     kind = f"{row['kind']} [{'FLOP/s' if flop else 'B/s'}]"

@@ -11,17 +11,11 @@ import pandas as pd
 from dlbench import units
 from dlbench.facts import audit
 from dlbench.facts.layer_totals import LayerTotals
-from dlbench.report.analysis import confidence_levels
+from dlbench.report.analysis import confidence_levels, side_by_side
 from dlbench.report.analysis.change_points import MIN_POINTS
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.history import history_of_report
-from dlbench.report.analysis.side_by_side import (
-    cases_by_batch_size,
-    median_processes,
-    summarize_processes,
-    with_case_numbers,
-)
-from dlbench.report.chapters import convergence, history_tables, method, opening_sentences, tables
+from dlbench.report.chapters import convergence, history_tables, method, opening_sentences, systems_blocks, tables
 from dlbench.report.chapters.anchors import published_throughputs_table
 from dlbench.report.chapters.bounds_section import HOW_TO_DRAW_OTHERS, bounds_section
 from dlbench.report.chapters.compute_section import compute_section
@@ -33,12 +27,6 @@ from dlbench.report.chapters.projection_section import projection_section
 from dlbench.report.chapters.provenance import provenance_section
 from dlbench.report.chapters.scaling import scaling_section
 from dlbench.report.chapters.summary import summary_section
-from dlbench.report.chapters.systems_blocks import (
-    add_attempt_ids,
-    energy_trade_off,
-    metric_over_systems,
-    process_spread_blocks,
-)
 from dlbench.report.chapters.systems_section import measured_systems, systems_section
 from dlbench.report.chapters.tuning_section import tuning_section
 from dlbench.report.document import Block, Plot, Section
@@ -84,7 +72,7 @@ def throughput_section(content: Content) -> Section:
     """Throughput, over the batch and by precision where there are several."""
     several_batches = content.shown.groupby("model")["batch_size"].nunique().gt(1).any()
     several_precisions = content.shown["precision"].nunique() > 1
-    over_systems = metric_over_systems(content, "throughput", "throughput")
+    over_systems = systems_blocks.metric_over_systems(content, "throughput", "throughput")
     blocks = over_systems or _plot_per_system(content, plots_rates.throughput)
     blocks += batch_blocks(content) if several_batches else []
     blocks += _plot_per_system(content, plots_rates.precisions) if several_precisions else []
@@ -95,7 +83,7 @@ def batch_blocks(content: Content) -> list[Block]:
     """Throughput over the batch with its knees: of one system by precision, of several in one panel per network."""
     if len(measured_systems(content)) < 2:
         return _plot_per_system(content, plots_batch.batch_curves)
-    cases = add_attempt_ids(cases_by_batch_size(content), content)
+    cases = systems_blocks.add_attempt_ids(side_by_side.cases_by_batch_size(content), content)
     return [
         Block(plot=plots_batch.batch_curves_of_systems(cases, content.system_names)),
         Block(heading="Knees of the curves", table=plots_batch.knees_table(cases, content.system_names), folded=True),
@@ -116,8 +104,9 @@ def memory_section(content: Content) -> Section:
 
 def energy_section(content: Content) -> Section:
     """Energy per image, what throughput costs of it, and the power behind it."""
-    blocks = metric_over_systems(content, "energy_per_image", "energy") or _plot_per_system(content, plots_rates.energy)
-    blocks += energy_trade_off(content)
+    blocks = systems_blocks.metric_over_systems(content, "energy_per_image", "energy")
+    blocks = blocks or _plot_per_system(content, plots_rates.energy)
+    blocks += systems_blocks.energy_trade_off(content)
     traced = content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1).astype(bool)
     if plots_samples.has_varying_power(content.shown[traced]).any():
         blocks += _plot_per_system(content, plots_samples.power)
@@ -150,7 +139,7 @@ def flop_time_section(content: Content) -> Section:
 
 def variability_section(content: Content) -> Section:
     """How step times scatter and run."""
-    blocks = process_spread_blocks(content)
+    blocks = systems_blocks.process_spread_blocks(content)
     blocks += _plot_per_system(content, plots_samples.distribution)
     blocks += _plot_per_system(content, plots_samples.time_series)
     return Section("variability", "Variability", blocks, opening_sentences.variability_opening(content))
@@ -306,7 +295,7 @@ def _plot_per_system(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> 
     for number, (system, name) in enumerate(systems[:MAX_SYSTEMS], 1):
         cases, merged = _system_cases(content, system)
         if draw in _SAMPLE_PLOTS:
-            cases = median_processes(cases)
+            cases = side_by_side.median_processes(cases)
         plot = draw(merged if draw in _CASE_PLOTS else cases)
         plot = dataclasses.replace(plot, records=plot.records or tuple(cases["attempt_id"]))
         if len(systems) > 1:
@@ -340,6 +329,6 @@ def _merge_repeats(cases: pd.DataFrame) -> pd.DataFrame:
     """One row per case, where repeats are several processes of it."""
     if cases["repeat"].nunique() < 2:
         return cases
-    processes = with_case_numbers(cases)
-    merged = summarize_processes(processes)
+    processes = side_by_side.with_case_numbers(cases)
+    merged = side_by_side.summarize_processes(processes)
     return merged.assign(records=merged["number"].map(processes.groupby("number")["attempt_id"].agg(tuple)))

@@ -6,16 +6,10 @@ import dataclasses
 
 import pandas as pd
 
-from dlbench.report.analysis import variability
+from dlbench.report.analysis import side_by_side, variability
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title, setting_label
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import (
-    representative_cases,
-    shared_cases,
-    summarize_processes,
-    with_case_numbers,
-)
 from dlbench.report.chapters.systems_section import measured_systems
 from dlbench.report.document import Block
 from dlbench.report.figures import plots_systems, plots_variability
@@ -39,10 +33,10 @@ def metric_over_systems(content: Content, metric: str, name: str) -> list[Block]
     """One figure of a metric over all systems, where they share any case."""
     if len(measured_systems(content)) < 2:
         return []
-    shared = shared_cases(content)
+    shared = side_by_side.shared_cases(content)
     if shared.cases.empty:
         return []
-    cases = add_attempt_ids(representative_cases(shared.cases), content)
+    cases = add_attempt_ids(side_by_side.representative_cases(shared.cases), content)
     return [Block(plot=plots_systems.metric_over_systems(cases, measured_systems(content), metric, name))]
 
 
@@ -51,7 +45,7 @@ def energy_trade_off(content: Content) -> list[Block]:
     shown = content.shown
     if not shown["energy_per_image"].gt(0).any():
         return []
-    cases = add_attempt_ids(summarize_processes(with_case_numbers(shown)), content)
+    cases = add_attempt_ids(side_by_side.summarize_processes(side_by_side.with_case_numbers(shown)), content)
     names = measured_systems(content)
     front = _pareto_table(cases, names)
     plot = plots_systems.energy_trade_off(cases, names)

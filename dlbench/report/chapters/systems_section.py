@@ -7,19 +7,11 @@ from collections.abc import Mapping
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis import ranking
+from dlbench.report.analysis import ranking, side_by_side
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import Standing
-from dlbench.report.analysis.side_by_side import (
-    SharedCases,
-    left_out_table,
-    representative_cases,
-    shared_cases,
-    summarize_processes,
-    with_case_numbers,
-)
 from dlbench.report.chapters import tables_systems
 from dlbench.report.document import Block, Section
 
@@ -31,12 +23,12 @@ def systems_section(content: Content) -> Section:
     """Every case that systems share, a column per system; nothing for a single system."""
     if len(measured_systems(content)) < 2:
         return Section("systems", TITLE)
-    shared = shared_cases(content)
+    shared = side_by_side.shared_cases(content)
     blocks: list[Block] = []
     if len(shared.cases):
         # The verdicts of an A/B experiment are those of its pairs, which the brief has.
         blocks += [*([] if content.sides else _best_systems(content, shared)), *_metric_tables(content, shared)]
-    rest = left_out_table(content)
+    rest = side_by_side.left_out_table(content)
     if rest.rows:
         words = "Cases are compared only if they are equal in everything except system and repeat. These cases are not."
         blocks.append(Block(heading="Left out of the comparison", words=words, table=rest, filters=("system", "mode")))
@@ -81,11 +73,11 @@ def _threads_sentences(content: Content) -> list[str]:
     return [f"The systems differ in PyTorch threads: {listed}."]
 
 
-def _best_systems(content: Content, shared: SharedCases) -> list[Block]:
+def _best_systems(content: Content, shared: side_by_side.SharedCases) -> list[Block]:
     """The best system per network and metric, in words and as a table, with what keeps it from being certain."""
     names = measured_systems(content)
     # The representative case of each network and mode.
-    cases = representative_cases(shared.cases)
+    cases = side_by_side.representative_cases(shared.cases)
     processes = shared.processes[shared.processes["number"].isin(cases["number"])]
     found = {metric: ranking.standings(processes, metric) for metric in ranking.ranking_metrics(processes)}
     sentences = [_wins_sentence(metric, standings, names) for metric, standings in found.items() if standings]
@@ -100,7 +92,7 @@ def _best_systems(content: Content, shared: SharedCases) -> list[Block]:
     ]
 
 
-def _metric_tables(content: Content, shared: SharedCases) -> list[Block]:
+def _metric_tables(content: Content, shared: side_by_side.SharedCases) -> list[Block]:
     names = measured_systems(content)
     metrics = ranking.ranking_metrics(shared.processes)
     blocks = []
@@ -114,11 +106,12 @@ def _metric_tables(content: Content, shared: SharedCases) -> list[Block]:
         blocks.append(Block(heading=heading, table=table, folded=folded, filters=_FILTER_COLUMNS))
         if metric == "throughput" and not content.sides:
             blocks.append(_speedups_block(content, shared, names))
-    best = tables_systems.best_settings_table(summarize_processes(with_case_numbers(content.shown)), names)
+    summaries = side_by_side.summarize_processes(side_by_side.with_case_numbers(content.shown))
+    best = tables_systems.best_settings_table(summaries, names)
     return [*blocks, Block(heading="Each system at its fastest setting", table=best, folded=True)]
 
 
-def _speedups_block(content: Content, shared: SharedCases, names: Mapping[str, str]) -> Block:
+def _speedups_block(content: Content, shared: side_by_side.SharedCases, names: Mapping[str, str]) -> Block:
     base = content.baseline_id(names)
     table = tables_systems.speedups_table(shared.cases, shared.processes, names, base, shared.failed)
     heading = f"Speedup over {names[base]}"
@@ -127,7 +120,7 @@ def _speedups_block(content: Content, shared: SharedCases, names: Mapping[str, s
     return Block(heading=heading, table=table, filters=_FILTER_COLUMNS)
 
 
-def _shared_cases_sentence(content: Content, shared: SharedCases) -> str:
+def _shared_cases_sentence(content: Content, shared: side_by_side.SharedCases) -> str:
     names = measured_systems(content)
     numbers = shared.cases["number"].nunique() if len(shared.cases) else 0
     words = [f"{len(names)} systems: {', '.join(names.values())}."]

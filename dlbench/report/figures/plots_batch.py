@@ -15,17 +15,8 @@ from dlbench.report.analysis.case_selection import fastest_cases, records_of
 from dlbench.report.analysis.labels import network_order, network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
+from dlbench.report.figures import figure_parts
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import (
-    Tooltips,
-    interval_caption,
-    label_outer,
-    panel_grid,
-    panel_title,
-    precision_markers,
-    system_legend,
-    system_markers,
-)
 from dlbench.report.figures.log_axes import make_log_axis
 from dlbench.report.figures.plots_dots import Hue, tooltip_text
 from dlbench.suites.case import MODES, PRECISIONS
@@ -45,11 +36,11 @@ def batch_curves(cases: pd.DataFrame) -> Plot:
     shown = _select_setting_per_curve(known)
     if shown.empty:
         return Plot("batch_curves", "No network ran with several batch sizes at the same setting.")
-    marks = {name: mark | {"marker": "o"} for name, mark in precision_markers(shown).items()}
+    marks = {name: mark | {"marker": "o"} for name, mark in figure_parts.precision_markers(shown).items()}
     plot = _draw_panels(shown, Hue("precision", marks))
     assert plot.figure
     look.add_legend(plot.figure, marks)
-    bars = interval_caption(confidence_levels.levels_text(shown))
+    bars = figure_parts.interval_caption(confidence_levels.levels_text(shown))
     words = f"Throughput against the batch size per device. {bars} {KNEE_CAPTION} of the line."
     if len(shown) < len(known):
         words += " A line shows one setting: the fastest of those that ran with several batch sizes."
@@ -75,15 +66,15 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
     """
     if cases.empty:
         return Plot("batch_curves", "No network ran with several batch sizes on these systems.")
-    marks = system_markers(names)
+    marks = figure_parts.system_markers(names)
     there = {system: name for system, name in names.items() if (cases["system_id"] == system).any()}
     plot = _draw_panels(cases, Hue("system_id", marks, names))
     assert plot.figure
-    system_legend(plot.figure, there, marks)
+    figure_parts.system_legend(plot.figure, there, marks)
+    bars = figure_parts.interval_caption(confidence_levels.levels_text(cases))
     words = (
         "Throughput against the batch size per device. Each network and mode is shown at the setting that most "
-        f"systems share. {interval_caption(confidence_levels.levels_text(cases))} {KNEE_CAPTION} of the line. A line "
-        "without a ring still rises at its largest batch."
+        f"systems share. {bars} {KNEE_CAPTION} of the line. A line without a ring still rises at its largest batch."
     )
     return replace(plot, caption=words + _not_drawn_sentence(cases), records=records_of(cases))
 
@@ -118,9 +109,9 @@ def find_knee(curve: pd.DataFrame) -> pd.Series | None:
 def _draw_panels(shown: pd.DataFrame, hue: Hue) -> Plot:
     names = _panel_keys(shown)[:_MAX_PANELS]
     per_row = 4 if shown["mode"].nunique() > 1 else 3
-    figure, panels = panel_grid(len(names), height=1.9, per_row=per_row, sharex=True, sharey=True)
+    figure, panels = figure_parts.panel_grid(len(names), height=1.9, per_row=per_row, sharex=True, sharey=True)
     panel = dict(zip(names, panels, strict=True))
-    tooltips = Tooltips()
+    tooltips = figure_parts.Tooltips()
     for (model, mode, value), curve in _iterate_curves(shown, hue.column):
         if (model, mode) in panel:
             _draw_curve(panel[model, mode], curve, dict(hue.marks[value]), hue.name(value), tooltips)
@@ -128,14 +119,16 @@ def _draw_panels(shown: pd.DataFrame, hue: Hue) -> Plot:
         axes.set_xscale("log", base=2)
         make_log_axis(axes, "y")
         own = shown[(shown["model"] == model) & (shown["mode"] == mode)]
-        axes.set_title(f"{look.drawable_text(network_title(model), 22)}\n{panel_title(own)}", fontsize=9)
+        axes.set_title(f"{look.drawable_text(network_title(model), 22)}\n{figure_parts.panel_title(own)}", fontsize=9)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     batch = f"Batch per device [{METRICS['throughput'].unit.removesuffix('/s')}]"
-    label_outer(panels, batch, METRICS["throughput"].heading, per_row)
+    figure_parts.label_outer(panels, batch, METRICS["throughput"].heading, per_row)
     return Plot("batch_curves", "", figure, marks=tooltips.found)
 
 
-def _draw_curve(axes: Axes, curve: pd.DataFrame, mark: dict[str, Any], name: str, tooltips: Tooltips) -> None:
+def _draw_curve(
+    axes: Axes, curve: pd.DataFrame, mark: dict[str, Any], name: str, tooltips: figure_parts.Tooltips
+) -> None:
     """One line with its points, their intervals, and the ring at its knee."""
     first = ""
     for case in curve.to_dict("records"):

@@ -18,15 +18,8 @@ from dlbench.report.analysis.case_selection import MAX_ROWS, values_and_limits
 from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Tooltip
+from dlbench.report.figures import figure_parts
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import (
-    SMALL_TEXT_STYLE,
-    Tooltips,
-    figure_height,
-    name_rows,
-    panel_title,
-    split_by_mode,
-)
 from dlbench.report.figures.log_axes import axis_unit, make_log_axis
 
 
@@ -55,10 +48,10 @@ def dot_plot(
     """
     names = network_order(shown["model"])[:MAX_ROWS]
     used = [value for value in hue.marks if (shown[hue.column] == value).any()]
-    figure = look.new_figure(figure_height(len(names), 0.22 + 0.16 * max(len(used), 1 + with_setting)))
-    tooltips = Tooltips()
+    figure = look.new_figure(figure_parts.figure_height(len(names), 0.22 + 0.16 * max(len(used), 1 + with_setting)))
+    tooltips = figure_parts.Tooltips()
     unit = axis_unit(shown[metric], METRICS[metric].unit)
-    panels = split_by_mode(figure, shown, sharex=True, sharey=not with_setting)
+    panels = figure_parts.split_by_mode(figure, shown, sharex=True, sharey=not with_setting)
     for axes, of_mode in panels:
         make_log_axis(axes, "x", unit)
         here = of_mode[of_mode["model"].isin(names)]
@@ -73,9 +66,9 @@ def dot_plot(
             _draw_dot(axes, case, metric, y, {**hue.marks[case[hue.column]], "gid": gid}, words, left)
         for y in range(len(names) - 1):
             axes.axhline(y + 0.5, color=look.GRID, lw=0.6)
-        axes.set_title(panel_title(here))
+        axes.set_title(figure_parts.panel_title(here))
         axes.set_xlabel(unit.label(METRICS[metric].title))
-        name_rows(axes, _row_labels(names, here, with_setting, axes is panels[0][0]))
+        figure_parts.name_rows(axes, _row_labels(names, here, with_setting, axes is panels[0][0]))
     _set_common_limits([axes for axes, _ in panels], values_and_limits(shown, metric))
     return figure, tooltips.found
 
@@ -122,7 +115,7 @@ def _draw_dot(
     else:
         end, place, side = (max(value, high) if high > 0 else value), (7, 0), "left"
     note = axes.annotate(
-        words, (end, y), place, textcoords="offset points", ha=side, gid=f"{gid}-words", **SMALL_TEXT_STYLE
+        words, (end, y), place, textcoords="offset points", ha=side, gid=f"{gid}-words", **figure_parts.SMALL_TEXT_STYLE
     )
     note.set_in_layout(False)
 

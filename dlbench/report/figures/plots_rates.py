@@ -18,16 +18,8 @@ from dlbench.report.analysis.case_selection import MAX_ROWS, describe_shown_case
 from dlbench.report.analysis.labels import MAIN_AXES, network_order, network_title, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
+from dlbench.report.figures import figure_parts
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import (
-    figure_height,
-    interval_caption,
-    not_drawn_sentence,
-    panel_title,
-    precision_legend,
-    precision_markers,
-    split_by_mode,
-)
 from dlbench.report.figures.plots_dots import Hue, dot_plot
 
 
@@ -48,8 +40,8 @@ def precisions(cases: pd.DataFrame) -> Plot:
         return Plot("precisions", "No case was measured both in fp32 and in another precision.")
     shown = pairs.sort_values("batch_size").drop_duplicates(["model", "mode", "precision"], keep="last")
     names = network_order(shown["model"])[:MAX_ROWS]
-    figure = look.new_figure(figure_height(len(names), 0.42))
-    panels = split_by_mode(figure, shown, sharex=True)
+    figure = look.new_figure(figure_parts.figure_height(len(names), 0.42))
+    panels = figure_parts.split_by_mode(figure, shown, sharex=True)
     for axes, of_mode in panels:
         here = of_mode[of_mode["model"].isin(names)]
         y = [names.index(name) for name in here["model"]]
@@ -62,19 +54,19 @@ def precisions(cases: pd.DataFrame) -> Plot:
         rows = zip(base.index, base["base"], base["batch_size"], strict=True)
         axes.set_yticks(range(len(names)), [_base_label(*row) for row in rows])
         axes.invert_yaxis()
-        axes.set_title(f"{panel_title(here)} relative to fp32")
+        axes.set_title(f"{figure_parts.panel_title(here)} relative to fp32")
         axes.set_xlabel("Throughput relative to fp32, same batch")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} ×")
         look.hide_left_axis(axes)
     panels[0][0].set_xlim(0, 1.08 * np.nanmax(shown["ratio_high"].fillna(shown["ratio"])))
-    precision_legend(figure, shown)
+    figure_parts.precision_legend(figure, shown)
     words = (
         f"Gain from lower precision at the largest batch that was also measured in fp32. The fp32 value is printed "
         f"next to each ratio. Error bars: the lowest and the highest ratio that the intervals of both allow, at "
         f"a confidence of {confidence_levels.levels_text(cases)}."
     )
-    return Plot("precisions", words + not_drawn_sentence(shown, MAX_ROWS), figure)
+    return Plot("precisions", words + figure_parts.not_drawn_sentence(shown, MAX_ROWS), figure)
 
 
 def no_meter_reason(cases: pd.DataFrame) -> str:
@@ -89,13 +81,13 @@ def _metric_dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> P
     shown = fastest_cases(known, ["model", "mode", "precision"], limit=None)
     if shown.empty:
         return Plot(name, nothing)
-    hue = Hue("precision", precision_markers(shown))
+    hue = Hue("precision", figure_parts.precision_markers(shown))
     figure, tooltips = dot_plot(shown, metric, hue, with_batch=known["batch_size"].nunique() > 1)
-    precision_legend(figure, shown)
+    figure_parts.precision_legend(figure, shown)
     has_bars = f"{metric}_low" in shown and bool(shown[f"{metric}_low"].notna().any())
-    bars = f" {interval_caption(confidence_levels.levels_text(shown))}" if has_bars else ""
+    bars = f" {figure_parts.interval_caption(confidence_levels.levels_text(shown))}" if has_bars else ""
     words = f"{METRICS[metric].description}{bars} {describe_shown_cases(known, shown)}"
-    words += not_drawn_sentence(shown, MAX_ROWS)
+    words += figure_parts.not_drawn_sentence(shown, MAX_ROWS)
     return Plot(name, words, figure, records_of(shown), marks=tooltips)
 
 

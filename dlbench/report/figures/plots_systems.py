@@ -17,17 +17,8 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import with_common_energy_scope
 from dlbench.report.analysis.side_by_side import axes_equal_across_systems
 from dlbench.report.document import Plot
+from dlbench.report.figures import figure_parts
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import (
-    Tooltips,
-    interval_caption,
-    label_outer,
-    not_drawn_sentence,
-    panel_grid,
-    panel_title,
-    system_legend,
-    system_markers,
-)
 from dlbench.report.figures.log_axes import axis_unit, make_log_axis
 from dlbench.report.figures.plots_dots import Hue, dot_plot, tooltip_text
 
@@ -46,16 +37,18 @@ def metric_over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: s
     axes = ["precision", "batch_size", *(a for a in varying_axes(known) if a not in ("device", "repeat"))]
     axes = axes_equal_across_systems(known, axes)
     shown = known.assign(setting=[setting_label(case, axes) for case in known.to_dict("records")])
-    marks = system_markers(names)
+    marks = figure_parts.system_markers(names)
     figure, tooltips = dot_plot(shown, metric, Hue("system_id", marks, names), with_batch=False, with_setting=True)
-    system_legend(figure, {s: n for s, n in names.items() if (shown["system_id"] == s).any()}, marks)
-    spread = f" {interval_caption(confidence_levels.levels_text(shown))}"
+    figure_parts.system_legend(figure, {s: n for s, n in names.items() if (shown["system_id"] == s).any()}, marks)
+    spread = f" {figure_parts.interval_caption(confidence_levels.levels_text(shown))}"
     words = (
         f"{METRICS[metric].description} Each network and mode is shown at the setting that most systems share, printed "
         f"under its name. If several settings were measured on equally many systems, the one with the highest "
         f"throughput is shown.{spread}"
     )
-    return Plot(name, words + not_drawn_sentence(shown, MAX_ROWS), figure, records_of(shown), marks=tooltips)
+    return Plot(
+        name, words + figure_parts.not_drawn_sentence(shown, MAX_ROWS), figure, records_of(shown), marks=tooltips
+    )
 
 
 def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
@@ -65,9 +58,9 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     if metered.empty:
         return Plot("trade_off", "No energy was measured, so there is no trade-off between energy and throughput.")
     panels_of = network_order(metered["model"])[:_MAX_PANELS]
-    figure, panels = panel_grid(len(panels_of), height=2.4, sharex=True, sharey=True)
-    marks = system_markers(names)
-    tooltips = Tooltips()
+    figure, panels = figure_parts.panel_grid(len(panels_of), height=2.4, sharex=True, sharey=True)
+    marks = figure_parts.system_markers(names)
+    tooltips = figure_parts.Tooltips()
     joules = axis_unit(metered["energy_per_image"], METRICS["energy_per_image"].unit)
     for axes, name in zip(panels, panels_of, strict=True):
         here = metered[metered["model"] == name]
@@ -80,11 +73,11 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
             gid = tooltips.add_case(case, f"{title}: {energy}, {tooltip_text(case, 'throughput')}", title)
             axes.plot([case["throughput"]], [case["energy_per_image"]], gid=gid, **mark, **marks[case["system_id"]])
         _draw_front(axes, pareto_front(here))
-        axes.set_title(f"{look.drawable_text(network_title(name), 24)}\n{panel_title(here)}")
+        axes.set_title(f"{look.drawable_text(network_title(name), 24)}\n{figure_parts.panel_title(here)}")
         axes.margins(0.12)
         axes.xaxis.set_minor_formatter(NullFormatter())
-    label_outer(panels, METRICS["throughput"].heading, joules.label(METRICS["energy_per_image"].title))
-    system_legend(figure, {s: n for s, n in names.items() if (metered["system_id"] == s).any()}, marks)
+    figure_parts.label_outer(panels, METRICS["throughput"].heading, joules.label(METRICS["energy_per_image"].title))
+    figure_parts.system_legend(figure, {s: n for s, n in names.items() if (metered["system_id"] == s).any()}, marks)
     words = (
         "Each point is a measured setting (precision, batch, devices) of a system; right and low is better. The line "
         "is the Pareto front over all systems. For every point above the line, a point on the line is better in both "
@@ -94,7 +87,7 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     left = sorted({names.get(s, "unknown") for s in set(known["system_id"]) - set(metered["system_id"])})
     if left:
         words += f" Left out because their meters do not measure single devices: {', '.join(left)}."
-    words += not_drawn_sentence(metered, _MAX_PANELS)
+    words += figure_parts.not_drawn_sentence(metered, _MAX_PANELS)
     return Plot("trade_off", words, figure, records_of(metered), marks=tooltips.found)
 
 

@@ -16,20 +16,8 @@ from dlbench.report.analysis.derived_metrics import MIN_STEPS
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
+from dlbench.report.figures import figure_parts
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import (
-    SMALL_TEXT_STYLE,
-    Tooltips,
-    draw_stacked_bars,
-    figure_height,
-    interval_caption,
-    label_rows,
-    panel_per_mode,
-    panel_title,
-    precision_legend,
-    split_by_mode,
-    time_scale,
-)
 from dlbench.report.figures.label_placement import label_placer, label_points
 from dlbench.report.figures.log_axes import axis_unit, make_log_axis
 from dlbench.report.figures.plots_dots import tooltip_text
@@ -51,24 +39,26 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
         "optimizer_time": look.ORANGE,
         "rest_time": look.GREY,
     }
-    figure = look.new_figure(figure_height(len(shown)))
+    figure = look.new_figure(figure_parts.figure_height(len(shown)))
     left, right = figure.subplots(1, 2, sharey=True)
     values = shown[list(parts)].fillna(0.0)
-    factor, unit = time_scale(shown["step_time"])
+    factor, unit = figure_parts.time_scale(shown["step_time"])
     shares = values.div(values.sum(axis=1), axis=0)
-    tooltips = Tooltips()
+    tooltips = figure_parts.Tooltips()
     ids = [
         [tooltips.add_case(case, _phase_tooltip(case, str(part), share)) for part, share in row.items()]
         for case, row in zip(shown.to_dict("records"), shares.to_dict("records"), strict=True)
     ]
-    draw_stacked_bars(left, values / factor, parts, ids)
-    draw_stacked_bars(right, 100 * shares, parts)
-    left.set_title(panel_title(shown))
-    right.set_title(panel_title(shown))
+    figure_parts.draw_stacked_bars(left, values / factor, parts, ids)
+    figure_parts.draw_stacked_bars(right, 100 * shares, parts)
+    left.set_title(figure_parts.panel_title(shown))
+    right.set_title(figure_parts.panel_title(shown))
     ends = values.sum(axis=1).combine(shown["step_time"], max)
     for y, (end, step) in enumerate(zip(ends, shown["step_time"], strict=True)):
-        left.annotate(units.seconds(step), (end / factor, y), (4, 0), textcoords="offset points", **SMALL_TEXT_STYLE)
-    label_rows(left, shown, ["model", "precision", "batch_size"])
+        left.annotate(
+            units.seconds(step), (end / factor, y), (4, 0), textcoords="offset points", **figure_parts.SMALL_TEXT_STYLE
+        )
+    figure_parts.label_rows(left, shown, ["model", "precision", "batch_size"])
     left.set_xlim(0, 1.2 * ends.max() / factor)
     left.set_xlabel(f"{METRICS['step_time'].title} [{unit}]")
     right.set_xlim(0, 100)
@@ -93,14 +83,14 @@ def memory(cases: pd.DataFrame) -> Plot:
         return Plot("memory", "No case has a memory reading.")
     # Host memory says something about the network only where there is no memory of a device.
     marks = [n for n in ("memory_allocated", "memory_device") if shown[n].notna().any()] or ["memory_rss"]
-    figure, panels = panel_per_mode(shown)
+    figure, panels = figure_parts.panel_per_mode(shown)
     top = shown[[*_MEMORY_PARTS, *marks]].max().max()
     factor, unit = (2**30, "GiB") if top >= 2**30 else (2**20, "MiB")
-    tooltips = Tooltips()
+    tooltips = figure_parts.Tooltips()
     for axes, own in panels:
         rows = own.to_dict("records")
         parts = [[tooltips.add_case(case, _memory_tooltip(case, part)) for part in _MEMORY_PARTS] for case in rows]
-        draw_stacked_bars(axes, own[list(_MEMORY_PARTS)].fillna(0.0) / factor, _MEMORY_PARTS, parts)
+        figure_parts.draw_stacked_bars(axes, own[list(_MEMORY_PARTS)].fillna(0.0) / factor, _MEMORY_PARTS, parts)
         for y, case in enumerate(rows):
             for name in marks:
                 gid = tooltips.add_case(case, _memory_tooltip(case, name))
@@ -130,14 +120,14 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     if known.empty:
         return Plot("flop_time", "No case has both a step time and a count of its FLOP.")
     figure = look.new_figure(4.6)
-    panels = split_by_mode(figure, known, sharex=True, sharey=True)
+    panels = figure_parts.split_by_mode(figure, known, sharex=True, sharey=True)
     lines = _bound_lines(known)
     flop, time = axis_unit(known["flop_per_step"], "FLOP"), axis_unit(known["step_time"], "s")
     x = np.array([known["flop_per_step"].min() / 4, known["flop_per_step"].max() * 10])
     times = values_and_limits(known, "step_time")
     # Room for the bounds below, and above for their names.
     y = (min(known["step_time"].min() / 8, times.min() / 1.5), max(known["step_time"].max() * 4, times.max() * 2))
-    tooltips = Tooltips()
+    tooltips = figure_parts.Tooltips()
     for axes, own in panels:
         make_log_axis(axes, "x", flop)
         make_log_axis(axes, "y", time)
@@ -145,13 +135,13 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         axes.set_ylim(*y)
         _draw_bounds(axes, x, lines)
         _draw_cases(axes, own, tooltips)
-        axes.set_title(panel_title(own))
+        axes.set_title(figure_parts.panel_title(own))
         axes.set_xlabel(flop.label("Work per step and device"))
     panels[0][0].set_ylabel(time.label("Step time"))
     look.compute_layout(figure)
     for axes, own in panels:
         _name_networks(axes, own)
-    precision_legend(figure, known)
+    figure_parts.precision_legend(figure, known)
     sources = {line.source for line in lines}
     bound = ""
     if _DATASHEET in sources:
@@ -164,7 +154,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     if len(partial):
         names = ", ".join(dict.fromkeys(network_title(name) for name in partial["model"]))
         bound += f" The FLOP count is partial for {names}: their true work is larger."
-    bars = f" {interval_caption(confidence_levels.levels_text(known))}"
+    bars = f" {figure_parts.interval_caption(confidence_levels.levels_text(known))}"
     words = f"Step time against the counted work.{bars}{bound}"
     return Plot("flop_time", words, figure, records_of(known), marks=tooltips.found)
 
@@ -214,7 +204,9 @@ def _draw_bounds(axes: Axes, x: Any, lines: list[_BoundLine]) -> None:
     datasheet = [line.rate for line in lines if line.source == _DATASHEET]
     if datasheet:
         axes.fill_between(x, x / max(datasheet), axes.get_ylim()[0], color=look.GRID, lw=0, zorder=0)
-        axes.text(0.98, 0.07, "faster than\nthe peak", transform=axes.transAxes, ha="right", **SMALL_TEXT_STYLE)
+        axes.text(
+            0.98, 0.07, "faster than\nthe peak", transform=axes.transAxes, ha="right", **figure_parts.SMALL_TEXT_STYLE
+        )
     for number, line in enumerate(sorted(lines, key=lambda line: line.rate)):
         colour = look.PRECISION_COLOURS.get(line.precisions[0] if line.precisions else "", look.MUTED)
         axes.plot(x, x / line.rate, color=colour, lw=1.2, ls=_LINE_STYLES[line.source], zorder=1)
@@ -223,7 +215,7 @@ def _draw_bounds(axes: Axes, x: Any, lines: list[_BoundLine]) -> None:
         axes.annotate(line.name(), xycoords="axes fraction", va="top", fontsize=8, color=colour, **place)
 
 
-def _draw_cases(axes: Axes, cases: pd.DataFrame, tooltips: Tooltips) -> None:
+def _draw_cases(axes: Axes, cases: pd.DataFrame, tooltips: figure_parts.Tooltips) -> None:
     colours = [look.PRECISION_COLOURS[p] for p in cases["precision"]]
     alpha = 0.9 if len(cases) <= 12 else 0.5
     mark: dict[str, Any] = {"marker": "o", "ls": "none", "markersize": 4.7, "markeredgewidth": 0, "zorder": 3}

@@ -14,13 +14,7 @@ from torch import nn
 from dlbench.errors import BadInput
 from dlbench.facts.layers import LayerRow
 from dlbench.models import BuiltModel, build_on_meta
-from dlbench.worker.counting.flops import (
-    CountedWork,
-    Operation,
-    count_operations,
-    suppress_warnings,
-    uncounted_operation_names,
-)
+from dlbench.worker.counting import flops
 
 #: Two batches separate work per image from constant work; a third verifies that the work is linear.
 _BATCH_SIZES = (2, 3, 5)
@@ -40,18 +34,18 @@ def layers(name: str, auxiliary: bool = False) -> list[LayerRow]:
         UnknownName, BadInput: as `dlbench.models.build`; or a layer has no single row, because its work differs
         between steps or is not linear in the batch.
     """
-    with suppress_warnings():
+    with flops.suppress_warnings():
         return layers_of(build_on_meta(name), auxiliary)
 
 
 def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
     """Return the layers of a network on the meta device; see `layers`."""
     with _record_shapes(model.module) as shapes:
-        smallest = count_operations(model, True, _BATCH_SIZES[0])
-    counts = [smallest, *(count_operations(model, True, batch) for batch in _BATCH_SIZES[1:])]
-    main = {o.module for o in count_operations(model, False, _BATCH_SIZES[0]).operations}
-    _require_same_operations(model.name, counts, count_operations(model, True, _BATCH_SIZES[0], seed=1))
-    alike: dict[str, list[tuple[Operation, ...]]] = {}
+        smallest = flops.count_operations(model, True, _BATCH_SIZES[0])
+    counts = [smallest, *(flops.count_operations(model, True, batch) for batch in _BATCH_SIZES[1:])]
+    main = {o.module for o in flops.count_operations(model, False, _BATCH_SIZES[0]).operations}
+    _require_same_operations(model.name, counts, flops.count_operations(model, True, _BATCH_SIZES[0], seed=1))
+    alike: dict[str, list[tuple[flops.Operation, ...]]] = {}
     for operations in zip(*(c.operations for c in counts), strict=True):
         if not operations[0].recomputed:
             alike.setdefault(operations[0].module, []).append(operations)
@@ -62,7 +56,7 @@ def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
             **_layer_shape(modules[path], *shapes.get(path, ((), ()))),
             weights=_count_weights(path, modules, alike.keys()),
             **_layer_work(model.name, path, operations),
-            uncounted=uncounted_operation_names(of_smallest for of_smallest, *_ in operations),
+            uncounted=flops.uncounted_operation_names(of_smallest for of_smallest, *_ in operations),
         )
         for path, operations in alike.items()
         if auxiliary or path in main
@@ -127,7 +121,7 @@ def _height_and_width(sizes: tuple[int, ...]) -> tuple[int, int]:
     return height, width
 
 
-def _require_same_operations(name: str, counts: list[CountedWork], once_more: CountedWork) -> None:
+def _require_same_operations(name: str, counts: list[flops.CountedWork], once_more: flops.CountedWork) -> None:
     """Raise BadInput if the operations of several counts do not correspond one to one."""
     runs = [[(o.name, o.module) for o in c.operations] for c in (*counts, once_more)]
     if runs[0] != runs[-1] or counts[0].operations != once_more.operations:
@@ -142,7 +136,7 @@ def _require_same_operations(name: str, counts: list[CountedWork], once_more: Co
             )
 
 
-def _layer_work(name: str, path: str, operations: list[tuple[Operation, ...]]) -> dict[str, Any]:
+def _layer_work(name: str, path: str, operations: list[tuple[flops.Operation, ...]]) -> dict[str, Any]:
     """Compute MACs, FLOP and bytes of one layer from its operations at several batch sizes."""
     work: dict[str, Any] = {}
     for direction, backward in (("forward", False), ("backward", True)):

@@ -24,14 +24,7 @@ from torch import Tensor
 
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.counting.flops import (
-    NUM_PASSES,
-    OTHER_THREAD,
-    CountingMode,
-    run_forward,
-    seed_temporarily,
-    suppress_warnings,
-)
+from dlbench.worker.counting import flops
 from dlbench.worker.counting.operation_macs import is_counted, is_unknown, macs_of, operation_name
 from dlbench.worker.memory import storage_id
 
@@ -80,7 +73,7 @@ def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, Modul
     Raises:
         UnknownName, BadInput: as `build`.
     """
-    with suppress_warnings():
+    with flops.suppress_warnings():
         return traffic_of(build_on_meta(name), training, batch_size)
 
 
@@ -89,7 +82,7 @@ def traffic_of(model: BuiltModel, training: bool, batch_size: int) -> dict[str, 
     (first, is_random), (second, _) = (_count_pass(model, training, batch_size, seed) for seed in range(2))
     if not is_random and first == second:
         return first
-    passes = [first, second, *(_count_pass(model, training, batch_size, n)[0] for n in range(2, NUM_PASSES))]
+    passes = [first, second, *(_count_pass(model, training, batch_size, n)[0] for n in range(2, flops.NUM_PASSES))]
     return first if all(work == first for work in passes) else _mean_work(passes)
 
 
@@ -97,8 +90,8 @@ def _count_pass(model: BuiltModel, training: bool, batch_size: int, seed: int) -
     """Return the work of one step, and whether its forward pass used random numbers on the host."""
     module = model.module.train(training)
     batch = model.make_batch(batch_size, "meta")
-    with TrafficMode(module) as mode, suppress_warnings(), seed_temporarily(seed) as has_drawn:
-        loss = run_forward(model, training, batch)
+    with TrafficMode(module) as mode, flops.suppress_warnings(), flops.seed_temporarily(seed) as has_drawn:
+        loss = flops.run_forward(model, training, batch)
         is_random = has_drawn()
         if loss is not None:
             mode.backward = True
@@ -123,7 +116,7 @@ def _mean_work(passes: Sequence[dict[str, ModuleWork]]) -> dict[str, ModuleWork]
     return found
 
 
-class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
+class TrafficMode(flops.CountingMode):  # type: ignore[no-untyped-call]
     """Dispatch mode that sums FLOP and moved elements of every operation, per module."""
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -153,7 +146,7 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
 
     def _record_uncounted_thread(self, path: str) -> None:
         self.work.setdefault(path, ModuleWork())
-        self.uncounted.setdefault(path, {})[OTHER_THREAD] = None
+        self.uncounted.setdefault(path, {})[flops.OTHER_THREAD] = None
 
     def _add_work(self, owner: str, macs: int, arguments: list[Any], result: Any) -> None:
         work = self.work.setdefault(owner, ModuleWork())

@@ -6,16 +6,9 @@ from collections import Counter
 from typing import Any
 
 from dlbench.results.records import CHOSEN_CLOCK_REASONS, POWER_CAP_REASON
+from dlbench.worker.meters import nvml
 from dlbench.worker.meters.amd import AmdDevice
 from dlbench.worker.meters.device_health import UNKNOWN_HEALTH, health_facts, health_warnings, read_health
-from dlbench.worker.meters.nvml import (
-    THROTTLE_NAMES,
-    DeviceState,
-    MeterUnavailable,
-    NvmlDevice,
-    count_other_processes,
-    throttle_names,
-)
 from dlbench.worker.meters.power_sampler import SampleRow
 
 #: The watch of this process, for the record of a case that fails.
@@ -36,18 +29,18 @@ class DeviceWatch:
     def __init__(self, uuid: str | None, amd_address: str | None = None) -> None:
         global _current_watch
         _current_watch = self
-        self._before: DeviceState | None = None
-        self._after: DeviceState | None = None
+        self._before: nvml.DeviceState | None = None
+        self._after: nvml.DeviceState | None = None
         self._reasons: Counter[str] = Counter()
         self._num_looks = 0
         self._others: int | None = None
-        self._device: NvmlDevice | AmdDevice | None = None
+        self._device: nvml.NvmlDevice | AmdDevice | None = None
         self._xids: tuple[int, ...] | None = None
         self._health = self._health_after = UNKNOWN_HEALTH
         if uuid is not None or amd_address is not None:
             try:
-                self._device = AmdDevice(amd_address) if amd_address else NvmlDevice(uuid or "")
-            except MeterUnavailable:
+                self._device = AmdDevice(amd_address) if amd_address else nvml.NvmlDevice(uuid or "")
+            except nvml.MeterUnavailable:
                 return
             self._processes_before = self._device.process_ids()
             self._xid_events = self._device.xid_events()
@@ -62,7 +55,7 @@ class DeviceWatch:
         """Read the state right after the window."""
         if self._device is not None:
             self._after = self._device.state()
-            self._others = count_other_processes(self._processes_before, self._device.process_ids())
+            self._others = nvml.count_other_processes(self._processes_before, self._device.process_ids())
             self._read_health(self._device)
 
     def temperature_c(self) -> float | None:
@@ -76,7 +69,7 @@ class DeviceWatch:
         self._read_health(self._device)
         return {**self._health_facts(), "warnings": self._health_warnings()}
 
-    def _read_health(self, device: NvmlDevice | AmdDevice) -> None:
+    def _read_health(self, device: nvml.NvmlDevice | AmdDevice) -> None:
         self._health_after = read_health(device)
         self._xids = self._xid_events.read() if self._xid_events else None
 
@@ -95,7 +88,9 @@ class DeviceWatch:
         read = (before.temperature_c, after.temperature_c, *(row[4] for row in rows))
         temperatures = [celsius for celsius in read if celsius is not None]
         # The device is idle before the window: throttle reasons then do not apply to the window.
-        looks = [throttle_names(bits) for bits in (*(row[5] for row in rows), after.throttle_bits) if bits is not None]
+        looks = [
+            nvml.throttle_names(bits) for bits in (*(row[5] for row in rows), after.throttle_bits) if bits is not None
+        ]
         self._num_looks = len(looks)
         self._reasons = Counter(name for names in looks for name in names)
         return {
@@ -108,7 +103,7 @@ class DeviceWatch:
             "temperature_max_c": max(temperatures, default=None),
             "temperature_after_c": after.temperature_c,
             "power_limit_w": after.power_limit_w,
-            "throttle_reasons": tuple(name for name in THROTTLE_NAMES.values() if name in self._reasons),
+            "throttle_reasons": tuple(name for name in nvml.THROTTLE_NAMES.values() if name in self._reasons),
             "other_processes": self._others,
             "memory_device_used_bytes": after.memory_used_bytes,
             "memory_device_total_bytes": after.memory_total_bytes,
