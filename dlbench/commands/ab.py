@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from dlbench.campaign import results_maintenance
-from dlbench.commands.arguments import add_command, add_overrides, add_results_folder, count
+from dlbench.commands.arguments import add_command, add_flag, add_overrides, add_results_folder, count
 from dlbench.commands.comparison_options import add_comparison_options, comparison_rules, print_comparison
 from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
 from dlbench.messages import say
@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the random order (default: 0)")
     add_overrides(parser, "set an axis or protocol key on both sides; repeatable")
     add_results_folder(parser)
-    parser.add_argument("--dry-run", action="store_true", help="list the processes in order without running them")
+    add_flag(parser, "--dry-run", "list the processes in order without running them")
     add_comparison_options(parser)
 
 

@@ -39,6 +39,11 @@ def add_command(
     return parser
 
 
+def add_flag(parser: Any, name: str, help_text: str) -> None:
+    """Add an option without a value to a parser or group."""
+    parser.add_argument(name, action="store_true", help=help_text)
+
+
 def add_format(parser: argparse.ArgumentParser) -> None:
     """Add `--format` to a command that prints a table."""
     parser.add_argument("--format", choices=TABLE_FORMATS, default="text", help="output format (default: text)")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_results_folder, new_run_name, print_tables
+from dlbench.commands.arguments import add_command, add_flag, add_format, add_results_folder, new_run_name, print_tables
 from dlbench.commands.worker_job import STARTUP_MARGIN_S, parse_positive_time, run_worker
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
@@ -22,12 +22,8 @@ def add(commands: Any) -> None:
         metavar="NAME,...",
         help="precisions, such as fp32,amp_bf16 (default: all that the device supports)",
     )
-    parser.add_argument(
-        "--missing",
-        action="store_true",
-        help="skip precisions that were already measured on this system",
-    )
-    parser.add_argument("--all", action="store_true", help="print every shape, not only the best of each kind")
+    add_flag(parser, "--missing", "skip precisions that were already measured on this system")
+    add_flag(parser, "--all", "print every shape, not only the best of each kind")
     add_format(parser)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dlbench import units
 from dlbench.campaign import results_maintenance
-from dlbench.commands.arguments import add_command, add_results_folder
+from dlbench.commands.arguments import add_command, add_flag, add_results_folder
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
@@ -15,14 +15,8 @@ from dlbench.messages import say
 def add(commands: Any) -> None:
     parser = add_command(commands, "collect", _collect, "--merge")
     add_results_folder(parser)
-    parser.add_argument(
-        "--wait",
-        action="store_true",
-        help="wait to see which runs on other nodes were killed, and record their attempts, too",
-    )
-    parser.add_argument(
-        "--merge", action="store_true", help="merge all Parquet parts into one file per month, which loads faster"
-    )
+    add_flag(parser, "--wait", "wait to see which runs on other nodes were killed, and record their attempts, too")
+    add_flag(parser, "--merge", "merge all Parquet parts into one file per month, which loads faster")
 
 
 def _collect(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.commands.arguments import add_command, percentage
+from dlbench.commands.arguments import add_command, add_flag, percentage
 from dlbench.commands.comparison_options import add_comparison_options, comparison_rules, print_comparison
 from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
@@ -41,9 +41,7 @@ def add(commands: Any) -> None:
             metavar="COLUMN=VALUE",
             help=f"use only records of {side.upper()} with this value in this column; repeatable",
         )
-    parser.add_argument(
-        "--all", action="store_true", help="also use older attempts that a later attempt of the same case replaced"
-    )
+    add_flag(parser, "--all", "also use older attempts that a later attempt of the same case replaced")
     add_comparison_options(parser)
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from dlbench.atomic_file import save_text
-from dlbench.commands.arguments import add_command, add_sources, nonempty_path
+from dlbench.commands.arguments import add_command, add_flag, add_sources, nonempty_path
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
@@ -23,11 +23,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "-o", "--output", type=nonempty_path, help="output file (default: stdout; required for parquet)"
     )
-    parser.add_argument(
-        "--public",
-        action="store_true",
-        help="with --format parquet: remove host and user names, paths, environment and job ids",
-    )
+    add_flag(parser, "--public", "with --format parquet: remove host and user names, paths, environment and job ids")
 
 
 _EXPORT_FORMATS = ("csv", "json", "parquet", "mlperf", "bencher", "prometheus", "junit", "mllog", "jube")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_sources, nonempty_path, print_tables, save_figure
+from dlbench.commands import arguments
 from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "fleet", _fleet, "results --list")
-    add_sources(parser)
+    parser = arguments.add_command(commands, "fleet", _fleet, "results --list")
+    arguments.add_sources(parser)
     parser.add_argument(
         "--false-alarms",
         type=_parse_share,
@@ -28,9 +28,11 @@ def add(commands: Any) -> None:
         help="smallest deviation from the median to report (default: 0.01 = 1 %%)",
     )
     parser.add_argument("--since", metavar="DATE", help="use only attempts from this date on")
-    parser.add_argument("--map", type=nonempty_path, metavar="FOLDER", help="save a map of the nodes in this folder")
-    parser.add_argument("--list", action="store_true", help="print only the slow nodes, in Slurm's syntax")
-    add_format(parser)
+    parser.add_argument(
+        "--map", type=arguments.nonempty_path, metavar="FOLDER", help="save a map of the nodes in this folder"
+    )
+    arguments.add_flag(parser, "--list", "print only the slow nodes, in Slurm's syntax")
+    arguments.add_format(parser)
     parser.epilog = f"exit status: 0 no outlier, 1 outliers, 2 cannot decide\n\n{parser.epilog}"
 
 
@@ -46,11 +48,11 @@ def _fleet(options: argparse.Namespace) -> int:
     if options.map:
         from dlbench.report.figures import plots_fleet
 
-        save_figure(lambda: plots_fleet.fleet_map(found.slowdowns), options.map)
+        arguments.save_figure(lambda: plots_fleet.fleet_map(found.slowdowns), options.map)
     if options.list:
         print(compress_nodes(found.nodes))
     else:
-        print_tables(options.format, listing.outliers_table(found), listing.distributions_table(found))
+        arguments.print_tables(options.format, listing.outliers_table(found), listing.distributions_table(found))
     say(listing.summary_line(found))
     return SOME_FAILED if found.outliers else OK if found.tests else NOT_DECIDED
 

@@ -6,20 +6,23 @@ import argparse
 from typing import Any
 
 from dlbench import units
-from dlbench.commands.arguments import add_command, add_format, add_sources, nonempty_path, print_tables, save_figure
+from dlbench.commands import arguments
 from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "history", _history, "'stores/*' --since 2026-11-01 --fail-on-change")
-    add_sources(parser)
+    parser = arguments.add_command(commands, "history", _history, "'stores/*' --since 2026-11-01 --fail-on-change")
+    arguments.add_sources(parser)
     parser.add_argument("--since", metavar="DATE", help="report only changes from this date on")
-    parser.add_argument("--fail-on-change", action="store_true", help="exit with status 1 if a change is reported")
+    arguments.add_flag(parser, "--fail-on-change", "exit with status 1 if a change is reported")
     parser.add_argument(
-        "--plot", type=nonempty_path, metavar="FOLDER", help="plot all cases over time and save the figure in FOLDER"
+        "--plot",
+        type=arguments.nonempty_path,
+        metavar="FOLDER",
+        help="plot all cases over time and save the figure in FOLDER",
     )
-    add_format(parser)
+    arguments.add_format(parser)
 
 
 def _history(options: argparse.Namespace) -> int:
@@ -32,9 +35,9 @@ def _history(options: argparse.Namespace) -> int:
     if options.plot:
         from dlbench.report.figures import plots_history
 
-        save_figure(lambda: plots_history.history_plot(found.lines), options.plot)
+        arguments.save_figure(lambda: plots_history.history_plot(found.lines), options.plot)
     shown, lines = listing.changes_table(found, since), listing.history_lines_table(found)
-    print_tables(options.format, shown, lines)
+    arguments.print_tables(options.format, shown, lines)
     judged = sum(line.is_long_enough for line in found.lines)
     changes = found.changes(since)
     if not judged:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench import bundled_files
-from dlbench.commands.arguments import add_command
+from dlbench.commands.arguments import add_command, add_flag
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
         help="import: download the image; recipes: copy the recipes that build one",
     )
     parser.add_argument("--site", help="site profile: a TOML file, or a name from `dlbench sites`")
-    parser.add_argument("--force", action="store_true", help="download the image again, even if it exists")
+    add_flag(parser, "--force", "download the image again, even if it exists")
 
 
 def _image(options: argparse.Namespace) -> None:

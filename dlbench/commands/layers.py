@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_model, print_tables
+from dlbench.commands.arguments import add_command, add_flag, add_format, add_model, print_tables
 
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "layers", _layers, "resnet50")
     add_model(parser)
-    parser.add_argument("--auxiliary", action="store_true", help="include training-only layers")
+    add_flag(parser, "--auxiliary", "include training-only layers")
     add_format(parser)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, print_tables
+from dlbench.commands.arguments import add_command, add_flag, add_format, print_tables
 
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "models", _models, "--all")
-    parser.add_argument("--all", action="store_true", help="include networks of torchvision and timm, if installed")
+    add_flag(parser, "--all", "include networks of torchvision and timm, if installed")
     add_format(parser)
 
 

@@ -7,16 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import (
-    add_command,
-    add_format,
-    add_model,
-    add_overrides,
-    add_results_folder,
-    new_run_name,
-    nonempty_path,
-    print_tables,
-)
+from dlbench.commands import arguments
 from dlbench.commands.worker_job import STARTUP_MARGIN_S, parse_positive_time, run_worker
 from dlbench.errors import BadInput
 from dlbench.exit_codes import OK, SOME_FAILED
@@ -27,22 +18,23 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "profile", _profile, "resnet50 -P batch_size=64")
-    add_model(parser)
-    add_overrides(
+    parser = arguments.add_command(commands, "profile", _profile, "resnet50 -P batch_size=64")
+    arguments.add_model(parser)
+    arguments.add_overrides(
         parser, "set an axis (-P batch_size=64) or protocol key (-P protocol.seed=1); repeatable", "KEY=VALUE"
     )
-    add_results_folder(parser, "results folder that contains the ceilings")
+    arguments.add_results_folder(parser, "results folder that contains the ceilings")
     parser.add_argument(
-        "-o", "--output", type=nonempty_path, help="new folder for the profile (default: RESULTS/profiles/<id>)"
+        "-o",
+        "--output",
+        type=arguments.nonempty_path,
+        help="new folder for the profile (default: RESULTS/profiles/<id>)",
     )
     parser.add_argument("--time", default="10s", metavar="TIME", help="measuring time (default: 10s)")
     parser.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes no trace (default: 3)")
-    parser.add_argument("--kernels", action="store_true", help="CPU only: list the oneDNN kernels that one step calls")
-    parser.add_argument(
-        "--all", action="store_true", help="print every layer, not only the 20 furthest above their bounds"
-    )
-    add_format(parser)
+    arguments.add_flag(parser, "--kernels", "CPU only: list the oneDNN kernels that one step calls")
+    arguments.add_flag(parser, "--all", "print every layer, not only the 20 furthest above their bounds")
+    arguments.add_format(parser)
 
 
 #: A longer trace is too large for any viewer.
@@ -61,7 +53,7 @@ def _profile(options: argparse.Namespace) -> int:
     time_s = parse_positive_time(options.time, "--time")
     if not 0 <= options.trace_steps <= MAX_TRACE_STEPS:
         raise BadInput(f"--trace-steps is {options.trace_steps}; it must be from 0 to {MAX_TRACE_STEPS}")
-    run_id, started_at = new_run_name(case.id)
+    run_id, started_at = arguments.new_run_name(case.id)
     folder = options.output or options.results / bounds_schema.PROFILES_FOLDER / run_id
     if folder.exists():
         raise BadInput(f"'{folder}' already exists; choose another folder with -o")
@@ -77,7 +69,7 @@ def _profile(options: argparse.Namespace) -> int:
     roof = find_roof(ceilings, run.where, case.precision)
     bounds_schema.write_layers(folder, run)
     _write_outputs(folder, run, roof)
-    print_tables(options.format, profile_table(run, roof, None if options.all else 20))
+    arguments.print_tables(options.format, profile_table(run, roof, None if options.all else 20))
     if options.kernels:
         _print_kernels(folder, options.format)
     if roof.flop_source != "measured":
@@ -95,7 +87,7 @@ def _print_kernels(folder: Path, form: str) -> None:
 
     table = kernels_table((folder / "onednn.txt").read_text(encoding="utf-8", errors="replace"))
     (folder / "kernels.csv").write_text(render(table, "csv"), encoding="utf-8")
-    print_tables(form, table)
+    arguments.print_tables(form, table)
 
 
 def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:

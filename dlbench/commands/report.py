@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench import bundled_files
-from dlbench.commands.arguments import add_command, nonempty_path
+from dlbench.commands.arguments import add_command, add_flag, nonempty_path
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
@@ -38,9 +38,7 @@ def add(commands: Any) -> None:
         metavar="FILE",
         help="TOML file with the share of each network in your work, to compare systems for it",
     )
-    parser.add_argument(
-        "--with-reference", action="store_true", help="also show the reference systems that come with dlbench"
-    )
+    add_flag(parser, "--with-reference", "also show the reference systems that come with dlbench")
 
 
 def _report(options: argparse.Namespace) -> None:

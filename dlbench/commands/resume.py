@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import SHARED_FOLDER_HELP, add_command, add_results_folder
+from dlbench.commands.arguments import SHARED_FOLDER_HELP, add_command, add_flag, add_results_folder
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -13,7 +13,7 @@ from dlbench.messages import say
 def add(commands: Any) -> None:
     parser = add_command(commands, "resume", _resume, "--dry-run")
     add_results_folder(parser, SHARED_FOLDER_HELP)
-    parser.add_argument("--dry-run", action="store_true", help="print what would be submitted without submitting it")
+    add_flag(parser, "--dry-run", "print what would be submitted without submitting it")
 
 
 def _resume(options: argparse.Namespace) -> int:

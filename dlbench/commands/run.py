@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from dlbench.campaign import results_maintenance
-from dlbench.commands.arguments import add_command, add_results_folder, add_suite
+from dlbench.commands.arguments import add_command, add_flag, add_results_folder, add_suite
 from dlbench.commands.worker_job import parse_positive_time
 from dlbench.exit_codes import INTERRUPTED, OK
 from dlbench.messages import say
@@ -19,8 +19,8 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "run", _run, "quick -P model=resnet50")
     add_suite(parser)
     add_results_folder(parser)
-    parser.add_argument("--fresh", action="store_true", help="measure all cases again; older results are kept")
-    parser.add_argument("--dry-run", action="store_true", help="list the cases without measuring")
+    add_flag(parser, "--fresh", "measure all cases again; older results are kept")
+    add_flag(parser, "--dry-run", "list the cases without measuring")
     parser.add_argument(
         "--budget",
         metavar="TIME",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.commands.arguments import SHARED_FOLDER_HELP, add_command, add_results_folder
+from dlbench.commands.arguments import SHARED_FOLDER_HELP, add_command, add_flag, add_results_folder
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     parser = add_command(commands, "status", _status, "--results results/classic")
     add_results_folder(parser, SHARED_FOLDER_HELP)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--watch", action="store_true", help="wait for the end of the jobs")
-    parser.add_argument(
-        "--energy", action="store_true", help="compare the energy recorded by Slurm with the measured energy"
-    )
+    add_flag(parser, "--json", "print JSON")
+    add_flag(parser, "--watch", "wait for the end of the jobs")
+    add_flag(parser, "--energy", "compare the energy recorded by Slurm with the measured energy")
     parser.epilog = f"exit status of --watch: 0 all cases ended, 1 some are missing or failed\n\n{parser.epilog}"
 
 

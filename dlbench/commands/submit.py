@@ -30,9 +30,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--array", default="1", metavar="N[%M]", help="split the cases over N jobs; run at most M at once (default: 1)"
     )
-    parser.add_argument("--by-nodes", action="store_true", help="submit a separate job for each number of nodes")
-    parser.add_argument("--each-node", action="store_true", help="measure the suite on every node separately")
-    parser.add_argument("--each-gpu", action="store_true", help="measure the suite on every GPU separately")
+    arguments.add_flag(parser, "--by-nodes", "submit a separate job for each number of nodes")
+    arguments.add_flag(parser, "--each-node", "measure the suite on every node separately")
+    arguments.add_flag(parser, "--each-gpu", "measure the suite on every GPU separately")
     parser.add_argument("--nodes", metavar="LIST", help="with --each-node or --each-gpu: only these nodes, as n[1-40]")
     parser.add_argument(
         "--after",
@@ -42,18 +42,14 @@ def add(commands: Any) -> None:
         metavar="JOBID",
         help="start after this job; repeatable",
     )
-    parser.add_argument("--wait", action="store_true", help="wait for the end of the jobs")
+    arguments.add_flag(parser, "--wait", "wait for the end of the jobs")
     reporting = parser.add_mutually_exclusive_group()
     reporting.add_argument(
         "--no-report", dest="report", action="store_false", help="do not submit the job that writes the report"
     )
-    reporting.add_argument(
-        "--report-only", action="store_true", help="submit only the report job; it runs after queued and running jobs"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the scripts without submitting them")
-    parser.add_argument(
-        "--write", action="store_true", help="with --dry-run: also write the scripts, so that you can run them by hand"
-    )
+    arguments.add_flag(reporting, "--report-only", "submit only the report job; it runs after queued and running jobs")
+    arguments.add_flag(parser, "--dry-run", "print the scripts without submitting them")
+    arguments.add_flag(parser, "--write", "with --dry-run: also write the scripts, so that you can run them by hand")
 
 
 def _submit(options: argparse.Namespace) -> int:
