@@ -50,7 +50,7 @@ class ProcessWindow:
     high: float | None = None
 
     @property
-    def log_error(self) -> float | None:
+    def log_standard_error(self) -> float | None:
         """Standard error of the logarithm, as far as this window shows it; taken as of a 95 % interval."""
         if self.low is None or self.high is None or not 0 < self.low <= self.high < math.inf:
             return None
@@ -142,7 +142,7 @@ def half_width_of_mean(spread: float, window_error: float, num_processes: int, c
 
 def _within_window_error(windows: Sequence[ProcessWindow]) -> float:
     """Standard error of a typical window (one with a burst is none): the median of all that have one, else 0."""
-    errors = [window.log_error for window in windows if window.log_error is not None]
+    errors = [window.log_standard_error for window in windows if window.log_standard_error is not None]
     return median(errors) if errors else 0.0
 
 

@@ -95,7 +95,7 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     Raises:
         InvalidMeasurement: a sample is NaN, infinite, zero or negative.
     """
-    return _interval(checked_times(samples), confidence, search_clusters=True)
+    return _interval(validate_times(samples), confidence, search_clusters=True)
 
 
 def _interval(times: list[float], confidence: float, *, search_clusters: bool) -> Interval | None:
@@ -146,7 +146,7 @@ def is_steady(samples: Sequence[float], tolerance: float = 0.002) -> bool:
     Raises:
         InvalidMeasurement: a sample is NaN, infinite, zero or negative.
     """
-    times = checked_times(samples)
+    times = validate_times(samples)
     if len(times) < MIN_SAMPLES_FOR_STEADY:
         return False
     tail = times[-max(MIN_SAMPLES_FOR_STEADY, len(times) // 2) :]
@@ -164,7 +164,7 @@ def drift(samples: Sequence[float], confidence: float = 0.99) -> float | None:
     are those of `median_interval` without the search for clusters, for a drift makes the fastest steps neighbours, too.
     None, too, where a half has no interval. Raises InvalidMeasurement if a sample is NaN, infinite, zero or negative.
     """
-    times = checked_times(samples)
+    times = validate_times(samples)
     half = len(times) // 2
     first, second = (_interval(part, confidence, search_clusters=False) for part in (times[:half], times[half:]))
     if first is None or second is None:
@@ -181,7 +181,7 @@ def percentile(samples: Sequence[float], q: float) -> float:
     Raises InvalidMeasurement if there are no samples, or one is NaN, infinite, zero or negative.
     """
     assert 0 <= q <= 100, q
-    times = sorted(checked_times(samples))
+    times = sorted(validate_times(samples))
     if not times:
         raise InvalidMeasurement(f"cannot compute the {q:g}th percentile without samples")
     return _interpolate_at_rank(times, q / 100 * (len(times) - 1))
@@ -197,12 +197,12 @@ def relative_iqr(samples: Sequence[float]) -> float | None:
     """
     if len(samples) < 2:
         return None
-    times = sorted(checked_times(samples))
+    times = sorted(validate_times(samples))
     last = len(times) - 1
     return (_interpolate_at_rank(times, 0.75 * last) - _interpolate_at_rank(times, 0.25 * last)) / median(times)
 
 
-def checked_times(samples: Sequence[float]) -> list[float]:
+def validate_times(samples: Sequence[float]) -> list[float]:
     """Return `samples` as floats, each finite and above zero.
 
     Raises InvalidMeasurement with position and value of one that is not.

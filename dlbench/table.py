@@ -69,7 +69,7 @@ class Table:
         for row in (*self.rows, *([self.sums] if self.sums else [])):
             assert len(row) == len(self.columns), f"{len(row)} cells under {len(self.columns)} columns: {row}"
 
-    def without_empty(self, keys: Collection[str]) -> Table:
+    def without_empty_columns(self, keys: Collection[str]) -> Table:
         """Return the table without those of these columns that have no value in any row."""
         kept = [
             i

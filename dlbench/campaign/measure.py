@@ -135,7 +135,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     statuses: list[str] = []
     busy = 0
     with contextlib.closing(progress):
-        for record in supervise.run_cases(schedule.processes(waiting), campaign, fresh):
+        for record in supervise.run_cases(schedule.processes_to_measure(waiting), campaign, fresh):
             statuses.append(record.status)
             busy += any(w.startswith("busy_host:") for _, measured in record.ranks for w in measured.warnings)
             parts += 1

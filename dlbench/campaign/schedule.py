@@ -119,7 +119,7 @@ class Schedule:
         sample = self._samples.get(case.sample_id)
         return sample.facts if sample else None
 
-    def processes(self, waiting: Iterable[Case]) -> Iterator[Case]:
+    def processes_to_measure(self, waiting: Iterable[Case]) -> Iterator[Case]:
         """The processes to measure, one after the other; `add_record` is called between them."""
         waiting = list(waiting)
         for place, case in enumerate(waiting):

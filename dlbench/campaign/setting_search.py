@@ -98,7 +98,7 @@ class Search:
 
     # What a campaign asks of a schedule.
 
-    def processes(self, waiting: Iterable[Case]) -> Iterator[Case]:
+    def processes_to_measure(self, waiting: Iterable[Case]) -> Iterator[Case]:
         """Yield the processes to measure; `add_record` is called between them."""
         with contextlib.suppress(_BudgetSpent):
             yield from self._run_stages()
@@ -232,7 +232,7 @@ class Search:
     def _check_best(self) -> Iterator[Case]:
         """Take the fastest setting whose numbers are right."""
         for case in self._ranking():
-            if not self._is_better(case, self.first) or not self._has_right_loss(case):
+            if not self._is_better(case, self.first) or not self._has_expected_loss(case):
                 continue
             self.best = case
             if (yield from self._measure(case, CHECK_RUNG)):
@@ -246,7 +246,7 @@ class Search:
     def _longest_rung(self, case: Case) -> int:
         return max(rung for other, rung, _ in self.tried if other == case)
 
-    def _has_right_loss(self, case: Case) -> bool:
+    def _has_expected_loss(self, case: Case) -> bool:
         expected, found = self._median_loss(self.first), self._median_loss(case)
         if expected is None or found is None or abs(found - expected) <= LOSS_TOLERANCE * abs(expected):
             return True

@@ -60,7 +60,7 @@ class RankFiles:
         return f"rank {self.number} of {world_size}" + (f" on {self.host}" if self.host else "")
 
 
-def read_ranks(folder: Path) -> list[RankFiles]:
+def read_rank_files(folder: Path) -> list[RankFiles]:
     """Return the ranks that started, by number."""
     found = []
     for file in sorted((folder / "ranks").glob("*.pid.json")):
@@ -92,7 +92,7 @@ def has_failed(folder: Path) -> bool:
 
 def diagnose(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] | None:
     """Return status and error of a failed case, with the rank that failed first; None without any trace."""
-    ranks = read_ranks(folder)
+    ranks = read_rank_files(folder)
     ended = [rank for rank in ranks if rank.end.get("status") not in (None, *DONE_STATUSES)]
     failed = sorted(ended, key=lambda rank: float(rank.end.get("at_s", 0.0)))
     own = [r for r in failed if not r.end.get("lost_peer") and r.end["status"] != "preempted"]
@@ -117,7 +117,7 @@ def slurm_reported_oom(folder: Path) -> bool:
 
 def describe_rank_positions(folder: Path, world_size: int) -> str:
     """Describe where each rank was when a hung case was stopped, unusual ranks first."""
-    ranks = read_ranks(folder)
+    ranks = read_rank_files(folder)
     places: dict[str, list[int]] = {}
     for rank in ranks:
         place = str(rank.end.get("error") or "").partition(", at ")[2] or "?"

@@ -245,7 +245,7 @@ class Site:
         return self.gpus.request != "none" or self.gpus.per_node > 0
 
     @property
-    def outer_python(self) -> tuple[str, ...]:
+    def python_outside_container(self) -> tuple[str, ...]:
         """Python of the host, which supervises if the measuring Python is inside a container."""
         return self.software.python if self.container.runtime == "none" else self.software.host_python
 

@@ -85,7 +85,7 @@ def campaign_script(site: Site, job: job_script.Job) -> str:
     _check_job(site, job)
     wrapping = job_script.container_wrapping(site, job, gpus=site.has_gpus, nodes=job.nodes)
     if job.has_several_ranks:
-        python, overrides = job_script.quote_all(site.outer_python), job_script.override_options(job)
+        python, overrides = job_script.quote_all(site.python_outside_container), job_script.override_options(job)
         supervisor = f'watched {python} -m dlbench run "$suite"{overrides}'
         run = [
             "# The supervisor runs on the host; each case is a step, with {ranks} replaced by its node and rank "

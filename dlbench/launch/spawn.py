@@ -44,13 +44,13 @@ def main(arguments: list[str]) -> int:
     ranks = [around | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
     processes = [subprocess.Popen(arguments[2:], env=own, preexec_fn=die_with_parent) for own in ranks]
 
-    def forward(number: int, frame: FrameType | None) -> None:
+    def forward_signal(number: int, frame: FrameType | None) -> None:
         for process in processes:
             with suppress(ProcessLookupError):
                 process.send_signal(number)
 
     for number in _FORWARDED_SIGNALS:
-        signal.signal(number, forward)
+        signal.signal(number, forward_signal)
     return _wait_for_ranks(processes)
 
 
@@ -69,7 +69,7 @@ def _wait_for_ranks(processes: list[subprocess.Popen[bytes]]) -> int:
     failed = 0
     while failed == 0 and any(process.returncode is None for process in processes):
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        failed = _first_failure(processes)
+        failed = _report_first_failure(processes)
     if failed == 0:
         return 0
     for pause_s, number in ((GRACE_S, signal.SIGTERM), (TERM_S, signal.SIGKILL)):
@@ -84,7 +84,7 @@ def _wait_for_ranks(processes: list[subprocess.Popen[bytes]]) -> int:
     return failed
 
 
-def _first_failure(processes: list[subprocess.Popen[bytes]]) -> int:
+def _report_first_failure(processes: list[subprocess.Popen[bytes]]) -> int:
     """Register ended ranks; print a failed one on stderr and return its exit status."""
     for rank, process in enumerate(processes):
         code = process.poll() if process.returncode is None else None

@@ -295,7 +295,7 @@ def _classify_outcome(folder: Path, exit_code: int | None, ended_by: str | None,
         return replace(outcome, error=f"the measurement is complete, but the process failed afterwards: {how}")
     ranks = outcome.ranks if outcome else ()
     if exit_code and not ended_by:
-        began = outcome is not None or bool(failure_diagnosis.read_ranks(folder))
+        began = outcome is not None or bool(failure_diagnosis.read_rank_files(folder))
         if failed := scheduler.step_failure_message("\n".join(tail_lines(folder / "stderr.txt")), began):
             return Outcome("preempted", f"{scheduler.STEP_FAILED_PREFIX}{failed}; the case will be tried again", ranks)
     phase = f" in phase '{phase}'" if (phase := last_phase(folder / "stderr.txt")) else ""

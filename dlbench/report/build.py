@@ -111,7 +111,7 @@ def _write_all(
         ]
 
     subtitle = _report_subtitle(content)
-    fonts = crew.start(pdf_fonts.build_usual_subsets)
+    fonts = crew.start(pdf_fonts.build_common_font_subsets)
     files = start_writing(Report(content, (), {}, title, subtitle, out), _DATA_FORMS)
     found: dict[Callable[[Content], Section], Section] = {}
     figures: list[PendingTask] = []
@@ -121,7 +121,7 @@ def _write_all(
         release_memory()  # a process that is forked now would keep what this one has freed
         plots = {b.plot.name: b.plot.figure for b in found[section].blocks if b.plot and b.plot.figure}
         if plots:
-            pdf_fonts.add_cached_subsets(fonts.result())
+            pdf_fonts.add_cached_font_subsets(fonts.result())
         for names in crew.split_among_processes(list(plots)):
             some = {name: plots[name] for name in names}
             figures.append(crew.start(partial(figure_style.save_figures, some, out / "figures")))

@@ -348,7 +348,7 @@ def _check_type(value: Any, wanted: str, what: str, names: Mapping[str, Any]) ->
             return {key: _check_type(item, wanted[10:-1], what, names) for key, item in value.items()}
     elif isinstance(kind := names.get(wanted), type) and dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else from_dict(kind, value)
-    elif wanted not in _TYPE_NAMES or _is_kind(value, wanted):
+    elif wanted not in _TYPE_NAMES or _has_type(value, wanted):
         return tuple(value) if isinstance(value, list) else value
     raise ValueError(f"{what} is {excerpt(value)}, not {_TYPE_NAMES.get(wanted, 'a list of such')}")
 
@@ -363,7 +363,7 @@ _TYPE_NAMES = {
 }
 
 
-def _is_kind(value: Any, wanted: str) -> bool:
+def _has_type(value: Any, wanted: str) -> bool:
     plain = {"str": str, "bool": bool, "dict[str, Any]": dict}
     if wanted in plain:
         return isinstance(value, plain[wanted])

@@ -34,7 +34,7 @@ def run(
 ) -> list[Case]:
     """Measure as the schedule says, processes differing by a standard deviation by model."""
     rng, done = random.Random(1), []
-    for case in schedule.processes(waiting):
+    for case in schedule.processes_to_measure(waiting):
         step_s = 0.01 * (1 + spreads[case.model] * rng.gauss(0, 1))
         if clock is not None:
             clock[0] += 10.0
@@ -58,7 +58,7 @@ def test_more_processes_go_to_the_case_that_is_wider_than_its_target_up_to_the_c
 def test_more_processes_go_to_a_case_whose_windows_alone_make_its_interval_wider_than_its_target():
     """Processes that agree by chance more closely than their windows can be read."""
     schedule, rng, done = Schedule(rounds(3), max_processes=6), random.Random(1), []
-    for case in schedule.processes(rounds(3)):
+    for case in schedule.processes_to_measure(rounds(3)):
         median_s = 0.01 * (1 + 1e-5 * len(done))
         steps = [median_s * (1 + (0.3 if case.model == "lenet5" else 0.001) * rng.uniform(-1, 1)) for _ in range(60)]
         made = finished(case, median_s)
@@ -92,7 +92,7 @@ def test_a_budget_that_ends_within_a_round_says_how_much_is_left():
 def test_a_case_out_of_memory_is_not_tried_again_and_is_named():
     schedule = Schedule(rounds(3))
     done = []
-    for case in schedule.processes(rounds(3)):
+    for case in schedule.processes_to_measure(rounds(3)):
         status = "oom" if case.model == "alexnet" else "ok"
         schedule.add_record(dataclasses.replace(finished(case, 0.01), status=status))
         done.append(case)
@@ -103,7 +103,7 @@ def test_a_case_out_of_memory_is_not_tried_again_and_is_named():
 
 def test_a_process_that_crashed_among_three_leaves_the_others():
     schedule = Schedule(rounds(3))
-    for case in schedule.processes(rounds(3)):
+    for case in schedule.processes_to_measure(rounds(3)):
         crashed = case.model == "lenet5" and case.repeat == 1
         schedule.add_record(
             dataclasses.replace(finished(case, 0.01 + 0.001 * case.repeat), status="crashed" if crashed else "ok")
@@ -120,14 +120,14 @@ def test_a_process_that_crashed_among_three_leaves_the_others():
 def test_an_unusual_confidence_stands_beside_its_half_width():
     cases = [dataclasses.replace(case, protocol=Protocol(confidence=0.5)) for case in rounds(3)]
     schedule = Schedule(cases)
-    for case in schedule.processes(cases):
+    for case in schedule.processes_to_measure(cases):
         schedule.add_record(finished(case, 0.01 + 0.0001 * case.repeat))
     assert all(figures[-1].endswith(" %, both at 50 %") for _, figures in schedule.summary())
 
 
 def test_two_groups_are_both_shown_and_not_averaged():
     schedule = Schedule(rounds(4))
-    for case in schedule.processes(rounds(4)):
+    for case in schedule.processes_to_measure(rounds(4)):
         schedule.add_record(finished(case, 0.01 if case.repeat % 2 else 0.02))
     assert re.search(r"in two groups: 2 at 3200.img/s and 2 at 1600.img/s", schedule.summary()[0][1][-1])
 

@@ -38,7 +38,7 @@ def finished(case: Case, rate: float, **changes):
 
 def run(search: Search, outcome=lambda case: finished(case, img_per_s(case))) -> list[Case]:
     done = []
-    for case in search.processes([]):
+    for case in search.processes_to_measure([]):
         search.now_s += search.cost_s(case)
         search.add_record(outcome(case))
         done.append(case)

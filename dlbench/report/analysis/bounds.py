@@ -234,7 +234,7 @@ def layers_time_share(run: ProfileRun) -> float | None:
     return inside / total if total > 0 else None
 
 
-def hook_overhead(run: ProfileRun) -> float | None:
+def profiling_overhead(run: ProfileRun) -> float | None:
     """By what fraction the median step with hooks is longer than the one without."""
     plain, hooked = median_time(run.step_s), median_time(run.hooked_step_s)
     return hooked / plain - 1 if plain and hooked else None

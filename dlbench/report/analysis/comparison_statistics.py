@@ -35,7 +35,7 @@ from typing import Literal
 from dlbench import process_statistics, units
 from dlbench.errors import InvalidMeasurement
 from dlbench.process_statistics import MIN_PROCESSES, bounded_exp
-from dlbench.stats import Interval, checked_times, median_interval, relative_iqr
+from dlbench.stats import Interval, median_interval, relative_iqr, validate_times
 
 #: Pairs of processes that `dlbench ab` runs unless told otherwise. With ten, a slowdown of 3 % is called slower in at
 #: least 95 % of runs as long as processes differ by a standard deviation of up to 1.6 %; docs/experiments/coverage.md.
@@ -305,7 +305,7 @@ def _log_medians(processes: Processes, side: str) -> list[float]:
     for number, steps in enumerate(processes, 1):
         if len(steps) == 0:
             raise InvalidMeasurement(f"process {number} of side {side} has no steps; leave out failed processes")
-    return [math.log(median(checked_times(steps))) for steps in processes]
+    return [math.log(median(validate_times(steps))) for steps in processes]
 
 
 def _assumed_standard_error(

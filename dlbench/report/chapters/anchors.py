@@ -46,7 +46,7 @@ def published_throughputs_table(shown: pd.DataFrame, names: Mapping[str, str]) -
         ours = case["throughput"] / (case["nodes"] * case["devices_per_node"])
         published = anchor.img_per_s_total / anchor.devices
         device = anchor.device if anchor.devices == 1 else f"{anchor.devices} × {anchor.device}"
-        title = f"{network_title(_anchor_model(anchor))}, {anchor.mode}"
+        title = f"{network_title(_published_model(anchor))}, {anchor.mode}"
         row: list[Cell] = [title, device, published, ours]
         row += [names.get(case["system_id"], "unknown")] if several else []
         rows.append([*row, ours / published, "; ".join(_differences(anchor, case)), anchor.source])
@@ -55,7 +55,7 @@ def published_throughputs_table(shown: pd.DataFrame, names: Mapping[str, str]) -
 
 def _nearest_case(anchor: PublishedThroughput, shown: pd.DataFrame) -> Mapping[Hashable, Any] | None:
     mode = _MODE_OF_PASSES.get(anchor.mode, anchor.mode)
-    same = shown[(shown["model"] == _anchor_model(anchor)) & (shown["mode"] == mode) & shown["throughput"].gt(0)]
+    same = shown[(shown["model"] == _published_model(anchor)) & (shown["mode"] == mode) & shown["throughput"].gt(0)]
     cases = same.to_dict("records")
 
     def distance(case: Mapping[Hashable, Any]) -> tuple[Any, ...]:
@@ -67,11 +67,11 @@ def _nearest_case(anchor: PublishedThroughput, shown: pd.DataFrame) -> Mapping[H
     return min(cases, key=distance, default=None)
 
 
-def _anchor_model(anchor: PublishedThroughput) -> str:
+def _published_model(anchor: PublishedThroughput) -> str:
     return anchor.model.partition(" (")[0]
 
 
-def _anchor_variant(anchor: PublishedThroughput) -> str:
+def _published_variant(anchor: PublishedThroughput) -> str:
     return anchor.model.partition(" (")[2].removesuffix(")")
 
 
@@ -85,8 +85,8 @@ def _device_name(case: Mapping[Hashable, Any]) -> str:
 def _differences(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> list[str]:
     """Sentences without verbs: published first, ours second."""
     found = (
-        [f"variant: {_anchor_variant(anchor)} published, that of the published CNN table here"]
-        if _anchor_variant(anchor)
+        [f"variant: {_published_variant(anchor)} published, that of the published CNN table here"]
+        if _published_variant(anchor)
         else []
     )
     devices = case["nodes"] * case["devices_per_node"]
@@ -99,7 +99,7 @@ def _differences(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> l
     elif re.search(r"\d", anchor.framework):
         found.append(f"version: {anchor.framework}")
     if not _same_precision(anchor, case):
-        found.append(f"precision: {_anchor_precision(anchor)} published, {case['precision']} here")
+        found.append(f"precision: {_published_precision(anchor)} published, {case['precision']} here")
     if anchor.batch_per_device is None:
         found.append(f"batch: not published, {case['batch_size']} here")
     elif anchor.batch_per_device != case["batch_size"]:
@@ -116,11 +116,11 @@ def _differences(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> l
     return found
 
 
-def _anchor_precision(anchor: PublishedThroughput) -> str:
+def _published_precision(anchor: PublishedThroughput) -> str:
     """The published precision without layout and compiler, which stand for themselves."""
     return re.sub(r" (NHWC|NCHW|compiled)", "", anchor.precision)
 
 
 def _same_precision(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> bool:
     # Ours with autocast runs what is left of fp32 strictly; the published "+tf32" says that theirs does not.
-    return _anchor_precision(anchor) == str(case["precision"])
+    return _published_precision(anchor) == str(case["precision"])

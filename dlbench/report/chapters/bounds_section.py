@@ -105,7 +105,7 @@ def _device_blocks(device: Device, suffix: str, drawn: bool) -> Iterator[Block]:
 
 
 def _figure_blocks(device: Device, runs: Sequence[tuple[ProfileRun, Roof]], suffix: str) -> Iterator[Block]:
-    plot = plots_bounds.overhead_breakdown(plots_bounds.networks_frame(runs))
+    plot = plots_bounds.overhead_breakdown(plots_bounds.network_bounds_frame(runs))
     plot = _with_name_suffix(plot, suffix, device.runs(device.profiles))
     yield Block(heading=f"Where the time goes: {device.name}", plot=plot)
     works = {(run.case["mode"], run.case["precision"]): plots_bounds.mode_and_precision(run) for run in device.profiles}

@@ -72,7 +72,7 @@ def _profile_notes(
     notes.append(f"Layers take {share} of the profiled steps' time; the rest: {parts or 'none'}.")
     notes += busy_host_note(run.busy_share, "these times may be far too long; profile again on an idle machine")
     notes += _interruption_notes(run, frame, [s for s in own.values() if s is not None])
-    longer = bounds.hook_overhead(run)
+    longer = bounds.profiling_overhead(run)
     hooked = seconds_text(bounds.median_time(run.hooked_step_s))
     notes.append(
         f"The profiler's hooks make a step {units.percent(abs(longer))} {'longer' if longer >= 0 else 'shorter'} "

@@ -184,7 +184,7 @@ def _leaders_table(brief: Brief) -> Table:
         notes.append(f"Energy is that of the {scopes}, with idle power, but without power supplies and cooling.")
     if "cost" in criteria:
         notes.append("Cost: device time and energy, at the prices listed in the chapter Cost to train.")
-    return Table(columns, rows, notes=notes).without_empty(["but"])
+    return Table(columns, rows, notes=notes).without_empty_columns(["but"])
 
 
 def _leader_cell(brief: Brief, one: Leader | None) -> str:

@@ -108,7 +108,7 @@ def projected_trainings(
     table = with_shared_unit(Table(columns, rows), "time_s", "time_low_s", "time_high_s")
     limited = any(row["time_low_s"] is not None for row in table.records())
     notes = [_LIMITS_NOTE.format(confidence_levels.levels_text(cases))] if limited else []
-    return replace(table, notes=notes).without_empty(_OPTIONAL_COLUMNS), list(assumptions)
+    return replace(table, notes=notes).without_empty_columns(_OPTIONAL_COLUMNS), list(assumptions)
 
 
 def project_case(case: Mapping[Hashable, Any], num_images: int, num_epochs: float, prices: Prices | None) -> Projection:

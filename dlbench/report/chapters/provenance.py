@@ -73,7 +73,7 @@ def provenance_section(content: Content) -> Section:
     count = f"{units.count_text(len(content.rows), 'row')} of {units.count_text(len(content.attempts), 'attempt')}"
     where = "The folders below are relative to the store (the folder of the Parquet file)."
     blocks = [Block(words=f"Read from {stores}: {count}. {where}")]
-    blocks += [*_row_account_blocks(content), *_system_blocks(content), *_mixed_software_blocks(content)]
+    blocks += [*_row_count_blocks(content), *_system_blocks(content), *_mixed_software_blocks(content)]
     if len(content.attempts):
         blocks.append(Block(heading="Suites and protocols", table=_protocols_table(content.attempts)))
         heading = "All attempts, with the commands to repeat them"
@@ -94,7 +94,7 @@ def provenance_section(content: Content) -> Section:
     return Section("provenance", "Provenance", blocks)
 
 
-def _row_account_blocks(content: Content) -> list[Block]:
+def _row_count_blocks(content: Content) -> list[Block]:
     """What became of every row that was read; where they do not add up, that is said first."""
     account = content.account
     cells: list[list[Cell]] = [

@@ -201,7 +201,7 @@ def summary_table(shown: pd.DataFrame) -> Table:
         values = [_summary_cell(cases[mode], name) if mode in cases else None for mode, name in wanted]
         warned = [f"{mode}: {said}" for mode, case in cases.items() if (said := describe_status(case))]
         rows.append([network_title(model), *values, "; ".join(warned)])
-    return Table([*columns, Column("warnings", "Warnings", "left")], rows).without_empty(["warnings"])
+    return Table([*columns, Column("warnings", "Warnings", "left")], rows).without_empty_columns(["warnings"])
 
 
 def _summary_cell(case: pd.Series, name: str) -> Cell:
@@ -381,7 +381,7 @@ def energy_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
     if len(of_partial) and "energy_per_gflop" in known:
         names_of_partial = ", ".join(dict.fromkeys(network_title(name) for name in of_partial))
         notes.append(f"Energy per FLOP is an upper bound for {names_of_partial}, because the FLOP count is partial.")
-    return Table(columns, rows, notes=notes).without_empty(["energy_note"])
+    return Table(columns, rows, notes=notes).without_empty_columns(["energy_note"])
 
 
 def interval_note(shown: pd.DataFrame) -> str:
@@ -421,7 +421,7 @@ def combined_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) 
         cells += [int(case["processes"]), number_or_none(case["throughput"]), case_half_width(case, "half_width")]
         cells += [number_or_none(case["next_run"]), case_half_width(own, "half_width")]
         rows.append([*cells, groups])
-    return Table(columns, rows).without_empty(["groups"])
+    return Table(columns, rows).without_empty_columns(["groups"])
 
 
 def _count_runs(cell: Cell) -> str:

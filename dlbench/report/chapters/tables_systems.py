@@ -97,7 +97,7 @@ def speedups_table(
     ]
     if unmeasured:
         notes.append(UNKNOWN_SPREAD)
-    return Table(columns, rows, notes=notes).without_empty([f"interval_{i}" for i in range(1, len(others) + 1)])
+    return Table(columns, rows, notes=notes).without_empty_columns([f"interval_{i}" for i in range(1, len(others) + 1)])
 
 
 #: Said wherever a difference rests on fewer than three processes.

@@ -59,19 +59,19 @@ def interval_caption(level: str) -> str:
     return f"{INTERVAL_CAPTION} Confidence: {level}."
 
 
-def time_scale(values: pd.Series[float]) -> tuple[float, str]:
+def choose_time_unit(values: pd.Series[float]) -> tuple[float, str]:
     """The unit in which the largest of these times [s] reads well: its length in seconds and its name."""
     top = values.max()
     return (1.0, "s") if top >= 2 else (1e-3, "ms") if top >= 2e-3 else (1e-6, "µs")
 
 
-def label_rows(axes: Axes, shown: pd.DataFrame, by: Sequence[str]) -> None:
+def label_rows_by_case(axes: Axes, shown: pd.DataFrame, by: Sequence[str]) -> None:
     """Name the rows of a figure that has one row per case."""
     varying = [a for a in by if a != "model" and shown[a].nunique() > 1]
-    name_rows(axes, [case_label(case, varying, 26, " · ") for case in shown.to_dict("records")])
+    set_row_labels(axes, [case_label(case, varying, 26, " · ") for case in shown.to_dict("records")])
 
 
-def name_rows(axes: Axes, labels: Sequence[str]) -> None:
+def set_row_labels(axes: Axes, labels: Sequence[str]) -> None:
     """One row for each label, the first at the top."""
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -94,7 +94,7 @@ def panel_per_mode(shown: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.Dat
     panels = split_by_mode(figure, shown, sharex=True)
     for axes, own in panels:
         axes.set_title(panel_title(own))
-        name_rows(axes, [case_label(case, ("precision", "batch_size"), 26) for case in own.to_dict("records")])
+        set_row_labels(axes, [case_label(case, ("precision", "batch_size"), 26) for case in own.to_dict("records")])
     return figure, panels
 
 

@@ -36,33 +36,33 @@ def share_font_subsets() -> Iterator[None]:
     if not _is_supported:
         yield
         return
-    _backend_pdf_ps.get_glyphs_subset = _subset  # type: ignore[assignment]
+    _backend_pdf_ps.get_glyphs_subset = _subset_font  # type: ignore[assignment]
     try:
         yield
     finally:
         _backend_pdf_ps.get_glyphs_subset = _matplotlib_subset
 
 
-def build_usual_subsets() -> dict[tuple[str, frozenset[int]], FontSubset]:
-    """The cuts that do for most figures; another process may make them, for `add_cached_subsets`."""
+def build_common_font_subsets() -> dict[tuple[str, frozenset[int]], FontSubset]:
+    """The cuts that do for most figures; another process may make them, for `add_cached_font_subsets`."""
     for weight in ("normal", "bold") if _is_supported else ():
         file = font_manager.findfont(font_manager.FontProperties(family=["DejaVu Sans"], weight=weight))
-        _cached_subset(file, _usual_glyphs(file))
+        _cached_font_subset(file, _common_glyphs(file))
     return _subset_cache
 
 
-def add_cached_subsets(cuts: dict[tuple[str, frozenset[int]], FontSubset]) -> None:
+def add_cached_font_subsets(cuts: dict[tuple[str, frozenset[int]], FontSubset]) -> None:
     """Use these cuts from now on."""
     _subset_cache.update(cuts)
 
 
-def _subset(file: Any, glyphs: Iterable[int]) -> AbstractContextManager[Any]:
+def _subset_font(file: Any, glyphs: Iterable[int]) -> AbstractContextManager[Any]:
     """As matplotlib's: the font with these glyphs and the usual ones, and where each of them is in it."""
-    font, places = _cached_subset(file, _usual_glyphs(file) | frozenset(glyphs))
+    font, places = _cached_font_subset(file, _common_glyphs(file) | frozenset(glyphs))
     return _backend_pdf_ps.SubsetResults(TTFont(BytesIO(font), recalcTimestamp=False), places)._as_cm()
 
 
-def _cached_subset(file: Any, glyphs: frozenset[int]) -> FontSubset:
+def _cached_font_subset(file: Any, glyphs: frozenset[int]) -> FontSubset:
     key = str(file), glyphs
     if key not in _subset_cache:
         with _matplotlib_subset(file, set(glyphs)) as made:
@@ -73,6 +73,6 @@ def _cached_subset(file: Any, glyphs: frozenset[int]) -> FontSubset:
 
 
 @cache
-def _usual_glyphs(file: Any) -> frozenset[int]:
+def _common_glyphs(file: Any) -> frozenset[int]:
     font = font_manager.get_font(file)
     return frozenset(font.get_char_index(ord(character)) for character in _USUAL_CHARACTERS)

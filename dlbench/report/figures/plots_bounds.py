@@ -18,7 +18,7 @@ from dlbench.report.analysis.bounds import DIRECTIONS, Roof, median_time, profil
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import draw_stacked_bars, name_rows, panel_title, time_scale
+from dlbench.report.figures.figure_parts import choose_time_unit, draw_stacked_bars, panel_title, set_row_labels
 from dlbench.report.figures.label_placement import label_placer, label_points
 from dlbench.report.figures.log_axes import axis_unit, make_log_axis
 from dlbench.results.bounds_records import ProfileRun
@@ -72,7 +72,7 @@ def roofline(layers: pd.DataFrame, roof: Roof, title: str) -> Plot:
     _draw_bandwidth_layers(right, moving, roof)
     right.set_title(f"No counted FLOP\n{title}")
     look.compute_layout(figure)
-    _name_slowest(left, counted)
+    _label_slowest_layers(left, counted)
     ways = {way: mark for way, mark in _DIRECTION_MARKERS.items() if (points["way"] == way).any()}
     look.add_legend(figure, {way.capitalize(): mark for way, mark in ways.items()})
     words = (
@@ -102,7 +102,7 @@ def overhead_breakdown(networks: pd.DataFrame) -> Plot:
     known = known.assign(overhead_s=(known["step_s"] - known[parts].sum(axis=1)).clip(lower=0))
     panels = [own for mode in MODES if len(own := known[known["mode"] == mode])]
     figure = look.new_figure(0.8 + 0.4 * len(panels) + 0.34 * len(known))
-    factor, unit = time_scale(known["step_s"])
+    factor, unit = choose_time_unit(known["step_s"])
     heights = [len(own) + 0.6 for own in panels]
     rows = figure.subplots(len(panels), 2, sharex="col", sharey="row", squeeze=False, height_ratios=heights)
     for (left, right), own in zip(rows, panels, strict=True):
@@ -134,13 +134,13 @@ def _draw_mode_rows(left: Axes, right: Axes, own: pd.DataFrame, factor: float) -
         text = units.seconds(step) + (f", {units.digits(step / bound)} × bound" if bound > 0 else "")
         end = max(step, bound) / factor
         left.annotate(text, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8, color=look.MUTED)
-    name_rows(left, [look.drawable_text(str(label)) for label in own["label"]])
+    set_row_labels(left, [look.drawable_text(str(label)) for label in own["label"]])
     for axes in (left, right):
         axes.set_title(panel_title(own))
         look.hide_left_axis(axes)
 
 
-def networks_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
+def network_bounds_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
     """One row per profile, as `overhead_breakdown` takes them."""
     rows = []
     for run, roof in runs:
@@ -175,7 +175,7 @@ def write_figures(folder: Path, run: ProfileRun, roof: Roof) -> list[Plot]:
     with look.plot_style():
         plots = [
             roofline(profile_frame(run, roof), roof, mode_and_precision(run)),
-            overhead_breakdown(networks_frame([(run, roof)])),
+            overhead_breakdown(network_bounds_frame([(run, roof)])),
         ]
         for plot in plots:
             if plot.figure is not None:
@@ -283,7 +283,7 @@ def _draw_bandwidth_layers(axes: Axes, points: pd.DataFrame, roof: Roof) -> None
     axes.grid(visible=False, axis="x")
 
 
-def _name_slowest(axes: Axes, points: pd.DataFrame) -> None:
+def _label_slowest_layers(axes: Axes, points: pd.DataFrame) -> None:
     """Names at the points that lose most, where they cover nothing."""
     by = "lost_s" if points["lost_s"].notna().any() else "time_s"
     worst = points.sort_values(by, ascending=False, kind="stable").drop_duplicates("layer")

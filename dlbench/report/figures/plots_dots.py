@@ -68,7 +68,7 @@ def dot_plot(
             axes.axhline(y + 0.5, color=look.GRID, lw=0.6)
         axes.set_title(figure_parts.panel_title(here))
         axes.set_xlabel(unit.label(METRICS[metric].title))
-        figure_parts.name_rows(axes, _row_labels(names, here, with_setting, axes is panels[0][0]))
+        figure_parts.set_row_labels(axes, _row_labels(names, here, with_setting, axes is panels[0][0]))
     _set_common_limits([axes for axes, _ in panels], values_and_limits(shown, metric))
     return figure, tooltips.found
 

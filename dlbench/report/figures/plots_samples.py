@@ -17,7 +17,7 @@ from dlbench.report.analysis.derived_metrics import MIN_STEPS
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import case_label, label_outer, panel_grid, panel_per_mode, time_scale
+from dlbench.report.figures.figure_parts import case_label, choose_time_unit, label_outer, panel_grid, panel_per_mode
 
 #: Panels of a figure that has one per case.
 MAX_PANELS = 12
@@ -91,7 +91,7 @@ def time_series(cases: pd.DataFrame) -> Plot:
     if shown.empty:
         return Plot("time_series", "No case has more than one timed step.")
     figure, panels = panel_grid(len(shown), height=1.6)
-    factor, unit = time_scale(shown["samples"].map(np.median))
+    factor, unit = choose_time_unit(shown["samples"].map(np.median))
     for axes, case in zip(panels, shown.to_dict("records"), strict=True):
         _draw_series(axes, case["samples"] / factor)
         axes.set_title(case_label(case, _TITLE_AXES, 30), fontsize=9)

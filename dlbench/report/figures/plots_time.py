@@ -42,7 +42,7 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     figure = look.new_figure(figure_parts.figure_height(len(shown)))
     left, right = figure.subplots(1, 2, sharey=True)
     values = shown[list(parts)].fillna(0.0)
-    factor, unit = figure_parts.time_scale(shown["step_time"])
+    factor, unit = figure_parts.choose_time_unit(shown["step_time"])
     shares = values.div(values.sum(axis=1), axis=0)
     tooltips = figure_parts.Tooltips()
     ids = [
@@ -58,7 +58,7 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
         left.annotate(
             units.seconds(step), (end / factor, y), (4, 0), textcoords="offset points", **figure_parts.SMALL_TEXT_STYLE
         )
-    figure_parts.label_rows(left, shown, ["model", "precision", "batch_size"])
+    figure_parts.label_rows_by_case(left, shown, ["model", "precision", "batch_size"])
     left.set_xlim(0, 1.2 * ends.max() / factor)
     left.set_xlabel(f"{METRICS['step_time'].title} [{unit}]")
     right.set_xlim(0, 100)
@@ -140,7 +140,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     panels[0][0].set_ylabel(time.label("Step time"))
     look.compute_layout(figure)
     for axes, own in panels:
-        _name_networks(axes, own)
+        _label_networks(axes, own)
     figure_parts.precision_legend(figure, known)
     sources = {line.source for line in lines}
     bound = ""
@@ -227,7 +227,7 @@ def _draw_cases(axes: Axes, cases: pd.DataFrame, tooltips: figure_parts.Tooltips
     axes.vlines(cases["flop_per_step"], low, high, colors=colours, lw=1.1, zorder=3)
 
 
-def _name_networks(axes: Axes, cases: pd.DataFrame) -> None:
+def _label_networks(axes: Axes, cases: pd.DataFrame) -> None:
     """Each network's name beside its slowest case, where there is room for it."""
     shown = cases.sort_values(["step_time", "flop_per_step"]).drop_duplicates("model", keep="last")
     names = [look.drawable_text(network_title(name), 20) for name in shown["model"]]

@@ -9,7 +9,7 @@ from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.tuning import goal_heading
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, name_rows
+from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, set_row_labels
 from dlbench.suites.levers import Change
 
 
@@ -37,7 +37,7 @@ def waterfall(
         axes.barh(y, after - before, left=before, height=0.6, color=colour)
         text = units.rate(after, "") if whole else f"x {units.digits(after / before, 3)}"
         axes.annotate(text, (max(before, after), y), (4, 0), textcoords="offset points", **SMALL_TEXT_STYLE)
-    name_rows(axes, [look.drawable_text(name, 40) for name in names])
+    set_row_labels(axes, [look.drawable_text(name, 40) for name in names])
     axes.set_xlim(0, 1.2 * max(after for _, after in spans))
     axes.set_xlabel(goal_heading(goal, unit))
     model, _, rest = title.partition(",")

@@ -10,7 +10,7 @@ from dlbench.report.analysis.case_selection import MAX_ROWS
 from dlbench.report.analysis.variability import HardwareDeviation
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, name_rows, panel_title
+from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, panel_title, set_row_labels
 
 _COLUMN_OF_KIND = {"host": "host", "device": "device_uuid"}
 
@@ -46,7 +46,7 @@ def hardware_deviations_plot(
         several = len({u.system for u in shown}) > 1
         labels.append(look.drawable_text(unit.name, 30) + (f" · {system}" if several else ""))
     axes.axvline(0, color=look.GREY, lw=0.8)
-    name_rows(axes, labels)
+    set_row_labels(axes, labels)
     axes.margins(x=0.15)
     axes.set_xlabel("Deviation of the step time from the median of all processes of the case [%]")
     axes.set_title(panel_title(cases))

@@ -142,7 +142,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
             done.append(_measure_ceiling(waiting.pop(0), device, clock, share_s, most_s, done))
         done += [_measure_sustained(one, clock, sustained_s) for one in _best_benchmarks(every, done)]
     host.read_after()
-    return CeilingRun(device_identity(device), tuple(done), busy_share=host.share)
+    return CeilingRun(device_identity(device), tuple(done), busy_share=host.busy_share)
 
 
 def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Microbenchmark]:

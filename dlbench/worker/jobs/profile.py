@@ -204,7 +204,7 @@ def profile_case(case: Case, folder: Path, time_s: float, trace_steps: int, kern
         plain,
         hooked,
         clock.name,
-        busy_share=host.share,
+        busy_share=host.busy_share,
         network_key=network_key,
     )
 

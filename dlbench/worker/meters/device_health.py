@@ -43,15 +43,15 @@ def health_facts(before: DeviceHealth, after: DeviceHealth) -> dict[str, Any]:
 def health_warnings(before: DeviceHealth, after: DeviceHealth, xids: tuple[int, ...] | None) -> tuple[str, ...]:
     """Return warnings, as "code: sentence", about errors in the case and about a device that needs a repair."""
     found = []
-    corrected = _count_new(before, after, "ecc_corrected_volatile")
-    uncorrected = _count_new(before, after, "ecc_uncorrected_volatile")
+    corrected = _count_new_errors(before, after, "ecc_corrected_volatile")
+    uncorrected = _count_new_errors(before, after, "ecc_uncorrected_volatile")
     if corrected:
         found.append(f"ecc_corrected: ECC corrected {corrected} memory error(s) during the case.")
     if uncorrected:
         found.append(f"ecc_uncorrected: {uncorrected} memory error(s) during the case could not be corrected.")
     elif count := after["ecc_uncorrected_volatile"]:
         found.append(f"ecc_uncorrected: {count} uncorrected memory error(s) since the driver was loaded.")
-    rows = sum(_count_new(before, after, f"rows_remapped_{kind}") for kind in ("corrected", "uncorrected"))
+    rows = sum(_count_new_errors(before, after, f"rows_remapped_{kind}") for kind in ("corrected", "uncorrected"))
     if rows:
         found.append(f"rows_remapped: {rows} memory row(s) were remapped during the case.")
     if after["remap_failed"]:
@@ -65,7 +65,7 @@ def health_warnings(before: DeviceHealth, after: DeviceHealth, xids: tuple[int, 
     return tuple(found)
 
 
-def _count_new(before: DeviceHealth, after: DeviceHealth, name: str) -> int:
+def _count_new_errors(before: DeviceHealth, after: DeviceHealth, name: str) -> int:
     """Return how many errors came during the case; 0 if unknown, or if the counter was reset."""
     first, last = before[name], after[name]
     return 0 if first is None or last is None else max(0, last - first)

@@ -76,7 +76,7 @@ class HostWatch:
         self._kernel_s += used.ru_stime
 
     @property
-    def share(self) -> float | None:
+    def busy_share(self) -> float | None:
         """Share of the cores taken by other processes and the host; None before `read_after`."""
         return None if self._share is None else max(0.0, self._share) + self._stolen_share
 
@@ -108,7 +108,7 @@ class HostWatch:
     def warnings(self) -> tuple[str, ...]:
         """Return warnings if others or page faults took too much."""
         found = []
-        share, cores = self.share, len(self._cores)
+        share, cores = self.busy_share, len(self._cores)
         if share is not None and share > BUSY_SHARE:
             stolen = round(self._stolen_share, 2)
             others = "other processes and the host of this virtual machine" if stolen else "other processes"

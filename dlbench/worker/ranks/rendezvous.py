@@ -67,7 +67,7 @@ def _master_address(
     ports = parse_ports(environ.get("DLBENCH_MASTER_PORTS") or environ.get("MASTER_PORT", ""))
     if address and ports:
         return address, ports, None
-    communicator = mpi_world()
+    communicator = mpi_communicator()
     if communicator is not None:
         return _address_by_mpi(communicator, found, address, ports, environ, limit_s)
     missing = "MASTER_PORT" if address else "MASTER_ADDR"
@@ -76,7 +76,7 @@ def _master_address(
     raise Unreachable(f"rank {found.rank} of {found.world_size} does not know the address of rank 0: set {missing}.")
 
 
-def mpi_world() -> Any | None:
+def mpi_communicator() -> Any | None:
     """Return mpi4py's COMM_WORLD if `python -m mpi4py` or an MPI launcher started this process; else None."""
     by_launcher = any(name in os.environ for name in ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"))
     if not by_launcher and "mpi4py.MPI" not in sys.modules:

@@ -213,7 +213,7 @@ def profile(**change):
 def test_coverage_and_the_cost_of_hooks_by_hand():
     run = profile()
     assert bounds.layers_time_share(run) == pytest.approx((1 + 3 + 2 + 4 + 1) / 13)
-    assert bounds.hook_overhead(run) == pytest.approx(6.5 / 5 - 1)
+    assert bounds.profiling_overhead(run) == pytest.approx(6.5 / 5 - 1)
     table = bounds_tables.profile_table(run, ROOF)
     assert any("Layers take 85 %" in note for note in table.notes)
     assert any("hooks make a step 30 % longer" in note for note in table.notes)

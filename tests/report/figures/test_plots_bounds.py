@@ -81,7 +81,7 @@ def test_layers_with_a_partial_count_are_named_and_are_no_layers_without_arithme
     assert plot.caption.endswith("The count is partial for mix.")
     moving = [y for line in plot.figure.axes[1].lines if line.get_marker() in ("o", "^") for y in line.get_ydata()]
     assert moving == pytest.approx([4 / 0.1, 8 / 0.3])
-    labels = plots_bounds.networks_frame([(profile(layers=(mixing,)), ROOF), (profile(), ROOF)])["label"]
+    labels = plots_bounds.network_bounds_frame([(profile(layers=(mixing,)), ROOF), (profile(), ROOF)])["label"]
     assert [label.endswith("(partial FLOP)") for label in labels] == [True, False]
 
 
@@ -91,7 +91,7 @@ def test_the_same_data_give_the_same_bytes(tmp_path):
 
 
 def test_where_the_time_goes_sums_to_the_step(tmp_path):
-    networks = plots_bounds.networks_frame([(profile(), ROOF)])
+    networks = plots_bounds.network_bounds_frame([(profile(), ROOF)])
     assert networks.to_dict("records") == [
         {
             "label": "LeNet-5 · fp32 2",
@@ -113,21 +113,23 @@ def test_where_the_time_goes_sums_to_the_step(tmp_path):
 def test_training_and_inference_stand_in_panels_of_their_own():
     inference = dataclasses.replace(profile(), case=profile().case | {"mode": "inference"})
     with figure_style.plot_style():
-        plot = plots_bounds.overhead_breakdown(plots_bounds.networks_frame([(profile(), ROOF), (inference, ROOF)]))
+        plot = plots_bounds.overhead_breakdown(
+            plots_bounds.network_bounds_frame([(profile(), ROOF), (inference, ROOF)])
+        )
     assert [axes.get_title(loc="left") for axes in plot.figure.axes] == [
         *("Training · fp32", "Training · fp32", "Inference · fp32", "Inference · fp32"),
     ]
 
 
 def test_a_step_below_its_bound_has_no_overhead(tmp_path):
-    networks = plots_bounds.networks_frame([(profile(step_s=(1.0,)), ROOF)])
+    networks = plots_bounds.network_bounds_frame([(profile(step_s=(1.0,)), ROOF)])
     plot, _ = draw(lambda: plots_bounds.overhead_breakdown(networks), tmp_path)
     assert plot.figure.axes[0].patches[-1].get_width() == 0
 
 
 @pytest.mark.parametrize("step_s", [(), (0.0,), (math.nan,)])
 def test_without_a_step_a_sentence(step_s):
-    plot = plots_bounds.overhead_breakdown(plots_bounds.networks_frame([(profile(step_s=step_s), ROOF)]))
+    plot = plots_bounds.overhead_breakdown(plots_bounds.network_bounds_frame([(profile(step_s=step_s), ROOF)]))
     assert plot.figure is None
     assert plot.caption.endswith(".")
 
@@ -135,7 +137,7 @@ def test_without_a_step_a_sentence(step_s):
 def test_nothing_to_draw_gives_a_sentence():
     assert plots_bounds.roofline(frame(layers=LAYERS[2:]), ROOF, "Training · fp32").figure is None
     assert plots_bounds.roofline(frame(layers=()), ROOF, "Training · fp32").figure is None
-    assert plots_bounds.overhead_breakdown(plots_bounds.networks_frame([])).figure is None
+    assert plots_bounds.overhead_breakdown(plots_bounds.network_bounds_frame([])).figure is None
 
 
 def test_a_profile_without_roof_still_gets_its_roofline(tmp_path):

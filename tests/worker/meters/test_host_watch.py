@@ -54,7 +54,7 @@ def test_a_kernel_without_steal_times_is_read():
 
 def test_what_the_host_of_a_virtual_machine_takes_is_named(watched):
     found = watched({0: 0.0, 2: 0.1}, stolen={0: 0.5, 2: 0.3})
-    assert found.share == pytest.approx(0.45)
+    assert found.busy_share == pytest.approx(0.45)
     assert found.warnings() == (
         "busy_host: other processes and the host of this virtual machine took 45% of this process's 2 cores (the host "
         "alone: 40%, steal).",
