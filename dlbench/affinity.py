@@ -1,7 +1,5 @@
 """Cores and threads that this process may use, read before any library restricts them."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping

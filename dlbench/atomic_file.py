@@ -6,8 +6,6 @@
 distinguished from files being written (`is_writer_running`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

@@ -5,8 +5,6 @@ first: those in the current folder, with the same layout (`benchmarks/`, `slurm/
 `$DLBENCH_PATH`, with the same layout or without subfolders.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

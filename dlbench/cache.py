@@ -1,7 +1,5 @@
 """Folder of cached files, which dlbench can make again."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

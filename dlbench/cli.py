@@ -1,8 +1,6 @@
 """The command line. A command's module and its dependencies are imported only when the command is called,
 so that `dlbench --help` is fast."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os

@@ -1,7 +1,5 @@
 """CSV cells, protected so that a spreadsheet does not run them as formulas."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

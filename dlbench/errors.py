@@ -11,8 +11,6 @@
 Any other exception is a bug in dlbench and keeps its traceback.
 """
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Exit status of the commands and the workers of dlbench."""
 
-from __future__ import annotations
-
 OK = 0
 #: Done, but some cases failed or a threshold was exceeded.
 SOME_FAILED = 1

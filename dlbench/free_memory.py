@@ -1,7 +1,5 @@
 """Free main memory for a process: of the machine, limited by its control group."""
 
-from __future__ import annotations
-
 import os
 import resource
 from collections.abc import Iterator

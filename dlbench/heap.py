@@ -8,8 +8,6 @@ processes, and 260 faults and 8.5 ms in the sixth; with freed memory kept, no fa
 on a CPU; "system" keeps the default of the C library.
 """
 
-from __future__ import annotations
-
 import ctypes
 
 # glibc's malloc.h.

@@ -1,7 +1,5 @@
 """JSON reading and writing: limited nesting depth, and null for NaN, which JSON lacks."""
 
-from __future__ import annotations
-
 import json
 import math
 from itertools import chain

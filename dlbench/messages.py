@@ -1,7 +1,5 @@
 """Messages of a command. They go to stderr, so that stdout holds only data."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Node names in Slurm's short form: `n[1-3,7]` stands for n1, n2, n3, n7."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Lists of TCP ports, as in DLBENCH_MASTER_PORTS."""
 
-from __future__ import annotations
-
 from dlbench.errors import BadInput
 
 

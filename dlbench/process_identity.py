@@ -1,7 +1,5 @@
 """Identity of a process, and whether it still runs. Process ids are valid only on one kernel, in one PID namespace."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -1,7 +1,5 @@
 """Check of names that become paths: a foreign file may contain any text."""
 
-from __future__ import annotations
-
 import unicodedata
 
 #: File systems allow names of 255 bytes, and dlbench extends names (`.NAME.parquet.PID.tmp`).

@@ -1,7 +1,5 @@
 """Makes a table fit a terminal: long texts go over several lines, and columns without room are left out."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """Formatting of quantities: SI prefixes, three significant digits, always with unit."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

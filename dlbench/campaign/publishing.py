@@ -8,8 +8,6 @@ published/h200/
   SHA256SUMS                  of all files, for `sha256sum -c`
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence

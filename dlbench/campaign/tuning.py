@@ -1,7 +1,5 @@
 """A search for the fastest setting as a campaign: measured, stored and resumed as any other, and its suite file."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

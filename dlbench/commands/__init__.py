@@ -3,8 +3,6 @@
 Its function `add` adds the command to argparse's subparsers.
 """
 
-from __future__ import annotations
-
 #: Group of the help -> command -> summary (starts with a verb, without full stop).
 GROUPS: dict[str, dict[str, str]] = {
     "Measure": {

@@ -1,7 +1,5 @@
 """`dlbench ab`: an interleaved A/B test of two settings."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

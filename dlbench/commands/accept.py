@@ -1,7 +1,5 @@
 """`dlbench accept`: compare results with guaranteed values."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

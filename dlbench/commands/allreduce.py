@@ -1,7 +1,5 @@
 """`dlbench allreduce`: all-reduce bandwidth over message sizes."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`dlbench cancel`: cancel the jobs of a results folder."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

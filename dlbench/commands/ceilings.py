@@ -1,7 +1,5 @@
 """`dlbench ceilings`: the peak FLOP/s and bandwidth of a device."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`dlbench clean`: remove files that dlbench cached."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

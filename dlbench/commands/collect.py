@@ -1,7 +1,5 @@
 """`dlbench collect`: rebuild Parquet parts from attempt folders, and merge parts."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`dlbench doctor`: check this machine."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import os

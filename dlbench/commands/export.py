@@ -1,7 +1,5 @@
 """`dlbench export`: export results for other programs."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`dlbench fleet`: find nodes and devices that are slower than the others."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

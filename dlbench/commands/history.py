@@ -1,7 +1,5 @@
 """`dlbench history`: find changes of the results over months, and what else changed on the same day."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

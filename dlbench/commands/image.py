@@ -1,7 +1,5 @@
 """`dlbench image import`: download a site's container image."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`dlbench layers`: list the layers of a network."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

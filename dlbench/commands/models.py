@@ -1,7 +1,5 @@
 """`dlbench models`: list the available networks."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

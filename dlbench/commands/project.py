@@ -1,7 +1,5 @@
 """`dlbench project`: project time, energy and cost of a whole training from measured results."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """`dlbench publish`: make an anonymised folder of results for publication."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`dlbench query`: run SQL queries on results."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`dlbench report`: build the report."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import sys

@@ -1,7 +1,5 @@
 """`dlbench resume`: submit missing cases again."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

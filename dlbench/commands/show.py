@@ -1,7 +1,5 @@
 """`dlbench show`: print one record."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

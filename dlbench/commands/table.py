@@ -1,7 +1,5 @@
 """`dlbench table`: compare published CNN figures with counted ones."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

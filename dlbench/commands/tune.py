@@ -1,7 +1,5 @@
 """`dlbench tune`: find the fastest correct setting of a network on this device."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`dlbench verify`: check results for impossible or inconsistent values."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

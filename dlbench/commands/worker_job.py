@@ -1,7 +1,5 @@
 """Run one worker job (ceilings, profile, train) and show its progress on a terminal."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The CSV files of this folder; `dlbench/facts/README.md` lists their sources."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

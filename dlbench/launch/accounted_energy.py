@@ -3,8 +3,6 @@
 Slurm counts all nodes over the whole job, dlbench its devices within the timed windows: Slurm's must be larger.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ Only files with dlbench's own names are removed, and only if their writer is dea
 change for `claims.DEAD_AFTER_S`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -7,8 +7,6 @@ PBS starts no ranks. On one node dlbench starts them itself, inside the containe
 On several nodes mpirun of the site starts them, without a container; it finds the nodes in PBS_NODEFILE.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Worker processes: start them so that they end with this process, stop them with all children, read their errors."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import shlex

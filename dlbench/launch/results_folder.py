@@ -3,8 +3,6 @@
 A folder that is moved, deleted or unmounted during a run is not created again: results would be split over two places.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

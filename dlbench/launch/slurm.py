@@ -11,8 +11,6 @@ Cases of several ranks are supervised from the job's first node, outside the con
 In both modes claims in the results folder distribute the cases over all running jobs and array tasks.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ Each gets RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER
 status are printed on stderr; the others are ended after a short delay. Signals are forwarded to all.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -3,8 +3,6 @@
 The same store gives the same bytes: no clock is read, no order is left to chance.
 """
 
-from __future__ import annotations
-
 import gc
 import shutil
 import warnings

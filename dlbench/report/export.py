@@ -1,7 +1,5 @@
 """Results for other programs: every metric as CSV or JSON, and descriptions of the systems in MLPerf's field names."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Each takes sources, as `dlbench.metrics` does, or a frame that `dlbench.metrics`
 several systems are given, `system` names the one to draw; without it `throughput`, `energy` and `memory` draw all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path

@@ -3,8 +3,6 @@
 Of system `details` only the keys listed here are kept. Measured values are unchanged.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Duplicates: files with rows of the same attempt and rank; completeness of rows, containment of files."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path

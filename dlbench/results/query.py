@@ -1,7 +1,5 @@
 """SQL queries on a store by DuckDB, which can access only the given tables: no files, no network."""
 
-from __future__ import annotations
-
 import datetime
 import decimal
 import re

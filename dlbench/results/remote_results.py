@@ -6,8 +6,6 @@
 Files are kept in dlbench's cache, by the content of SHA256SUMS: a changed publication is downloaded again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import urllib.error

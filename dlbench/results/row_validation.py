@@ -4,8 +4,6 @@
 not describe a valid measurement. Both report what they drop.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial

@@ -5,8 +5,6 @@ the dataclasses, never from data. Units are in the field metadata. `tests/golden
 to detect accidental changes. New columns default to null, so that old parts stay readable.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from datetime import datetime

@@ -1,7 +1,5 @@
 """FLOP and predicted memory of the cases of a suite, computed before any run and without torch."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from dlbench.facts.csv_files import read_rows

@@ -16,8 +16,6 @@
 All kinds but `measure` leave error.json instead where there is no result: {"status": ..., "text": ...}.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ Works on a bare login node, inside a job and inside a container. Standard librar
 worker's probe, a separate process. Each check is a function from a `CheckContext` to findings; it raises no exception.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

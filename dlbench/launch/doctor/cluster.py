@@ -1,7 +1,5 @@
 """Checks of network, MPI, and Slurm with its plugins."""
 
-from __future__ import annotations
-
 import re
 import resource
 from collections.abc import Iterator

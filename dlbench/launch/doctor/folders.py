@@ -1,7 +1,5 @@
 """Checks of folders: existing, writable, free space, shared by all nodes, and the clock of their server."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time

@@ -1,7 +1,5 @@
 """Checks of GPUs (driver, NVML permissions, clocks, other users) and of CPU energy counters."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 

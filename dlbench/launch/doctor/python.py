@@ -1,7 +1,5 @@
 """Checks of Python: packages, PyTorch, visible devices, NCCL."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Checks of container runtimes: installed, permitted, image present."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the cases of a report miss: their metrics against the ceilings and profiles that lie beside them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -9,8 +9,6 @@ library is `ruptures`, Truong et al. 2020, Signal Processing 167). The penalty w
 Spread: the absolute differences of neighbouring pairs, as normal scores, are segmented in the same way.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The confidence of intervals in words: each case's protocol asks for its own, and nearly all ask for 95 %."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from dlbench import units

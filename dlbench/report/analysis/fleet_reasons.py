@@ -1,7 +1,5 @@
 """Why a unit may be slower than the others: what its records show and theirs do not."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

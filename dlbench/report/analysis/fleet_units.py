@@ -1,7 +1,5 @@
 """Which node and device a row is of: short node names, devices numbered on their node, and what does not fit."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 

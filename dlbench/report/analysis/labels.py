@@ -1,7 +1,5 @@
 """Names as people read them: networks and the settings of a case."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Checks of one measured row: each gives what is wrong, "" where nothing is, None where it does not apply."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

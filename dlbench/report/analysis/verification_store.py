@@ -1,7 +1,5 @@
 """The rows of a store against the folders of its attempts: what the workers and their supervisor wrote themselves."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence

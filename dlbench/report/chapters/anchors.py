@@ -1,7 +1,5 @@
 """Published throughputs beside ours, each with everything in which the two measurements differ."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Hashable, Mapping
 from typing import Any

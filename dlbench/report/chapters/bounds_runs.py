@@ -1,7 +1,5 @@
 """The runs of `dlbench ceilings`, `allreduce` and `profile` behind a report: each with its file and its command."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any

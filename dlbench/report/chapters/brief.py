@@ -1,7 +1,5 @@
 """The brief of several systems: which is best for what, by how much and how sure; a row each; cautions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """The table of the brief with a row for each system: speed, energy, cost and warnings, the fastest first."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from statistics import fmean

@@ -1,7 +1,5 @@
 """What was found between two sides, as tables and as one closing line."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from dlbench import units

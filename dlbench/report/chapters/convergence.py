@@ -1,7 +1,5 @@
 """Trainings: a table of when each met its target, and their curves with training and validation apart."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a reader must know before trusting a number: the records' own warnings, and what the metrics reveal."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any

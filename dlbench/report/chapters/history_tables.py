@@ -1,7 +1,5 @@
 """The lines of a history and their changes, as tables."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from dlbench import units

@@ -3,8 +3,6 @@
 Honest about what is not met, and counted from the data wherever it can be.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 from dlbench import units

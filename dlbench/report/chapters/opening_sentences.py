@@ -1,7 +1,5 @@
 """The findings that chapters open with: one sentence from the numbers, "" where they show nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The chapter of the defaults on a CPU: what they give over a plain PyTorch loop, and why."""
 
-from __future__ import annotations
-
 import json
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """The chapter of power limits and clocks: what a lower one costs in throughput, and saves in energy."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from dlbench import units

@@ -1,7 +1,5 @@
 """What a whole training would take on each system: time, energy and cost, projected from what was measured."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The chapter of scaling: figures, a table of every measured and predicted size, and what each model says."""
 
-from __future__ import annotations
-
 import dataclasses
 import shlex
 

@@ -1,7 +1,5 @@
 """The chapters of a report, each a function from `Content` to a `Section`, listed in `SECTIONS`."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Parts of the chapters that look at several systems, hosts or processes at once; empty where there is only one."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Several systems side by side: the tables of networks by systems, which is better, and what is left out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """The tables that have one column per system: what each reached in the cases they share, and the speedup over one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

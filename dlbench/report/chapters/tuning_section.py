@@ -1,7 +1,5 @@
 """The chapter of tuned networks: the default setting beside the best one, and what each lever gave."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ Design", 2008), whose colours people with any colour vision tell apart; no meani
 label fits.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator, Mapping

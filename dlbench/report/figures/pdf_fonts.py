@@ -4,8 +4,6 @@ Cutting takes half of the time of a small figure. matplotlib has no setting for 
 while figures are saved; where it is another than the one known here, it stays, and figures just take longer.
 """
 
-from __future__ import annotations
-
 import string
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager

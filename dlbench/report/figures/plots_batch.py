@@ -1,7 +1,5 @@
 """Throughput over the batch, one panel per network and mode, and the knee: the batch beyond which little is gained."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any

@@ -3,8 +3,6 @@
 All take plain frames, so that a report can draw them from what `dlbench profile` keeps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A map of a fleet: each node a row of devices, coloured by how much slower each is than the median unit."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Lines over months, with intervals and the days on which they changed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num

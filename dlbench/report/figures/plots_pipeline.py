@@ -1,7 +1,5 @@
 """The figure of the input pipeline: three throughputs over the processes of the loader."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

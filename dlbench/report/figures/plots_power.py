@@ -1,7 +1,5 @@
 """Throughput and energy per image over the power limit or the clock of the device."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from dlbench import units

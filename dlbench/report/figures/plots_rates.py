@@ -4,8 +4,6 @@ A figure shows what it can show readably: of many cases it takes the fastest per
 and leaves the rest to the table. What is missing gives no figure but a sentence that says why.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Throughput over the baseline, per network and mode, with intervals: one panel per precision, systems as points."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

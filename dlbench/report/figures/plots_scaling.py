@@ -4,8 +4,6 @@ Measured points are filled, with their intervals; what the model predicts beyond
 where it knows limits only.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures of several systems: what each reaches at the same setting, and what energy its throughput costs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The waterfall of a tuned network: what each lever adds to the default setting."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from dlbench import units

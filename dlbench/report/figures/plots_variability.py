@@ -1,7 +1,5 @@
 """How far processes of one case differ from host to host, or from device to device."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """A large DataFrame as CSV, fast: whole rows are formatted at a time, and texts once for each different value."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal

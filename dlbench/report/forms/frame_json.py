@@ -1,7 +1,5 @@
 """A large DataFrame as JSON, fast: cells become text column by column, in Arrow."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

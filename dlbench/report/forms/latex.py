@@ -1,7 +1,5 @@
 r"""The tables of a report for a LaTeX document: ``\input{tables.tex}``, or ``pdflatex report.tex`` for all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from dlbench.report.document import Section

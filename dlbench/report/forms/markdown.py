@@ -1,7 +1,5 @@
 """The report as Markdown, with its figures as files beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from dlbench.report.document import Block, Section

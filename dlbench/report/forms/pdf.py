@@ -3,8 +3,6 @@
 The same store gives the same bytes: the document bears the time of the latest attempt, not that of its making.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata

@@ -3,8 +3,6 @@
 A figure of ceilings or profiles leads to the rows of the table of their runs instead.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import islice
 

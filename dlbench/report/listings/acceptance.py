@@ -1,7 +1,5 @@
 """The outcome of an acceptance as a table, and as a page to be signed and filed."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What was found in a fleet, as tables and as one closing line."""
 
-from __future__ import annotations
-
 from dlbench import units
 from dlbench.node_list import compress_nodes
 from dlbench.report.analysis.fleet import Fleet

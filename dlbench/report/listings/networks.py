@@ -1,7 +1,5 @@
 """Networks as tables: the catalogue, which needs no install, the layers of one, and the oneDNN kernels of its step."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 

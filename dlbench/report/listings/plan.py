@@ -1,7 +1,5 @@
 """The plan of a suite as a table; needs no install, so that it works on a login node."""
 
-from __future__ import annotations
-
 from dlbench import units
 from dlbench.suites.case import AXES, Case
 from dlbench.suites.case_estimates import predicted_memory_bytes, step_flop

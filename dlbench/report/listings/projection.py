@@ -1,7 +1,5 @@
 """The table of `dlbench project`: time, energy and cost of a whole training."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from dlbench import units

@@ -1,7 +1,5 @@
 """The answer to a query as text, CSV, JSON or Markdown."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """One record with all that is known of it for `dlbench show`: outcome, metrics, samples, system, protocol, warnings."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import textwrap

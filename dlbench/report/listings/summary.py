@@ -1,7 +1,5 @@
 """The measured cases as a table for a terminal, one per system."""
 
-from __future__ import annotations
-
 import shlex
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence

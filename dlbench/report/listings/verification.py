@@ -1,7 +1,5 @@
 """What `dlbench verify` looked at and found, as tables."""
 
-from __future__ import annotations
-
 from dlbench import units
 from dlbench.report.analysis.verification import CHECKS, STORE_CHECKS, Verification, findings_by_check
 from dlbench.table import Cell, Column, Table

@@ -4,8 +4,6 @@ A million windows of 30 steps take some seconds this way, and ten minutes one af
 is done in the order in which `stats.median_interval` does it: whoever looks up a single window finds the same interval.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

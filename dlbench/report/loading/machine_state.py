@@ -3,8 +3,6 @@
 results/machinestate/n1.json    one per node; also in the folders of single nodes, results/nodes/n1/machinestate/
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
