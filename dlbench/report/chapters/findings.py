@@ -66,7 +66,7 @@ def findings_table(content: Content) -> Table:
 
 def _both_rates_text(case: Mapping[Hashable, Any]) -> str:
     """By the median step and over the whole window."""
-    show = METRICS["throughput"].show
+    show = METRICS["throughput"].format
     whole = show(case["sustained_throughput"])
     return f": {show(case['throughput'])} by the median step, {whole} over the whole window"
 

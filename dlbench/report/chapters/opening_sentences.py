@@ -22,7 +22,7 @@ def throughput_opening(content: Content) -> str:
     cases = summarize_processes(with_case_numbers(content.shown), ("throughput",))
     for mode, of_mode in cases[cases["throughput"].gt(0)].groupby("mode", sort=True):
         slow, fast = _extreme_cases(of_mode, "throughput")
-        show = METRICS["throughput"].show
+        show = METRICS["throughput"].format
         if len(of_mode) == 1:
             parts.append(f"{mode} runs at {show(fast['throughput'])} ({_case_text(fast, content, ())})")
         else:
@@ -66,7 +66,7 @@ def energy_opening(content: Content) -> str:
     if known.empty:
         return "No energy was measured."
     low, high = _extreme_cases(known, "energy_per_image")
-    show = METRICS["energy_per_image"].show
+    show = METRICS["energy_per_image"].format
     first = f"{show(low['energy_per_image'])} ({_case_text(low, content)})"
     return f"Energy per image ranges from {first} to {show(high['energy_per_image'])} ({_case_text(high, content)})."
 

@@ -160,7 +160,7 @@ def _summary_text(content: Content, cases: pd.DataFrame) -> str:
         best = fastest_cases(cases[cases["mode"] == mode], ["model"], limit=None).dropna(subset="throughput")
         if len(best) > 1:
             slow, fast = best.iloc[best["throughput"].argmin()], best.iloc[best["throughput"].argmax()]
-            show = METRICS["throughput"].show
+            show = METRICS["throughput"].format
             sentences.append(
                 f"{mode.capitalize()} runs at {show(slow['throughput'])} ({network_title(slow['model'])}) to "
                 f"{show(fast['throughput'])} ({network_title(fast['model'])}) over {len(best)} networks."

@@ -79,7 +79,7 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
 
 def knees_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
     """The knee of every curve with its throughput, beside the best one."""
-    shown = METRICS["throughput"].show
+    shown = METRICS["throughput"].format
     axes = [a for a in ("precision", *varying_axes(cases)) if a != "device" and cases[a].nunique() > 1]
     columns = [Column("model", "Network"), Column("mode", "Mode"), Column("system", "System")]
     columns += [Column("setting", "Setting")] if axes else []

@@ -75,7 +75,7 @@ def dot_plot(
 
 def tooltip_text(case: Mapping[Any, Any], metric: str) -> str:
     """The value of a case with its interval."""
-    show = METRICS[metric].show
+    show = METRICS[metric].format
     low, high = case.get(f"{metric}_low", math.nan), case.get(f"{metric}_high", math.nan)
     reach = f", interval {show(low)} to {show(high)}" if low > 0 and high > 0 else ""
     return f"{show(case[metric])}{reach}"
