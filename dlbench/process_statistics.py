@@ -147,7 +147,7 @@ def _within_window_error(windows: Sequence[ProcessWindow]) -> float:
 
 
 @dataclass(frozen=True)
-class TwoGroups:
+class FastAndSlowGroups:
     """Processes of one case that fall into two groups: an average of both would be the time of neither."""
 
     fast: tuple[float, ...]
@@ -161,7 +161,7 @@ class TwoGroups:
         return f"{len(self.fast)} {noun} at {fast} and {len(self.slow)} at {slow}"
 
 
-def split_into_two_groups(windows: Sequence[ProcessWindow]) -> TwoGroups | None:
+def split_into_two_groups(windows: Sequence[ProcessWindow]) -> FastAndSlowGroups | None:
     """The two groups that processes fall into; None where they form one.
 
     They are split at the largest gap between sorted logarithms, where it passes `MIN_GAP`, `GAP_OVER_RANGE` and
@@ -176,7 +176,7 @@ def split_into_two_groups(windows: Sequence[ProcessWindow]) -> TwoGroups | None:
     if gap < max(MIN_GAP, GAP_OVER_RANGE * ranges, GAP_OVER_WINDOW * 1.96 * _within_window_error(windows)):
         return None
     values = tuple(window.value for window in ordered)
-    return TwoGroups(values[:at], values[at:])
+    return FastAndSlowGroups(values[:at], values[at:])
 
 
 def processes_needed(reach_is_enough: Callable[[int], bool], now: int) -> int | None:

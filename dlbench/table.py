@@ -168,7 +168,7 @@ def signed_percent_text(cell: Cell) -> str:
     return MISSING if value is None else f"{100 * value:+.1f} %"
 
 
-def digits_text(cell: Cell) -> str:
+def three_digits_text(cell: Cell) -> str:
     """Format a number with three significant digits."""
     value = number_or_none(cell)
     return MISSING if value is None else digits(value)

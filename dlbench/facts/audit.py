@@ -369,7 +369,7 @@ _LENET_PARAMETERS = {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "
 _LENET_CONNECTIONS = {"C1": 122_304, "S2": 5_880, "C3": 151_600, "S4": 2_000, "C5": 48_120, "F6": 10_164, "output": 840}
 
 
-def _select_counts(layers: Mapping[str, int], *names: str) -> tuple[tuple[str, int], ...]:
+def _counts_of_layers(layers: Mapping[str, int], *names: str) -> tuple[tuple[str, int], ...]:
     return tuple((name, layers[name]) for name in names)
 
 
@@ -377,7 +377,7 @@ def _lenet_c5_f6_reason(what: str) -> DifferenceReason:
     # A fully connected layer has as many connections as parameters.
     return DifferenceReason(
         f"The published number is that of LeCun's {what}, with biases, without the output layer",
-        _select_counts(_LENET_CONNECTIONS, "C5", "F6"),
+        _counts_of_layers(_LENET_CONNECTIONS, "C5", "F6"),
         ((-840, "output layer"), (120 + 84, "biases of C5 and F6")),
     )
 
@@ -385,7 +385,7 @@ def _lenet_c5_f6_reason(what: str) -> DifferenceReason:
 _LENET_REASONS: dict[str, DifferenceReason] = {
     "conv_macs": DifferenceReason(
         "The published number is that of LeCun's connections without C5 and F6, not of MACs",
-        _select_counts(_LENET_CONNECTIONS, "C1", "S2", "C3", "S4", "output"),
+        _counts_of_layers(_LENET_CONNECTIONS, "C1", "S2", "C3", "S4", "output"),
         (
             (-90_000, "connections missing in LeCun's sparse C3"),
             (4_704 + 1_600, "biases of C1 and C3"),
@@ -403,7 +403,7 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
     "fc_macs": _lenet_c5_f6_reason("connections"),
     "total_weights": DifferenceReason(
         "The published number is that of LeCun's trainable parameters, with biases",
-        _select_counts(_LENET_PARAMETERS, "C1", "S2", "C3", "S4", "C5", "F6"),
+        _counts_of_layers(_LENET_PARAMETERS, "C1", "S2", "C3", "S4", "C5", "F6"),
         (
             (-900, "weights missing in LeCun's sparse C3"),
             (6 + 16 + 120 + 84, "biases"),
@@ -415,7 +415,7 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
     ),
     "total_macs": DifferenceReason(
         "The published number is that of all of LeCun's connections, not of MACs",
-        _select_counts(_LENET_CONNECTIONS, "C1", "S2", "C3", "S4", "C5", "F6", "output"),
+        _counts_of_layers(_LENET_CONNECTIONS, "C1", "S2", "C3", "S4", "C5", "F6", "output"),
         (
             (-90_000, "connections missing in LeCun's sparse C3"),
             (4_704 + 1_600 + 120 + 84, "biases of C1, C3, C5 and F6"),

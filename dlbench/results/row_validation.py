@@ -206,7 +206,7 @@ def _find_faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
     if {"window_s", "parameters"} <= set(present):
         unmeasured = pc.and_(pc.is_null(table["window_s"]), pc.is_null(table["parameters"]))
         lost = pc.and_(pc.is_in(table["status"], pa.array(DONE_STATUSES)), unmeasured)
-        yield _to_mask(lost), lambda _: "it has no measured values"
+        yield _to_bool_array(lost), lambda _: "it has no measured values"
 
 
 def _out_of_range(table: pa.Table) -> Iterable[_Fault]:
@@ -219,9 +219,9 @@ def _out_of_range(table: pa.Table) -> Iterable[_Fault]:
             is_time = name in _TIME_COLUMNS
             rule = "is not a valid time of a measurement" if is_time else f"must be from {least} to {greatest}"
             outside = pc.or_(pc.less(column, least), pc.greater(column, greatest))
-            yield _to_mask(outside), _reason_with_value(table, name, rule)
+            yield _to_bool_array(outside), _reason_with_value(table, name, rule)
     too_high = pc.greater_equal(table["rank"], table["world_size"])
-    yield _to_mask(too_high), _reason_with_value(table, "rank", "must be below world_size")
+    yield _to_bool_array(too_high), _reason_with_value(table, "rank", "must be below world_size")
 
 
 def _impossible_steps(table: pa.Table) -> Iterable[_Fault]:
@@ -238,7 +238,7 @@ def _impossible_steps(table: pa.Table) -> Iterable[_Fault]:
         yield places, lambda place: f"step_s contains {first[place]}; times must be at least 0 s"
 
 
-def _to_mask(places: pa.ChunkedArray) -> NDArray[np.bool_]:
+def _to_bool_array(places: pa.ChunkedArray) -> NDArray[np.bool_]:
     mask: NDArray[np.bool_] = pc.fill_null(places, False).to_numpy()
     return mask
 
@@ -255,7 +255,7 @@ def _invalid_values(table: pa.Table, name: str, fault: Callable[[Any], str]) -> 
     if found:
         places = pc.is_in(table[name], value_set=pa.array(list(found), pa.string()))
         values = table[name]
-        yield _to_mask(places), lambda place: f"{name} is {excerpt(v := values[place].as_py())}; it {found[v]}"
+        yield _to_bool_array(places), lambda place: f"{name} is {excerpt(v := values[place].as_py())}; it {found[v]}"
 
 
 def _choice_fault(known: Sequence[str], value: str) -> str:

@@ -108,7 +108,7 @@ def warnings_per_process(cases: pd.DataFrame) -> list[str]:
     names = [_SHORT_NAMES.get(str(name), str(name)) for name in found.columns]
     said = [[name for name, holds in zip(names, row, strict=True) if holds] for row in found.to_numpy()]
     return [
-        ", ".join(f"{name}{_busy_share_text(warnings)}" if name == _BUSY_HOST else name for name in of_one)
+        ", ".join(f"{name}{_other_load_text(warnings)}" if name == _BUSY_HOST else name for name in of_one)
         for of_one, warnings in zip(said, cases["warnings"], strict=True)
     ]
 
@@ -172,7 +172,7 @@ def _join_distinct_warnings(said: pd.Series[str]) -> str:
     return ", ".join(dict.fromkeys(worst if part in busy else part for part in parts))
 
 
-def _busy_share_text(warnings: object) -> str:
+def _other_load_text(warnings: object) -> str:
     """How much of the host's cores others took: " 63 %"."""
     found = [match[1] for warning in _cell_items(warnings) if (match := _BUSY_SHARE_PATTERN.match(str(warning)))]
     return f" {found[0]} %" if found else ""

@@ -93,7 +93,7 @@ def attempts_from_statistics(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd
     if len(first) < len(rows):
         first = first.assign(**_combine_rank_warnings(rows, first))
     first = _missing_rank_warnings(first, by_attempt.size())
-    derived = [statistics, _rank_extremes(by_attempt), _power_metrics(rows)]
+    derived = [statistics, _extremes_over_ranks(by_attempt), _power_metrics(rows)]
     first = first.assign(confidence=intervals.protocol_confidences(first["protocol"].tolist()))
     cases = pd.concat([first[[*IDENTITY_COLUMNS, *AXES]], *(d.reindex(first.index) for d in derived)], axis=1)
     _add_rates(cases, first)
@@ -236,7 +236,7 @@ def _combine_rank_warnings(rows: pd.DataFrame, first: pd.DataFrame) -> dict[str,
     return flags
 
 
-def _rank_extremes(by_attempt: Any) -> pd.DataFrame:
+def _extremes_over_ranks(by_attempt: Any) -> pd.DataFrame:
     """Memory, temperature, start-up and clock gap as the maximum over ranks, the clock as the minimum."""
     values: pd.DataFrame = by_attempt[list(_MAX_OVER_RANKS.values())].max()
     values.columns = list(_MAX_OVER_RANKS)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from dlbench.facts.peaks import PublishedThroughput, find_peaks, published_throughputs
 from dlbench.report.analysis.labels import network_title
-from dlbench.table import Cell, Column, Table, default_text, digits_text
+from dlbench.table import Cell, Column, Table, default_text, three_digits_text
 
 #: How the sources name a pass over a batch without the optimizer's update: less work than a training step.
 _MODE_OF_PASSES = {"forward+backward": "training"}
@@ -25,10 +25,10 @@ def published_throughputs_table(shown: pd.DataFrame, names: Mapping[str, str]) -
     columns = [
         Column("model", "Network"),
         Column("device", "Published on"),
-        Column("published", "Per device [img/s]", "right", digits_text),
-        Column("ours", "Measured here [img/s]", "right", digits_text),
+        Column("published", "Per device [img/s]", "right", three_digits_text),
+        Column("ours", "Measured here [img/s]", "right", three_digits_text),
         *([Column("system", "Measured on")] if several else []),
-        Column("ratio", "Measured over published [×]", "right", digits_text),
+        Column("ratio", "Measured over published [×]", "right", three_digits_text),
         Column("differs", "What differs", "left"),
         Column("source", "Source"),
     ]

@@ -55,7 +55,7 @@ def findings_table(content: Content) -> Table:
         names = [
             network_title(c["model"])
             + (f" ({setting_label(c, axes)})" if axes else "")
-            + (_both_rates_text(c) if both else "")
+            + (_median_and_sustained_rate(c) if both else "")
             for c in concerned.head(_MAX_NAMED).to_dict("records")
         ]
         more = [f"and {len(concerned) - _MAX_NAMED} more"] if len(concerned) > _MAX_NAMED else []
@@ -64,7 +64,7 @@ def findings_table(content: Content) -> Table:
     return Table([*columns, Column("which", "Which")], rows)
 
 
-def _both_rates_text(case: Mapping[Hashable, Any]) -> str:
+def _median_and_sustained_rate(case: Mapping[Hashable, Any]) -> str:
     """By the median step and over the whole window."""
     show = METRICS["throughput"].format
     whole = show(case["sustained_throughput"])

@@ -24,7 +24,7 @@ from dlbench.report.analysis.side_by_side import summarize_processes, with_case_
 from dlbench.report.document import Block, Section
 from dlbench.report.loading.intervals import protocol_confidences
 from dlbench.stats import Interval
-from dlbench.table import Cell, Column, Table, digits_text, seconds_text, with_shared_unit
+from dlbench.table import Cell, Column, Table, seconds_text, three_digits_text, with_shared_unit
 
 #: The training that everything is projected to: ImageNet-1k as in He et al. 2016 (CVPR), section 3.4: about 90 epochs.
 NUM_IMAGES = 1_281_167
@@ -65,7 +65,7 @@ def _projection_finding(table: Table) -> str:
         return f"{words}."
     cheap = min(priced, key=lambda row: float(row["cost"] or math.inf))
     title = next(column.title_and_unit()[1] for column in table.columns if column.key == "cost")
-    return f"{words}; the cheapest costs {digits_text(cheap['cost'])} {title} ({_row_name(cheap)})."
+    return f"{words}; the cheapest costs {three_digits_text(cheap['cost'])} {title} ({_row_name(cheap)})."
 
 
 def _row_name(row: Mapping[str, Cell]) -> str:
@@ -195,9 +195,9 @@ def _projection_columns(several: bool, prices: Prices | None) -> list[Column]:
         Column("time_s", "Time", "right", seconds_text),
         Column("time_low_s", "From", "right", seconds_text),
         Column("time_high_s", "To", "right", seconds_text),
-        Column("device_hours", "Device-hours [h]", "right", digits_text),
-        Column("energy_kwh", "Energy [kWh]", "right", digits_text),
-        Column("cost", f"Cost [{prices.currency}]" if prices else "Cost", "right", digits_text),
+        Column("device_hours", "Device-hours [h]", "right", three_digits_text),
+        Column("energy_kwh", "Energy [kWh]", "right", three_digits_text),
+        Column("cost", f"Cost [{prices.currency}]" if prices else "Cost", "right", three_digits_text),
         Column("warnings", "Warnings", "left"),
     ]
 

@@ -40,7 +40,7 @@ def html_page(report: Report) -> str:
         subtitle=report.subtitle,
         sections=report.sections,
         drawn=lambda block: _inline_svg(block, report.svgs, links),
-        more=_folded_content_text,
+        more=_hidden_content_text,
         runs=_runs_link,
         cells=_row_cells,
         sorted_by=lambda value: format(value, ".9g") if isinstance(value, float) else value,
@@ -85,7 +85,7 @@ def _runs_link(links: Links, attempts: Cell) -> Markup:
     return Markup("<details><summary>{}</summary>{}</details>").format(len(ids), items)
 
 
-def _folded_content_text(section: Section) -> str:
+def _hidden_content_text(section: Section) -> str:
     """What a folded chapter holds: "2 figures, 3 tables"."""
     rest = section.remaining_blocks()
     figures = sum(1 for block in rest if block.plot and block.plot.figure)

@@ -98,7 +98,7 @@ def _trace_step(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
     step = _StepTrace(case.device)
     for tensor in (*parameters, *workload.module.buffers(), *state, *batch):
         step.watch(tensor)
-    step.begin()
+    step.start_recording()
     with step:
         workload.step(step)  # type: ignore[arg-type]  # only the stamps of a clock are used
     multiplies = any(isinstance(m, nn.Linear) for m in workload.module.modules())
@@ -131,7 +131,7 @@ class _StepTrace(LiveMemoryMode):  # type: ignore[no-untyped-call]
         # Only for CPUs whose copies are known.
         self._block = _CHANNEL_BLOCK.get(torch.backends.cpu.get_cpu_capability(), 0) if device_kind == "cpu" else 0
 
-    def begin(self) -> None:
+    def start_recording(self) -> None:
         """Start recording peaks."""
         self.peak = self.live
         self.held = [self.live]

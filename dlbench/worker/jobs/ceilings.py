@@ -140,7 +140,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
             share_s = max(MIN_SHARE_S, left_s / len(waiting))
             most_s = max(MAX_SHARES * share_s, MAX_OF_LEFT * left_s)
             done.append(_measure_ceiling(waiting.pop(0), device, clock, share_s, most_s, done))
-        done += [_measure_sustained(one, clock, sustained_s) for one in _best_benchmarks(every, done)]
+        done += [_measure_sustained(one, clock, sustained_s) for one in _fastest_benchmarks(every, done)]
     host.read_after()
     return CeilingRun(device_identity(device), tuple(done), busy_share=host.busy_share)
 
@@ -300,7 +300,7 @@ def _sample_ceiling(
     return replace(ceiling, time_s=time_s, calls=calls)
 
 
-def _best_benchmarks(every: Sequence[Microbenchmark], done: Sequence[Ceiling]) -> list[Microbenchmark]:
+def _fastest_benchmarks(every: Sequence[Microbenchmark], done: Sequence[Ceiling]) -> list[Microbenchmark]:
     """Return the microbenchmark with the best rate of each precision, of the kinds that are measured for seconds."""
     best: dict[tuple[str, str | None], tuple[float, Microbenchmark]] = {}
     for one, found in zip(every, done, strict=True):
