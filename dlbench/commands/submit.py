@@ -103,7 +103,7 @@ def _submit(options: argparse.Namespace) -> int:
         raise BadInput(f"results folder '{options.results}' does not exist; check --results")
     check_folder(options.results)
     largest = max(script.array for script in submission.scripts)
-    jobs.check_array(largest, batch_systems.batch_system_of(site).max_array_size())
+    jobs.check_array(largest, batch_systems.BATCH_SYSTEMS[site.scheduler].max_array_size())
     after = jobs.active_jobs(options.results, ("campaign",)) if options.report_only else []
     refused = None
     taken: list[SubmittedJob] = []

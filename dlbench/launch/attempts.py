@@ -114,14 +114,8 @@ def create_attempt(
     try:
         attempts_folder(root).mkdir(exist_ok=True)
         making.mkdir()
-        head = {
-            "suite": suite,
-            "suite_version": suite_version,
-            "system_key": system_key,
-            "started_at": attempt.started_at,
-            "label": label,
-            "network_key": network_key,
-        }
+        names = ("suite", "suite_version", "system_key", "started_at", "label", "network_key")
+        head = {name: getattr(attempt, name) for name in names}
         write_atomically(making / "owner.json", json.dumps(owner | head, indent=1))
         requests.write_request(making, requests.measure_request(case, facts))
         making.rename(attempt.folder)

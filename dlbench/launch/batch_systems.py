@@ -80,8 +80,3 @@ BATCH_SYSTEMS = {
         bind_to_node=pbs.bind_to_node,
     ),
 }
-
-
-def batch_system_of(site: Site) -> BatchSystem:
-    """Return the batch system of a site."""
-    return BATCH_SYSTEMS[site.scheduler]

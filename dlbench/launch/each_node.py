@@ -74,7 +74,7 @@ def plan_nodes(
         raise BadInput(
             f"--each-node: {suite.name} has cases that need {several[0]} nodes; add -P nodes=1 to measure single nodes"
         )
-    states = batch_systems.batch_system_of(site).node_states(site.partition)
+    states = batch_systems.BATCH_SYSTEMS[site.scheduler].node_states(site.partition)
     nodes = list(dict.fromkeys(wanted)) if wanted is not None else list(states)
     unknown = [node for node in nodes if node not in states or why_unsafe(node)]
     if unknown:
@@ -99,7 +99,7 @@ def prepare_submission(
     suite: Suite, overrides: Sequence[str], site: Site, results: Path, unit: NodeOrGpu
 ) -> jobs.Submission:
     """Prepare the submission for one node or GPU."""
-    bound = batch_systems.batch_system_of(site).bind_to_node(site, unit.node)
+    bound = batch_systems.BATCH_SYSTEMS[site.scheduler].bind_to_node(site, unit.node)
     if unit.gpu is not None:
         # No scheduler binds a job to a certain GPU: the job has all of them, and its Python sees one.
         python = ("env", f"CUDA_VISIBLE_DEVICES={unit.gpu}", *site.software.python)
@@ -124,5 +124,5 @@ def submit(
 def _folders_with_jobs(site: Site, folders: Sequence[Path]) -> set[Path]:
     """Return the folders with a queued or running job, by a single call of the scheduler."""
     owners = {job.job_id: folder for folder in folders for job in jobs.submitted_jobs(folder)}
-    ids = {scheduler.base_job_id(state.id) for state in batch_systems.batch_system_of(site).queued()}
+    ids = {scheduler.base_job_id(state.id) for state in batch_systems.BATCH_SYSTEMS[site.scheduler].queued()}
     return {folder for job_id, folder in owners.items() if job_id in ids}

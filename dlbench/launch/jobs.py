@@ -180,7 +180,8 @@ def prepare_submission(
     if not report_only:
         scripts = [_campaign_script(site, whole, cases, nodes, array, throttle) for nodes in node_counts]
     if report or report_only:
-        scripts.append(JobScript("report.sh", batch_systems.batch_system_of(site).report_script(site, whole), "report"))
+        report_text = batch_systems.BATCH_SYSTEMS[site.scheduler].report_script(site, whole)
+        scripts.append(JobScript("report.sh", report_text, "report"))
     return Submission(
         folder, suite.name, Path(whole.suite_file), text, tuple(overrides), site.name, len(cases), tuple(scripts),
         site.scheduler,
@@ -213,7 +214,7 @@ def _campaign_script(
         throttle=throttle if throttle and throttle < array else None,
     )
     name = f"job-nodes{nodes}.sh" if nodes else "job.sh"
-    text = batch_systems.batch_system_of(site).campaign_script(site, job)
+    text = batch_systems.BATCH_SYSTEMS[site.scheduler].campaign_script(site, job)
     return JobScript(name, text, "campaign", job.nodes, job.array, job.throttle, nodes)
 
 

@@ -245,55 +245,47 @@ def _campaign_directives(site: Site, job: job_script.Job) -> list[str]:
     slurm, gpus = site.slurm, site.gpus
     count = gpus.per_node if job.all_gpus else job.ranks_per_node
     amount = f"{gpus.type}:{count}" if gpus.type else f"{count}"
-    memory = slurm.memory or ("0" if slurm.exclusive else None)
     throttle = f"%{job.throttle}" if job.throttle else ""
-    return _format_directives(
-        site,
-        [
-            ("--job-name", job.suite),
-            ("--partition", slurm.partition),
-            ("--account", slurm.account),
-            ("--qos", slurm.qos),
-            ("--constraint", slurm.constraint),
-            ("--nodes", str(job.nodes)),
-            ("--ntasks-per-node", str(job.ranks_per_node)),
-            # Without a number of the site, the ranks share the node.
-            ("--cpus-per-task", str(slurm.cpus_per_task or (slurm.cpus_per_node or 1) // job.ranks_per_node)),
-            ("--gres", f"gpu:{amount}" if gpus.request == "gres" else None),
-            ("--gpus-per-node", amount if gpus.request == "gpus-per-node" else None),
-            ("--exclusive", "" if slurm.exclusive else None),
-            # An exclusive node provides all cores, but only the default share of memory.
-            ("--mem", memory),
-            ("--time", slurm.time_limit),
-            ("--signal", f"B:USR1@{slurm.warn_before_s}"),
-            ("--requeue" if slurm.requeue else "--no-requeue", ""),
-            ("--open-mode", "append"),
-            ("--array", f"0-{job.array - 1}{throttle}" if job.array > 1 else None),
-            ("--output", f"{job.results}/jobs/{'%x-%A_%a.out' if job.array > 1 else '%x-%j.out'}"),
-        ],
-        slurm.directives,
-    )
+    wanted = [
+        ("--job-name", job.suite),
+        ("--partition", slurm.partition),
+        ("--account", slurm.account),
+        ("--qos", slurm.qos),
+        ("--constraint", slurm.constraint),
+        ("--nodes", str(job.nodes)),
+        ("--ntasks-per-node", str(job.ranks_per_node)),
+        # Without a number of the site, the ranks share the node.
+        ("--cpus-per-task", str(slurm.cpus_per_task or (slurm.cpus_per_node or 1) // job.ranks_per_node)),
+        ("--gres", f"gpu:{amount}" if gpus.request == "gres" else None),
+        ("--gpus-per-node", amount if gpus.request == "gpus-per-node" else None),
+        ("--exclusive", "" if slurm.exclusive else None),
+        # An exclusive node provides all cores, but only the default share of memory.
+        ("--mem", slurm.memory or ("0" if slurm.exclusive else None)),
+        ("--time", slurm.time_limit),
+        ("--signal", f"B:USR1@{slurm.warn_before_s}"),
+        ("--requeue" if slurm.requeue else "--no-requeue", ""),
+        ("--open-mode", "append"),
+        ("--array", f"0-{job.array - 1}{throttle}" if job.array > 1 else None),
+        ("--output", f"{job.results}/jobs/{'%x-%A_%a.out' if job.array > 1 else '%x-%j.out'}"),
+    ]
+    return _format_directives(site, wanted, slurm.directives)
 
 
 def _report_directives(site: Site, job: job_script.Job) -> list[str]:
-    # A QOS belongs to a partition.
-    same = site.report.partition is None
-    return _format_directives(
-        site,
-        [
-            ("--job-name", f"{job.suite}-report"),
-            ("--partition", site.report.partition or site.slurm.partition),
-            ("--account", site.slurm.account),
-            ("--qos", site.report.qos or (site.slurm.qos if same else None)),
-            ("--nodes", "1"),
-            ("--ntasks-per-node", "1"),
-            ("--mem", site.report.memory),
-            ("--time", site.report.time_limit),
-            ("--open-mode", "append"),
-            ("--output", f"{job.results}/jobs/%x-%j.out"),
-        ],
-        site.report.directives,
-    )
+    wanted = [
+        ("--job-name", f"{job.suite}-report"),
+        ("--partition", site.report.partition or site.slurm.partition),
+        ("--account", site.slurm.account),
+        # A QOS belongs to a partition.
+        ("--qos", site.report.qos or (site.slurm.qos if site.report.partition is None else None)),
+        ("--nodes", "1"),
+        ("--ntasks-per-node", "1"),
+        ("--mem", site.report.memory),
+        ("--time", site.report.time_limit),
+        ("--open-mode", "append"),
+        ("--output", f"{job.results}/jobs/%x-%j.out"),
+    ]
+    return _format_directives(site, wanted, site.report.directives)
 
 
 def _format_directives(site: Site, wanted: list[tuple[str, str | None]], more: Sequence[str]) -> list[str]:

@@ -74,13 +74,11 @@ def as_text(findings: Iterable[Finding]) -> str:
 
 def as_json(findings: Iterable[Finding]) -> str:
     """Format findings as JSON, with host and time."""
-    return json.dumps(
-        {
-            "host": socket.gethostname(),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "python": sys.version.split()[0],
-            "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
-            "findings": [dataclasses.asdict(finding) for finding in findings],
-        },
-        indent=1,
-    )
+    values = {
+        "host": socket.gethostname(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": sys.version.split()[0],
+        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+        "findings": [dataclasses.asdict(finding) for finding in findings],
+    }
+    return json.dumps(values, indent=1)

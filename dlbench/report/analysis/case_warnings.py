@@ -57,28 +57,25 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
     def has_warning(code: str) -> NDArray[np.bool_]:
         return warnings.rows_where(lambda cell: any(str(w).startswith(f"{code}:") for w in _cell_items(cell)))
 
-    return pd.DataFrame(
-        {
-            "unstable": cases["status"] == "unstable",
-            "throttled": reasons.rows_where(lambda cell: bool(_throttle_reasons(cell) - {POWER_CAP_REASON})),
-            "at its power limit": reasons.rows_where(lambda cell: POWER_CAP_REASON in _throttle_reasons(cell)),
-            "not warmed up": _FactorizedColumn.from_column(cases["steady"]).rows_where(lambda steady: steady is False),
-            "with ranks missing": has_warning("missing_ranks"),
-            "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
-            "with device errors": has_warning("ecc_uncorrected") | has_warning("xid"),
-            "on a busy host": has_warning("busy_host"),
-            "limited by the host": has_warning("host_bound"),
-            "with settings reset": has_warning("settings_reset"),
-            "with a partial FLOP count": has_warning("flop_partial"),
-            "with a varying FLOP count": has_warning("flop_varies"),
-            "uneven steps": derived_metrics.has_uneven_steps(cases),
-            "clocks apart": cases["clock_gap"] > CLOCK_GAP_LIMIT,
-            "meters disagree": metered & has_warning("energy_mismatch"),
-            "short energy window": metered & has_warning("short_energy_window"),
-        },
-        index=cases.index,
-        dtype=bool,
-    )
+    flags = {
+        "unstable": cases["status"] == "unstable",
+        "throttled": reasons.rows_where(lambda cell: bool(_throttle_reasons(cell) - {POWER_CAP_REASON})),
+        "at its power limit": reasons.rows_where(lambda cell: POWER_CAP_REASON in _throttle_reasons(cell)),
+        "not warmed up": _FactorizedColumn.from_column(cases["steady"]).rows_where(lambda steady: steady is False),
+        "with ranks missing": has_warning("missing_ranks"),
+        "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
+        "with device errors": has_warning("ecc_uncorrected") | has_warning("xid"),
+        "on a busy host": has_warning("busy_host"),
+        "limited by the host": has_warning("host_bound"),
+        "with settings reset": has_warning("settings_reset"),
+        "with a partial FLOP count": has_warning("flop_partial"),
+        "with a varying FLOP count": has_warning("flop_varies"),
+        "uneven steps": derived_metrics.has_uneven_steps(cases),
+        "clocks apart": cases["clock_gap"] > CLOCK_GAP_LIMIT,
+        "meters disagree": metered & has_warning("energy_mismatch"),
+        "short energy window": metered & has_warning("short_energy_window"),
+    }
+    return pd.DataFrame(flags, index=cases.index, dtype=bool)
 
 
 @dataclass(frozen=True)

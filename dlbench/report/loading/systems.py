@@ -179,16 +179,14 @@ def _system_facts(first: pd.DataFrame) -> pd.DataFrame:
     job = first["system_job_threads"]
     memory = first["system_node_memory_bytes"].fillna(first["system_memory_bytes"])
     sizes = {size: units.nominal_memory_size(size) for size in memory.dropna().unique()}
-    return pd.DataFrame(
-        {
-            "system_cpu_cores": first["system_cpu_cores"],
-            "system_cpu_threads": first["system_cpu_threads"],
-            "threads": job.fillna(first["system_torch_threads"]),
-            "memory": memory.map(sizes),
-            "single": job.notna() | num_ranks.eq(1),
-        },
-        index=first.index,
-    )
+    columns = {
+        "system_cpu_cores": first["system_cpu_cores"],
+        "system_cpu_threads": first["system_cpu_threads"],
+        "threads": job.fillna(first["system_torch_threads"]),
+        "memory": memory.map(sizes),
+        "single": job.notna() | num_ranks.eq(1),
+    }
+    return pd.DataFrame(columns, index=first.index)
 
 
 def system_names(rows: pd.DataFrame) -> dict[str, str]:

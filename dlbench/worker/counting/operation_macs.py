@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -90,10 +90,6 @@ def _matmul_macs(left: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
     return left.shape[-1] * result.numel()
 
 
-def _addmm_macs(_: Tensor, left: Tensor, *__: Any, result: Tensor, **___: Any) -> int:
-    return _matmul_macs(left, result=result)
-
-
 def _addbmm_macs(_: Tensor, left: Tensor, right: Tensor, **__: Any) -> int:
     return left.numel() * right.shape[-1]
 
@@ -120,12 +116,10 @@ def _convolution_backward_macs(gradient: Tensor, x: Tensor, weight: Tensor, *arg
     return num_gradients * convolution_macs(x.shape, weight.shape, gradient.shape, transposed)
 
 
-def _direct_convolution_macs(x: Tensor, weight: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
-    return convolution_macs(x.shape, weight.shape, result.shape, False)
-
-
-def _transposed_convolution_macs(x: Tensor, weight: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
-    return convolution_macs(x.shape, weight.shape, result.shape, True)
+def _direct_convolution_macs(
+    x: Tensor, weight: Tensor, *_: Any, result: Tensor, is_transposed: bool = False, **__: Any
+) -> int:
+    return convolution_macs(x.shape, weight.shape, result.shape, is_transposed)
 
 
 def _deformable_convolution_backward_macs(gradient: Tensor, _: Tensor, weight: Tensor, *__: Any, **___: Any) -> int:
@@ -147,21 +141,11 @@ def _attention_macs(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: An
     return pairs * (query.shape[-1] + value.shape[-1])
 
 
-def _attention_backward_macs(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any) -> int:
-    # Two gradients for each of the two products; recomputing the scores is an implementation's choice, not counted.
-    return 2 * _attention_macs(query, key, value)
-
-
 def _flash_attention_macs(query: Tensor, key: Tensor, value: Tensor, *args: Any, **_: Any) -> int | None:
     """Attention of shapes (batch, position, head, size); None for sequences of unequal length (data-dependent)."""
     if any(isinstance(a, Tensor) and a.dtype in (torch.int32, torch.int64) and a.dim() == 1 for a in args):
         return None
     return _attention_macs(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-
-
-def _flash_attention_backward_macs(_: Tensor, *args: Any, **__: Any) -> int | None:
-    macs = _flash_attention_macs(*args)
-    return None if macs is None else 2 * macs
 
 
 def _trilinear_macs(
@@ -223,9 +207,14 @@ def _rnn_layer_macs(x: Tensor, *weights: Any, **_: Any) -> int:
     return _rnn_macs(x, weights[:2])
 
 
-def _double_macs(formula: Callable[..., int]) -> Callable[..., int]:
+def _double_macs(formula: Callable[..., int | None]) -> Callable[..., int | None]:
     """The formula of a backward pass that does each product of the forward pass for two gradients."""
-    return lambda *args, **kwargs: 2 * formula(*args, **kwargs)
+    return lambda *args, **kwargs: None if (macs := formula(*args, **kwargs)) is None else 2 * macs
+
+
+def _without_first(formula: Callable[..., int | None]) -> Callable[..., int | None]:
+    """The formula for an operation with one more tensor before the operands: a summand, or the gradient."""
+    return lambda _, *args, **kwargs: formula(*args, **kwargs)
 
 
 _FORMULAS: dict[Callable[..., int | None], str] = {
@@ -234,7 +223,7 @@ _FORMULAS: dict[Callable[..., int | None], str] = {
         _weight_int8pack_mm _weight_int4pack_mm _weight_int4pack_mm_for_cpu _weight_int4pack_mm_with_scales_and_zeros
         _cdist_forward _euclidean_dist _pdist_forward affine_grid_generator
     """,
-    _addmm_macs: "addmv addmm baddbmm _addmm_activation",
+    _without_first(_matmul_macs): "addmv addmm baddbmm _addmm_activation",
     _addbmm_macs: "addbmm",
     _addr_macs: "addr",
     _grouped_mm_macs: "_grouped_mm _scaled_grouped_mm _scaled_grouped_mm_v2",
@@ -246,7 +235,7 @@ _FORMULAS: dict[Callable[..., int | None], str] = {
         _conv_depthwise2d conv_depthwise3d _slow_conv2d_forward slow_conv3d_forward slow_conv_dilated2d
         slow_conv_dilated3d torchvision::deform_conv2d
     """,
-    _transposed_convolution_macs: """
+    partial(_direct_convolution_macs, is_transposed=True): """
         cudnn_convolution_transpose miopen_convolution_transpose slow_conv_transpose2d slow_conv_transpose3d
     """,
     _deformable_convolution_backward_macs: "torchvision::_deform_conv2d_backward",
@@ -256,13 +245,14 @@ _FORMULAS: dict[Callable[..., int | None], str] = {
         _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention
         _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_fused_attention_overrideable
     """,
-    _attention_backward_macs: """
+    # Two gradients for each of the two products; recomputing the scores is an implementation's choice, not counted.
+    _double_macs(_without_first(_attention_macs)): """
         _scaled_dot_product_flash_attention_backward _scaled_dot_product_efficient_attention_backward
         _scaled_dot_product_cudnn_attention_backward _scaled_dot_product_flash_attention_for_cpu_backward
         _scaled_dot_product_fused_attention_overrideable_backward
     """,
     _flash_attention_macs: "_flash_attention_forward _efficient_attention_forward",
-    _flash_attention_backward_macs: "_flash_attention_backward _efficient_attention_backward",
+    _double_macs(_without_first(_flash_attention_macs)): "_flash_attention_backward _efficient_attention_backward",
     _trilinear_macs: "_trilinear",
     _cdist_backward_macs: "_cdist_backward",
     _pdist_backward_macs: "_pdist_backward",

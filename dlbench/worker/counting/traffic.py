@@ -33,12 +33,7 @@ LOSS = "(loss)"
 _aten = torch.ops.aten
 #: Operations that return new names or uninitialised memory and move nothing; ATen marks views itself.
 _FREE_OPERATIONS = (
-    _aten.detach,
-    _aten._unsafe_view,
-    _aten.empty,
-    _aten.empty_like,
-    _aten.new_empty,
-    _aten.empty_strided,
+    *(_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.new_empty, _aten.empty_strided),
 )
 #: Operations that write their first argument without reading it.
 _OVERWRITING_OPERATIONS = (_aten.copy_, _aten.fill_, _aten.zero_, _aten.normal_, _aten.uniform_)
