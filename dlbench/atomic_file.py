@@ -94,5 +94,4 @@ def is_writer_running(name: str) -> bool | None:
 
 
 def _boot_and_namespace_digest() -> str:
-    known = process_identity.boot_and_namespace()
-    return hashlib.sha256("\n".join(map(str, known.values())).encode()).hexdigest()[:8]
+    return hashlib.sha256("\n".join(map(str, process_identity.boot_and_namespace().values())).encode()).hexdigest()[:8]

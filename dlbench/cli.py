@@ -55,8 +55,7 @@ def build_parser(names: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentPar
     _add_verbosity(parser)
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", help=argparse.SUPPRESS, prog="dlbench")
     for name in names:
-        module = importlib.import_module(f"dlbench.commands.{name}")
-        module.add(commands)
+        importlib.import_module(f"dlbench.commands.{name}").add(commands)
         _add_verbosity(commands.choices[name])
     return parser
 

@@ -226,8 +226,7 @@ def latex_table(table: Table) -> str:
     head, *rows = [latex_row(row) for row in ([c.heading for c in table.columns], *cell_texts(table))]
     lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
     if table.title:
-        caption = rf"\caption{{{escape_latex(table.title)}}}"
-        lines = [r"\begin{table}", r"\centering", caption, *lines, r"\end{table}"]
+        lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(table.title)}}}", *lines, r"\end{table}"]
     for note in table.notes:
         lines += ["", rf"\noindent {escape_latex(note)}"]
     return "\n".join([r"% \usepackage{booktabs}", *lines]) + "\n"

@@ -56,8 +56,7 @@ def run(
         except processes.StoppedBySignal as stop:
             raise KeyboardInterrupt(f"stopped by {stop.signal_name}") from None
     frame = metrics(results)
-    wanted = frame["case_id"].isin([case.id for case in cases])
-    return frame[wanted].reset_index(drop=True)
+    return frame[frame["case_id"].isin([case.id for case in cases])].reset_index(drop=True)
 
 
 def layers(model: str, auxiliary: bool = False) -> pd.DataFrame:
@@ -92,5 +91,4 @@ def _to_suite(what: str | Path | Case, axes: dict[str, Any]) -> Suite:
         return load_suite(what, [f"{axis}={text}" for axis, text in texts.items()])
     if axes:
         raise BadInput(f"cannot override {', '.join(axes)} of a case; set them in dlbench.Case(...)")
-    own = {axis: (getattr(what, axis),) for axis in AXES}
-    return Suite("cases", 1, "", own, (), what.protocol, "dlbench.Case")
+    return Suite("cases", 1, "", {axis: (getattr(what, axis),) for axis in AXES}, (), what.protocol, "dlbench.Case")

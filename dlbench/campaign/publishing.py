@@ -46,8 +46,7 @@ def publish(sources: Sequence[str | Path], folder: Path, title: str | None, on_p
     rows = anonymization.write_records(sources, folder / RECORDS_FILE)
     on_progress(f"anonymised: {rows} rows")
     # From the anonymised files, so that the report contains no name of the machine.
-    published = content.read_content([folder])
-    build.write_report(published, folder / "report", title)
+    build.write_report(content.read_content([folder]), folder / "report", title)
     # Findings name attempts, no hosts; notes may contain paths of this machine.
     tables = [listing.findings_table(found), listing.checks_table(found)]
     shown = "\n".join(render(dataclasses.replace(table, notes=[]), "markdown") for table in tables if table.rows)

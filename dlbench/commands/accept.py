@@ -25,8 +25,7 @@ def _accept(options: argparse.Namespace) -> int:
 
     wanted = acceptance.load_acceptance(options.file)
     found = acceptance.judge_results(wanted, options.sources)
-    table = listing.acceptance_table(found, raw=options.format in ("csv", "json"))
-    print_tables(options.format, table)
+    print_tables(options.format, listing.acceptance_table(found, raw=options.format in ("csv", "json")))
     if options.output:
         save_text(options.output, listing.acceptance_page(wanted, options.file, found, options.sources))
         say(f"written: {options.output}")

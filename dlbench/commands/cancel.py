@@ -8,8 +8,7 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "cancel", _cancel, "--results results/classic")
-    add_results_folder(parser, SHARED_FOLDER_HELP)
+    add_results_folder(add_command(commands, "cancel", _cancel, "--results results/classic"), SHARED_FOLDER_HELP)
 
 
 def _cancel(options: argparse.Namespace) -> None:

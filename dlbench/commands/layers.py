@@ -17,5 +17,4 @@ def _layers(options: argparse.Namespace) -> None:
     from dlbench.campaign.api import layer_rows
     from dlbench.report.listings.networks import layers_table
 
-    rows = layer_rows(options.model, options.auxiliary)
-    print_tables(options.format, layers_table(options.model, rows))
+    print_tables(options.format, layers_table(options.model, layer_rows(options.model, options.auxiliary)))

@@ -65,8 +65,7 @@ def _profile(options: argparse.Namespace) -> int:
     if text is None:
         return SOME_FAILED
     run = bounds_records.parse_run(bounds_records.ProfileRun, text, run_id=run_id, started_at=started_at)
-    ceilings = bounds_schema.read_ceilings(options.results)
-    roof = find_roof(ceilings, run.where, case.precision)
+    roof = find_roof(bounds_schema.read_ceilings(options.results), run.where, case.precision)
     bounds_schema.write_layers(folder, run)
     _write_outputs(folder, run, roof)
     arguments.print_tables(options.format, profile_table(run, roof, None if options.all else 20))

@@ -30,8 +30,7 @@ def _project(options: argparse.Namespace) -> None:
     if options.images > MAX_IMAGES:
         raise BadInput(f"--images {options.images} is above the limit of {MAX_IMAGES:.0e}")
     prices = read_prices(bundled_files.find_file("price list", options.prices)) if options.prices is not None else None
-    rows = store.load(options.results)
-    table = projection_table(rows, options.images, options.epochs, options.model, prices)
+    table = projection_table(store.load(options.results), options.images, options.epochs, options.model, prices)
     print_tables(options.format, table)
     if options.format == "csv":
         for note in table.notes:

@@ -20,5 +20,4 @@ def add(commands: Any) -> None:
 def _publish(options: argparse.Namespace) -> int:
     from dlbench.campaign.publishing import publish
 
-    findings = publish(options.sources, options.output, options.title, say)
-    return SOME_FAILED if findings else OK
+    return SOME_FAILED if publish(options.sources, options.output, options.title, say) else OK

@@ -7,8 +7,7 @@ from dlbench.commands.arguments import add_command, add_format
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "table", _table, "--format markdown")
-    add_format(parser)
+    add_format(add_command(commands, "table", _table, "--format markdown"))
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -100,8 +100,7 @@ class Experiment:
     @property
     def suite_names(self) -> tuple[str, str]:
         """Suite names of the records of A and B."""
-        text = json.dumps([self.a.text, self.b.text, self.seed])
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps([self.a.text, self.b.text, self.seed]).encode()).hexdigest()[:8]
         return ab_sides.side_suite_name(self.suite, digest, "a"), ab_sides.side_suite_name(self.suite, digest, "b")
 
     def setting(self, side: str) -> Setting:

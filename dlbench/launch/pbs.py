@@ -122,8 +122,7 @@ def node_states(queue: str | None = None) -> dict[str, str]:
 def _query_states(ids: Sequence[str], *options: str) -> list[JobState]:
     """Read `qstat -f`: blocks of `key = value`, with long values continued after a tab."""
     text = call_scheduler(["qstat", "-f", "-t", *options, *ids]).replace("\n\t", "")
-    blocks = re.split(r"^(?:Job Id|Job): *", text, flags=re.MULTILINE)[1:]
-    states = [_parse_state(block) for block in blocks]
+    states = [_parse_state(block) for block in re.split(r"^(?:Job Id|Job): *", text, flags=re.MULTILINE)[1:]]
     # An array is listed besides its subjobs.
     arrays = {base_job_id(state.id) for state in states if re.match(r"\d+\[\d", state.id)}
     return [state for state in states if "[]" not in state.id or base_job_id(state.id) not in arrays]

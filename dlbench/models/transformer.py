@@ -162,8 +162,7 @@ class GPT2(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids (N, T) to scores (N, T, vocabulary)."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        x = self.dropout(self.embedding(tokens) + self.positions(positions))
+        x = self.dropout(self.embedding(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device)))
         for layer in self.layers:
             x = layer(x)
         scores: Tensor = self.output(self.norm(x))

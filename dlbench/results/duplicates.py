@@ -59,8 +59,7 @@ def with_list_checksums(table: pa.Table) -> pa.Table:
 def _weighted_sums(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return a weighted sum of each list, as a checksum that depends on the order."""
     sums = np.zeros(lengths.size)
-    starts = np.r_[0, np.cumsum(lengths)[:-1]]
-    places = np.arange(values.size) - np.repeat(starts, lengths)
+    places = np.arange(values.size) - np.repeat(np.r_[0, np.cumsum(lengths)[:-1]], lengths)
     np.add.at(sums, np.repeat(np.arange(lengths.size), lengths), np.nan_to_num(values) * (1 + places % 97))
     return sums
 

@@ -229,8 +229,7 @@ def _impossible_steps(table: pa.Table) -> Iterable[_Fault]:
     values = pc.list_flatten(table["step_s"]).to_numpy()
     wrong = ~((values >= 0) & (values < np.inf))
     if wrong.any():
-        lengths = pc.fill_null(pc.list_value_length(table["step_s"]), 0).to_numpy()
-        ends = np.cumsum(lengths)
+        ends = np.cumsum(pc.fill_null(pc.list_value_length(table["step_s"]), 0).to_numpy())
         found = np.searchsorted(ends, np.flatnonzero(wrong), side="right")
         places = np.zeros(table.num_rows, dtype=bool)
         places[found] = True

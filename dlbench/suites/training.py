@@ -103,5 +103,4 @@ def load_trainings(path: str, overrides: Sequence[str] = ()) -> tuple[str, list[
         table[key] = [parse_value(part.strip(), field_type(Training, key)) for part in text.split(",")]
     lists = {key: parse_values(key, value, file.place(key, "train")) for key, value in table.items()}
     settings = (dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()))
-    found = map(Training.from_dict, settings)
-    return file.get("name", str, file.path.stem), list(dict.fromkeys(found))
+    return file.get("name", str, file.path.stem), list(dict.fromkeys(map(Training.from_dict, settings)))

@@ -50,8 +50,7 @@ def measure_gradient_all_reduce(workload: Workload, clock: Clock, context: RankC
     if not workload.reduces_gradients or context.world_size == 1:
         return None
     enter_phase("all-reduce")
-    dtypes = {"none": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    dtype = dtypes[workload.case.comm_hook]
+    dtype = {"none": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[workload.case.comm_hook]
     left = sum(p.numel() for p in workload.module.parameters() if p.requires_grad)
     most = workload.case.bucket_cap_mb * 2**20 // 4
     buckets = []

@@ -392,8 +392,7 @@ def _require_triton() -> None:
 def _make_batches(case: Case, built: BuiltModel, device: torch.device, loader: JpegBatches | None) -> Iterator[Batch]:
     """Batches without end: random ones of the network's task, or those of the loader."""
     if loader is not None:
-        copies = _copy_to_device(loader, device, case.prefetch == "on")
-        return (cast_batch(batch, case) for batch in copies)
+        return (cast_batch(batch, case) for batch in _copy_to_device(loader, device, case.prefetch == "on"))
     if case.data == "synthetic":
         return itertools.repeat(cast_batch(built.make_batch(case.batch_size, device), case))
     on_host = [cast_batch(built.make_batch(case.batch_size, "cpu"), case) for _ in range(NUM_HOST_BATCHES)]

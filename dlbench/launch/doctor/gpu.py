@@ -27,8 +27,7 @@ def check_gpu(context: CheckContext) -> Iterator[Finding]:
         yield Finding("driver", "fail", text, mend)
         return
     for line in answer.out.strip().splitlines():
-        values = dict(zip(_GPU_COLUMNS, (value.strip() for value in line.split(",")), strict=False))
-        yield from _check_one_gpu(values)
+        yield from _check_one_gpu(dict(zip(_GPU_COLUMNS, (value.strip() for value in line.split(",")), strict=False)))
     yield from _check_other_users(context)
 
 

@@ -131,8 +131,7 @@ def layer_bounds(layers: pd.DataFrame, roof: Roof) -> pd.DataFrame:
         `layer`, `kind`; for both ways `<way>_s`, `_flop`, `_bytes`, `_bound_s`, `_limit`; for their sum `time_s`,
         `bound_s`, `limited_by`, `lost_s` (time above the bound), `distance` (time over bound) and `note`.
     """
-    rows = [_layer_row(layer, roof) for layer in layers.to_dict("records")]
-    frame = pd.DataFrame(rows, columns=_BOUND_COLUMNS)
+    frame = pd.DataFrame([_layer_row(layer, roof) for layer in layers.to_dict("records")], columns=_BOUND_COLUMNS)
     for name in _NUMBER_COLUMNS:
         frame[name] = pd.to_numeric(frame[name]).astype(float)
     # Without a roof only what has no work at all has a bound.

@@ -187,8 +187,7 @@ def with_corrected_verdicts(lines: list[ComparisonLine], metric: str) -> list[Co
     for line in lines:
         if line.comparison:
             result = next(compared)
-            verdict = verdict_words(metric)[VERDICTS.index(result.verdict)]
-            line = replace(line, verdict=verdict, comparison=result)
+            line = replace(line, verdict=verdict_words(metric)[VERDICTS.index(result.verdict)], comparison=result)
         finished.append(line)
     return finished
 

@@ -125,8 +125,7 @@ def read_content(
     sides = systems.sides_by_system(attempts) if with_sides else {}
     attempts = derived_metrics.with_network_names(attempts, by_system=bool(sides))
     latest = derived_metrics.latest_attempts(attempts)
-    done = latest["status"].isin(DONE_STATUSES)
-    usable = done & latest["steps"].gt(0)
+    usable = latest["status"].isin(DONE_STATUSES) & latest["steps"].gt(0)
     measured = latest if usable.all() else latest[usable]
     chosen = choose_cases(measured, MAX_CASES if max_shown is None else max_shown)
     if with_rows:

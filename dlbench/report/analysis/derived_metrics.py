@@ -186,8 +186,7 @@ def _mask_impossible_values(rows: pd.DataFrame) -> pd.DataFrame:
 def _with_sample_units(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` in which each says what its samples are: images, where a record is from before they could be others."""
     rows = rows.assign(sample_unit=as_objects(rows["sample_unit"].fillna("img")))
-    measured = rows.loc[rows["status"].isin(DONE_STATUSES), "sample_unit"]
-    set_sample_unit(measured.unique())
+    set_sample_unit(rows.loc[rows["status"].isin(DONE_STATUSES), "sample_unit"].unique())
     return rows
 
 

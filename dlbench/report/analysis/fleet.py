@@ -177,8 +177,7 @@ def _times_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     attempts = own.groupby(["case", "unit", "attempt_id"], sort=False).agg(
         log_step=("log_step", "max"), host=("host", "first"), slot=("slot", "first"), kind=("kind", "first")
     )
-    per_unit = attempts.reset_index().groupby(["case", "unit"], sort=False)
-    values = per_unit.agg(
+    values = attempts.reset_index().groupby(["case", "unit"], sort=False).agg(
         value=("log_step", "median"), processes=("log_step", "size"), host=("host", "first"),
         slot=("slot", "first"), kind=("kind", "first"),
     ).reset_index()  # fmt: skip
@@ -289,8 +288,7 @@ def _median_slowdowns(values: pd.DataFrame) -> pd.DataFrame:
     """The median slowdown of each unit over its cases, and whether it is an outlier in any."""
     if values.empty:
         return pd.DataFrame(columns=["host", "slot", "kind", "slower", "is_outlier"])
-    groups = values.groupby("unit", sort=False)
-    return groups.agg(
+    return values.groupby("unit", sort=False).agg(
         host=("host", "first"), slot=("slot", "first"), kind=("kind", "first"), slower=("slower", "median"),
         is_outlier=("is_outlier", "any"),
     ).reset_index(drop=True)  # fmt: skip

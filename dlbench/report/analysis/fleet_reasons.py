@@ -82,8 +82,7 @@ def _other_load_reasons(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
 
 
 def _share_warned(rows: pd.DataFrame, code: str) -> float:
-    held = rows["warnings"].map(lambda row: row is not None and any(str(w).startswith(code) for w in row))
-    return float(held.mean())
+    return float(rows["warnings"].map(lambda row: row is not None and any(str(w).startswith(code) for w in row)).mean())
 
 
 def _differing_facts(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:

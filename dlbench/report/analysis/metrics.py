@@ -251,8 +251,7 @@ _SAMPLE_NAMES = {"img": "image", "seq": "sequence", "sample": "sample"}
 def _with_sample_name(metric: Metric, unit: str) -> Metric:
     """`metric` in words for samples of this unit."""
     words = {"unit": unit, "sample": _SAMPLE_NAMES[unit], "Sample": _SAMPLE_NAMES[unit].capitalize()}
-    texts = {f.name: getattr(metric, f.name).format(**words) for f in dataclasses.fields(Metric)}
-    return Metric(**texts)
+    return Metric(**{f.name: getattr(metric, f.name).format(**words) for f in dataclasses.fields(Metric)})
 
 
 #: All metrics by name, in words for the samples that are shown.

@@ -142,8 +142,7 @@ def _fit_compute(samples: Sequence[ScalingSample]) -> tuple[float, float]:
     batches, times = np.array([b for b, _ in pairs]), np.array([c for _, c in pairs])
     if np.unique(batches).size < 2:
         return float(np.median(times)), 0.0
-    matrix = np.stack([1 / times, batches / times], axis=1)
-    (fixed_s, per_image_s), _ = nnls(matrix, np.ones(len(times)))
+    (fixed_s, per_image_s), _ = nnls(np.stack([1 / times, batches / times], axis=1), np.ones(len(times)))
     return float(fixed_s), float(per_image_s)
 
 

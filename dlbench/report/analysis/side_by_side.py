@@ -57,8 +57,7 @@ def shared_cases(content: Content) -> SharedCases:
 def processes_of_shared_cases(content: Content) -> pd.DataFrame:
     """The shown cases that two or more systems have, one row per process, with the `number` of the case they share."""
     cases = with_case_numbers(content.shown)
-    several = cases.groupby("number")["system_id"].transform("nunique").gt(1)
-    return cases[several.astype(bool)]
+    return cases[cases.groupby("number")["system_id"].transform("nunique").gt(1).astype(bool)]
 
 
 def with_case_numbers(cases: pd.DataFrame, without: str = "") -> pd.DataFrame:

@@ -162,8 +162,7 @@ def hardware_deviations_table(found: list[HardwareDeviation], names: dict[str, s
 
 def _deviations_of_kind(system: str, kind: str, cases: pd.DataFrame, column: str) -> list[HardwareDeviation]:
     # A case that ran in one place only says nothing of the place.
-    elsewhere = cases.groupby("number")[column].transform("nunique").gt(1)
-    cases = cases[elsewhere.astype(bool)]
+    cases = cases[cases.groupby("number")[column].transform("nunique").gt(1).astype(bool)]
     by_unit = cases.groupby(column)
     middles = by_unit["deviation"].median()
     if len(middles) < 2:

@@ -177,8 +177,7 @@ def _rows_per_system(content: Content) -> list[pd.Series[bool]]:
 
 def _distinct_values_text(values: pd.Series, name: str, missing: bool = False) -> str:
     """All different values of one property, as one text; with `missing` also that some records have none."""
-    distinct = values.dropna().unique()
-    shown = [_format_value(value, name) for value in distinct]
+    shown = [_format_value(value, name) for value in values.dropna().unique()]
     shown += ["none"] if missing and values.isna().any() else []
     return units.list_text(shown, 8) if shown else units.MISSING
 

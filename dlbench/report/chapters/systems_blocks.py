@@ -46,9 +46,8 @@ def energy_trade_off(content: Content) -> list[Block]:
     cases = add_attempt_ids(side_by_side.summarize_processes(side_by_side.with_case_numbers(shown)), content)
     names = measured_systems(content)
     front = _pareto_table(cases, names)
-    plot = plots_systems.energy_trade_off(cases, names)
     return [
-        Block(heading="Energy against throughput", plot=plot),
+        Block(heading="Energy against throughput", plot=plots_systems.energy_trade_off(cases, names)),
         Block(heading="Points of the Pareto fronts", table=front, folded=True),
     ]
 

@@ -177,8 +177,7 @@ def without_common_axes(table: Table) -> Table:
 def summary_table(shown: pd.DataFrame) -> Table:
     """One row per network: its fastest training and inference with their costs, from cases of `with_warnings`."""
     best = fastest_cases(shown[shown["throughput"].notna()], ["model", "mode"], limit=None).set_index(["model", "mode"])
-    own = best["step_time_half_width"].where(best["processes"].eq(1))
-    best["half_width"] = best["half_width"].fillna(own)
+    best["half_width"] = best["half_width"].fillna(best["step_time_half_width"].where(best["processes"].eq(1)))
     columns = [Column("model", "Network")]
     wanted = [
         (mode, name)

@@ -63,8 +63,7 @@ def speedups_table(
         cases: one row per case and system, in order.
         processes: one row per process of the same cases.
     """
-    numbers = cases.loc[cases["system_id"] == base, "number"]
-    shared = cases[cases["number"].isin(numbers)]
+    shared = cases[cases["number"].isin(cases.loc[cases["system_id"] == base, "number"])]
     others = [s for s in _systems_present(names, shared) if s != base]
     axes = _row_name_axes(shared)
     columns = tables.case_columns(axes)

@@ -41,8 +41,7 @@ def latex_tables(sections: Sequence[Section]) -> str:
 
 
 def _long_table(table: Table, caption: str) -> list[str]:
-    width = _PAGE_WIDTH - _GAP * len(table.columns)
-    parts = split_into_sheets(table, width, MAX_ROWS)
+    parts = split_into_sheets(table, _PAGE_WIDTH - _GAP * len(table.columns), MAX_ROWS)
     lines = ["", r"\begingroup\footnotesize\setlength{\tabcolsep}{3pt}"]
     for number, sheet in enumerate(parts, 1):
         part = f" (part {number} of {len(parts)})" if len(parts) > 1 else ""

@@ -148,5 +148,4 @@ def _cosine_power(cells: Floats, n: int) -> Floats:
 def _cosine_power_ratio(lag1: Floats, n: int) -> Floats:
     # NumPy's sine need not be that of the standard library; windows of one length have few different correlations.
     values, places = np.unique(lag1, return_inverse=True)
-    left = [stats.cosine_power_ratio(v, n) if np.isfinite(v) else np.nan for v in values.tolist()]
-    return np.array(left)[places]
+    return np.array([stats.cosine_power_ratio(v, n) if np.isfinite(v) else np.nan for v in values.tolist()])[places]

@@ -108,8 +108,7 @@ def load_stores(
     frames: list[pd.DataFrame] = []
     statistics: list[pd.DataFrame] = []
     for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
-        on_progress = _read_progress(progress, source.path)
-        batches = reader.batches((*columns, *sample_statistics.COLUMNS), on_progress)
+        batches = reader.batches((*columns, *sample_statistics.COLUMNS), _read_progress(progress, source.path))
         frames.append(systems.with_source(to_frame(_scalar_tables(batches, statistics), columns), source, number))
     # What is read once more, later, is not to be counted again.
     counts = [(reader.num_rows, reader.num_rows - reader.num_held, reader.num_copies) for reader in readers]
@@ -128,8 +127,7 @@ def _num_copies(frames: Sequence[pd.DataFrame]) -> int:
     """Rows of an attempt and rank that a source before holds as well."""
     if len(frames) < 2:
         return 0
-    keys = pd.concat([frame[["attempt_id", "rank"]] for frame in frames], ignore_index=True)
-    return int(keys.duplicated().sum())
+    return int(pd.concat([frame[["attempt_id", "rank"]] for frame in frames], ignore_index=True).duplicated().sum())
 
 
 def _read_progress(progress: ProgressCallback | None, path: str) -> Callable[[int, int], None] | None:
@@ -174,8 +172,7 @@ def _batch_samples(batch: Batch) -> pd.DataFrame:
         values[name] = [traces[row] for row in ranks.first.tolist()]
     columns = {name: pd.Series(arrays, ranks.attempts, dtype=object) for name, arrays in values.items()}
     limits = _unsynced_medians(batch.lists["unsynced_step_s"], ranks, batch.scalars["protocol"].to_pylist())
-    communication = pd.DataFrame(limits, ranks.attempts, list(COMMUNICATION_COLUMNS))
-    return pd.concat([pd.DataFrame(columns), communication], axis=1)
+    return pd.concat([pd.DataFrame(columns), pd.DataFrame(limits, ranks.attempts, list(COMMUNICATION_COLUMNS))], axis=1)
 
 
 def _unsynced_medians(

@@ -205,8 +205,7 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
     places = rows[["system_id", "source_number", "source_name"]].assign(shared=~single)[told]
     order = places.sort_values(["source_number", "shared"], kind="stable").drop_duplicates("system_id")
     # Within a source, side A comes before B.
-    in_order = places.sort_values(["source_number", "source_name"], kind="stable")
-    ids = in_order["system_id"].drop_duplicates().tolist()
+    ids = places.sort_values(["source_number", "source_name"], kind="stable")["system_id"].drop_duplicates().tolist()
     best = rows.loc[order.index].set_index("system_id")
     described = best.loc[ids].copy().reset_index()  # in one piece: pandas warns of more than 100
     hardware = described["device_name"].fillna(described["system_cpu_model"]).fillna(described["system_hostname"])

@@ -381,8 +381,7 @@ def _layer_times(
             parts["between"] = [sum(t) for t in zip(parts["between"], forward, backward, strict=True)]
             continue
         # Without a gradient, backward is None instead of zero.
-        ran_back = training and any(backward)
-        times_s = (tuple(forward), tuple(backward) if ran_back else ())
+        times_s = (tuple(forward), tuple(backward) if training and any(backward) else ())
         rows.append(LayerTime(owner, type(module).__name__, *times_s, **dataclasses.asdict(counted)))
     for owner, part in PARTS.items():
         parts[part] = [own.get((owner, "forward"), 0.0) + own.get((owner, "backward"), 0.0) for own in times]

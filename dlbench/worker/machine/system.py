@@ -215,8 +215,7 @@ def cpu_cores() -> int | None:
     """Count the physical cores that this process may use; None without topology."""
     cores = set()
     for cpu in allowed_cores():
-        topology = CPU_FOLDER / f"cpu{cpu}/topology"
-        siblings = software.read_text(topology / "thread_siblings_list")
+        siblings = software.read_text(CPU_FOLDER / f"cpu{cpu}/topology/thread_siblings_list")
         if siblings is None:
             return psutil.cpu_count(logical=False)
         cores.add(siblings)
