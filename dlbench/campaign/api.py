@@ -43,16 +43,15 @@ def run(
         BadInput: the suite or a value cannot be used.
         KeyboardInterrupt: the run was interrupted; what was measured is kept.
     """
-    from dlbench.campaign.measure import measure_cases
-    from dlbench.campaign.preparation import prepare_campaign
+    from dlbench.campaign import measure, preparation
     from dlbench.launch import processes
     from dlbench.report.analysis.content import metrics
 
     suite = _to_suite(what, axes)
     with processes.stop_on_signals():
         try:
-            campaign, cases = prepare_campaign(suite, Path(results), launcher)
-            measure_cases(campaign, cases, fresh, suite.max_processes, None)
+            campaign, cases = preparation.prepare_campaign(suite, Path(results), launcher)
+            measure.measure_cases(campaign, cases, fresh, suite.max_processes, None)
         except processes.StoppedBySignal as stop:
             raise KeyboardInterrupt(f"stopped by {stop.signal_name}") from None
     frame = metrics(results)

@@ -31,15 +31,14 @@ def publish(sources: Sequence[str | Path], folder: Path, title: str | None, on_p
         StoreError: a source does not exist, or the folder cannot be written.
     """
     from dlbench.report import build
-    from dlbench.report.analysis import content
-    from dlbench.report.analysis.verification import verify
+    from dlbench.report.analysis import content, verification
     from dlbench.report.listings import verification as listing
     from dlbench.results import anonymization
     from dlbench.table import render
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} is not an empty folder; name a new one with -o")
-    found = verify(sources)
+    found = verification.verify(sources)
     if not found.rows:
         raise BadInput(f"no records in {' '.join(map(str, sources))}; run `dlbench run quick` first")
     on_progress(f"verified: {listing.summary_line(found)}")

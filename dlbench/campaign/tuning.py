@@ -7,8 +7,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from dlbench.campaign.measure import measure_with_schedule
-from dlbench.campaign.preparation import prepare_campaign
+from dlbench.campaign import measure, preparation
 from dlbench.campaign.setting_search import Search
 from dlbench.launch import attempts
 from dlbench.launch.supervise import Campaign
@@ -34,14 +33,14 @@ def run_search(first: Case, fixed: Collection[str], budget_s: float, goal: str, 
     """
     axes = {axis: (getattr(first, axis),) for axis in AXES if axis != "repeat"}
     suite = Suite(suite_name(first, fixed, goal), 1, "", axes, (), first.protocol, "tune", processes=1, max_processes=1)
-    campaign, (shipped, *_) = prepare_campaign(suite, results)
+    campaign, (shipped, *_) = preparation.prepare_campaign(suite, results)
     machine = campaign.machine
     values = values_to_try(shipped, machine["precisions"][shipped.device], machine["torch_threads"])
     left = {axis: several for axis, several in values.items() if axis not in fixed}
     search = Search(shipped, left, budget_s, goal, say, fixed_batch="batch_size" in fixed)
     campaign = dataclasses.replace(campaign, label=goal)
     _replay_earlier_records(search, campaign)
-    measure_with_schedule(campaign, [shipped], True, search)
+    measure.measure_with_schedule(campaign, [shipped], True, search)
     return search
 
 

@@ -39,13 +39,12 @@ def add(commands: Any) -> None:
 
 def _allreduce(options: argparse.Namespace) -> None:
     from dlbench.errors import BadInput, DlbenchError
-    from dlbench.launch import launchers, worker_process
-    from dlbench.launch.results_folder import check_folder
+    from dlbench.launch import launchers, results_folder, worker_process
     from dlbench.report.chapters.bounds_tables import all_reduce_table
     from dlbench.results import bounds_records, bounds_schema
     from dlbench.suites.case import Case, Protocol
 
-    check_folder(options.results)
+    results_folder.check_folder(options.results)
     several = options.nodes * options.devices_per_node > 1
     case = Case(
         "lenet5",  # no network is built; the case only defines ranks and devices

@@ -18,14 +18,13 @@ def add(commands: Any) -> None:
 
 
 def _collect(options: argparse.Namespace) -> None:
-    from dlbench.launch import claims, supervise
-    from dlbench.launch.results_folder import check_folder
+    from dlbench.launch import claims, results_folder, supervise
     from dlbench.results import store
 
     root = options.results
     if not root.is_dir():
         raise BadInput(f"results folder '{root}' does not exist; check --results")
-    check_folder(root, make=False)
+    results_folder.check_folder(root, make=False)
     closed = results_maintenance.close_open_attempts(root)
     unseen = supervise.open_attempts_on_other_nodes(root)
     if unseen and options.wait:

@@ -21,11 +21,10 @@ def add(commands: Any) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from dlbench.launch import doctor
+    from dlbench.launch import doctor, sites
     from dlbench.launch.doctor.machine import CheckContext
-    from dlbench.launch.sites import load_site
 
-    site = load_site(options.site) if options.site else None
+    site = sites.load_site(options.site) if options.site else None
     context = CheckContext(site=site, results=options.results, token=options.token, in_job=options.node)
     findings = doctor.run_checks(context, doctor.NODE_CHECKS if options.node else doctor.CHECKS)
     if options.node and not options.json:

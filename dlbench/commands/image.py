@@ -28,8 +28,7 @@ def _image(options: argparse.Namespace) -> None:
         return
     if not options.site:
         raise BadInput("`dlbench image import` needs --site; run `dlbench sites` to list the profiles")
-    from dlbench.launch import images
-    from dlbench.launch.sites import load_site
+    from dlbench.launch import images, sites
 
-    found = images.import_image(load_site(options.site).container, options.force, say)
+    found = images.import_image(sites.load_site(options.site).container, options.force, say)
     print(f"{found.image} {found.digest}")

@@ -42,17 +42,15 @@ def add(commands: Any) -> None:
 def _report(options: argparse.Namespace) -> None:
     from dlbench.heap import keep_freed_memory
     from dlbench.report import build
-    from dlbench.report.analysis import content
-    from dlbench.report.analysis.projection import read_prices
-    from dlbench.report.analysis.workload_mix import read_mix
+    from dlbench.report.analysis import content, projection, workload_mix
     from dlbench.report.listings import summary
     from dlbench.results import remote_results, training_store
 
     # Columns of a large store take hundreds of megabytes each; page faults would cost 20 % of the time.
     keep_freed_memory()
     references = _reference_report_folders() if options.with_reference else []
-    prices = read_prices(bundled_files.find_file("price list", options.prices)) if options.prices else None
-    mix = read_mix(options.mix) if options.mix else ()
+    prices = projection.read_prices(bundled_files.find_file("price list", options.prices)) if options.prices else None
+    mix = workload_mix.read_mix(options.mix) if options.mix else ()
     _show_step("reading")
     sources = [
         remote_results.download_source(source, lambda file: _show_step(f"downloading {file}"))

@@ -42,8 +42,7 @@ def _unfinished_cases(cases: list[Case], waiting: list[Case]) -> list[Case]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dlbench.campaign.measure import cases_to_measure, measure_cases
-    from dlbench.campaign.preparation import prepare_campaign
+    from dlbench.campaign import measure, preparation
     from dlbench.commands.plan import print_plan
     from dlbench.launch import processes
     from dlbench.suites.suite import load_suite
@@ -52,19 +51,19 @@ def _run(options: argparse.Namespace) -> int:
     suite = load_suite(options.suite, options.overrides)
     with processes.stop_on_signals():
         try:
-            campaign, cases = prepare_campaign(
+            campaign, cases = preparation.prepare_campaign(
                 suite, options.results, options.launcher, options.step, not options.dry_run
             )
             if options.dry_run:
                 stored = results_maintenance.read_stored_attempts(options.results)
-                waiting = cases_to_measure(campaign, cases, options.fresh, stored)
+                waiting = measure.cases_to_measure(campaign, cases, options.fresh, stored)
                 if not waiting:
                     say("nothing is left to measure; --fresh measures all cases again")
                     return OK
                 cases = suite.cases(device=cases[0].device)
                 print_plan(suite, _unfinished_cases(cases, waiting), "text")
                 return OK
-            return measure_cases(campaign, cases, options.fresh, suite.max_processes, budget_s)
+            return measure.measure_cases(campaign, cases, options.fresh, suite.max_processes, budget_s)
         except processes.StoppedBySignal as stop:
             say(f"stopped by {stop.signal_name}; results so far are kept; run the same command again to resume")
             return INTERRUPTED

@@ -7,8 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands import arguments
-from dlbench.commands.worker_job import parse_positive_time, run_worker
+from dlbench.commands import arguments, worker_job
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -32,7 +31,7 @@ def _train(options: argparse.Namespace) -> int:
     from dlbench.suites.training import load_trainings
 
     suite, trainings = load_trainings(options.suite, options.overrides)
-    timeout_s = parse_positive_time(options.timeout, "--timeout")
+    timeout_s = worker_job.parse_positive_time(options.timeout, "--timeout")
     place = options.results / training_store.TRAININGS_FOLDER
     check_folder(place)
     num_failed = 0
@@ -58,7 +57,7 @@ def _run_training(training: Training, suite: str, place: Path, timeout_s: float)
     from dlbench.results.training_records import TrainingRun
 
     run_id, started_at = arguments.new_run_name(training.model.replace("/", "_").replace(":", "_"))
-    text = run_worker({"kind": "train", "training": training.to_dict()}, place / run_id, timeout_s)
+    text = worker_job.run_worker({"kind": "train", "training": training.to_dict()}, place / run_id, timeout_s)
     if text is None:
         return None
     return dataclasses.replace(TrainingRun.from_json(text), run_id=run_id, suite=suite, started_at=started_at)

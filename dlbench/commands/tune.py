@@ -3,8 +3,7 @@
 import argparse
 from typing import Any
 
-from dlbench.commands import arguments
-from dlbench.commands.worker_job import parse_positive_time
+from dlbench.commands import arguments, worker_job
 from dlbench.exit_codes import INTERRUPTED, OK
 from dlbench.messages import say
 
@@ -45,7 +44,7 @@ def _tune(options: argparse.Namespace) -> int:
     for name, value, known in (("mode", options.mode, MODES), ("goal", options.goal, GOALS)):
         if value not in known:
             raise UnknownName(name, value, known)
-    budget_s = parse_positive_time(options.budget, "--budget")
+    budget_s = worker_job.parse_positive_time(options.budget, "--budget")
     overrides = [f"mode={options.mode}", *options.overrides]
     first = build_single_case("tune", options.model, overrides, sought=("repeat",))
     fixed = {override.partition("=")[0].strip() for override in overrides}

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.errors import BadInput, DlbenchError
-from dlbench.launch import batch_systems, jobs, scheduler
-from dlbench.launch.case_counts import count_cases
+from dlbench.launch import batch_systems, case_counts, jobs, scheduler
 from dlbench.launch.jobs import SubmittedJob
 from dlbench.launch.sites import Site
 from dlbench.safe_names import why_unsafe
@@ -88,7 +87,7 @@ def plan_nodes(
     kinds: dict[str, list[NodeOrGpu]] = {"submit": [], "away": [], "done": [], "active": []}
     for unit in units:
         folder = node_or_gpu_folder(results, unit)
-        counts = count_cases(folder, suite) if folder.is_dir() else []
+        counts = case_counts.count_cases(folder, suite) if folder.is_dir() else []
         done = bool(counts) and all(one.remaining == 0 for one in counts)
         kind = "active" if folder in queued else "done" if done else "submit"
         kinds["away" if kind == "submit" and _UNAVAILABLE_STATE.search(states[unit.node]) else kind].append(unit)

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlbench.launch import batch_systems, jobs, scheduler
+from dlbench.launch import batch_systems, each_node, jobs, scheduler
 from dlbench.launch.case_counts import CaseCounts, count_cases
-from dlbench.launch.each_node import NODES_FOLDER
 from dlbench.launch.scheduler import JobState, SchedulerError
 
 #: Pause between two looks at the queue [s], and before the second look at a new job.
@@ -177,7 +176,7 @@ def _search_folders(folder: Path, depth: int) -> Iterator[Path]:
         return
     for name in names:
         # A results folder holds only the results of its nodes and GPUs.
-        of_unit = name == NODES_FOLDER or re.fullmatch(r"gpu\d+", name)
+        of_unit = name == each_node.NODES_FOLDER or re.fullmatch(r"gpu\d+", name)
         inside = of_unit if submitted else name not in _FOLDERS_NOT_SEARCHED
         if inside and not name.startswith("."):
             yield from _search_folders(folder / name, depth - 1)
@@ -186,7 +185,7 @@ def _search_folders(folder: Path, depth: int) -> Iterator[Path]:
 def _find_fleet_folder(folder: Path) -> tuple[Path, bool]:
     """Return the results folder of a fleet for the folder of one of its nodes or GPUs, and whether it is one."""
     for parent in (folder.parent, folder.parent.parent):
-        if parent.name == NODES_FOLDER:
+        if parent.name == each_node.NODES_FOLDER:
             return parent.parent, True
     return folder, False
 

@@ -17,10 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dlbench.errors import BadInput
-from dlbench.launch import job_script
+from dlbench.launch import job_script, runtimes
 from dlbench.launch.containers import ContainerWrapping
 from dlbench.launch.launchers import WORKER_MODULE, Launcher
-from dlbench.launch.runtimes import RUNTIME_RECORDS
 from dlbench.launch.sites import Site
 from dlbench.suites.case import Case
 
@@ -189,7 +188,7 @@ def _check_job(site: Site, job: job_script.Job) -> None:
             f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.slurm.max_nodes} (slurm.max_nodes)"
         )
     _check_cores(site, job)
-    if RUNTIME_RECORDS[site.container.runtime].shares_node and site.has_gpus and not site.slurm.exclusive:
+    if runtimes.RUNTIME_RECORDS[site.container.runtime].shares_node and site.has_gpus and not site.slurm.exclusive:
         raise BadInput(
             f"{site.container.runtime} uses all GPUs of a node, including those of other jobs; set slurm.exclusive = "
             f"true in {site.file}"
