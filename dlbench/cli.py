@@ -142,7 +142,6 @@ def _add_verbosity(parser: argparse.ArgumentParser) -> None:
 
 
 def _command_list() -> str:
-    """List all commands by group."""
     width = max(map(len, COMMANDS))
     blocks = []
     for group, commands in GROUPS.items():

@@ -29,7 +29,6 @@ class NumberWithText(float):
     text: str
 
     def __new__(cls, value: float, text: str) -> NumberWithText:
-        """A cell of a number and its text."""
         cell = super().__new__(cls, value)
         cell.text = text
         return cell

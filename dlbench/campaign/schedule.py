@@ -33,8 +33,6 @@ _NO_RETRY_STATUSES = ("oom", "timeout", "invalid")
 
 @dataclass
 class _CaseProcesses:
-    """Processes of one case so far."""
-
     case: Case
     windows: list[process_statistics.ProcessWindow] = field(default_factory=list)
     costs_s: list[float] = field(default_factory=list)

@@ -348,7 +348,6 @@ def _rung_protocol(rung: int, goal: str) -> Protocol:
 
 
 def _rung_of_case(case: Case, goal: str) -> int:
-    """The rung that a case was measured for."""
     if case.protocol.fingerprint == "on":
         return CHECK_RUNG
     return round(math.log2(case.protocol.min_time_s / WINDOW_S[goal]))

@@ -61,7 +61,6 @@ def photograph_folder(num_files: int = NUM_FILES) -> Path:
 
 
 def _jpeg_files(num_files: int) -> Iterator[bytes]:
-    """The bytes of each file."""
     sources = [pil_to_tensor(Image.open(path).convert("RGB")) for path in _installed_photographs()]
     generator = torch.Generator().manual_seed(0)
     for number in range(num_files):

@@ -236,7 +236,6 @@ def submission_text(submission: Submission, after: Sequence[str] = ()) -> str:
 
 
 def _dependency_on_end(job_ids: Sequence[str]) -> str | None:
-    """Return the dependency on the end of these jobs, however they end."""
     return f"afterany:{':'.join(job_ids)}" if job_ids else None
 
 
@@ -286,7 +285,6 @@ def write_submission(submission: Submission) -> None:
 def _submit_script(
     submission: Submission, script: JobScript, before: Sequence[str], array: str | None = None
 ) -> SubmittedJob:
-    """Submit a script, to start after the jobs `before`."""
     folder, system = submission.folder, batch_systems.BATCH_SYSTEMS[submission.scheduler]
     try:
         job_id = system.submit(folder / script.name, _dependency_on_end(before), array)

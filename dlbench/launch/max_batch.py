@@ -79,7 +79,6 @@ def find_largest(
 
 
 def _predicted_largest(predicted: Callable[[int], float] | None, limit_bytes: int) -> int:
-    """Return the largest batch that is predicted to fit, at least 1."""
     if predicted is None:
         return 1
     low, high = 1, MAX_BATCH_SIZE

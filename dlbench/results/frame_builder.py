@@ -31,7 +31,6 @@ class FrameBuilder:
     """Builder of a DataFrame from tables of one schema."""
 
     def __init__(self, schema: pa.Schema) -> None:
-        """Create an empty builder with the columns of `schema`."""
         self._chunks: dict[str, list[pa.Array]] = {}
         self._objects: dict[str, list[Any]] = {}
         self._known: dict[Any, Any] = {}

@@ -83,7 +83,6 @@ def _rows_of_month(merged: Mapping[str, _PartRows], month: str) -> _PartRows:
 
 
 def _split_by_month(piece: pa.Table, months: Collection[str]) -> Iterator[tuple[str, pa.Table]]:
-    """Split rows by the month in which their attempts started."""
     if len(months) == 1:
         yield from ((month, piece) for month in months)
         return
@@ -110,7 +109,6 @@ class _PartRows:
         self._last: tuple[int, pa.Table] | None = None
 
     def matching_rows(self, table: pa.Table) -> pa.Table:
-        """The rows of the attempts that `table` has rows of."""
         asked = table["attempt_id"].unique()
         wanted = set(asked.to_pylist())
         groups = [group for group, ids in enumerate(self._ids) if not ids.isdisjoint(wanted)]

@@ -88,17 +88,14 @@ class _RecordSource(dataset.Dataset):  # type: ignore[misc]  # pyarrow has no ty
     """Rows of stores, which DuckDB reads in pieces and only in the columns it needs."""
 
     def __init__(self, reader: Reader) -> None:
-        """Use the rows of `reader`."""
         self._reader = reader
 
     @property
     def problems(self) -> list[str]:
-        """Descriptions of unreadable parts."""
         return self._reader.problems
 
     @property
     def schema(self) -> pa.Schema:
-        """Schema of all columns."""
         return IN_MEMORY
 
     def scanner(self, columns: Sequence[str] | None = None, filter: Any = None, **_: Any) -> dataset.Scanner:
@@ -136,7 +133,6 @@ def _left_out_rows(sources: Sequence[str | Path]) -> pa.Table:
 
 
 def _to_json_type(value: Any) -> Any:
-    """Convert a DuckDB value to a JSON type."""
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, decimal.Decimal):

@@ -371,7 +371,6 @@ def _is_among(names: pa.Array | pa.ChunkedArray, wanted: Sequence[str]) -> NDArr
 
 
 def _split_by_part(indices: NDArray[np.int64], table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
-    """Split consecutive rows by part."""
     starts = np.flatnonzero(np.r_[True, np.diff(indices) != 0]) if indices.size else np.empty(0, np.int64)
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), indices.size], strict=True):
         yield int(indices[start]), table.slice(start, end - start)
@@ -445,7 +444,6 @@ def to_frame(tables: Iterable[pa.Table], columns: Iterable[str]) -> pd.DataFrame
 
 
 def _restricted_schema(columns: Iterable[str]) -> pa.Schema:
-    """Return the current schema restricted to these columns."""
     wanted = {"attempt_id", "rank", *columns}
     assert wanted <= set(SCHEMA.names), sorted(wanted - set(SCHEMA.names))
     return pa.schema([f for f in IN_MEMORY if f.name in wanted])

@@ -138,7 +138,6 @@ def _cast_column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _dictionary_encode(column: pa.ChunkedArray, kind: pa.DictionaryType) -> pa.ChunkedArray:
-    """Dictionary-encode the column, per chunk."""
     if not pa.types.is_dictionary(column.type):
         column = _cast_column(column, kind.value_type).dictionary_encode()
     chunks = [

@@ -169,7 +169,6 @@ class Suite:
         return ", ".join(self.options[axis] for axis in axes if axis in self.options) or self.source
 
     def _divide_global_batch(self, setting: dict[str, Any]) -> dict[str, Any]:
-        """Convert the global batch of `setting` to a batch per device."""
         batch, ranks = setting[GLOBAL_BATCH], _num_ranks(setting)
         if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
             place = self._source_of_values(GLOBAL_BATCH)

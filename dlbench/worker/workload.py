@@ -305,7 +305,6 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
 
 
 def _num_compiled_functions() -> int:
-    """Return the number of functions that `torch.compile` has compiled in this process."""
     if "torch._dynamo" not in sys.modules:
         return 0
     from torch._dynamo.utils import counters

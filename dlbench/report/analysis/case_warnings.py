@@ -161,7 +161,6 @@ def _throttle_reasons(reasons: object) -> set[str]:
 
 
 def _join_distinct_warnings(said: pd.Series[str]) -> str:
-    """Each of the warnings once, in their order."""
     parts = [part for words in said for part in words.split(", ") if part]
     # For a busy host the share of the worst process.
     busy = [part for part in parts if part.startswith(_BUSY_HOST)]

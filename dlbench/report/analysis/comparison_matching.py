@@ -187,7 +187,6 @@ def select_rows(rows: pd.DataFrame, where: Sequence[str], option: str) -> pd.Dat
 
 
 def _parse_selection(text: str, option: str, columns: Collection[str]) -> tuple[str, str]:
-    """The column and the value of a selection."""
     column, equals, value = text.partition("=")
     if not equals:
         raise BadInput(f"cannot use {option} {text}: write column=value")

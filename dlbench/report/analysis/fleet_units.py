@@ -30,7 +30,6 @@ def _short_names(full: pd.Series) -> tuple[pd.Series, list[str]]:
 
 
 def _device_numbers(rows: pd.DataFrame, devices: pd.DataFrame) -> pd.Series:
-    """The number of each row's device on its node."""
     ranks = devices.groupby(["host", "device_uuid"])["local_rank"].agg(["min", "nunique"])
     held = ranks.groupby(["host", "min"])["min"].transform("size")
     plain = held.eq(1) & ranks["nunique"].eq(1)

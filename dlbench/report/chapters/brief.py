@@ -225,7 +225,6 @@ def _workload_mix_sentence(brief: Brief, weights: Mapping[int, float]) -> str:
 
 
 def _cases_of_groups(brief: Brief) -> pd.DataFrame:
-    """The cases that all systems share."""
     numbers = [number for group in brief.groups for number in group.numbers]
     return brief.cases[brief.cases["number"].isin(numbers)]
 

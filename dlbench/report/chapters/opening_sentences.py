@@ -108,7 +108,6 @@ def failures_opening(content: Content) -> str:
 
 
 def _extreme_cases(cases: pd.DataFrame, metric: str) -> tuple[Any, Any]:
-    """The cases with the lowest and the highest value of a metric."""
     return cases.nsmallest(1, metric).iloc[0], cases.nlargest(1, metric).iloc[0]
 
 

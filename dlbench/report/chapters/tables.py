@@ -309,7 +309,6 @@ def _folder_with_store(attempt_id: str, files: Mapping[str, Path], several: bool
 
 
 def _have_several_folders(files: Mapping[str, Path]) -> bool:
-    """Whether the files lie in more than one folder."""
     return len({file.parent for file in set(files.values())}) > 1
 
 

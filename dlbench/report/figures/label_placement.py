@@ -80,7 +80,6 @@ def _boxes_overlap(a: Box, b: Box) -> bool:
 
 
 def _points_per_pixel(axes: Axes) -> float:
-    """Points of print per pixel of the figure."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     return 72 / figure.dpi

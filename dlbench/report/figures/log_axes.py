@@ -51,7 +51,6 @@ class _RoundTicks(LogLocator):
     """Powers of ten; where fewer than two of them are in view, round numbers between them as well."""
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
-        """The ticks of an axis from `vmin` to `vmax`."""
         found = super().tick_values(vmin, vmax)
         for steps in ((2.0, 5.0), (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
             if sum(vmin <= tick <= vmax for tick in found) >= 2:

@@ -103,7 +103,6 @@ def _sheet_data(sheet: Sheet) -> dict[str, Any]:
 
 
 def _with_drawable_texts(data: Any) -> Any:
-    """`data` with all texts inside of it as `_drawable_text`."""
     if isinstance(data, dict):
         return {key: _with_drawable_texts(value) for key, value in data.items()}
     if isinstance(data, list | tuple):

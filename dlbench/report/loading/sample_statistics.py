@@ -192,7 +192,6 @@ def _element_indices(starts: Ints, counts: Ints) -> Ints:
 
 
 def _sort_within(values: Floats, starts: Ints, counts: Ints) -> Floats:
-    """A copy in which the values of each attempt are sorted."""
     ordered = values.copy()
     # Stretches of one length are rows of a matrix, which are sorted in a fraction of the time of one after the other.
     for length in np.unique(counts).tolist():

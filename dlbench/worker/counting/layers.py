@@ -79,7 +79,6 @@ def _record_shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ..
 
 
 def _layer_shape(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Any]:
-    """Return kind and shape parameters of one module."""
     if isinstance(module, _CONVOLUTIONS + _TRANSPOSED):
         kind = "conv_transposed" if isinstance(module, _TRANSPOSED) else "conv"
         (h, w), (r, s), (p, q) = (

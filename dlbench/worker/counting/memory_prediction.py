@@ -132,7 +132,6 @@ class _StepTrace(LiveMemoryMode):  # type: ignore[no-untyped-call]
         self._block = _CHANNEL_BLOCK.get(torch.backends.cpu.get_cpu_capability(), 0) if device_kind == "cpu" else 0
 
     def start_recording(self) -> None:
-        """Start recording peaks."""
         self.peak = self.live
         self.held = [self.live]
 

@@ -190,7 +190,6 @@ def _unreachable_error(found: DetectedRank, address: str, ports: list[int], limi
 
 
 def _wait_for_all(store: Store, found: DetectedRank, context: str, deadline: float, limit_s: float) -> None:
-    """Wait until every rank has connected to the store."""
     names = [f"here/{rank}" for rank in range(found.world_size)]
     store.set(names[found.rank], socket.gethostname())
     try:
