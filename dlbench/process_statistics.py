@@ -10,8 +10,6 @@ window. So the process is the sample, and its value is the logarithm of its medi
 Coverage is measured by `benchmarks/experiments/reruns.py`; `docs/experiments/reruns.md` has the tables.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence

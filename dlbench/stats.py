@@ -8,8 +8,6 @@ The coverage of these intervals is measured by `benchmarks/experiments/coverage.
 `docs/experiments/coverage.md`.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left, bisect_right
 from collections import Counter

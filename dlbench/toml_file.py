@@ -1,7 +1,5 @@
 """Reading and checking of TOML files; one-line errors contain file, line and key."""
 
-from __future__ import annotations
-
 import math
 import re
 import tomllib

@@ -5,8 +5,6 @@ After the last round a case whose interval is wider than its target gets more pr
 time, the next process goes to the case whose half-width is expected to shrink most per second.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time

@@ -13,8 +13,6 @@ A `Search` takes the place of a `Schedule`: the campaign measures and stores wha
 search measured are not measured again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools

@@ -4,8 +4,6 @@ A reason is arithmetic: it lists the parts whose sum is the printed figure, and 
 that sum. It is printed only if both are exact; otherwise the difference is reported as unexplained.
 """
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence

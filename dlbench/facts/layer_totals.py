@@ -3,8 +3,6 @@
 The layers are counted elsewhere, from the actual module; this module only adds them and needs no torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Listing them is fast and needs no torch. `python -m dlbench.worker.counting.laye
 counts them again.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Both are CSV files in this folder; `dlbench/facts/README.md` lists their sources
 structured sparsity (twice as high) are not used.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, fields, replace
 from functools import cache

@@ -8,8 +8,6 @@ hash of both settings and the seed: only runs of the same experiment are paired.
 pair; the label contains side, seed and setting.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

@@ -3,8 +3,6 @@
 `jobs` and `each_node` use these functions only; the site's profile chooses the system.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

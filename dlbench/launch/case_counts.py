@@ -1,7 +1,5 @@
 """Progress of a suite, counted from attempt folders; works on a login node while jobs run elsewhere."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

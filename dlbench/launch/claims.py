@@ -6,8 +6,6 @@ on another host, the claim is stale after `DEAD_AFTER_S` without a change. This 
 clock: the clocks of hosts and file servers can differ by hours.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

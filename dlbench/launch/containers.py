@@ -4,8 +4,6 @@ srun runs outside the container, mpirun and local inside:  srun OPTIONS  PREFIX 
 Each runtime loses, hides or copies different things; the comments describe them and their effect on measurements.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 

@@ -7,8 +7,6 @@ Nodes therefore share no claims, and each node measures every case. Run the same
 of nodes that were down, or whose job was killed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence

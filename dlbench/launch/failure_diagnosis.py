@@ -5,8 +5,6 @@ ended. A killed rank does not report its end; its launcher reports it. Lost conn
 consequences.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -4,8 +4,6 @@ The download is locked, written under a temporary name, verified and renamed: an
 complete. Its digest and source are stored in `<image>.json` next to it, and copied into every record.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Parts of job scripts that no scheduler changes: a job, its environment, its container, and quoting for the shell."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Watching of campaigns: jobs that cannot start, waiting for the end, and all campaigns below a folder."""
 
-from __future__ import annotations
-
 import os
 import re
 import time

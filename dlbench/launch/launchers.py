@@ -11,8 +11,6 @@ Every rank sees all devices of its node and takes that of its local rank. `dlben
 rank a process is.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

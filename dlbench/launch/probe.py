@@ -1,7 +1,5 @@
 """Devices and versions of the machine, read by a subprocess so that the supervisor does not import torch."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

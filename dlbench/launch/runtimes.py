@@ -3,8 +3,6 @@
 The functions that run commands in a container and clean up are in `containers`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Calls of the scheduler, and of Slurm's commands: sbatch, squeue, scontrol, scancel, and sacct if accounting is on."""
 
-from __future__ import annotations
-
 import getpass
 import os
 import re

@@ -1,7 +1,5 @@
 """Supervisor: runs cases one after the other in separate processes and records each outcome."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """How long a suite will take, learned from earlier attempts in the results folder."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass

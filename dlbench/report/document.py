@@ -1,7 +1,5 @@
 """The parts of a report: chapters return sections of blocks; HTML, PDF, Markdown and LaTeX render them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

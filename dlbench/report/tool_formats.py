@@ -4,8 +4,6 @@ Each case of a system is one entry: the geometric mean over its fresh processes,
 where three or more ran (`dlbench.process_statistics`), else with that within one run.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ The report derives the same figures for a whole store (`dlbench.report.analysis.
 Each step counts with its slowest rank, energy is summed over all meters, work is that of the first rank.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The Parquet files of a store: find, open, check and write them."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import glob

@@ -323,7 +323,8 @@ def from_dict(cls: type, values: Any) -> Any:
     made, names = {}, vars(sys.modules[cls.__module__])
     for f in dataclasses.fields(cls):
         if f.name in values:
-            made[f.name] = _check_type(values[f.name], str(f.type), f"{f.name} of {cls.__name__}", names)
+            assert isinstance(f.type, str), f"{cls.__module__} must import annotations: types are checked by their text"
+            made[f.name] = _check_type(values[f.name], f.type, f"{f.name} of {cls.__name__}", names)
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise ValueError(f"{cls.__name__} has no {f.name}")
     return cls(**made)

@@ -4,8 +4,6 @@ The suite of a record is `<suite>-ab-<digest>-a` or `-b`; its label contains sid
 ``b (seed 0): env.OMP_NUM_THREADS=1``.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ The counts are plain integers, so that plan, audit and report need no torch. A t
 each integer with the count from the actual modules.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any

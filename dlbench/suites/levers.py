@@ -1,7 +1,5 @@
 """Levers: axes that change how fast a network runs; the values worth trying, and what each of them gave."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

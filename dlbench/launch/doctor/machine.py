@@ -1,7 +1,5 @@
 """Input and output of the checks: a context, its commands, findings. Tests use a context of their own."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The A/B experiments (`dlbench ab`) among the results of a report, compared as the command compares them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Hashable, Iterator, Mapping

@@ -12,8 +12,6 @@ The value is the geometric mean over fresh processes with its interval (`dlbench
 where the whole interval keeps the bound, failed where the whole interval misses it, and not decided between.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

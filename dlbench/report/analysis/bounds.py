@@ -17,8 +17,6 @@ What is counted, and what that means:
   layer.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

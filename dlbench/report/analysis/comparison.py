@@ -5,8 +5,6 @@ like (see `comparison_matching`); what does not agree is refused with the reason
 has one kind alone: then the hardware is what is compared.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """One line of a comparison: what two groups of processes of one case say, or why they say nothing."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from statistics import fmean

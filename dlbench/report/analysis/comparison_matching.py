@@ -4,8 +4,6 @@ Attempts that differ in the axis `repeat` alone are processes of one case. All a
 and the protocol have to agree, unless they are named as allowed to differ.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence

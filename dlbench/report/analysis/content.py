@@ -1,7 +1,5 @@
 """The data of a report: what was read from the stores, and what follows from it for every chapter."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Mapping, Sequence

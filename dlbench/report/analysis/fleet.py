@@ -5,8 +5,6 @@ processes. Figures of `dlbench ceilings` (FLOP/s, bandwidth) count as cases of t
 or more in the whole fleet is stated (`outliers`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -4,8 +4,6 @@ A point is a day: the median over its processes. Changes of level and of spread 
 chance of one false alarm holds over all lines together.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

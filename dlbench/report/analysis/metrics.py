@@ -4,8 +4,6 @@
 prints this table as its list of definitions.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterable

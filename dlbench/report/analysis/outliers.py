@@ -9,8 +9,6 @@ beyond a gap (`_GAP`) are a group of their own and count for no tail: many fault
 units do not show their tails: the rate then assumes normal spread, and `looks_nonnormal` says where that is doubtful.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

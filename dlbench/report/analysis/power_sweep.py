@@ -1,7 +1,5 @@
 """Cases that differ in the power limit or the clock of their device alone, and the best point of each such sweep."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

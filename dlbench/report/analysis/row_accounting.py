@@ -1,7 +1,5 @@
 """Where every row that was read has gone: shown, or left out for a named reason. Nothing disappears in silence."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 SHOWN = "shown"

@@ -9,8 +9,6 @@ A size is a number of nodes and of devices on each. Where a setting reached one 
 1 x 4 and 2 x 2, its sizes make a curve within one node and one for each number of devices per node.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

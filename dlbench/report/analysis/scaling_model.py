@@ -11,8 +11,6 @@ less communication from more that is hidden. What backward hides is a share `ove
 link is assumed: a fit within a node says nothing beyond it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ Side by side stand cases that agree in suite, suite version, protocol and every 
 the point. The axis `repeat` tells processes of one case apart: their median counts, and how far they spread is shown.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

@@ -1,7 +1,5 @@
 """The searches of `dlbench tune` in a store: of each the default setting, the best one, and what each lever gave."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Each check is a function from one row (a rank of an attempt) to what is wrong wi
 intent, and a store without findings is no proof of honesty: who knows the checks can meet them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from collections import Counter

@@ -1,7 +1,5 @@
 """A user's own mix of work: which networks and modes take which share of the time on the baseline."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

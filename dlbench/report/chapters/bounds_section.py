@@ -3,8 +3,6 @@
 All of it is read from what `dlbench ceilings`, `allreduce` and `profile` left beside the cases.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import shlex
 from collections.abc import Iterable, Iterator, Sequence

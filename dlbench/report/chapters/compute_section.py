@@ -1,7 +1,5 @@
 """The chapter of compute to train: published figures, what is counted, and what each would take on these systems."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any

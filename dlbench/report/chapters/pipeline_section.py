@@ -1,7 +1,5 @@
 """The chapter of the input pipeline: the loader alone, the device alone, both together, and what limits."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

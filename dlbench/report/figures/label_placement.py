@@ -1,7 +1,5 @@
 """Places for the names of points, so that no name covers a point or another name."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

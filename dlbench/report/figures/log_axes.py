@@ -1,7 +1,5 @@
 """Logarithmic axes: round ticks, all in one unit, which the label of the axis names."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Figures of what a step takes: its time by phase, its memory by kind, and its time against the counted work."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

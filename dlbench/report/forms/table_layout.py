@@ -1,7 +1,5 @@
 """Tables on paper: how wide each column is, and where a table that is too wide is cut into several."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

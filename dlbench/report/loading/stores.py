@@ -4,8 +4,6 @@ Samples go by in pieces and are not kept; those of the cases that are shown are 
 number of attempts and not with that of steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
