@@ -36,17 +36,16 @@ def expand_nodes(text: str) -> list[str]:
 def compress_nodes(names: Iterable[str]) -> str:
     """The shortest list in Slurm's syntax that holds these names: ranges of their last number."""
     groups: dict[tuple[str, str, int], list[int]] = {}
-    plain: list[str] = []
+    folded: list[str] = []
     for name in sorted(set(names)):
         found = re.fullmatch(r"(.*?)([0-9]{1,9})([^0-9]*)", name)
         if not found:
-            plain.append(name)
+            folded.append(name)
             continue
         number = found[2]
         # n1 to n10 form one range; n01 and n1 are two names.
         width = len(number) if number.startswith("0") else 0
         groups.setdefault((found[1], found[3], width), []).append(int(number))
-    folded = list(plain)
     for (head, tail, width), numbers in sorted(_merge_zero_padded(groups).items()):
         ranges = [
             "-".join(f"{number:0{width}}" for number in dict.fromkeys(ends))

@@ -326,46 +326,13 @@ FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
 
 #: Letters beyond Latin-1 in LaTeX's T1 encoding.
 _T1_CHARACTERS = frozenset("ĂăĄąĆćČčĎďĐđĘęĚěĞğĹĺĽľŁłŃńŇňŐőŒœŔŕŘřŚśŞşŠšŢţŤťŮůŰűŸŹźŻżŽž")
-_LATEX_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "\n": " ",
-    GROUP_SEPARATOR: r"\,",
-    "–": r"\textendash{}",
-    "—": r"\textemdash{}",
-    "…": r"\dots{}",
-    "×": r"$\times$",
-    "±": r"$\pm$",
-    "·": r"$\cdot$",
-    "µ": r"$\mu$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "≈": r"$\approx$",
-    "∞": r"$\infty$",
-    "−": r"$-$",
-    "→": r"$\rightarrow$",
-    "²": r"$^2$",
-    "³": r"$^3$",
-    "√": r"$\surd$",
-    "α": r"$\alpha$",
-    "β": r"$\beta$",
-    "ρ": r"$\rho$",
-    "σ": r"$\sigma$",
-    "Δ": r"$\Delta$",
-    "μ": r"$\mu$",
-    "€": r"\texteuro{}",
-    "\u00a0": "~",
-    "\u00ad": r"\-",
-    "\u200b": r"\allowbreak{}",
-}
+_LATEX_ESCAPES = (
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "–": r"\textendash{}", "—": r"\textemdash{}", "…": r"\dots{}"}
+    | {"×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "−": r"$-$", "√": r"$\surd$", "²": r"$^2$", "³": r"$^3$"}
+    | {"≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "∞": r"$\infty$", "→": r"$\rightarrow$"}
+    | {"α": r"$\alpha$", "β": r"$\beta$", "ρ": r"$\rho$", "σ": r"$\sigma$", "Δ": r"$\Delta$"}
+    | {"µ": r"$\mu$", "μ": r"$\mu$", "€": r"\texteuro{}"}
+    | {GROUP_SEPARATOR: r"\,", "\n": " ", "\u00a0": "~", "\u00ad": r"\-", "\u200b": r"\allowbreak{}"}
+)

@@ -173,13 +173,8 @@ def published_and_counted_table(rows: Sequence[AuditRow]) -> Table:
     body: list[list[Cell]] = []
     for metric, figures in groupby(rows, key=lambda row: row.metric):
         found = {row.network: row for row in figures}
-        body.append(
-            [
-                _PUBLISHED_FIGURES[metric].title,
-                "published",
-                *(found[n].published if n in found else None for n in networks),
-            ]
-        )
+        printed = (found[n].published if n in found else None for n in networks)
+        body.append([_PUBLISHED_FIGURES[metric].title, "published", *printed])
         if _PUBLISHED_FIGURES[metric].count is not None:
             cells = (_cell_with_note_number(found.get(n), numbers.get((metric, n))) for n in networks)
             body.append(["", "counted", *cells])

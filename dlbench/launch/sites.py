@@ -53,27 +53,17 @@ SCRIPT_VARIABLES = ("results", "suite", "nodes", "port", "step", "inside", "each
 _MAX_INT = 2**31 - 1
 #: Directives that dlbench writes itself, and the setting behind each.
 OWN_DIRECTIVES = {
-    "--job-name": "the suite's name",
-    "--partition": "slurm.partition",
-    "--account": "slurm.account",
-    "--qos": "slurm.qos",
-    "--constraint": "slurm.constraint",
-    "--time": "slurm.time_limit",
-    "--nodes": "the suite's cases",
-    "--ntasks-per-node": "the suite's cases",
-    "--cpus-per-task": "slurm.cpus_per_task or slurm.cpus_per_node",
-    "--mem": "slurm.memory",
-    "--gres": "gpus.request",
-    "--gpus-per-node": "gpus.request",
-    "--exclusive": "slurm.exclusive",
-    "--requeue": "slurm.requeue",
+    **{f"--{name}": f"slurm.{name}" for name in ("partition", "account", "qos", "constraint", "exclusive", "requeue")},
     "--no-requeue": "slurm.requeue",
+    "--time": "slurm.time_limit",
+    "--mem": "slurm.memory",
     "--signal": "slurm.warn_before_s",
-    "--open-mode": "dlbench",
-    "--output": "dlbench",
+    "--cpus-per-task": "slurm.cpus_per_task or slurm.cpus_per_node",
+    **dict.fromkeys(("--gres", "--gpus-per-node"), "gpus.request"),
+    **dict.fromkeys(("--nodes", "--ntasks-per-node"), "the suite's cases"),
+    "--job-name": "the suite's name",
     "--array": "`dlbench submit --array`",
-    "--dependency": "dlbench",
-    "--wrap": "dlbench",
+    **dict.fromkeys(("--open-mode", "--output", "--dependency", "--wrap"), "dlbench"),
 }
 #: The same for the report job, which requests no GPU and no whole node by default.
 REPORT_DIRECTIVES = {

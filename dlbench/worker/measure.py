@@ -151,14 +151,8 @@ def _measure_on_device(
     enter_phase("system")
     if settings is not None:
         settings.set()  # counting and the fingerprint have built the network again
-    warnings = (
-        *_timing_warnings(warmup, window, waits_itself),
-        *warmup.warnings,
-        *reading.warnings,
-        *watch.warnings(),
-        *host.warnings(),
-        *measurement.warnings,
-    )
+    warnings = (*_timing_warnings(warmup, window, waits_itself), *warmup.warnings, *reading.warnings)
+    warnings += (*watch.warnings(), *host.warnings(), *measurement.warnings)
     return dataclasses.replace(measurement, warnings=warnings)
 
 

@@ -185,11 +185,10 @@ def _comparison_lines(
 ) -> Iterator[ComparisonLine]:  # fmt: skip
     spare = [key for key in target if key not in base]
     for key, group in base.items():
-        line = (
-            comparison_line(group, target[key], rules)
-            if key in target
-            else _line_without_target(group, target, spare, names)
-        )
+        if key in target:
+            line = comparison_line(group, target[key], rules)
+        else:
+            line = _line_without_target(group, target, spare, names)
         yield replace(line, in_base=not group.good.empty)
     for key in spare:
         yield ComparisonLine(merge_group_settings(target[key]), "missing", note="only in TARGET", in_base=False)

@@ -82,11 +82,8 @@ def _device_name(case: Mapping[Hashable, Any]) -> str:
 
 def _differences(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> list[str]:
     """Sentences without verbs: published first, ours second."""
-    found = (
-        [f"variant: {_published_variant(anchor)} published, that of the published CNN table here"]
-        if _published_variant(anchor)
-        else []
-    )
+    variant = _published_variant(anchor)
+    found = [f"variant: {variant} published, that of the published CNN table here"] if variant else []
     devices = case["nodes"] * case["devices_per_node"]
     if devices != anchor.devices:
         found.append(f"devices: {anchor.devices} published, {devices} here")

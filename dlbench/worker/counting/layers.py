@@ -81,11 +81,7 @@ def _record_shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ..
 def _layer_shape(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Any]:
     if isinstance(module, _CONVOLUTIONS + _TRANSPOSED):
         kind = "conv_transposed" if isinstance(module, _TRANSPOSED) else "conv"
-        (h, w), (r, s), (p, q) = (
-            _height_and_width(x[2:]),
-            _height_and_width(module.kernel_size),
-            _height_and_width(out[2:]),
-        )
+        (h, w), (r, s), (p, q) = map(_height_and_width, (x[2:], module.kernel_size, out[2:]))
         sides = {"H": h, "W": w, "R": r, "S": s, "P": p, "Q": q}
         shape: dict[str, int | None] = {"M": module.out_channels, "C": module.in_channels, **sides}
         padding = module.padding if isinstance(module.padding, str) else tuple(module.padding)

@@ -39,11 +39,9 @@ class HeldLimits:
         if not select.select([self._process.stdout], [], [], READY_TIMEOUT_S)[0]:
             return f"the process that sets power limits and clocks did not answer within {READY_TIMEOUT_S:.0f} s"
         said = self._process.stdout.readline().strip()
-        return (
-            None
-            if said == "ready"
-            else said.partition(" ")[2] or "the process that sets power limits and clocks has ended"
-        )
+        if said == "ready":
+            return None
+        return said.partition(" ")[2] or "the process that sets power limits and clocks has ended"
 
     def restore(self) -> str | None:
         """Put back what was there; return what could not be put back."""
