@@ -3,17 +3,15 @@
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_sources, nonempty_path, print_tables
+from dlbench.commands.arguments import add_command, add_format, add_path, add_sources, print_tables
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "accept", _accept, "acceptance.toml results -o acceptance.html")
-    parser.add_argument("file", type=nonempty_path, help="TOML file with the cases, metrics and limits to check")
+    add_path(parser, "file", help="TOML file with the cases, metrics and limits to check")
     add_sources(parser)
-    parser.add_argument(
-        "-o", "--output", type=nonempty_path, metavar="FILE", help="also write an HTML page to print and sign"
-    )
+    add_path(parser, "-o", "--output", metavar="FILE", help="also write an HTML page to print and sign")
     add_format(parser)
     parser.epilog = f"exit status: 0 all passed, 1 some failed, 2 not decided\n\n{parser.epilog}"
 

@@ -29,11 +29,7 @@ def add(commands: Any) -> None:
     )
     allreduce.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit (default: 300)")
     arguments.add_results_folder(allreduce)
-    allreduce.add_argument(
-        "--folder",
-        type=arguments.nonempty_path,
-        help="working folder; for several nodes, on a disk that all nodes share",
-    )
+    arguments.add_path(allreduce, "--folder", help="working folder; for several nodes, on a disk that all nodes share")
     arguments.add_format(allreduce)
 
 

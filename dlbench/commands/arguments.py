@@ -44,9 +44,14 @@ def add_flag(parser: Any, name: str, help_text: str) -> None:
     parser.add_argument(name, action="store_true", help=help_text)
 
 
-def add_format(parser: argparse.ArgumentParser) -> None:
+def add_path(parser: Any, *names: str, **settings: Any) -> None:
+    """Add an option, or an argument, whose value is the path of a file or folder."""
+    parser.add_argument(*names, type=nonempty_path, **settings)
+
+
+def add_format(parser: argparse.ArgumentParser, choices: tuple[str, ...] = TABLE_FORMATS) -> None:
     """Add `--format` to a command that prints a table."""
-    parser.add_argument("--format", choices=TABLE_FORMATS, default="text", help="output format (default: text)")
+    parser.add_argument("--format", choices=choices, default="text", help="output format (default: text)")
 
 
 def print_tables(form: str, *tables: Table) -> None:
@@ -143,7 +148,7 @@ def add_sources_option(parser: argparse.ArgumentParser) -> None:
 
 def add_results_folder(parser: argparse.ArgumentParser, what: str = "results folder") -> None:
     """Add `--results`, the folder that the command writes to; `what` describes it."""
-    parser.add_argument("--results", type=nonempty_path, default=Path("results"), help=f"{what} (default: results)")
+    add_path(parser, "--results", default=Path("results"), help=f"{what} (default: results)")
 
 
 #: Description of the results folder of a command that submits or watches jobs.

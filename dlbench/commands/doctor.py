@@ -6,17 +6,15 @@ import os
 import socket
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_flag, nonempty_path
+from dlbench.commands.arguments import add_command, add_flag, add_path
 
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "doctor", _doctor, "--site slurm/cpu.toml")
     parser.add_argument("--site", help="site profile: a TOML file, or a name from `dlbench sites`")
-    parser.add_argument("--results", type=nonempty_path, help="results folder to check")
+    add_path(parser, "--results", help="results folder to check")
     add_flag(parser, "--node", "run only the checks that a node must pass before a job starts")
-    parser.add_argument(
-        "--token", type=nonempty_path, help="with --node: file in the results folder that must be visible on this node"
-    )
+    add_path(parser, "--token", help="with --node: file in the results folder that must be visible on this node")
     add_flag(parser, "--json", "print JSON, for example for a support ticket")
 
 

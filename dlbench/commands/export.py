@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from dlbench.atomic_file import save_text
-from dlbench.commands.arguments import add_command, add_flag, add_sources, nonempty_path
+from dlbench.commands.arguments import add_command, add_flag, add_path, add_sources
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
@@ -18,9 +18,7 @@ def add(commands: Any) -> None:
         required=True,
         help="output format; mlperf contains only system descriptions",
     )
-    parser.add_argument(
-        "-o", "--output", type=nonempty_path, help="output file (default: stdout; required for parquet)"
-    )
+    add_path(parser, "-o", "--output", help="output file (default: stdout; required for parquet)")
     add_flag(parser, "--public", "with --format parquet: remove host and user names, paths, environment and job ids")
 
 

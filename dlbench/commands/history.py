@@ -14,11 +14,8 @@ def add(commands: Any) -> None:
     arguments.add_sources(parser)
     parser.add_argument("--since", metavar="DATE", help="report only changes from this date on")
     arguments.add_flag(parser, "--fail-on-change", "exit with status 1 if a change is reported")
-    parser.add_argument(
-        "--plot",
-        type=arguments.nonempty_path,
-        metavar="FOLDER",
-        help="plot all cases over time and save the figure in FOLDER",
+    arguments.add_path(
+        parser, "--plot", metavar="FOLDER", help="plot all cases over time and save the figure in FOLDER"
     )
     arguments.add_format(parser)
 

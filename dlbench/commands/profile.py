@@ -24,12 +24,7 @@ def add(commands: Any) -> None:
         parser, "set an axis (-P batch_size=64) or protocol key (-P protocol.seed=1); repeatable", "KEY=VALUE"
     )
     arguments.add_results_folder(parser, "results folder that contains the ceilings")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=arguments.nonempty_path,
-        help="new folder for the profile (default: RESULTS/profiles/<id>)",
-    )
+    arguments.add_path(parser, "-o", "--output", help="new folder for the profile (default: RESULTS/profiles/<id>)")
     parser.add_argument("--time", default="10s", metavar="TIME", help="measuring time (default: 10s)")
     parser.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes no trace (default: 3)")
     arguments.add_flag(parser, "--kernels", "CPU only: list the oneDNN kernels that one step calls")

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_sources, nonempty_path
+from dlbench.commands.arguments import add_command, add_path, add_sources
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -11,9 +11,7 @@ from dlbench.messages import say
 def add(commands: Any) -> None:
     parser = add_command(commands, "publish", _publish, "results -o published/h200")
     add_sources(parser)
-    parser.add_argument(
-        "-o", "--output", type=nonempty_path, required=True, metavar="FOLDER", help="new or empty folder"
-    )
+    add_path(parser, "-o", "--output", required=True, metavar="FOLDER", help="new or empty folder")
     parser.add_argument("--title", help="report title")
 
 

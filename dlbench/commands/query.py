@@ -3,15 +3,13 @@
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_sources_option
+from dlbench.commands.arguments import add_command, add_format, add_sources_option
 
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "query", _query, "'SELECT model, status FROM records'")
     parser.add_argument("sql", help="SQL query; tables: records, ceilings, all_reduces, layers")
-    parser.add_argument(
-        "--format", choices=("text", "csv", "json", "markdown"), default="text", help="output format (default: text)"
-    )
+    add_format(parser, ("text", "csv", "json", "markdown"))
     add_sources_option(parser)
 
 

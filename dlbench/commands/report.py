@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench import bundled_files
-from dlbench.commands.arguments import add_command, add_flag, nonempty_path
+from dlbench.commands.arguments import add_command, add_flag, add_path
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
@@ -20,19 +20,13 @@ def add(commands: Any) -> None:
         default=["results"],
         help="results folders, Parquet files, patterns or web addresses, as SOURCE or SYSTEM=SOURCE (default: results)",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=nonempty_path,
-        default=Path("reports/latest"),
-        help="report folder (default: reports/latest)",
-    )
+    add_path(parser, "-o", "--output", default=Path("reports/latest"), help="report folder (default: reports/latest)")
     parser.add_argument("--title", help="title of the report")
     parser.add_argument("--baseline", metavar="NAME", help="speedup baseline: name of a system (default: the first)")
     parser.add_argument("--prices", metavar="FILE", help="TOML file with prices, for the cost of a training")
-    parser.add_argument(
+    add_path(
+        parser,
         "--mix",
-        type=nonempty_path,
         metavar="FILE",
         help="TOML file with the share of each network in your work, to compare systems for it",
     )

@@ -3,13 +3,13 @@
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_sources_option
+from dlbench.commands.arguments import add_command, add_format, add_sources_option
 
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "show", _show, "3f2a9c1e07b4")
     parser.add_argument("record", help="id of an attempt, or a unique part of it")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="output format (default: text)")
+    add_format(parser, ("text", "json"))
     add_sources_option(parser)
 
 

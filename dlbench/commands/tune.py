@@ -19,12 +19,7 @@ def add(commands: Any) -> None:
     arguments.add_overrides(
         parser, "do not vary this axis, but keep this value (-P precision=fp32); repeatable", "KEY=VALUE"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=arguments.nonempty_path,
-        help="suite file to write (default: RESULTS/tuned-MODEL-MODE.toml)",
-    )
+    arguments.add_path(parser, "-o", "--output", help="suite file to write (default: RESULTS/tuned-MODEL-MODE.toml)")
     arguments.add_results_folder(parser)
     arguments.add_format(parser)
 
