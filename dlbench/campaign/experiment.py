@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench import units
 from dlbench.campaign import results_maintenance
+from dlbench.launch import supervise
+from dlbench.launch.ab_experiment import Experiment, ExperimentProgress
+from dlbench.launch.attempts import SystemKeys, system_key_for
 from dlbench.messages import say
+from dlbench.results.records import DONE_STATUSES, Record
 
 if TYPE_CHECKING:
-    from dlbench.launch.ab_experiment import Experiment
-    from dlbench.launch.attempts import SystemKeys
     from dlbench.report.analysis.comparison import ComparisonResult
     from dlbench.report.analysis.comparison_matching import ComparisonRules
-    from dlbench.results.records import Record
 
 
 def run_experiment(
@@ -33,11 +34,8 @@ def run_experiment(
         system_keys, networks: the keys of each side.
         campaign: further fields of `supervise.Campaign`, such as the launcher.
     """
-    from dlbench.launch import supervise
-    from dlbench.launch.ab_experiment import ExperimentProgress
     from dlbench.report.analysis.comparison import complete_pairs
     from dlbench.results import store
-    from dlbench.results.records import DONE_STATUSES
 
     results_maintenance.close_open_attempts(root)
     results_maintenance.rebuild_parts(root, results_maintenance.read_stored_attempts(root).without_part)
@@ -106,7 +104,6 @@ def _experiment_rows(
     root: Path, experiment: Experiment, system_keys: Sequence[SystemKeys], networks: Sequence[Mapping[str, str]]
 ) -> Any:
     """Return the rows of this experiment: of each side, on its system, with its current networks."""
-    from dlbench.launch.attempts import system_key_for
     from dlbench.results import store
 
     rows = store.load(root)

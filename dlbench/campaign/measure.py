@@ -1,31 +1,27 @@
 """Measurement of a campaign: runs missing cases, stores each record, prints the outcome."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
 
 from dlbench import units
 from dlbench.campaign import results_maintenance
+from dlbench.campaign.results_maintenance import StoredAttempts
+from dlbench.campaign.schedule import Schedule
+from dlbench.campaign.setting_search import Search
+from dlbench.errors import StoreError
 from dlbench.exit_codes import OK, SOME_FAILED
+from dlbench.launch import attempts, claims, supervise
+from dlbench.launch.progress import Progress
+from dlbench.launch.supervise import Campaign
 from dlbench.messages import say
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-    from pathlib import Path
-
-    from dlbench.campaign.results_maintenance import StoredAttempts
-    from dlbench.campaign.schedule import Schedule
-    from dlbench.campaign.setting_search import Search
-    from dlbench.launch.progress import Progress
-    from dlbench.launch.supervise import Campaign
-    from dlbench.results.records import Record
-    from dlbench.suites.case import Case
-
+from dlbench.results.records import DONE_STATUSES, Record
+from dlbench.suites.case import Case
 
 #: If nothing is left to measure, earlier records are read for the summary alone, up to this number (1.5 ms each).
 MAX_EARLIER_RECORDS = 1000
@@ -70,15 +66,11 @@ def measure_cases(
     campaign: Campaign, cases: list[Case], fresh: bool, max_processes: int = 0, budget_s: float | None = None
 ) -> int:
     """Measure the missing cases of a campaign in a `schedule.Schedule`; return the exit status."""
-    from dlbench.campaign.schedule import Schedule
-
     return measure_with_schedule(campaign, cases, fresh, Schedule(cases, max_processes, budget_s, say))
 
 
 def measure_with_schedule(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule | Search) -> int:
     """Measure what the schedule yields; return the exit status."""
-    from dlbench.errors import StoreError
-
     try:
         return _measure_all(campaign, cases, fresh, schedule)
     except StoreError as error:
@@ -87,10 +79,6 @@ def measure_with_schedule(campaign: Campaign, cases: list[Case], fresh: bool, sc
 
 
 def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule | Search) -> int:
-    from dlbench.launch import attempts, claims, supervise
-    from dlbench.launch.progress import Progress
-    from dlbench.results.records import DONE_STATUSES
-
     root = campaign.root
     assert campaign.folder is not None
     campaign.folder.check()
@@ -185,8 +173,6 @@ def _processes_beyond_plan(campaign: Campaign, cases: list[Case], ended: Collect
 
 def _add_earlier_records(root: Path, schedule: Schedule | Search, campaign: Campaign, measured: list[Case]) -> None:
     """Pass the processes that earlier runs measured to the schedule, if their attempt folders still exist."""
-    from dlbench.launch import attempts
-
     keys = {campaign.key(case) for case in measured}
     ids = {case.id for case in measured}
     if not ids:

@@ -1,19 +1,16 @@
 """Prepares the measurement of a suite on this machine, for `dlbench run` and `dlbench.run`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dlbench import units
+from dlbench.launch import launchers, probe, slurm
+from dlbench.launch.results_folder import ResultsFolder, check_folder
+from dlbench.launch.supervise import Campaign
 from dlbench.messages import say
-
-if TYPE_CHECKING:
-    from dlbench.launch.supervise import Campaign
-    from dlbench.suites.case import Case
-    from dlbench.suites.suite import Suite
+from dlbench.suites.case import Case
+from dlbench.suites.suite import Suite, models_of
 
 
 def prepare_campaign(
@@ -30,10 +27,6 @@ def prepare_campaign(
         BadInput: a value of the suite or the launcher cannot be used.
         DeviceUnavailable: a device that the suite names is not here.
     """
-    from dlbench.launch import launchers, probe, slurm, supervise
-    from dlbench.launch.results_folder import ResultsFolder, check_folder
-    from dlbench.suites.suite import models_of
-
     planned = suite.cases()  # report wrong values before the slow device probe
     nodes = os.environ.get("DLBENCH_JOB_NODES", "").split()
     launcher = slurm.step_launcher(list(step), nodes=nodes) if step else launchers.find_launcher(launcher_name)
@@ -51,7 +44,7 @@ def prepare_campaign(
     cases, left_out = probe.runnable_cases(cases, found)
     if left_out:
         say(left_out)
-    campaign = supervise.Campaign(
+    campaign = Campaign(
         results,
         suite.name,
         suite.version,

@@ -1,21 +1,16 @@
 """Contents of a results folder at the start of a run, and its maintenance."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from dlbench import units
+from dlbench.errors import StoreError
+from dlbench.launch import attempts, claims, leftovers, supervise
+from dlbench.launch.results_folder import ResultsFolder, ResultsFolderMissing
 from dlbench.messages import say, say_problems
-
-if TYPE_CHECKING:
-    from dlbench.errors import StoreError
-    from dlbench.launch.attempts import DoneKey
-    from dlbench.launch.results_folder import ResultsFolder
-    from dlbench.results.records import Record
+from dlbench.results.records import DONE_STATUSES, Record
 
 #: Number of small parts that are merged into one file, which loads much faster.
 MIN_PARTS_TO_MERGE = 200
@@ -28,7 +23,7 @@ MAX_PART_BYTES_TO_MERGE = 4 * 2**20
 class StoredAttempts:
     """Attempts of a results folder, each read once."""
 
-    ended: set[DoneKey]  # what needs no further attempt
+    ended: set[attempts.DoneKey]  # what needs no further attempt
     tried: set[str]  # the cases that have any attempt
     ids: frozenset[str]  # all attempts
     own_parts: int  # how many attempts have a Parquet part of their own
@@ -37,8 +32,6 @@ class StoredAttempts:
 
 def read_stored_attempts(root: Path) -> StoredAttempts:
     """Read the contents of a results folder, but no attempts in merged files. Raises StoreError if that fails."""
-    from dlbench.launch import attempts
-
     folders = attempts.list_attempt_folders(root)
     own, merged, ended = _attempts_in_parquet(root, {folder.name for folder in folders})
     without_part = []
@@ -56,7 +49,7 @@ def read_stored_attempts(root: Path) -> StoredAttempts:
     return StoredAttempts(ended, tried, ids, len(own), without_part)
 
 
-def _attempts_in_parquet(root: Path, names: set[str]) -> tuple[set[str], set[str], set[DoneKey]]:
+def _attempts_in_parquet(root: Path, names: set[str]) -> tuple[set[str], set[str], set[attempts.DoneKey]]:
     """Return attempts with their own part, attempts complete in merged files, and the keys these have ended."""
     store = import_store()
     if store is None or not root.is_dir():
@@ -83,8 +76,6 @@ def import_store() -> ModuleType | None:
 
 def print_write_error(error: StoreError, folder: ResultsFolder | None) -> None:
     """Print that results cannot be written, and which are kept; if `folder` was removed, that is the reason."""
-    from dlbench.launch.results_folder import ResultsFolderMissing
-
     try:
         if folder is not None:
             folder.check()
@@ -101,8 +92,6 @@ def print_write_error(error: StoreError, folder: ResultsFolder | None) -> None:
 
 def close_open_attempts(root: Path) -> int:
     """Close and print attempts that killed runs left open, remove their leftovers; return the number closed."""
-    from dlbench.launch import leftovers, supervise
-
     problems: list[str] = []
     closed = supervise.recover_open_attempts(root, problems=problems)
     for problem in problems:
@@ -115,7 +104,6 @@ def close_open_attempts(root: Path) -> int:
 
 def attempts_without_part(root: Path) -> list[tuple[Path, Record]]:
     """The closed attempts that no Parquet part holds whole; each part is read for it."""
-    from dlbench.launch import attempts
     from dlbench.results import store
 
     def read_attempt_record(attempt_id: str) -> Record | None:
@@ -147,10 +135,7 @@ def merge_all_parts(root: Path) -> None:
 
 def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
     """Write missing Parquet parts, for example of a killed run."""
-    from dlbench.errors import StoreError
-    from dlbench.launch import attempts
     from dlbench.results import store
-    from dlbench.results.records import DONE_STATUSES
 
     rebuilt = 0
     lost: list[str] = []
@@ -172,9 +157,6 @@ def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
 
 def merge_parts(root: Path, own_parts: int) -> int:
     """Merge parts into one file, unless another process does; return how many of `own_parts` remain."""
-    from dlbench.errors import StoreError
-    from dlbench.launch import claims
-
     store = import_store()
     if store is None:
         return 0

@@ -3,7 +3,6 @@
 import argparse
 from typing import Any
 
-from dlbench.campaign import results_maintenance
 from dlbench.commands.arguments import add_command, add_flag, add_overrides, add_results_folder, count
 from dlbench.commands.comparison_options import add_comparison_options, comparison_rules, print_comparison
 from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
@@ -30,6 +29,7 @@ def add(commands: Any) -> None:
 
 
 def _ab(options: argparse.Namespace) -> int:
+    from dlbench.campaign import results_maintenance
     from dlbench.campaign.experiment import compare_experiment, run_experiment
     from dlbench.errors import StoreError
     from dlbench.launch import ab_experiment, probe, processes

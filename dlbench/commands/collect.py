@@ -4,7 +4,6 @@ import argparse
 from typing import Any
 
 from dlbench import units
-from dlbench.campaign import results_maintenance
 from dlbench.commands.arguments import add_command, add_flag, add_results_folder
 from dlbench.errors import BadInput
 from dlbench.messages import say
@@ -18,6 +17,7 @@ def add(commands: Any) -> None:
 
 
 def _collect(options: argparse.Namespace) -> None:
+    from dlbench.campaign import results_maintenance
     from dlbench.launch import claims, results_folder, supervise
     from dlbench.results import store
 

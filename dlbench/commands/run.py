@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from dlbench.campaign import results_maintenance
 from dlbench.commands.arguments import add_command, add_flag, add_results_folder, add_suite
 from dlbench.commands.worker_job import parse_positive_time
 from dlbench.exit_codes import INTERRUPTED, OK
@@ -42,7 +41,7 @@ def _unfinished_cases(cases: list[Case], waiting: list[Case]) -> list[Case]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dlbench.campaign import measure, preparation
+    from dlbench.campaign import measure, preparation, results_maintenance
     from dlbench.commands.plan import print_plan
     from dlbench.launch import processes
     from dlbench.suites.suite import load_suite
