@@ -25,6 +25,7 @@ import os
 import random
 import subprocess
 import sys
+import textwrap
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -193,16 +194,19 @@ def load() -> list[Record]:
         return []
     from dlbench.results.store import read_part
 
-    rows = read_part(DATA).to_pylist()
-    return [_record_from(row) for row in rows]
+    # A column of today that the file lacks is null in every row: it takes its default.
+    return [
+        _record_from({name: value for name, value in row.items() if value is not None})
+        for row in read_part(DATA).to_pylist()
+    ]
 
 
 def _record_from(row: dict[str, Any]) -> Record:
     from dlbench.results.records import System, from_dict
 
-    system = from_dict(System, {k.removeprefix("system_"): v for k, v in row.items() if k.startswith("system_")})
-    system = dataclasses.replace(system, details=json.loads(row["system_details"] or "{}"))
-    case = {f.name: row[f.name] for f in dataclasses.fields(Case) if f.name != "protocol"}
+    facts = {k.removeprefix("system_"): v for k, v in row.items() if k.startswith("system_")}
+    system = from_dict(System, facts | {"details": json.loads(row.get("system_details", "{}"))})
+    case = {f.name: row[f.name] for f in dataclasses.fields(Case) if f.name != "protocol" and f.name in row}
     times = {name: row[name].isoformat() for name in ("started_at", "finished_at")}
     head = {f.name: row[f.name] for f in dataclasses.fields(Record) if f.name in row}
     case["protocol"] = json.loads(row["protocol"])
@@ -522,6 +526,12 @@ def _block_row(steps: Steps, block: Block, loads: Loads) -> str:
     )
 
 
+def wrapped_page(records: list[Record]) -> str:
+    """The page with lines of at most 120 characters, but for tables."""
+    lines = page(records).splitlines()
+    return "\n".join(line if line.startswith("|") else textwrap.fill(line, 120) for line in lines) + "\n"
+
+
 def main() -> int:
     """Collects for so many minutes, then writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -543,7 +553,7 @@ def main() -> int:
     if not records:
         parser.error(f"nothing in {DATA}")
     PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(page(records), encoding="utf-8")
+    PAGE.write_text(wrapped_page(records), encoding="utf-8")
     print(f"{len(records)} processes in {DATA}; see {PAGE}")
     return 0
 

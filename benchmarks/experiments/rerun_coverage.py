@@ -143,7 +143,7 @@ def coverage_table(data: dict[tuple[str, str], list[Series]], kinds: Sequence[tu
         "| network | processes | interval | triples | holds mean of 10 later [%] | holds next [%] | median ± [%] |",
         "|---|---|---|---:|---:|---:|---:|",
     ]
-    held: dict[str, list[tuple[int, float, float]]] = {}
+    held: dict[str, list[tuple[int, float, float, float]]] = {}
     for model in sorted({model for model, _ in data}):
         for stating, judging in kinds:
             if (model, stating) not in data or (model, judging) not in data:
@@ -155,11 +155,27 @@ def coverage_table(data: dict[tuple[str, str], list[Series]], kinds: Sequence[tu
                     f"| {model} | {which} | {name} | {n} | {mean:.1f} | {following:.1f} | {_two_digits(width)} |"
                 )
                 if rule is RULES[-1][1]:
-                    held.setdefault(which, []).append((n, n * mean, n * following))
-    for which, rows in held.items():
-        n, mean, following = map(sum, zip(*rows, strict=True))
-        lines.append(f"| all | {which} | {RULES[-1][0]} | {n} | {mean / n:.1f} | {following / n:.1f} | |")
-    return lines
+                    held.setdefault(which, []).append((n, mean, following, width))
+    return [*lines, *(f"| all | {which} | {RULES[-1][0]} | {_together(found)} | |" for which, found in held.items())]
+
+
+def summary_table(sessions: dict[str, tuple[dict[tuple[str, str], list[Series]], str, float | None]]) -> list[str]:
+    """How often the rule holds, by session and together: series with the kind that counts, and the median load."""
+    lines = ["| measured | median load | triples | holds mean of 10 later [%] | holds next [%] |"]
+    lines += ["|---|---:|---:|---:|---:|"]
+    all_found = []
+    for name, (series, kind, load) in sessions.items():
+        found = [coverage(blocks, blocks, the_rule) for (_, k), blocks in series.items() if k == kind]
+        all_found += found
+        lines.append(f"| {name} | {'' if load is None else f'{load:.0f}'} | {_together(found)} |")
+    return [*lines, f"| all together | | {_together(all_found)} |"]
+
+
+def _together(found: Sequence[tuple[int, float, float, float]]) -> str:
+    """Triples of several networks and the shares of them that hold, as cells of a table."""
+    n = sum(triples for triples, *_ in found)
+    mean, following = (sum(row[0] * row[i] for row in found) / n for i in (1, 2))
+    return f"{n} | {mean:.1f} | {following:.1f}"
 
 
 def components(blocks: list[Series]) -> dict[str, float]:
@@ -283,10 +299,12 @@ def page() -> str:
     checks = {day: series_of(rows) for day, rows in days.items()}
     rows = pq.read_table(OLD, columns=["model", "started_at", "step_s", "attempt_id"]).to_pylist()
     old = {key: blocks for key, blocks in series_of(rows).items() if key[1] == "first"}
-    lines = [INTRODUCTION, "## Fresh and forked processes of three networks", ""]
+    loads = {day: median(row["load"] for row in rows) for day, rows in days.items()}
+    sessions = {day: (found, "fresh", loads[day]) for day, found in checks.items()} | {"A/A": (old, "first", None)}
+    lines = [INTRODUCTION, "## In short", "", "The rule, for fresh processes of all networks, on two cores:", ""]
+    lines += [*summary_table(sessions), "", "## Fresh and forked processes of three networks", ""]
     for day, found_series in checks.items():
-        load = median(row["load"] for row in days[day])
-        lines += [f"Measured on {day}, under a median load of {load:.0f} on two cores:", ""]
+        lines += [f"Measured on {day}, under a median load of {loads[day]:.0f} on two cores:", ""]
         lines += [*coverage_table(found_series, [("fresh", "fresh"), ("forked", "fresh")]), ""]
     lines += ["`forked` processes come from a parent that has imported torch; their intervals are judged by"]
     lines += ["processes started afresh. dlbench starts every process afresh.", ""]
