@@ -4,8 +4,6 @@ DALI reads and decodes in threads of this process: `loader_workers` is their num
 folders, not shards, and stops at a file that it cannot decode, whose record is then invalid with DALI's reason.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

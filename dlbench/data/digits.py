@@ -1,7 +1,5 @@
 """The 1,797 handwritten digits of scikit-learn (8x8, from the UCI repository), enlarged to 28x28: real and offline."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

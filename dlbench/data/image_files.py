@@ -1,7 +1,5 @@
 """Image files of a folder: ImageNet's layout (a folder for each class), a flat folder, or WebDataset's tar shards."""
 
-from __future__ import annotations
-
 import os
 import tarfile
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Training: a random crop of 8 to 100 % of the area, resized to the network's side
 Inference: the shorter side resized to 256/224 of the network's, and the crop in the middle. Both are normalised.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import signal

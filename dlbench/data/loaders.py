@@ -1,7 +1,5 @@
 """The loader that a case asks for: PyTorch's DataLoader, or NVIDIA DALI."""
 
-from __future__ import annotations
-
 import math
 import os
 from typing import Any

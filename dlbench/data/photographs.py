@@ -4,8 +4,6 @@ The files are about as large as ImageNet's: 500 x 375 pixels in the median and 1
 of three photographs: they serve to measure a pipeline, not to train.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import math

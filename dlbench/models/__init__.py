@@ -7,8 +7,6 @@
 - ``package.module:factory``: a callable without arguments that gives a `torch.nn.Module`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -3,8 +3,6 @@ Section 3 and Figure 2; and the one tower of Krizhevsky, "One weird trick for pa
 networks", 2014, Section 5.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from torch import nn

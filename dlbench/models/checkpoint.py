@@ -1,7 +1,5 @@
 """Weights of a network in a file of PyTorch: pretrained ones to start from, and trained ones to keep."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

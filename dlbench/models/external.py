@@ -1,7 +1,5 @@
 """External networks: those of torchvision, timm, and users' factories."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import math

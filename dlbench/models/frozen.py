@@ -1,7 +1,5 @@
 """Transfer learning: a network whose layers are frozen, except the last one."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from dlbench.errors import BadInput

@@ -1,7 +1,5 @@
 """Fully connected networks on 28x28 images, and autoencoders, whose outputs have the shape of their input."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from torch import Tensor, nn

@@ -4,8 +4,6 @@ The paper's sizes (112, 56, 28, 14, 7) need pooling that rounds up, as Caffe doe
 is PyTorch's default and what the published 1.43 G MACs counted.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -4,8 +4,6 @@ Two things differ from the paper, as everywhere today: sub-sampling is a plain a
 the output is a fully connected layer instead of radial basis functions.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -5,8 +5,6 @@ not change the structure, and a factory that reads a configuration file can buil
 source.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.metadata

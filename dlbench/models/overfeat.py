@@ -2,8 +2,6 @@
 networks", 2014, Table 1 (the fast model).
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from dlbench.models.alexnet import classifier, initialise

@@ -1,7 +1,5 @@
 """A recurrent language model: Zaremba et al. 2014, "Recurrent neural network regularization", the medium network."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 

@@ -5,8 +5,6 @@ the 3x3, as Torch and torchvision have it: 6 % more MACs and about 0.5 % more ac
 are projections (the paper's option B). Modules are named as in torchvision, so that its weights can be loaded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Transformers: the translation network of Vaswani et al. 2017, and GPT-2 of Radford et al. 2019."""
 
-from __future__ import annotations
-
 import math
 
 import torch

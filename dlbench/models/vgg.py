@@ -1,7 +1,5 @@
 """VGG: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", 2015, Table 1."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

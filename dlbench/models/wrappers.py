@@ -1,7 +1,5 @@
 """Removal of wrappers that a user's factory puts around a network or its parts, but that a case controls."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

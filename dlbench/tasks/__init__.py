@@ -3,8 +3,6 @@
 A user's network declares it, such as `task = "language_model"`, and may define its own functions (`own.py`).
 """
 
-from __future__ import annotations
-
 from dlbench.tasks.classification import CLASSIFICATION
 from dlbench.tasks.reconstruction import RECONSTRUCTION
 from dlbench.tasks.task import Batch, Task, map_batch, tensors_of

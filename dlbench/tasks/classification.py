@@ -1,7 +1,5 @@
 """Image classification: one label for each image."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

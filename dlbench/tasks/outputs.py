@@ -1,7 +1,5 @@
 """Outputs of a network, whatever their structure: the main scores, those of auxiliary heads, all tensors."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Reconstruction: the network returns its input, as an autoencoder does."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

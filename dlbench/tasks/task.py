@@ -1,7 +1,5 @@
 """Definition of a task: the batch that a network takes, its loss, and the unit of a sample."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Tasks on tokens: language modelling, and translation from one sequence to another."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

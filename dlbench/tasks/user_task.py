@@ -1,7 +1,5 @@
 """The task of a user's own network: a task that it names, changed by functions that it defines."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@
 building these networks.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

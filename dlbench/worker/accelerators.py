@@ -4,8 +4,6 @@ NVIDIA's and AMD's ("cuda") keep calls of their own, since those are older and k
 interface of PyTorch 2.11 to 2.15, and untried on a device.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

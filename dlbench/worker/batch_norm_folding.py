@@ -1,7 +1,5 @@
 """Batch normalisation folded into the convolution or product before it, for inference."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ As PyTorch's notes on CUDA graphs describe it for a whole network: warm-up in a 
 capture. Tensors of the step keep their addresses: batches from the host are copied into those of the first.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """The device of a rank, its clock and its identity."""
 
-from __future__ import annotations
-
 import torch
 
 from dlbench.errors import DeviceUnavailable

@@ -4,8 +4,6 @@ The precision of a case defines both. Process settings alone do not guarantee it
 weights, cast in its forward pass, enable autocast itself, or switch TF32 within a step.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Classification of exceptions: status and one-line error of the record."""
 
-from __future__ import annotations
-
 import re
 import sys
 import traceback

@@ -19,8 +19,6 @@ each product and convolution, forwards and backwards, with the same operation on
 nothing adds up, and one part in a hundred is seen at any depth.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import statistics

@@ -1,7 +1,5 @@
 """Processes that a network's own code forks: their work would be timed and not counted, or done twice."""
 
-from __future__ import annotations
-
 import os
 
 from dlbench.errors import InvalidMeasurement

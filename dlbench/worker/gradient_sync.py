@@ -4,8 +4,6 @@ After the window the same step runs without synchronisation (DDP's `no_sync`). T
 does not overlap with backward, plus the wait for the slowest rank.
 """
 
-from __future__ import annotations
-
 import statistics
 
 import torch

@@ -1,7 +1,5 @@
 """Measurement of one case in one process: build, warm up, start meters, time steps, stop meters, check."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import socket

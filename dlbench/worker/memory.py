@@ -8,8 +8,6 @@
   keeps for backward. Buffers are all registered ones, those that no checkpoint holds included.
 """
 
-from __future__ import annotations
-
 import resource
 from collections.abc import Iterable
 from pathlib import Path

@@ -4,8 +4,6 @@ A user's factory is checked in a separate child process: its code may print, sta
 affecting other networks, and its source files are listed separately.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import select

@@ -1,7 +1,5 @@
 """oneDNN's own log of the kernels that ran in a step on the CPU."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

@@ -4,8 +4,6 @@ PyTorch has two of them, and by default they differ: convolutions may use TF32, 
 IEEE single precision in both and tf32 means TF32 in both; the values of the switches are stored in the record.
 """
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Phase lines of a worker on stderr, so that the supervisor can report where it hung or died."""
 
-from __future__ import annotations
-
 import sys
 
 _current = "start"

@@ -5,8 +5,6 @@ TF32 at import. Changes before the window are reset, with a warning. Changes fou
 measurement invalid.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import sys

@@ -1,7 +1,5 @@
 """Stopping rules of warm-up and window. They are evaluated at growing intervals, not after every step."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field

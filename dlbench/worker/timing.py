@@ -10,8 +10,6 @@ rule, whose next turn is put off until its last one is under 0.1 % of the time b
 takes about 2 µs; perf_counter 0.05 µs in a loop of its own, and some more between steps that fill the caches.
 """
 
-from __future__ import annotations
-
 import gc
 import math
 import sys

@@ -59,7 +59,7 @@ def dot_plot(
             offset = 0.72 / len(used) * (used.index(case[hue.column]) - (len(used) - 1) / 2)
             # The label stands where there is room: left of the points in the right half.
             left = bool(case[metric] > math.sqrt(shown[metric].min() * shown[metric].max()))
-            y, words = names.index(case["model"]) + offset, unit.format(case[metric])
+            y, words = names.index(case["model"]) + offset, unit.show(case[metric])
             words += f" · batch {case['batch_size']}" if with_batch else ""
             name = hue.name(case[hue.column])
             gid = tooltips.add_case(case, f"{name}: {tooltip_text(case, metric)}", name)

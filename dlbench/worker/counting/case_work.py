@@ -1,7 +1,5 @@
 """Counted work of a case, for its record."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dlbench.suites.case import Case

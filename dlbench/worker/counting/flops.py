@@ -8,8 +8,6 @@ how, is the table in `arithmetic.py`. A MAC is one multiply and one add: FLOP = 
 Work that activation checkpointing does again in the backward pass is kept apart from that of the model.
 """
 
-from __future__ import annotations
-
 import random
 import sys
 import threading

@@ -1,7 +1,5 @@
 """Memory of a network's tensors, determined without data, allocation or device."""
 
-from __future__ import annotations
-
 import weakref
 from typing import Any
 

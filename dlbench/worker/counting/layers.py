@@ -1,8 +1,6 @@
 """Layers that multiply and add, with the usual letters: N images, C input channels, M filters,
 H x W input, R x S filter, P x Q output."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial

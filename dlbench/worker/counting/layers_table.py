@@ -1,8 +1,6 @@
 """Counts the layers of all networks of the catalogue: `python -m dlbench.worker.counting.layers_table` prints
 `dlbench/facts/layers.csv`."""
 
-from __future__ import annotations
-
 import csv
 import sys
 from collections.abc import Iterator

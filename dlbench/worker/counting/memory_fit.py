@@ -7,8 +7,6 @@ third batch verifies that memory is linear. The peak at any batch is the highest
 are.
 """
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import itertools

@@ -8,8 +8,6 @@ allocator loses to rounding. A compiled network is predicted as the eager one, w
 one without a graph.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

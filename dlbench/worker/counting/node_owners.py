@@ -1,7 +1,5 @@
 """Owners of autograd nodes: a node belongs to the module whose forward pass created it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any

@@ -15,8 +15,6 @@ full whatever its mask. An outer product by broadcasting is elementwise. Operati
 one that a version of PyTorch lacks is no error.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial

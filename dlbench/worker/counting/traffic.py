@@ -12,8 +12,6 @@ meta device makes all of its scores. What activation checkpointing runs again is
 takes its time.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

@@ -3,8 +3,6 @@
 Its samples become algorithm and bus bandwidth in `dlbench.results.bounds_schema` (nccl-tests, doc/PERFORMANCE.md).
 """
 
-from __future__ import annotations
-
 import math
 import os
 from pathlib import Path

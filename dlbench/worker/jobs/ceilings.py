@@ -6,8 +6,6 @@ a row with the reason. The best matrix product and copy run again for two second
 the device keeps up at its power limit.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence

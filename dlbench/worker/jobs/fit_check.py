@@ -8,8 +8,6 @@ private writable memory of tensors, libraries, threads and the interpreter. An a
 without danger for other processes. On a GPU it is null.
 """
 
-from __future__ import annotations
-
 import json
 import resource
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Answer of every job except `measure`: result.json, or error.json with the reason of the failure."""
 
-from __future__ import annotations
-
 import json
 import sys
 import traceback

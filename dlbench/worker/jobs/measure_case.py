@@ -5,8 +5,6 @@ Exit status: 0 if the outcome is ok or unstable, `NOT_DONE` for any other outcom
 SIGUSR1, which a scheduler sends before the time limit or a preemption, the outcome is `preempted`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

@@ -10,8 +10,6 @@ two stamps holds waiting for the host where that is the slower one, which the ho
 both kinds of step, so that what the hooks cost is known.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import shutil

@@ -4,8 +4,6 @@ Each epoch goes once through the training set, in an order drawn from the seed. 
 dropout. The time to the target includes the evaluations, as in MLPerf Training, but no start-up.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence

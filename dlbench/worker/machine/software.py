@@ -1,7 +1,5 @@
 """Software around the measurement: container, libraries, environment, repository, job. None if unknown."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Description of machine and software for the record, and the key that identifies them."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

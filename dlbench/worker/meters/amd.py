@@ -3,8 +3,6 @@
 Written against the documented interface of amdsmi 6 and 7, and untried on a device. Imports no torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ A count is None where NVML does not give it: memory without ECC, or remapped row
 driver reports while the case runs; NVML keeps no list of earlier ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

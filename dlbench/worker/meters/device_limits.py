@@ -4,8 +4,6 @@ They are set through NVML where that is permitted, else by the commands of the s
 `COMMAND_VARIABLES`. A value outside the range that the device accepts is refused before anything is set.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

@@ -19,8 +19,6 @@ where there is no counter, and the cross-check where there is one.
 What cannot be known is None with its reason in `note` or a warning; a meter that fails on the way never ends a case.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, replace
 from typing import Protocol

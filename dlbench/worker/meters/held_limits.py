@@ -1,7 +1,5 @@
 """Limits of a device for the length of a case: starts the guard that sets them and puts back what was there."""
 
-from __future__ import annotations
-
 import os
 import select
 import subprocess

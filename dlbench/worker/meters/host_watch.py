@@ -6,8 +6,6 @@ times slower, not 2. A virtual machine whose host is shared sees nobody: its idl
 absent in the next. The kernel counts what was taken as "steal" (proc(5)).
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

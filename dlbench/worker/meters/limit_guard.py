@@ -5,8 +5,6 @@ or its parent is dead, killed by SIGKILL too. It writes what it found to a file 
 itself, with the whole job, the next one on this node finds the file and puts the device back first. Imports no torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

@@ -6,8 +6,6 @@ process imports no torch, keeps its samples in memory, prints "ready" once the f
 processes of a node.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

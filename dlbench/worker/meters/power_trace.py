@@ -1,7 +1,5 @@
 """Client of the power sampler: start it, stop it, and evaluate its samples in the window."""
 
-from __future__ import annotations
-
 import json
 import select
 import subprocess

@@ -6,8 +6,6 @@ the same package. Counters wrap at `max_energy_range_uj`.
 Source: Linux kernel, Documentation/power/powercap/powercap.rst.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import time

@@ -1,7 +1,5 @@
 """Reading of a meter in one window, and its plausibility checks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S

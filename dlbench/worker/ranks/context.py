@@ -10,8 +10,6 @@ What all processes must agree on goes through `RankContext.broadcast`, and what 
 `RankContext.all_gather`; `dlbench.worker.ranks.process_group` gives a context its group.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar

@@ -4,8 +4,6 @@ Decisions and results use a separate Gloo group, so that they do not use the dev
 DistributedDataParallel with the settings of the case; inference runs without communication.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import socket

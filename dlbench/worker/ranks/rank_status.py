@@ -5,8 +5,6 @@ ranks/3.err         its stderr (rank 0 uses that of the launcher)
 ranks/3.end.json    status and error at its end; missing if the rank was killed or hangs
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import json

@@ -5,8 +5,6 @@ Address and port come from, in this order: DLBENCH_MASTER_ADDR and DLBENCH_MASTE
 broadcast by mpi4py, where rank 0 uses any free port. DLBENCH_INTERFACE selects the network interface.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import socket

@@ -1,7 +1,5 @@
 """Transport of messages between ranks: the one in use (from NCCL's log), and the available ones (NVML, sysfs)."""
 
-from __future__ import annotations
-
 import os
 import re
 import tempfile
