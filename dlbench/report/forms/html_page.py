@@ -19,6 +19,7 @@ from dlbench.version import __version__
 TEMPLATES = Path(__file__).parent
 #: A table with more rows than this can be searched.
 MIN_ROWS_TO_SEARCH = 12
+_SPACE_BEFORE_PERCENT = re.compile(r"(?<=[0-9]) (?=%)")
 _CODE_SPAN = re.compile("`([^`]+)`")
 
 
@@ -96,7 +97,8 @@ def _hidden_content_text(section: Section) -> str:
 
 def _with_code_spans(text: str) -> Markup:
     """`text` for the page, with what stands between backticks as code."""
-    return Markup(_CODE_SPAN.sub(r"<code>\1</code>", str(escape(text))))
+    escaped = _SPACE_BEFORE_PERCENT.sub("\u00a0", str(escape(text)))  # no line begins with a %
+    return Markup(_CODE_SPAN.sub(r"<code>\1</code>", escaped))
 
 
 def _row_cells(table: Table, row: Sequence[Cell]) -> list[tuple[str, Cell]]:
