@@ -151,7 +151,7 @@ def test_what_was_not_measured_on_a_gpu_comes_from_the_datasheet():
 def test_no_ceilings_in_the_store_is_no_error_and_says_what_to_do(tmp_path):
     found = read_ceilings(tmp_path)
     assert found.empty
-    assert "run `dlbench ceilings` to measure it" in bounds.find_roof(found, HERE, "fp32").describe()
+    assert "run `dlbench ceilings` to measure the peak" in bounds.find_roof(found, HERE, "fp32").describe()
 
 
 def test_a_corrupt_part_is_named_and_passed_over(tmp_path):

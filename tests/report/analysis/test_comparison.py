@@ -221,7 +221,7 @@ def test_times_that_cannot_be_are_flagged_and_never_counted(steps):
     (line,) = lines_of([processes(CASE)], [broken, good])
     assert line.verdict == "same"
     assert line.comparison.num_processes_b == 3
-    assert "TARGET: 1 left out" in line.note
+    assert "TARGET: 1 attempt not used" in line.note
 
 
 def test_a_failed_case_says_why_and_is_a_regression_where_base_has_it():

@@ -43,7 +43,7 @@ def test_the_first_sentence_names_the_fastest_per_precision_and_mode(blocks):
     words = blocks[0].words
     assert "Birch is fastest in amp_bf16 training (1.25 × Alder, ±" in words
     assert "Alder is fastest in fp32 training (1.22 × Birch, ±" in words
-    assert "In amp_bf16 inference Birch against Alder is not decided (needs " in words
+    assert "Birch against Alder in amp_bf16 inference: not decided (needs " in words
     assert "fastest in every precision" not in words
     assert words.count("at 95 %") == 1 < words.count("±")
 

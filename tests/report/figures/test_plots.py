@@ -222,7 +222,7 @@ def test_the_points_of_curves_have_their_intervals(gpu_cases, draw, metric):
     ends = {tuple(bar[:, 1]) for bar in bars}
     known = set(zip(gpu_cases[f"{metric}_low"], gpu_cases[f"{metric}_high"], strict=True))
     assert len(ends & known) > 50
-    assert "interval of the median step" in plot.caption
+    assert "the interval of its median step" in plot.caption
 
 
 @pytest.mark.parametrize(
