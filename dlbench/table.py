@@ -186,7 +186,7 @@ def text_table(table: Table, width: int | None = None) -> str:
         rows, columns = fit_to_width(rows, aligns, width)
     if columns < len(table.columns):
         names = ", ".join(c.heading for c in table.columns[columns:])
-        notes.append(f"Columns that do not fit: {names}. Pipe into `less -S`, or use --format csv, to see them.")
+        notes.append(f"Columns not shown: {names}. Pipe into `less -S`, or use --format csv, to see them.")
     cells = [[cell.split("\n") for cell in row[:columns]] for row in rows]
     widths = [max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
     lines = [*wrap_text(_printable_line(table.title), width), ""] if table.title else []

@@ -27,7 +27,7 @@ WIDE = Table(
 @pytest.mark.parametrize("width", [30, 60, 80, 100, 200])
 def test_a_table_fits_the_terminal_and_keeps_every_name_whole(width):
     printed = text_table(WIDE, width)
-    table, _, notes = printed.partition("\n\nColumns that do not fit: ")
+    table, _, notes = printed.partition("\n\nColumns not shown: ")
     assert max(map(len, table.splitlines())) <= width
     if not notes:
         assert "number 3" in table
@@ -68,7 +68,7 @@ def test_a_terminal_gets_a_table_of_its_width():
     assert done.stderr == b""
     rule = next(line for line in lines if line.startswith("─"))
     assert len(rule) <= 72
-    assert any(line.startswith("Columns that do not fit: ") for line in lines)
+    assert any(line.startswith("Columns not shown: ") for line in lines)
 
 
 def test_machines_get_neither_sums_nor_narrow_spaces():
