@@ -101,7 +101,7 @@ def test_where_all_processes_of_a_case_are_killed_the_next_case_puts_the_device_
             "cannot set the power limit: Insufficient Permissions; run as root, or name a command ",
         ),
         ("400", {"DLBENCH_SET_POWER_LIMIT": "no-such-command {watts}"}, "the command 'no-such-command {watts}' failed"),
-        ("400", {"DLBENCH_SET_POWER_LIMIT": "false"}, "'false' ended with 1: no message"),
+        ("400", {"DLBENCH_SET_POWER_LIMIT": "false"}, "'false' ended with exit status 1: no message"),
     ],
 )
 def test_a_refused_limit_is_one_line_and_the_device_is_as_it_was(gpu, asked, settings, reason):
