@@ -134,7 +134,7 @@ def test_a_gpu_that_is_well(machine):
     machine.program("nvidia-smi --query-compute-apps", "")
     findings = machine.look(doctor.check_gpu)
     assert levels(findings) == [("gpu", "ok")]
-    assert findings[0].text == "GPU 0: NVIDIA H100, driver 575.1, limit 700.00 W"
+    assert findings[0].text == "GPU 0: NVIDIA H100, driver 575.1, power limit 700.00 W"
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_each_node_gets_a_job_and_a_results_folder_of_its_own(monkeypatch, site,
         assert f"#SBATCH --nodelist={node}\n" in text
         assert f"results={site}/results/nodes/{node}\n" in text
     assert len(slurm.submitted()) == 3
-    assert "3 nodes submitted" in capsys.readouterr().err
+    assert "submitted for 3 nodes" in capsys.readouterr().err
 
 
 def test_only_the_nodes_asked_for_are_measured(monkeypatch, site):

@@ -160,7 +160,7 @@ def test_each_gpu_gets_a_job_that_has_all_gpus_and_sees_one(monkeypatch, site, c
     assert "#SBATCH --gres=gpu:2\n" in text
     assert "#SBATCH --nodelist=n2\n" in text
     assert "inside=(env CUDA_VISIBLE_DEVICES=1 python3)" in text
-    assert "2 GPUs submitted" in capsys.readouterr().err
+    assert "submitted for 2 GPUs" in capsys.readouterr().err
     assert submit(monkeypatch, site, slurm, "--each-gpu", "-P", "devices_per_node=2") == 2
 
 

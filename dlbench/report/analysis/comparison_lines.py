@@ -66,7 +66,7 @@ def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonR
         notes += warning_notes(group.good, side, rules)
         if not group.bad.empty:
             num_bad = units.count_text(len(group.bad), "attempt")
-            notes.append(f"{side}: {num_bad} not used, {_failure_text(group, side, rules).partition(': ')[2]}")
+            notes.append(f"{side}: {num_bad} not used ({_failure_text(group, side, rules).partition(': ')[2]})")
     return ComparisonLine(setting, "", *figures, "; ".join(notes), _fails_only_in_target(base, target))
 
 
@@ -139,7 +139,7 @@ def _failure_text(group: AttemptGroup, side: str, rules: ComparisonRules) -> str
     if rules.metric == "energy_per_image" and last["steps"] > 0:
         why = last["energy_note"] if is_known(last["energy_note"]) else "no meter"
         return f"{side}: no energy was measured ({why})"
-    return f"{side}: {last['status']}, but its step times cannot be used (missing, NaN, zero or negative)"
+    return f"{side}: status {last['status']}, but its step times cannot be used (missing, NaN, zero or negative)"
 
 
 def warning_notes(good: pd.DataFrame, side: str, rules: ComparisonRules) -> list[str]:

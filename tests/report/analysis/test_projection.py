@@ -65,7 +65,7 @@ def test_the_assumptions_are_sentences_with_the_numbers_used():
     assert sentences[0] == "90 epochs of 1281167 images on 1 device."
     assert all(sentence.endswith(".") for sentence in sentences)
     text = " ".join(sentences)
-    assert "0.2 EUR/kWh" in text
+    assert "0.2 EUR per kWh" in text
     assert "PUE of 1.3" in text
     assert "the prices have no per_device_hour" in text
 
