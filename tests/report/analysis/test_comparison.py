@@ -243,7 +243,7 @@ def test_repeats_that_crash_in_target_alone_are_a_regression_although_the_others
     assert (line.verdict, line.comparison.num_processes_b) == ("same", 3)
     assert regressions(found, 5.0) == [line]
     assert why_undecided(line, 5.0) is None
-    assert "TARGET: 1 attempt not used (crashed: worker ended by signal 11)" in line.note
+    assert "TARGET: 1 attempt not used (crashed: worker ended by signal 11" in line.note
     # A case that fails at times in BASE as well has not become worse by that.
     flaky = [*processes(CASE, count=3), processes(CASE, side="d", status="crashed")[3]]
     assert regressions(compare_stores(rows(flaky), rows(some)), 5.0) == []
