@@ -169,7 +169,7 @@ class Search:
             best = self._ranking()[0]
             yield from self._search_batch_size(best, self._longest_rung(best), HALVING_END)
         yield from self._check_best()
-        for case in levers.unmeasured_on_path(self.value_by_setting, self.first, self.best):
+        for case in levers.unmeasured_between(self.value_by_setting, self.first, self.best):
             yield from self._measure(case, 0, until=PATH_END)
         yield from self._measure_first_and_best()
 

@@ -146,7 +146,8 @@ class JpegBatches:
         if self.restarts:
             times = f"{len(self.restarts)} times" if len(self.restarts) > 1 else "once"
             found.append(
-                f"loader_restarted: the loader was restarted {times}, because a process of it died: {self.restarts[0]}"
+                f"loader_restarted: the loader was restarted {times}, because one of its processes died: "
+                f"{self.restarts[0]}"
             )
         return tuple(found)
 

@@ -88,7 +88,7 @@ class DifferenceReason:
             published, self.value
         )
 
-    def text(self, counted: int) -> str:
+    def explanation(self, counted: int) -> str:
         """Format the reason as sentences."""
         total = " + ".join(f"{name} {default_text(amount)}" for name, amount in self.parts)
         said = f"{self.says}: {total}" + (f" = {default_text(self.value)}." if len(self.parts) > 1 else ".")
@@ -219,7 +219,7 @@ def _difference_reason(
         reason = _floor_pooling_reason(metric, counted)
     if reason is None or isinstance(found, str) or not reason.explains(found, published):
         return _UNEXPLAINED
-    return reason.text(found)
+    return reason.explanation(found)
 
 
 def _floor_pooling_reason(metric: str, counted: Mapping[str, LayerTotals]) -> DifferenceReason:
@@ -328,7 +328,7 @@ def _latex_differences(rows: Sequence[AuditRow]) -> str:
 
 _AUDIT_TITLE = "Published CNN figures and counted figures"
 _DIFFERENCES_TITLE = "Differences (published − counted, relative to counted) and their reasons"
-_NOT_COUNTED = "not counted: needs trained weights and ImageNet"
+_NOT_COUNTED = "not checked: this figure needs trained weights and ImageNet"
 _UNEXPLAINED = "unexplained: no known reason for this difference"
 
 _FORMAT_DIFFERENCES: dict[str, Callable[[Sequence[AuditRow]], str]] = {

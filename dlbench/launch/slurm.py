@@ -85,8 +85,8 @@ def campaign_script(site: Site, job: job_script.Job) -> str:
         python, overrides = job_script.quote_all(site.python_outside_container), job_script.override_options(job)
         supervisor = f'watched {python} -m dlbench run "$suite"{overrides}'
         run = [
-            "# The supervisor runs on the host; each case is a step, with {ranks} replaced by its node and rank "
-            "options.",
+            "# dlbench runs outside the container. It starts each case as a job step and replaces {ranks} by the "
+            "step's node and rank options.",
             f'{supervisor} --results "$results" \\',
             f'  --launcher srun -- "${{step[@]}}" \'{RANKS_MARK}\' "${{inside[@]}}" || status=$?',
         ]

@@ -33,8 +33,8 @@ def unwrap(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         return module, ()
     names = " and ".join(sorted(removed))
     return module, (
-        f"unwrapped: {names} was removed from the network or its parts; use the axes devices_per_node and compile "
-        f"instead.",
+        f"unwrapped: the network was wrapped in {names}, which dlbench removed; set devices_per_node or compile in the "
+        f"suite instead.",
     )
 
 

@@ -101,7 +101,7 @@ def improvement_path(measured: Mapping[Case, float], first: Case, best: Case) ->
     return changes
 
 
-def unmeasured_on_path(measured: Callable[[], Mapping[Case, float]], first: Case, best: Case) -> Iterator[Case]:
+def unmeasured_between(measured: Callable[[], Mapping[Case, float]], first: Case, best: Case) -> Iterator[Case]:
     """Yield the settings between `first` and `best` that are not measured, one at a time; measure each before the next.
 
     The levers come in their order. `measured` gives what is measured by now.

@@ -50,7 +50,8 @@ def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
     if scores is None or scores.dim() != 2 or len(scores) != len(images):
         raise BadInput(
             f"returns {describe_outputs(outputs)} for {len(images)} images of {tuple(images.shape[1:])}; "
-            f"class scores of shape ({len(images)}, num_classes) are needed, in a dictionary as 'logits'"
+            f"class scores of shape ({len(images)}, num_classes) are needed; in a dictionary they are the value "
+            f"of 'logits'"
         )
     return count_classes(scores, num_classes, "classes")
 

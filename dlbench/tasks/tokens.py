@@ -51,7 +51,7 @@ def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
     if scores is None:
         raise BadInput(
             f"returns {describe_outputs(outputs)} for tokens of shape {tuple(targets.shape)}; "
-            f"{_required_scores_text(targets)} are needed, in a dictionary as 'logits'"
+            f"{_required_scores_text(targets)} are needed; in a dictionary they are the value of 'logits'"
         )
     return count_classes(scores, num_classes, "tokens")
 

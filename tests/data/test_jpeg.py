@@ -133,7 +133,7 @@ def test_a_loader_whose_process_is_killed_goes_on_and_says_so(folder):
     for _ in range(6):
         next(found)
     assert found.warnings()[0].startswith(
-        "loader_restarted: the loader was restarted once, because a process of it died: DataLoader worker"
+        "loader_restarted: the loader was restarted once, because one of its processes died: DataLoader worker"
     )
     found.close()
 

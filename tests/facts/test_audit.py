@@ -116,7 +116,7 @@ def test_top5_error_is_null_and_never_called_a_difference():
     assert [row.published for row in rows] == ["16.4", "14.2", "7.4", "6.7", "5.3"]
     for row in rows:
         assert (row.counted, row.difference, row.relative_difference, row.agrees) == (None, None, None, None)
-        assert row.reason == "not counted: needs trained weights and ImageNet"
+        assert row.reason == "not checked: this figure needs trained weights and ImageNet"
 
 
 def test_the_difference_is_published_less_counted_and_relative_to_what_is_counted():

@@ -128,7 +128,7 @@ patiently "${step[@]}" "${each_node[@]}" "${inside[@]}" \
 rm -f "$token"
 [ "$status" -eq 0 ] || exit "$status"
 
-# The supervisor runs on the host; each case is a step, with {ranks} replaced by its node and rank options.
+# dlbench runs outside the container. It starts each case as a job step and replaces {ranks} by the step's node and rank options.
 watched python3 -m dlbench run "$suite" --results "$results" \
   --launcher srun -- "${step[@]}" '{ranks}' "${inside[@]}" || status=$?
 

@@ -145,7 +145,7 @@ _ALL_METRICS = (
         "ceilings`, otherwise from the datasheet"),
     Metric("distance_to_layer_bound", "Distance to the bound with memory", "×", "lower",
         "Step time divided by its bound from floating-point operations and moved bytes.",
-        "median step time / bound with memory"),
+        "median step time / its bound from FLOP and moved bytes"),
     Metric("energy_per_image", "Energy per {sample}", "J/{unit}", "lower",
         "Gross energy of the metered devices per {sample}. The meter's scope states what it includes.",
         "average power x window / {sample}s; summed over ranks; a meter shared by ranks counts once"),

@@ -75,7 +75,7 @@ def cases_by_batch_size(content: Content) -> pd.DataFrame:
     cases = cases[batches.gt(1)]
     if cases.empty:
         return cases.assign(processes=[])
-    return sort_cases(summarize_processes(with_case_numbers(_most_shared_cases(cases))))
+    return sort_cases(summarize_processes(with_case_numbers(_cases_most_systems_share(cases))))
 
 
 def summarize_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> pd.DataFrame:
@@ -205,10 +205,10 @@ def median_processes(cases: pd.DataFrame) -> pd.DataFrame:
 
 def representative_cases(cases: pd.DataFrame) -> pd.DataFrame:
     """Of each network and mode the case that most systems have, of these the one with the highest throughput."""
-    return cases if cases.empty else sort_cases(_most_shared_cases(cases))
+    return cases if cases.empty else sort_cases(_cases_most_systems_share(cases))
 
 
-def _most_shared_cases(cases: pd.DataFrame) -> pd.DataFrame:
+def _cases_most_systems_share(cases: pd.DataFrame) -> pd.DataFrame:
     """The rows of one number for each network and mode: that of most systems, of these the one that is fastest."""
     groups = cases.groupby(["number", "model", "mode"])
     reach = groups.agg(systems=("system_id", "nunique"), best=("throughput", "max")).reset_index()

@@ -159,11 +159,11 @@ def check_work(row: Row) -> str | None:
         return None
     known = {model.parameters, model.inference_parameters}
     if row["parameters"] not in known:
-        return f"{row['parameters']} parameters, but {model.title} has {model.parameters}"
+        return f"{row['parameters']} parameters are stored, but {model.title} has {model.parameters}"
     macs = row["forward_macs"]
     auxiliary = row["mode"] == "training" and model.auxiliary_parameters
     if macs is not None and macs != model.forward_macs and not auxiliary:
-        return f"{macs} MACs per image, but {model.title} has {model.forward_macs}"
+        return f"{macs} MACs per image are stored, but a count of {model.title} gives {model.forward_macs}"
     return ""
 
 

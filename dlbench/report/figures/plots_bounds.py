@@ -112,9 +112,9 @@ def overhead_breakdown(networks: pd.DataFrame) -> Plot:
     right.set_xlabel("Share [%]")
     look.add_legend(figure, look.square_markers(dict(_TIME_PARTS.values())))
     words = (
-        "Parts of a step's time: its counted FLOP at the peak rate, the additional time to move the bytes of its "
-        "layers, the time to move the optimizer's bytes, and the rest (overhead). A step that caches make faster "
-        "than its bound has no overhead."
+        "Parts of a step's time: the time of its counted FLOP at the peak rate, the additional time to move the bytes "
+        "of its layers, the time to move the optimizer's bytes, and the rest (overhead). A step that caches make "
+        "faster than its bound has no overhead."
     )
     if len(usable) > len(known):
         words += f" Not drawn: {len(usable) - len(known)} more."

@@ -56,9 +56,11 @@ def projection_table(
     without_interval = sum(row["time_low_s"] is None for row in found)
     notes = [*assumptions, *unused_price_notes(prices, names.values())]
     if cases["processes"].gt(1).any():
-        notes.append(f"n: number of processes of a case. Interval from and to: {OVER_PROCESSES_TEXT}.")
+        notes.append(f"n: number of processes of a case. Interval in the columns from and to: {OVER_PROCESSES_TEXT}.")
     if len(found) > without_interval:
-        notes.append(f"Confidence of the interval from and to: {confidence_levels.levels_text(cases)}.")
+        notes.append(
+            f"Confidence level of the interval in the columns from and to: {confidence_levels.levels_text(cases)}."
+        )
     if without_interval:
         notes.append(
             f"Without an interval, because of too few or too uneven steps: "
