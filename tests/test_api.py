@@ -108,7 +108,7 @@ def test_figures_come_from_rows_that_load_gave(results):
     texts = " ".join(t.get_text() for t in figure.findobj(match=lambda a: hasattr(a, "get_text")))
     assert "VGG-16" in texts
     assert "ResNet-50" not in texts
-    with pytest.raises(BadInput, match=r"a frame that dlbench\.metrics or dlbench\.load returned"):
+    with pytest.raises(BadInput, match=r"a DataFrame that dlbench\.metrics or dlbench\.load returned"):
         dlbench.plots.throughput(pd.DataFrame({"model": ["vgg16"]}))
 
 

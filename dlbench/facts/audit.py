@@ -417,9 +417,9 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
     ),
 }
 _CAFFE_FILTERS = (
-    f"20 and 50 are the numbers of filters of Caffe's LeNet, a different network. It has "
-    f"{default_text(20 * 25 + 50 * 20 * 25)} "
-    f"conv. weights and {default_text(20 * 25 * 24**2 + 50 * 20 * 25 * 8**2)} conv. MACs, "
-    f"{default_text(25_500 + 800 * 500 + 500 * 10)} and {default_text(1_888_000 + 800 * 500 + 500 * 10)} in all. "
-    f"LeCun's C1 and C3 have 6 and 16 filters, as counted. Only these numbers give the published 2.6k conv. weights."
+    f"The published 20 and 50 filters are those of Caffe's LeNet, a different network with "
+    f"{default_text(20 * 25 + 50 * 20 * 25)} conv. weights and {default_text(20 * 25 * 24**2 + 50 * 20 * 25 * 8**2)} "
+    f"conv. MACs ({default_text(25_500 + 800 * 500 + 500 * 10)} and "
+    f"{default_text(1_888_000 + 800 * 500 + 500 * 10)} over all layers). LeCun's C1 and C3 have 6 and 16 filters, as "
+    f"counted here; only these give the published 2.6k conv. weights."
 )

@@ -113,7 +113,7 @@ def slurm_reported_oom(folder: Path) -> bool:
     return any(_OUT_OF_MEMORY.match(line) for line in tail_lines(folder / "stderr.txt", 65_536))
 
 
-def describe_rank_positions(folder: Path, world_size: int) -> str:
+def describe_where_ranks_hang(folder: Path, world_size: int) -> str:
     """Describe where each rank was when a hung case was stopped, unusual ranks first."""
     ranks = read_rank_files(folder)
     places: dict[str, list[int]] = {}

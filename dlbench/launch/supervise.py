@@ -301,7 +301,7 @@ def _classify_outcome(folder: Path, exit_code: int | None, ended_by: str | None,
         return outcome  # the worker reported this before it was ended for another reason
     if ended_by == "timeout":
         if case.is_distributed:
-            phase += f" ({failure_diagnosis.describe_rank_positions(folder, case.world_size)})"
+            phase += f" ({failure_diagnosis.describe_where_ranks_hang(folder, case.world_size)})"
         text = f"did not end within {case.protocol.timeout_s:.0f} s{phase}; raise protocol.timeout_s"
         return Outcome("timeout", text, ranks)
     if ended_by:

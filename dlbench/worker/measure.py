@@ -373,7 +373,7 @@ def _fingerprint_fields(case: Case, device: torch.device) -> dict[str, Any]:
         found = fingerprint.check_fingerprint(case, device)
     except (DlbenchError, RuntimeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return {"warnings": (f"fingerprint_unknown: the comparison with fp32 on the CPU failed: {reason}",)}
+        return {"warnings": (f"fingerprint_unknown: the results could not be compared with fp32 on the CPU: {reason}",)}
     found.require(case.precision)
     return {f"fingerprint_{name}": value for name, value in dataclasses.asdict(found).items()}
 

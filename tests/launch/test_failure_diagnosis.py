@@ -73,7 +73,7 @@ def test_of_a_hang_the_odd_one_comes_first(tmp_path):
             tmp_path, number, {"status": "preempted", "error": "stopped by SIGTERM in phase window, at a.py:1 in sync"}
         )
     rank(tmp_path, 2, {"status": "preempted", "error": "stopped by SIGTERM in phase window, at b.py:7 in forward"})
-    assert failure_diagnosis.describe_rank_positions(tmp_path, 4).startswith(
+    assert failure_diagnosis.describe_where_ranks_hang(tmp_path, 4).startswith(
         "rank 2 in phase 'window' at b.py:7 in forward; rank 0, 1, 3"
     )
 

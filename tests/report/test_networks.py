@@ -63,6 +63,6 @@ def test_a_comparison_says_that_the_network_is_another_one():
 def test_processes_of_two_networks_are_not_taken_for_one_case():
     with pytest.raises(
         BadInput,
-        match="BASE has this case with 2 definitions of the network; choose with --base-where network_key=3333bbbb4444",
+        match="BASE has this case with 2 different definitions of the network; choose with --base-where network_key=3333bbbb4444",
     ):
         compared(["1111aaaa2222", "3333bbbb4444"], ["3333bbbb4444"])

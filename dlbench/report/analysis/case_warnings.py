@@ -110,7 +110,7 @@ def warnings_per_process(cases: pd.DataFrame) -> list[str]:
     ]
 
 
-def with_warnings(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
+def add_warning_words(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
     """`cases` with the column `warning_words`: the warnings of any of their processes, in short words.
 
     `processes` are as `side_by_side.with_case_numbers` gives them, `cases` as `summarize_processes` makes of these.
@@ -123,7 +123,7 @@ def with_warnings(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_status(case: Mapping[Any, Any] | pd.Series) -> str:
-    """The status of a case of `with_warnings`, unless it is ok, and its warnings; "" without any."""
+    """The status of a case of `add_warning_words`, unless it is ok, and its warnings; "" without any."""
     return ", ".join(part for part in ("" if case["status"] == "ok" else case["status"], case["warning_words"]) if part)
 
 
@@ -136,7 +136,7 @@ def summarize_warnings(processes: pd.DataFrame, with_energy: bool) -> str:
 def summarize_case_warnings(processes: pd.DataFrame, cases: pd.DataFrame) -> str:
     """As `summarize_warnings`, of cases: with the warnings of any of its processes, and unstable if its status is.
 
-    The arguments are those of `with_warnings`.
+    The arguments are those of `add_warning_words`.
     """
     if processes.empty:
         return ""

@@ -104,7 +104,7 @@ class Comparison:
         adjusted = self.adjusted_p_value / self.p_value if self.p_value and self.adjusted_p_value else 1.0
         strict = 1 - (1 - self.confidence) / adjusted
 
-        def is_enough(n: int) -> bool:
+        def decides(n: int) -> bool:
             degrees = n - 1 if self.basis == "pairs" else 2 * (n - 1)
             unit = spread / math.sqrt(n) if self.basis == "pairs" else spread * math.sqrt(2 / n)
             return (
@@ -112,7 +112,7 @@ class Comparison:
                 or d + process_statistics.student_quantile(degrees, self.confidence) * unit <= edge
             )
 
-        found = process_statistics.processes_needed(is_enough, now + 1)
+        found = process_statistics.processes_needed(decides, now + 1)
         return None if found is None else found - now
 
     @property
@@ -190,7 +190,8 @@ def compare(
     """
     if paired and len(a) != len(b):
         raise InvalidMeasurement(
-            f"pairs need equal numbers of processes of A and B, not {len(a)} and {len(b)}; remove the extra process"
+            f"pairs need equal numbers of processes of A and B, not {len(a)} and {len(b)}; leave out "
+            "the records of the additional processes"
         )
     logs_a, logs_b = _log_medians(a, "A"), _log_medians(b, "B")
     d = fmean(logs_b) - fmean(logs_a)

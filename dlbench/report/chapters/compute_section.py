@@ -56,7 +56,7 @@ def compute_section(content: Content) -> Section:
         return Section("compute", "Compute to train")
     words = (
         "Published compute to train three networks of different years, with the time, energy and cost on each system. "
-        "Each system's highest rate in a training is used, on the assumption that the network reaches it."
+        "The time assumes that the training reaches the highest FLOP/s of all trainings measured on the system."
     )
     blocks = [Block(words=words), Block(table=published_table()), Block(table=systems_table(content, cases))]
     return Section("compute", "Compute to train", blocks)

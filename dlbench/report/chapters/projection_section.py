@@ -9,7 +9,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_warnings import describe_status, with_warnings
+from dlbench.report.analysis.case_warnings import add_warning_words, describe_status
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_order, network_title, setting_label, varying_axes
 from dlbench.report.analysis.projection import (
@@ -79,7 +79,7 @@ def projected_trainings(
     several = len(names) > 1
     # Several processes of a case together: the fastest of them would be luck.
     processes = with_case_numbers(trainings)
-    cases = with_warnings(summarize_processes(processes), processes)
+    cases = add_warning_words(summarize_processes(processes), processes)
     place = {system: i for i, system in enumerate(names)}
     models = {name: i for i, name in enumerate(network_order(cases["model"]))}
     axes = ["precision", "batch_size", *(a for a in varying_axes(trainings) if a not in ("device", "repeat"))]

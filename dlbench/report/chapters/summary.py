@@ -9,7 +9,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.case_selection import fastest_cases, representative_network
-from dlbench.report.analysis.case_warnings import describe_status, summarize_case_warnings, with_warnings
+from dlbench.report.analysis.case_warnings import add_warning_words, describe_status, summarize_case_warnings
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
 from dlbench.report.analysis.labels import network_title, setting_label, varying_axes
@@ -30,7 +30,7 @@ def summary_section(content: Content) -> Section:
         machines = Block(heading="Systems", points=tuple(_system_sentences(content)))
         return Section("summary", "In brief", [*brief.brief_blocks(content), machines], folded=False)
     processes = with_case_numbers(content.shown)
-    cases = with_warnings(summarize_processes(processes), processes)
+    cases = add_warning_words(summarize_processes(processes), processes)
     blocks = [Block(words=_summary_text(content, cases), emphasis=True)]
     if not content.attempts.empty:
         blocks.append(Block(figures=_key_figures(content, cases)))

@@ -16,7 +16,7 @@ from dlbench import units
 from dlbench.errors import DlbenchError
 from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.case_selection import fastest_cases
-from dlbench.report.analysis.case_warnings import describe_status, warnings_per_process, with_warnings
+from dlbench.report.analysis.case_warnings import add_warning_words, describe_status, warnings_per_process
 from dlbench.report.analysis.derived_metrics import has_uneven_steps
 from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_order, network_title, varying_axes
 from dlbench.report.analysis.metrics import METRICS
@@ -79,7 +79,7 @@ def merge_repeats(shown: pd.DataFrame) -> pd.DataFrame:
     if labelled or shown["repeat"].nunique() < 2:
         return shown
     processes = with_case_numbers(shown)
-    cases = with_warnings(summarize_processes(processes), processes)
+    cases = add_warning_words(summarize_processes(processes), processes)
     groups = processes.groupby(["number", "system_id"], sort=False)
     kept = groups[["attempt_id", "label", "confidence", "sample_unit"]].first()
     kept["runs"] = groups["attempt_id"].agg(" ".join)
@@ -175,7 +175,7 @@ def without_common_axes(table: Table) -> Table:
 
 
 def summary_table(shown: pd.DataFrame) -> Table:
-    """One row per network: its fastest training and inference with their costs, from cases of `with_warnings`."""
+    """One row per network: its fastest training and inference with their costs, from cases of `add_warning_words`."""
     best = fastest_cases(shown[shown["throughput"].notna()], ["model", "mode"], limit=None).set_index(["model", "mode"])
     best["half_width"] = best["half_width"].fillna(best["step_time_half_width"].where(best["processes"].eq(1)))
     columns = [Column("model", "Network")]

@@ -5,7 +5,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis import confidence_levels, derived_metrics
-from dlbench.report.analysis.case_warnings import describe_status, with_warnings
+from dlbench.report.analysis.case_warnings import add_warning_words, describe_status
 from dlbench.report.analysis.projection import Prices, unused_price_notes
 from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.report.chapters.projection_section import (
@@ -35,7 +35,7 @@ def projection_table(
     names = systems.system_names(rows)
     # Repeats are processes of one case: their common value, and its interval.
     processes = with_case_numbers(derived_metrics.with_intervals(_measured_trainings(rows, models)))
-    cases = with_warnings(summarize_processes(processes), processes)
+    cases = add_warning_words(summarize_processes(processes), processes)
     columns = _projection_columns([a for a in _AXES if a in _ALWAYS_SHOWN or cases[a].nunique() > 1], prices)
     found: list[dict[str, Cell]] = []
     assumptions: dict[str, None] = {}

@@ -202,7 +202,7 @@ def _is_channels_last(x: Tensor, weight: Tensor) -> bool:
 def _fake_workload(case: Case, built: BuiltModel) -> Workload:
     """Build the workload from fake tensors; call under FakeTensorMode."""
     training = case.mode == "training"
-    module: nn.Module = _empty_on_cpu(built.module).train(training)
+    module: nn.Module = _allocate_on_cpu(built.module).train(training)
     impl = case.optimizer_impl
     if impl in ("auto", "fused"):
         # PyTorch's own choice is foreach on CUDA, with temporaries of the size of all weights. A fused update has none
@@ -223,7 +223,7 @@ def _fake_workload(case: Case, built: BuiltModel) -> Workload:
     )
 
 
-def _empty_on_cpu(module: nn.Module) -> nn.Module:
+def _allocate_on_cpu(module: nn.Module) -> nn.Module:
     """The module with empty tensors; weights that several of its parts share are shared still."""
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
