@@ -119,7 +119,7 @@ def _parts_in_folder(folder: Path) -> tuple[list[Path], list[str]]:
             if file.is_file():
                 found.append(file)
             else:
-                problems.append(f"cannot read {path_text(file)}: it is not a file, or a broken link; skipped")
+                problems.append(f"cannot read {path_text(file)}: it is a broken link, or not a regular file; skipped")
     return sorted(found), problems
 
 

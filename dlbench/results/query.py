@@ -22,7 +22,7 @@ VIEWS = {
     "ceilings": "one row per operation and shape that `dlbench ceilings` measured",
     "all_reduces": "one row per message size that `dlbench allreduce` measured",
     "layers": "one row per layer that `dlbench profile` measured",
-    "left_out": "one row per reason why rows are not in records, with their number",
+    "left_out": "one row per reason for which rows are left out of the table records, with the number of these rows",
 }
 
 

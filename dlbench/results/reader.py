@@ -298,7 +298,7 @@ class Reader:
                 yield np.full(table.num_rows, index), table
             self.problems += problems
         except StoreError as error:
-            rest = f"only its first {num_rows} rows were read" if num_rows else "skipped"
+            rest = f"only the first {num_rows} rows of the file were read" if num_rows else "skipped"
             self.problems.append(f"{error}; {rest}; {store.REBUILD_ADVICE}")
 
     def _read_small_parts(self, parts: list[tuple[int, _SmallPart]], schema: pa.Schema) -> Iterator[_ReadRows]:

@@ -154,7 +154,7 @@ class Case:
             raise BadInput("freeze is 'on', but compile is 'off'; set compile = \"default\"")
         if self.cuda_graph == "on" and self.compile in _GRAPH_MODES:
             raise BadInput(
-                f"cuda_graph is 'on', but compile '{self.compile}' captures graphs itself; use "
+                f"cuda_graph is 'on', but compile '{self.compile}' captures graphs itself; set compile to "
                 f"max-autotune-no-cudagraphs or default"
             )
         if self.cuda_graph == "on" and (self.is_distributed or self.data == "jpeg"):

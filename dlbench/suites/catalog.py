@@ -82,7 +82,7 @@ def find_model(name: str) -> Model | None:
     if model is None or not sign:
         return model
     if not model.longest:
-        raise BadInput(f"model '{name}': {base} does not take sequences of tokens; write '{base}'")
+        raise BadInput(f"model '{name}': {base} does not take sequences, so it has no length; write '{base}'")
     if not length.isascii() or not length.isdigit() or not 1 <= int(length) <= model.longest:
         raise BadInput(f"model '{name}': {base} takes sequences of 1 to {model.longest} tokens, not '{length}'")
     return _with_length(model, name, int(length))

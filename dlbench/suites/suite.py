@@ -271,7 +271,7 @@ def _parse_process_counts(counts: dict[str, Any], source: str, options: dict[str
             return most, most
         if "processes" in options and "max_processes" not in options:
             return processes, processes
-        raise BadInput(f"{source}: max_processes is {most}; it must be at least processes, {processes}")
+        raise BadInput(f"{source}: max_processes is {most}; it must be at least the value of processes, {processes}")
     return processes, most
 
 

@@ -70,8 +70,8 @@ def check_step(step: Callable[[], object], case: Case, settings: Settings) -> No
         step()
     if watch.changed:
         raise InvalidMeasurement(
-            f"the network changes settings within a step: {'; '.join(watch.changed)}; remove that from the "
-            f"network's code"
+            f"the network changes settings within a step: {'; '.join(watch.changed)}; remove these changes "
+            f"from the network's code"
         )
     low = LOW_DTYPES.get(case.precision)
     allowed = {*_SINGLE_PRECISION, low}

@@ -79,9 +79,9 @@ class Fingerprint:
         """Raise InvalidMeasurement if the deviation is beyond the limit."""
         if not self.deviation <= self.limit:  # NaN as well
             raise InvalidMeasurement(
-                f"fingerprint: {self.of} differs by {self.deviation:.2%} from fp32 on the CPU, but rounding in "
-                f"{precision} explains at most {self.limit:.2%}; the results may be wrong: check driver, libraries and "
-                f"device"
+                f"fingerprint: {self.of} differs by {self.deviation:.2%} from the same computation in fp32 on the CPU, "
+                f"but rounding in {precision} explains at most {self.limit:.2%}; the results may be wrong: check "
+                f"driver, libraries and device"
             )
 
 

@@ -391,7 +391,7 @@ def _timing_warnings(warmup: Warmup, window: Window, waits_itself: bool = False)
     if not waits_itself and window.num_idle_looks > HOST_BOUND_SHARE * window.num_looks:
         looks = f"{window.num_idle_looks} of {window.num_looks} checks"
         warnings.append(
-            f"host_bound: at {looks} the device had already finished all earlier steps, so it waits for the host."
+            f"host_bound: at {looks} the device had finished all steps given to it, so it waits for the host."
         )
     change = drift(window.step_s)
     if change is not None:

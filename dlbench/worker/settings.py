@@ -121,7 +121,7 @@ class Settings:
         """Raise InvalidMeasurement if a setting differs, with the list of differences."""
         changed = self.differences()
         if changed:
-            raise InvalidMeasurement(f"{what}: {'; '.join(changed)}; remove that from the network's code")
+            raise InvalidMeasurement(f"{what}: {'; '.join(changed)}; remove these changes from the network's code")
 
     def read_fixed_in_step(self) -> dict[str, object]:
         """Read the settings that must not change within a step: all but those that a step itself switches."""

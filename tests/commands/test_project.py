@@ -175,12 +175,12 @@ def test_repeats_are_one_row_with_the_interval_over_them(tmp_path, capsys, step_
     if len(step_times_s) == 2:
         median = statistics.median(1 / step_s for step_s in step_times_s)
         expected, tolerance = (0.010 * median, 0.020 * median), 0.02
-        words = "with two processes of a case, the range of both intervals"
+        words = "for two processes of a case, the range covered by their intervals"
     else:
         interval = process_interval(process_windows(processes))
         assert row["throughput"] == pytest.approx(statistics.geometric_mean(processes["throughput"]))
         expected, tolerance = (interval.low / interval.value, interval.high / interval.value), 1e-6
-        words = "with more, the interval of their mean"
+        words = "for more, the interval of the mean"
     assert row["time_low_s"] / row["time_s"] == pytest.approx(expected[0], rel=tolerance)
     assert row["time_high_s"] / row["time_s"] == pytest.approx(expected[1], rel=tolerance)
     assert words in notes

@@ -193,7 +193,7 @@ def test_processes_of_a_side_are_one_case_of_it(suite_file, tmp_path):
     tables = [block.table for block in comparison_section(content).blocks if block.table]
     assert [len(table.rows) for table in tables] == [8, 8]
     said = systems_section(content).finding
-    assert said == "2 systems: A, B. 4 cases measured with both settings alternately."
+    assert said == "2 systems: A, B. 4 cases measured alternately with each of the two settings."
 
 
 def test_pairs_that_are_not_whole_are_left_out_and_counted(suite_file, tmp_path):

@@ -73,8 +73,8 @@ def test_systems_beyond_those_that_are_drawn_are_named_with_the_way_to_their_fig
     assert set(plots_of(section)) == {"memory-1", "memory-2"}
     words = words_of(section)
     assert (
-        "Figures show at most 2 systems. Only the tables and metrics.csv contain: L40S. To draw the others, build a report "
-        "of their results"
+        "Figures show at most 2 systems. Only the tables and metrics.csv contain: L40S. To see figures of these, build a "
+        "report of their results"
     ) in words
 
 
@@ -155,7 +155,7 @@ def test_systems_without_a_common_case_are_told_so_and_still_drawn(tmp_path):
     a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES[:6]))
     b = fake.store(tmp_path / "b", fake.campaign(fake.A100, CASES[6:12], first=500))
     sections = every_section(read_content([a, b]))
-    assert "They have no case in common." in words_of(sections["systems"])
+    assert "The systems have no case in common." in words_of(sections["systems"])
     assert "No case was measured on two systems" in words_of(sections["summary"])
     assert set(plots_of(sections["throughput"])) >= {"throughput-1", "throughput-2"}
 

@@ -150,7 +150,7 @@ def test_damage_inside_a_large_part_costs_what_lies_behind_it(tmp_path, monkeypa
     found = Reader.from_sources([tmp_path])
     rows, _ = rows_and_steps(found)
     assert 0 < len(rows) < 40
-    assert f"only its first {len(rows)} rows were read" in found.problems[0]
+    assert f"only the first {len(rows)} rows of the file were read" in found.problems[0]
 
 
 def test_one_file_that_cannot_be_read_is_an_error_when_it_is_named(tmp_path):

@@ -52,7 +52,7 @@ def test_every_field_makes_sense(model):
         ("gpt2_small@0", "takes sequences of 1 to 1024 tokens, not '0'"),
         ("gpt2_small@2048", "takes sequences of 1 to 1024 tokens, not '2048'"),
         ("gpt2_small@", "not ''"),
-        ("resnet50@224", "does not take sequences of tokens; write 'resnet50'"),
+        ("resnet50@224", "does not take sequences, so it has no length; write 'resnet50'"),
     ],
 )
 def test_a_length_that_a_network_does_not_have_is_one_line(name, message):

@@ -308,7 +308,7 @@ def test_processes_are_no_part_of_a_case(tmp_path):
         ("processes=0", [], "processes is 0; it must be a whole number from 1"),
         ("processes='x'", [], "processes is 'x'"),
         ("", ["processes=many"], "-P processes=many: processes is 'many'"),
-        ("processes=4\nmax_processes=2", [], "max_processes is 2; it must be at least processes, 4"),
+        ("processes=4\nmax_processes=2", [], "max_processes is 2; it must be at least the value of processes, 4"),
     ],
 )
 def test_numbers_of_processes_that_cannot_be_are_refused(tmp_path, protocol, overrides, message):

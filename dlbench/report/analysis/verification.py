@@ -60,19 +60,23 @@ class Verification:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("case", "the case id fits axes and protocol", rows_of.check_case_id),
-    Check("window", "the steps sum to the window", rows_of.check_window),
+    Check("case", "the case id fits the case's axes and protocol", rows_of.check_case_id),
+    Check("window", "the step times add up to the time of the whole window", rows_of.check_window),
     Check("bound", "the FLOP rate is below the device's datasheet peak", rows_of.check_bound),
     Check("energy", "the energy fits energy counter, sampled power and power limit", rows_of.check_energy),
     Check("samples", "step times vary and do not repeat", rows_of.check_samples),
-    Check("clocks", "device clocks, start, end and durations are possible", rows_of.check_clocks),
+    Check("clocks", "clock rates of the device, start time, end time and durations are possible", rows_of.check_clocks),
     Check("work", "parameters and MACs equal those of the catalogue", rows_of.check_work),
-    Check("protocol", "warm-up, window and steps fulfil the protocol", rows_of.check_protocol),
+    Check(
+        "protocol",
+        "number of warm-up steps, length of the window and number of steps fulfil the protocol",
+        rows_of.check_protocol,
+    ),
     Check("memory", "memory peaks fit each other and the device", rows_of.check_memory),
 )
 #: Checks over several rows or files.
 STORE_CHECKS = {
-    "copies": "samples do not occur in another attempt",
+    "copies": "no step times are copied from another attempt",
     "suite": "each case of a suite version has one protocol",
     "ranks": "each rank has a row",
     "attempts": "rows equal the attempts' record.json and result.json",
@@ -143,13 +147,13 @@ class _CrossRowChecks:
             digest = hashlib.sha256(np.ascontiguousarray(part).tobytes()).digest()[:16]
             other = self._seen.setdefault(digest, (attempt, rank))
             if other != (attempt, rank):
-                words = words or f"{part.size} samples are equal to those of {other[0]}"
+                words = words or f"{part.size} step times are the same as in attempt {other[0]}"
         self._found.add("copies", attempt, words)
 
     def finish(self) -> None:
         """Name the attempts that lack ranks."""
         for attempt, (held, wanted) in self._ranks.items():
-            missing = f"the store contains only {held} of {units.count_text(wanted, 'rank')}"
+            missing = f"the store has rows of only {held} of {units.count_text(wanted, 'rank')}"
             self._found.add("ranks", attempt, missing if held < wanted else "")
 
 

@@ -40,7 +40,7 @@ def check_case_id(row: Row) -> str | None:
         case = Case.from_dict({**values, "protocol": json.loads(row["protocol"])})
     except (DlbenchError, ValueError, TypeError):
         return None  # of a newer dlbench
-    return "" if case.id == row["case_id"] else f"axes and protocol give id {case.id}, the record has {row['case_id']}"
+    return "" if case.id == row["case_id"] else f"axes and protocol give case id {case.id}; recorded: {row['case_id']}"
 
 
 def check_window(row: Row) -> str | None:
@@ -77,7 +77,7 @@ def check_energy(row: Row) -> str | None:
         return None
     for name in ("energy_counter_j", "energy_integral_j"):
         if _are_numbers(row[name]) and not _is_close(energy_j, row[name], 0.5):
-            return f"the recorded energy is {energy_j:.1f} J, but its {name} is {row[name]:.1f} J"
+            return f"the record has energy_j = {energy_j:.1f} J, but {name} = {row[name]:.1f} J"
     sources = [row[name] for name in ("energy_counter_j", "energy_integral_j") if _are_numbers(row[name])]
     if sources and not any(_is_close(energy_j, value, 0.01) for value in sources):
         return (
@@ -107,7 +107,7 @@ def check_samples(row: Row) -> str | None:
     place = _find_repeated_block(steps)
     if place is None:
         return ""
-    return f"the times of {_BLOCK_STEPS} steps from step {place + 1} on equal those of the {_BLOCK_STEPS} steps before"
+    return f"{_BLOCK_STEPS} steps, beginning with step {place + 1}, have the same times as an earlier block of steps"
 
 
 def _find_repeated_block(steps: NDArray[np.float64]) -> int | None:
@@ -179,7 +179,7 @@ def check_protocol(row: Row) -> str | None:
     if row["status"] != "ok" or not steps:
         return None
     if steps < rules.min_steps:
-        return f"{steps} steps, but the protocol requires {rules.min_steps}"
+        return f"only {steps} timed steps, but the protocol requires at least {rules.min_steps}"
     if _are_numbers(row["window_s"]) and row["window_s"] < 0.95 * rules.min_time_s:
         return f"a window of {row['window_s']:.2f} s, but the protocol requires {rules.min_time_s:g} s"
     if row["warmup_steps"] is not None and row["warmup_steps"] < rules.warmup_min_steps:
@@ -195,7 +195,9 @@ def check_memory(row: Row) -> str | None:
         return None
     for (smaller, low), (larger, high) in itertools.pairwise(known):
         if low > high:
-            return f"{smaller} is {units.bytes_(low)}, more than {larger}, which is {units.bytes_(high)}"
+            return (
+                f"{smaller} ({units.bytes_(low)}) is larger than {larger} ({units.bytes_(high)}), which is impossible"
+            )
     return ""
 
 

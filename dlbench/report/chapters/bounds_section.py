@@ -26,7 +26,7 @@ from dlbench.suites.case import MODES, PRECISIONS
 #: Figures are drawn for so many devices; the tables hold all.
 MAX_DEVICES = 6
 #: What to do for the figures of the others.
-HOW_TO_DRAW_OTHERS = "To draw the others, build a report of their results only, or give their results first."
+HOW_TO_DRAW_OTHERS = "To see figures of these, build a report of their results only, or give their results first."
 #: So many layers of each profiled case stand in its table, those that lose most.
 MAX_LAYERS = 15
 _INTRODUCTION = (
@@ -64,7 +64,7 @@ def bounds_section(content: Content) -> Section:
         blocks += _device_blocks(device, f"-{number}" if many else "", drawn=number <= MAX_DEVICES)
     if len(found) > MAX_DEVICES:
         left = ", ".join(device.name for device in found[MAX_DEVICES:])
-        words = f"Figures show only the first {units.count_text(MAX_DEVICES, 'device')}, not {left}."
+        words = f"Figures show only the first {units.count_text(MAX_DEVICES, 'device')}. Without figures: {left}."
         blocks.append(Block(words=f"{words} {HOW_TO_DRAW_OTHERS}"))
     return Section("bounds", "Bounds", [*blocks, *_all_reduce_blocks(content)])
 

@@ -82,7 +82,9 @@ def _profile_notes(
         else "The cost of the profiler's hooks is unknown, because no step has a usable time."
     )
     if (frame["note"] == "from cache").any():
-        notes.append("from cache: the layer ran faster than memory can deliver its operands, so they were in a cache.")
+        notes.append(
+            "from cache: the layer ran faster than memory can deliver its operands, so the operands were in a cache."
+        )
     return notes
 
 
@@ -94,7 +96,7 @@ def busy_host_note(share: float | None, what: str) -> list[str]:
     """A sentence where other work took more of the cores than goes without a word."""
     if share is None or not share > BUSY_SHARE:
         return []
-    return [f"Busy host: other processes used {units.percent(share)} of the cores at the same time; {what}."]
+    return [f"Busy host: other processes used {units.percent(share)} of the cores during this measurement; {what}."]
 
 
 def _interruption_notes(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -> list[str]:
@@ -148,7 +150,7 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
             f"datasheet's, or the datasheet is wrong."
         )
     notes += busy_host_note(
-        max(shares, default=None), "rates may be far too low; measure again: the best result counts"
+        max(shares, default=None), "the rates may be far too low. Measure again: of several results, the best is used"
     )
     if failed and not every_shape:
         notes.append(

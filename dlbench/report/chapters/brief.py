@@ -171,11 +171,11 @@ def _leaders_table(brief: Brief) -> Table:
         fastest = leaders["time"].get(group)
         rows.append([group.name, len(group.numbers), *best, _networks_won_by_second(brief, fastest) if fastest else ""])
     notes = [
-        f"Geometric mean over the cases that all systems share, with its 95 % interval. It is valid for these cases, "
-        f"not for other networks. The interval follows from the variation between processes, multiplied by "
+        f"Geometric mean over the cases that all systems share, with its 95 % interval. The mean is valid for these "
+        f"cases, not for other networks. The interval follows from the variation between processes, multiplied by "
         f"{DRIFT_ALLOWANCE:g} to allow for slow changes of the machines. All verdicts of a column together have 95 % "
-        f"confidence. A difference of up to 1 % counts as no difference. The number of processes still needed "
-        f"applies to each case on both systems."
+        f"confidence. A difference of up to 1 % counts as no difference. Processes still needed: "
+        f"the number for each case, on each of the two systems."
     ]
     if "energy" in criteria:
         scopes = " and ".join(sorted(brief.cases["energy_scope"].dropna().unique()))
@@ -265,7 +265,7 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
 def _opposite_sentence(brief: Brief, one: Leader) -> str:
     """A further sentence where the second system is faster with some networks; else ""."""
     said = _networks_won_by_second(brief, one)
-    return f" Some networks in {one.group.name} show the opposite: {said}." if said else ""
+    return f" With some networks in {one.group.name} the other system is faster: {said}." if said else ""
 
 
 def _system_difference_cautions(content: Content, brief: Brief) -> list[str]:

@@ -52,8 +52,8 @@ def systems_table(content: Content, brief: Brief) -> Table:
     of_pairs = " from pairs of processes" if brief.paired else ""
     notes = [
         f"Ratios to {brief.names[brief.base]}: geometric means over the cases that all systems share, with 95 % "
-        f"intervals{of_pairs}. If the ratios of single cases differ much, their range follows. Higher is better for "
-        f"speed, lower for everything else. Sorted by {next(iter(parts))}.",
+        f"intervals{of_pairs}. If the ratios of single cases differ much, their range is printed after the mean. "
+        f"Higher is better for speed, lower for everything else. Sorted by {next(iter(parts))}.",
         _baseline_note(content, brief),
     ]
     if any("unstable" in str(row[-1]) for row in rows):

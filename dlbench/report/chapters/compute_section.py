@@ -40,8 +40,9 @@ def trained_networks() -> tuple[TrainedNetwork, ...]:
             *("ResNet-152", 2015, 60_000_000, 7e18),
             resnet.parameters,
             float(resnet.training_flop * RESNET_IMAGES),
-            f"The published figure is two forward passes over {RESNET_IMAGES / 1e6:.1f} million images (600,000 "
-            f"iterations of 256): {half / 1e18:.1f} exaFLOP. A backward pass alone costs about two forward passes",
+            f"The published figure equals the FLOP of two forward passes over {RESNET_IMAGES / 1e6:.1f} million images "
+            f"(600,000 iterations of 256): {half / 1e18:.1f} exaFLOP. A backward pass alone costs about two forward "
+            f"passes",
         ),
         TrainedNetwork("Deep Speech 2", 2016, 300_000_000, 20e18),
         TrainedNetwork("Google NMT", 2017, 8_700_000_000, 100e18),

@@ -28,8 +28,8 @@ _MEANINGS = {
     _UNEVEN: f"Throughput over the whole window is more than {units.percent(derived_metrics.UNEVEN_LIMIT)} below the "
     f"throughput of the median step: slow steps take much of the time.",
     "throttled": "The device lowered its clock during the window, because of heat, the power supply or the board.",
-    "power capped": "The power limit of the device lowered its clock. This is usual for heavy work. A higher limit "
-    "would make it faster.",
+    "power capped": "The power limit of the device lowered its clock. This is usual for heavy work. With a higher "
+    "limit the device would be faster.",
     "clock gap": f"The host's clock and the device's clock differ by more than {units.percent(CLOCK_GAP_LIMIT, 1)} in "
     f"the total time of the steps: some time passed outside the steps.",
     "shared device": "Other processes used the same device.",
@@ -47,7 +47,7 @@ def findings_table(content: Content) -> Table:
     if content.account.error:
         rows.append(["rows are missing", content.account.error, None, ""])
     if content.left_out:
-        words = "There are too many cases: these are left out of tables and figures; metrics.csv contains them."
+        words = "There are too many cases. Some are left out of tables and figures; metrics.csv contains all."
         rows.append(["too many cases", words, content.left_out, ""])
     mixed = [*_mixed_thread_findings(content), *_duplicate_findings(content)]
     for code, sentence, concerned in [*_metric_findings(shown), *mixed, *_warning_findings(shown)]:
@@ -68,7 +68,7 @@ def _median_and_sustained_rate(case: Mapping[Hashable, Any]) -> str:
     """By the median step and over the whole window."""
     show = METRICS["throughput"].format
     whole = show(case["sustained_throughput"])
-    return f": {show(case['throughput'])} by the median step, {whole} over the whole window"
+    return f": {show(case['throughput'])} computed from the median step, {whole} over the whole window"
 
 
 def _metric_findings(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -16,8 +16,8 @@ def history_lines_table(found: History) -> Table:
     columns += [Column("noise", "Noise", "right", percent_text), Column("changes", "Changes", "right")]
     chance = units.percent(found.false_alarms)
     notes = [
-        "Step time: the latest day's median, with its 95 % interval over processes. Noise: the variation from day to "
-        "day.",
+        "Step time: the latest day's median, with its 95 % interval over processes. Noise: the usual variation of the "
+        "step time from day to day.",
         f"Probability of at least one false alarm in all lines of this table together: {chance}, assuming normally "
         f"distributed noise.",
         *found.notes,
@@ -41,8 +41,8 @@ def changes_table(found: History, since: datetime | None = None) -> Table:
         size = f"{100 * c.size:+.1f} %" if c.is_level_change else f"× {c.size:.1f}"  # of a level, of a spread
         rows.append([f"{c.day:%F}", c.kind, size, line.name, line.device, facts])
     notes = [
-        "Size: change of the step time (+ is slower). For the changes unstable and steadier, the size is the noise "
-        "after the change divided by the noise before it.",
+        "Size: change of the step time (+ is slower). If the kind is unstable or steadier, the size is the noise after "
+        "the change divided by the noise before it.",
         "temporary: the step time returned to its former level within 15 measured days.",
     ]
     return Table(columns, rows, title="Changes", notes=notes)

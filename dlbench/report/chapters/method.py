@@ -13,8 +13,8 @@ from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
 from dlbench.table import Column, Table
 
 _CONTEXT_TEXT = (
-    "The table lists layout, precision, batch, compile mode and data source if they vary. metrics.csv lists them for "
-    "every record. fp32 is strict: no TF32 in convolutions or matrix products."
+    "The table lists layout, precision, batch, compile mode and data source if they differ between cases. "
+    "metrics.csv lists them for every record. fp32 is strict: no TF32 in convolutions or matrix products."
 )
 _PEAK_TITLES = {"device_peak": "the datasheet peak", "measured_peak": "the peak measured on the same system"}
 
@@ -117,7 +117,9 @@ def _comparisons_text(content: Content) -> str:
 def _warm_up_rule(shown: pd.DataFrame) -> tuple[str, str]:
     unsteady = int(shown["steady"].eq(False).sum())
     words = "Warm-up steps are recorded and discarded. The window starts when a Mann-Whitney test finds no further "
-    words += f"speed-up. {unsteady} of {units.count_text(len(shown), 'case')} reached the limit of the warm-up first."
+    words += (
+        f"speed-up. {unsteady} of {units.count_text(len(shown), 'case')} reached the limit of the warm-up before that."
+    )
     return words, "partly" if unsteady else "met"
 
 
@@ -129,15 +131,15 @@ def _stopping_rule(shown: pd.DataFrame) -> tuple[str, str]:
     cases = units.count_text(len(shown), "case")
     words = f"{met.sum()} of {cases} reached the protocol's target for the half-width of the interval"
     if not ended.all():
-        words += f"; {(~ended).sum()} ended at the time limit before that (status unstable)"
+        words += f"; {(~ended).sum()} reached the time limit before the target (status unstable)"
     if (ended & ~met).any():
         words += (
-            f"; {(ended & ~met).sum()} reached the target when the window ended, but the interval over all steps is "
-            f"wider or unknown"
+            f"; for {(ended & ~met).sum()} the interval was narrow enough when the window ended, but the interval over "
+            f"all steps is wider or unknown"
         )
     words += (
-        ". If a window ends because its interval is narrow enough, about 92 % of nominal 95 % intervals contain the "
-        "true median. If min_time_s keeps it open longer, 95 % do."
+        ". If a window ends because its interval is narrow enough, about 92 % of the 95 % intervals contain the true "
+        "median. If the window ends later, because of min_time_s, 95 % contain it."
     )
     return words, "met" if met.all() else "partly"
 
@@ -193,7 +195,7 @@ def _meters_rule(shown: pd.DataFrame) -> tuple[str, str]:
         return f"{words}. The meters gave only one kind of reading, so there is no cross-check.", "partly"
     words += f"; counter and integral of sampled power differ by at most {units.percent(apart.max())}"
     if apart.isna().any():
-        words += f"; {apart.isna().sum()} of {units.count_text(len(known), 'case')} have only one of the two"
+        words += f"; {apart.isna().sum()} of {units.count_text(len(known), 'case')} have only one of these two readings"
     return f"{words}.", "met" if apart.le(ENERGY_TOLERANCE).all() else "partly"
 
 

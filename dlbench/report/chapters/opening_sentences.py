@@ -42,7 +42,7 @@ def step_time_opening(content: Content) -> str:
     shares = {name: float((known[column] / known["step_time"]).median()) for name, column in phases.items()}
     largest = max(shares, key=lambda name: shares[name])
     rest = " and ".join(f"{name} {units.percent(share)}" for name, share in shares.items() if name != largest)
-    return f"In the median case the {largest} pass takes {units.percent(shares[largest])} of a training step, {rest}."
+    return f"Shares of a training step (medians over cases): {largest} {units.percent(shares[largest])}, {rest}."
 
 
 def memory_opening(content: Content) -> str:
@@ -93,9 +93,10 @@ def variability_opening(content: Content) -> str:
         return ""
     wild = content.shown.loc[known.nlargest(1).index[0]]
     spread = (
-        f"Half of the steps of a case lie within {units.percent(known.median())} of each other (median of the runs)"
+        f"The middle half of a run's step times spans {units.percent(known.median())} of the median step (median over "
+        f"runs)"
     )
-    most = f"at worst within {units.percent(known.max())} ({_case_text(wild, content)})"
+    most = f"at most {units.percent(known.max())} ({_case_text(wild, content)})"
     return f"{spread}, {most}; {unstable} of {units.count_text(len(content.shown), 'run')} unstable."
 
 

@@ -18,8 +18,9 @@ DEVICE_BOUND = 1.05
 _METRICS = ("loader_throughput", "device_throughput", "throughput", "data_wait", "accelerator_utilisation")
 _INTRODUCTION = (
     "Each case loads, decodes and augments image files while the device computes. The loader alone and the device "
-    "alone were measured in the same process, right after the timed steps. Together they reach at most the "
-    "lower of both throughputs. MLPerf Storage requires an accelerator utilisation (AU) of 90 % with ResNet-50."
+    "alone were measured in the same process, right after the timed steps. Loader and device together "
+    "reach at most the lower of their throughputs. MLPerf Storage requires an accelerator utilisation (AU) of 90 % "
+    "with ResNet-50."
 )
 
 
@@ -40,7 +41,7 @@ def pipeline_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
     axes = ["model", "mode", "precision", "batch_size", "loader_workers", *varying]
     columns = case_columns(axes, names)
     columns += [metric_column(name, cases[name], 3) for name in _METRICS]
-    columns += [Column("limit", "Limited by"), Column("workers_needed", "Workers to feed the device", "right")]
+    columns += [Column("limit", "Limited by"), Column("workers_needed", "Loader workers needed", "right")]
     rows: list[list[Cell]] = []
     for case in cases.to_dict("records"):
         cells = case_cells(case, axes, names)
@@ -53,8 +54,9 @@ def pipeline_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
         rows.append([*cells, found.limit, found.workers])
     notes = [
         f"A case is limited by the device if the step takes at most {DEVICE_BOUND:g} times as long as on the device "
-        f"alone. Otherwise it is limited by decoding or storage, whichever takes the loader's processes longer.",
-        "Workers to feed the device: assumes that each worker is as fast as the measured ones and has its own core.",
+        f"alone. Otherwise it is limited by the slower of the loader's two tasks: decoding, or reading from storage.",
+        "Loader workers needed: how many keep the device busy, if each is as fast as the measured ones and has its own "
+        "core.",
     ]
     return Table(columns, rows, notes=notes)
 

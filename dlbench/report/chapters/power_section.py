@@ -14,7 +14,7 @@ from dlbench.table import Cell, Column, Table
 
 _INTRODUCTION = (
     "These cases differ only in the power limit or the clock of the device. The product is energy per image times time "
-    "per image; its lowest value is the best point if both count equally."
+    "per image; if energy and time count equally, its lowest value is the best point."
 )
 _METRICS = ("throughput", "average_power", "energy_per_image")
 

@@ -29,7 +29,10 @@ from dlbench.table import Cell, Column, Table, seconds_text, three_digits_text, 
 #: The training that everything is projected to: ImageNet-1k as in He et al. 2016 (CVPR), section 3.4: about 90 epochs.
 NUM_IMAGES = 1_281_167
 NUM_EPOCHS = 90.0
-OVER_PROCESSES_TEXT = "with two processes of a case, the range of both intervals; with more, the interval of their mean"
+#: What an interval is where a case has several processes.
+OVER_PROCESSES_TEXT = (
+    "for two processes of a case, the range covered by their intervals; for more, the interval of the mean"
+)
 _OPTIONAL_COLUMNS = ("choice", "time_low_s", "time_high_s", "energy_kwh", "cost", "warnings")
 _LIMITS_NOTE = f"From and to: limits that follow from the {{}} interval of the throughput ({OVER_PROCESSES_TEXT})."
 

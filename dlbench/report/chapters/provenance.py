@@ -141,7 +141,7 @@ def _mixed_software_blocks(content: Content) -> list[Block]:
         if several:
             parts = [f"{_PROPERTY_TITLES[n]} ({_distinct_values_text(columns[n], n, missing=True)})" for n in several]
             said.append(f"{name}: {', '.join(parts)}.")
-    words = "These differ between records of one system and may cause part of a difference: "
+    words = "These properties differ between records of one system, and may affect its results: "
     return [Block(words=words + " ".join(said))] if said else []
 
 
@@ -237,7 +237,7 @@ def _differences_block(states: Mapping[str, NodeState]) -> Block:
             cells.append([name, usual, "\n".join(others)])
     heading = f"Differences between {len(states)} nodes, recorded by MachineState"
     if not cells:
-        return Block(heading=heading, words="The nodes differ only in times, loads and names.")
+        return Block(heading=heading, words="The nodes differ only in time of recording, system load and names.")
     return Block(heading=heading, table=Table(columns, cells))
 
 

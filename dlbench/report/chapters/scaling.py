@@ -80,8 +80,8 @@ def superlinear_sentence(found: list[Curve]) -> str:
     more = f"; {len(largest) - _MAX_NAMED} more curves" if len(largest) > _MAX_NAMED else ""
     return (
         f"Efficiency above 100 % ({named}{more}) rarely comes from scaling: usually the "
-        f"single-device case was slowed by other work, the work of one device fits into its caches, or clocks were "
-        f"higher (turbo)."
+        f"single-device case was slowed by other work, the work of one device fits into its caches, or its clocks "
+        f"were higher (turbo)."
     )
 
 
@@ -111,13 +111,13 @@ def model_sentence(curve: Curve) -> str:
             f"{curve.name} ({curve.kind}): no prediction. The fitted model deviates by {100 * model.fit_error:.0f} % "
             f"from a measured point: these ranks share a resource that the model does not include, such as cores."
         )
-    error = "not tested on points outside the fit, which needs three sizes with more than one device"
+    error = "not tested on points left out of the fit (the test needs three sizes with more than one device)"
     if model.left_out_error is not None:
-        error = f"error at points outside the fit: at most {_percent_text(model.left_out_error)}"
+        error = f"error at points left out of the fit: at most {_percent_text(model.left_out_error)}"
     bound, beyond = "", "larger sizes are predictions"
     if not model.overlap_known:
         bound = "at least "
-        beyond += ", given as a range: from this overlap to complete overlap"
+        beyond += ", given as a range: the lower end with this overlap, the upper end with complete overlap"
     times = (model.compute_s(curve.batch_size(1)), model.transfer_s, model.latency_s)
     compute, transfer, latency = (units.quantity(time_s, "s", 3) for time_s in times)
     return (

@@ -53,15 +53,14 @@ def comparison_section(content: Content) -> Section:
         finding = f"{shown} of {num_cases} measured cases are in this report and comparison.csv; metrics.csv has all."
     words = (
         f"Throughput is the sum over all devices. ± is the half-width of an interval, at a confidence of "
-        f"{confidence_levels.levels_text(content.shown)}: with one run, of the interval of the median step time; with "
-        f"two, of the range of both intervals; with more, of the interval of their mean. The chapter Method defines "
-        f"every metric."
+        f"{confidence_levels.levels_text(content.shown)}. One run: interval of its median step time. Two runs: range "
+        f"covered by their two intervals. More runs: interval of their mean. The chapter Method defines every metric."
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
     blocks = [Block(words=words), Block(table=table, filters=filters)]
     over = tables.combined_processes_table(content.shown, content.system_names)
     if over is not None:
-        heading = "Mean over processes, and what a repeated measurement should give"
+        heading = "Mean over processes, and expected range of a repeated measurement"
         blocks = [Block(heading=heading, words=tables.interval_note(content.shown), table=over), *blocks]
     return Section("comparison", "Comparison", blocks, finding)
 
@@ -194,7 +193,7 @@ def cnn_table(content: Content) -> Section:
     words = (
         f"Published figures ({audit.PUBLISHED_SOURCE}) and the figures that dlbench counts from its networks. Weights "
         f"exclude biases; one MAC is one multiplication by a weight. These {len(rows)} figures come from the catalogue "
-        f"of networks. `dlbench table` builds the networks and also checks {filters} sizes and numbers of filters."
+        f"of networks. `dlbench table` builds the networks and also checks {filters} figures on filters (size, number)."
     )
     differences = audit.differences_table(rows)
     blocks = [Block(words=words), Block(table=audit.published_and_counted_table(rows).without_title())]

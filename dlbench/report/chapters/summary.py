@@ -189,6 +189,6 @@ def _intervals_sentence(widths: pd.Series[float], ends: tuple[float, float], lev
         return f"None of {cases} has an interval: there are too few steps, or they vary too much."
     if len(known) == 1:
         width = units.half_width(known.iloc[0], ends)
-        return f"1 of {cases} has an interval ({kind}, confidence {level}): {width}."
+        return f"1 of {cases} has a confidence interval ({level}, {kind}): {width}."
     width = units.half_width(known.median(), ends)
-    return f"{len(known)} of {cases} have an interval ({kind}, confidence {level}), in the median {width}."
+    return f"{len(known)} of {cases} have a confidence interval ({level}, {kind}); the median interval is {width}."

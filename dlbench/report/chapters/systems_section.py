@@ -28,7 +28,7 @@ def systems_section(content: Content) -> Section:
         blocks += [*([] if content.sides else _best_systems(content, shared)), *_metric_tables(content, shared)]
     rest = side_by_side.left_out_table(content)
     if rest.rows:
-        words = "Cases are compared only if they are equal in everything except system and repeat. These cases are not."
+        words = "Cases are compared if they differ only in system and repeat. The cases below have no such counterpart."
         blocks.append(Block(heading="Left out of the comparison", words=words, table=rest, filters=("system", "mode")))
     return Section("systems", TITLE, blocks, _shared_cases_sentence(content, shared))
 
@@ -123,13 +123,13 @@ def _shared_cases_sentence(content: Content, shared: side_by_side.SharedCases) -
     numbers = shared.cases["number"].nunique() if len(shared.cases) else 0
     words = [f"{len(names)} systems: {', '.join(names.values())}."]
     if not numbers:
-        words.append("They have no case in common.")
+        words.append("The systems have no case in common.")
     elif content.sides:
-        words.append(f"{units.count_text(numbers, 'case')} measured with both settings alternately.")
+        words.append(f"{units.count_text(numbers, 'case')} measured alternately with each of the two settings.")
     else:
         words.append(
-            f"{units.count_text(numbers, 'case')} measured on two or more of them, with the same network, pass, "
-            f"precision, batch and all other settings, the same version of the suite and the same protocol."
+            f"{units.count_text(numbers, 'case')} measured on two or more of these systems, with the same network, "
+            f"pass, precision, batch and all other settings, the same version of the suite and the same protocol."
         )
         alone = [name for system, name in names.items() if not (shared.cases["system_id"] == system).any()]
         words += [f"{name} shares no case with another system." for name in alone]

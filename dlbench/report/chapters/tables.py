@@ -171,7 +171,7 @@ def without_common_axes(table: Table) -> Table:
     words = ", ".join(f"{table.columns[i].heading.lower()} {table.rows[0][i]}" for i in same)
     kept = [i for i in range(len(table.columns)) if i not in same]
     rows = [[row[i] for i in kept] for row in table.rows]
-    return Table([table.columns[i] for i in kept], rows, table.title, [f"The same for all: {words}.", *table.notes])
+    return Table([table.columns[i] for i in kept], rows, table.title, [f"The same in all rows: {words}.", *table.notes])
 
 
 def summary_table(shown: pd.DataFrame) -> Table:
@@ -246,7 +246,7 @@ def attempts_table(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[s
         for c in cases.to_dict("records")
     ]  # fmt: skip
     elsewhere = sorted({f"{name}.toml" for name in cases["suite"] if not _find_suite(str(name))})
-    words = f"These suites are not in benchmarks/ here; write the path of the file: {', '.join(elsewhere)}."
+    words = f"Not in benchmarks/ on this machine: {', '.join(elsewhere)}. In the command, give the path of the file."
     notes = [words] if elsewhere else []
     return Table(columns, rows, notes=notes)
 
@@ -388,7 +388,8 @@ def interval_note(shown: pd.DataFrame) -> str:
         f"One row per case. ±: half-width of the {confidence_levels.levels_text(shown)} confidence interval of the "
         "mean over processes; the mean of a repeated measurement should lie in it. One more run ±: half-width of the "
         "interval in which the value of one further process should lie. Within one run ±: half-width of the interval "
-        "of a single process, median over all processes. A case with fewer than three processes has only this one."
+        "of a single process, median over all processes. A case with fewer than three processes has only the last "
+        "of these values."
     )
 
 

@@ -192,8 +192,8 @@ def _spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list
     if not several:
         return [f"±: half-width of the {level} confidence interval of the median step, in one process per system."]
     return [
-        f"±: half-width of the {level} confidence interval of the mean over three or more processes; with two, half of "
-        f"the range of their intervals; with one, the half-width of the interval of its median step."
+        f"±: half-width of an interval, at a confidence of {level}. One process: interval of its median step. Two: "
+        f"range covered by their two intervals. Three or more: interval of their mean."
     ]
 
 

@@ -20,8 +20,8 @@ from dlbench.suites.case import MODES, PRECISIONS
 
 #: What bars are, wherever cases are drawn with theirs.
 INTERVAL_CAPTION = (
-    "Error bars: with one process of a case, the interval of its median step; with two, the range of both intervals; "
-    "with more, the interval of their mean."
+    "Error bars: for one process of a case, the interval of its median step; for two, the range covered by their "
+    "intervals; for more, the interval of their mean."
 )
 #: So many of what is not drawn are named.
 _MAX_NAMED = 8

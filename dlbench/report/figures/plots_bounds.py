@@ -75,8 +75,8 @@ def roofline(layers: pd.DataFrame, roof: Roof, title: str) -> Plot:
     look.add_legend(figure, {way.capitalize(): mark for way, mark in ways.items()})
     words = (
         f"Every layer, with separate points for forward and backward. {roof.describe()} The distance of a point to the "
-        f"line above it is the performance that the layer does not use. Above the slanted line, the operands came from "
-        f"a cache."
+        f"line above it is the performance that the layer does not use. At points above the slanted line, operands "
+        f"came from a cache."
     )
     if len(partial):
         words += f" The count is partial for {units.list_text(partial.tolist(), _MAX_LABELS)}."
@@ -113,8 +113,8 @@ def overhead_breakdown(networks: pd.DataFrame) -> Plot:
     look.add_legend(figure, look.square_markers(dict(_TIME_PARTS.values())))
     words = (
         "Parts of a step's time: the time of its counted FLOP at the peak rate, the additional time to move the bytes "
-        "of its layers, the time to move the optimizer's bytes, and the rest (overhead). A step that caches make "
-        "faster than its bound has no overhead."
+        "of its layers, the time to move the optimizer's bytes, and the rest (overhead). If caches make "
+        "a step faster than its bound, no overhead is shown."
     )
     if len(usable) > len(known):
         words += f" Not drawn: {len(usable) - len(known)} more."

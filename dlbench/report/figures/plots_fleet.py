@@ -55,7 +55,7 @@ def fleet_map(slowdowns: pd.DataFrame) -> Plot:
         figure.colorbar(image, ax=list(panels), label="Step time compared with the median [%]", shrink=0.8)
     more = f" Shown: the {len(table)} of {num_nodes} nodes with the slowest devices." if num_nodes > len(table) else ""
     words = (
-        "Slowdown of each device (on CPUs: of each node) compared with the median one; for several cases, their "
-        f"median. × marks an outlier.{more}"
+        "Slowdown of each device (on CPUs: of each node) compared with the median device; if several cases were "
+        f"measured, the median over the cases. × marks an outlier.{more}"
     )
     return Plot(name, words, figure)

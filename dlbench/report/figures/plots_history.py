@@ -48,8 +48,8 @@ def history_plot(found: Sequence[HistoryLine]) -> Plot:
     label_outer(panels, "", "Step time [%]")
     more = f" Shown: {len(shown)} of {len(judged)} lines." if len(judged) > len(shown) else ""
     words = (
-        f"Each panel is a line: one case on one kind of device. It shows the step time of each day compared with the "
-        f"median before the first change. The band is the 95 % interval over the day's processes. Vertical lines: "
-        f"changes.{more}"
+        f"Each panel shows one case on one kind of device (a line of the table): the step time of each day compared "
+        f"with the median before the first change. The band is the 95 % interval over the day's processes. Vertical "
+        f"lines: changes.{more}"
     )
     return Plot(name, words, figure)

@@ -45,7 +45,7 @@ def pipeline_plot(cases: pd.DataFrame) -> Plot:
     label_outer(panels, "Loader workers", METRICS["throughput"].heading)
     look.add_legend(figure, {METRICS[metric].title: mark for metric, mark in _LINE_STYLES.items()})
     words = (
-        "Both together reach at most the lower of the two throughputs. Where squares are below the dashed line, "
-        "loading is the limit."
+        "Loader and device together reach at most the lower of their throughputs. Where squares are below the dashed "
+        "line, the loader is the limit."
     )
     return Plot("pipeline", words, figure, records=tuple(cases["attempt_id"]))

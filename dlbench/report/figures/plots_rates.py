@@ -61,8 +61,8 @@ def precisions(cases: pd.DataFrame) -> Plot:
     figure_parts.precision_legend(figure, shown)
     words = (
         f"Gain from lower precision at the largest batch that was also measured in fp32. The fp32 value is printed "
-        f"next to each ratio. Error bars: the lowest and the highest ratio that the intervals of both allow, at "
-        f"a confidence of {confidence_levels.levels_text(cases)}."
+        f"next to each ratio. Error bars: the lowest and the highest ratio that the intervals of the two "
+        f"throughputs allow, at a confidence of {confidence_levels.levels_text(cases)}."
     )
     return Plot("precisions", words + figure_parts.not_drawn_sentence(shown, MAX_ROWS), figure)
 

@@ -50,8 +50,8 @@ def distribution(cases: pd.DataFrame) -> Plot:
     panels[0][0].set_xlim(low, high)
     words = (
         "Each box contains the middle half of the steps. The whiskers reach to the 5th and 95th percentile; points are "
-        "beyond. The number of steps outside the frame and their largest deviation are printed at its edge. If a case "
-        "ran in several processes, the process with the median step time is shown."
+        "steps beyond these. The number of steps outside the frame and their largest deviation are printed at its "
+        "edge. If a case ran in several processes, the process with the median step time is shown."
     )
     if wide:
         words += " The axis is linear up to 10 % and logarithmic beyond."

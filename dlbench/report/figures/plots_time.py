@@ -143,7 +143,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     sources = {line.source for line in lines}
     bound = ""
     if _DATASHEET in sources:
-        bound = " The solid line is the dense datasheet peak of one device: nothing can lie in the shaded region below."
+        bound = " The solid line is the dense datasheet peak of one device: no step can be in the shaded region below."
     if _MEASURED in sources:
         bound += " The dashed line is the peak that matrix products and convolutions reached on one device."
     if _REACHED in sources:

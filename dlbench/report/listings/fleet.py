@@ -51,8 +51,8 @@ def distributions_table(found: Fleet) -> Table:
     chance = units.percent(found.false_alarms)
     notes = [
         f"Probability of at least one false alarm in this fleet, over {found.tests} tests: {chance}.",
-        "Range: (highest - lowest) / median. Outlier from: smallest slowdown against the median unit that counts as an "
-        "outlier.",
+        "Range: (highest - lowest) / median. Outlier from: a unit is an outlier if it is slower than the median unit "
+        "by at least this percentage.",
         *_published_range_note(found),
         *found.notes,
     ]

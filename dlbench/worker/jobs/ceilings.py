@@ -282,7 +282,7 @@ def _measure_ceiling(
     enter_phase(f"{ceiling.kind} {ceiling.precision or ''} {ceiling.shape}")
     expected_s = _expected_call_s(ceiling, done)
     if expected_s > most_s:
-        left = f"but at most {most_s:.2g} s are available"
+        left = f"but only {most_s:.2g} s are available"
         return replace(ceiling, error=f"skipped: one call takes about {expected_s:.2g} s, {left}")
     return _sample_ceiling(ceiling, microbenchmark, clock, SAMPLE_S[size_class(device)], share_s)
 

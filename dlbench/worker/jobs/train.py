@@ -170,7 +170,8 @@ def load_sample_sets(training: Training, built: BuiltModel) -> tuple[SampleSet, 
     if training.data == DIGITS:
         if built.input_shape != digits.IMAGE_SHAPE:
             raise BadInput(
-                f"the digits are images of 1 x 28 x 28, but '{training.model}' takes {built.input_shape}; "
+                f"the built-in images of digits have shape 1 x 28 x 28, but '{training.model}' takes "
+                f"{built.input_shape}; "
                 "use mlp, lenet5 or an autoencoder, or set data to a folder of images"
             )
         require_enough_classes("the digits", digits.NUM_CLASSES, built)

@@ -88,7 +88,8 @@ class LimitControl:
             by_nvml()
         except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError) as error:
             raise LimitRefused(
-                f"cannot set {what}: {error}; run as root, or name a command that sets it in {COMMAND_VARIABLES[name]}"
+                f"cannot set {what}: {error}; run as root, or set the environment variable {COMMAND_VARIABLES[name]} "
+                f"to a command that can do this"
             ) from error
 
 

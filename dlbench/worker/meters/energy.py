@@ -193,8 +193,8 @@ class NvmlCounterMeter:
         moved_j = end.energy_j - start.energy_j
         outside_j = tail_w * (end.at_s - closed_s) + lead_w * (opened_s - start.at_s)
         note = (
-            f"the counter rose by {moved_j:.3f} J in {end.at_s - start.at_s:.4f} s, between two of its updates; "
-            f"{outside_j:.3f} J of this are outside the window ({tail_w:.1f} W after the window)"
+            f"the energy counter rose by {moved_j:.3f} J between two updates, {end.at_s - start.at_s:.4f} s apart; "
+            f"{outside_j:.3f} J of this were used outside the window (power after the window: {tail_w:.1f} W)"
         )
         counter_j = moved_j - outside_j
         whole = replace(reading, energy_j=counter_j, counter_j=counter_j, note=note)

@@ -46,7 +46,7 @@ class HeldLimits:
         try:
             said, _ = self._process.communicate(timeout=RESTORE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            return f"the process that restores them did not answer within {RESTORE_TIMEOUT_S:.0f} s"
+            return f"the process that restores the limits did not answer within {RESTORE_TIMEOUT_S:.0f} s"
         lines = said.strip().splitlines()
         return lines[-1].partition(" ")[2] if lines and not lines[-1].startswith("ready") else None
 
@@ -76,6 +76,6 @@ def restore_limits(held: HeldLimits | None) -> tuple[str, ...]:
     left = held.refusal or held.restore()
     if not left:
         return ()
-    warning = f"limits_left: limits of the device were not put back: {left}."
+    warning = f"limits_left: power limit or clock of the device was not restored: {left}."
     print(warning, file=sys.stderr, flush=True)  # a case that fails has no warnings in its record
     return (warning,)

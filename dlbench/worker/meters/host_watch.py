@@ -111,7 +111,7 @@ class HostWatch:
             stolen = round(self._stolen_share, 2)
             others = "other processes and the host of this virtual machine" if stolen else "other processes"
             words = f"{others} took {share:.0%} of this process's {cores} cores"
-            found.append(f"busy_host: {words}{f' (the host alone: {stolen:.0%}, steal)' if stolen else ''}.")
+            found.append(f"busy_host: {words}{f' (the host took {stolen:.0%}: steal time)' if stolen else ''}.")
         if 0 < FAULTS_TOLERANCE * self.own_s < self._kernel_s < self._page_faults * _FAULT_S:
             share = self._kernel_s / self.own_s
             found.append(f"page_faults: {self._page_faults} page faults took {share:.0%} of the process's CPU time.")

@@ -71,12 +71,12 @@ def _restore_limits(control: LimitControl, found: dict[str, Any]) -> str | None:
         if found.get("power_w"):
             control.set_power_limit(float(found["power_w"]))
     except LimitRefused as error:
-        failed.append(f"{error} (by hand: nvidia-smi -pl {found['power_w']:g})")
+        failed.append(f"{error} (to restore it by hand: nvidia-smi -pl {found['power_w']:g})")
     try:
         if found.get("clock_locked"):
             control.unlock_clock()
     except LimitRefused as error:
-        failed.append(f"{error} (by hand: nvidia-smi -rgc)")
+        failed.append(f"{error} (to restore it by hand: nvidia-smi -rgc)")
     return "; ".join(failed) or None
 
 

@@ -37,7 +37,7 @@ def check_window_length(reading: Reading, tick_s: float) -> Reading:
         )
     if reading.window_s < SHORT_ENERGY_WINDOW_S:
         usual = f"energy is reliable from {SHORT_ENERGY_WINDOW_S:.0f} s on"
-        sentence = f"short_energy_window: it was measured for {reading.window_s:.2f} s only; {usual}."
+        sentence = f"short_energy_window: energy was measured for only {reading.window_s:.2f} s; {usual}."
         return replace(reading, warnings=(*reading.warnings, sentence))
     return reading
 

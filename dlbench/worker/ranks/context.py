@@ -91,7 +91,7 @@ def detect_rank(environ: Mapping[str, str], asked: int) -> DetectedRank:
         reason = "the environment has only one rank: use --launcher local, torchrun, "
         reason += "mpirun or srun; under srun, check `srun --mpi=list`"
     else:
-        reason = f"by {found.source} this process is rank {found.rank} of {found.world_size}"
+        reason = f"according to {found.source}, this process is rank {found.rank} of {found.world_size}"
     raise BadInput(f"the case needs {asked} ranks, but {reason}.")
 
 

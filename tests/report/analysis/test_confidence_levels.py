@@ -69,11 +69,11 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
         scaling.scaling_section,
         projection_section,
     )
-    assert f"confidence {words}), in the median" in text
+    assert f"have a confidence interval ({words}, " in text
     assert text.count(f"{INTERVAL_CAPTION} Confidence: {words}.") >= 3  # throughput, FLOP against time, scaling
     assert f"from the {words} interval of the throughput" in text
     compared = captions(content, sections.comparison_section)
-    assert f"± is the half-width of an interval, at a confidence of {words}:" in compared
+    assert f"± is the half-width of an interval, at a confidence of {words}." in compared
     notes = projection_table(store.load(root), 1000, 1.0, None, None).notes
     assert f"Confidence level of the interval in the columns from and to: {words}." in notes
     usual = confidence == 0.95
@@ -105,7 +105,7 @@ def test_where_levels_meet_each_row_says_its_own(tmp_path):
     rows = tables.comparison_table(content.shown, {}).records()
     assert sorted(row["confidence"] for row in rows) == [0.9] * 4 + [0.95] * 4
     text = captions(content, sections.comparison_section)
-    assert "the half-width of an interval, at a confidence of 90 % or 95 % (set in each case's protocol):" in text
+    assert "the half-width of an interval, at a confidence of 90 % or 95 % (set in each case's protocol)." in text
 
 
 def test_a_protocol_that_asks_for_nothing_means_95_percent(tmp_path):

@@ -189,7 +189,7 @@ def test_what_is_predicted_is_marked_and_goes_to_eight_times_the_measured(tmp_pa
     assert [r["devices"] for r in records if r["origin"] == "predicted"] == [16, 32, 64]
     assert all(r["single_device_img_per_s"] for r in records)
     assert "larger sizes are predictions" in model_sentence(found[0])
-    assert "points outside the fit" in model_sentence(found[0])
+    assert "points left out of the fit" in model_sentence(found[0])
 
 
 GRID = ((1, 1), (1, 2), (2, 1), (1, 4), (2, 2), (4, 1))

@@ -204,7 +204,7 @@ def test_wide_intervals_stand_in_every_table_by_their_ends_and_in_csv_as_a_numbe
     assert 0.4 < width < 0.5
     assert f",{width!r}," in csv_table(tables[-1])
     words = summary_section(content).blocks[0].words
-    assert "1 of 1 case has an interval (over processes, confidence 95 %): −36 to +57 %." in words
+    assert "1 of 1 case has a confidence interval (95 %, over processes): −36 to +57 %." in words
 
 
 def test_processes_that_fall_into_two_groups_are_shown_as_such(tmp_path):

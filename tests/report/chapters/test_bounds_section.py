@@ -127,7 +127,7 @@ def test_devices_beyond_those_that_are_drawn_keep_their_tables(store, monkeypatc
     assert sum(block.plot is not None for block in section.blocks) == 2
     assert sum(block.heading.startswith("Ceilings: ") for block in section.blocks) == 3
     assert sum(block.heading.startswith("Layers by time lost: ") for block in section.blocks) == 3
-    assert "Figures show only the first 1 device, not AMD EPYC 7B13, 2 threads, AMD" in words_of(section)
+    assert "Figures show only the first 1 device. Without figures: AMD EPYC 7B13, 2 threads, AMD" in words_of(section)
 
 
 def test_of_two_profiles_of_a_case_the_later_counts(store):

@@ -75,7 +75,10 @@ def test_a_target_that_rank_0_alone_has_met_is_not_called_met(tmp_path):
     words, state = rule(tmp_path / "uneven", 3, uneven)
     assert state == "partly"
     assert "0 of 1 case reached the protocol's target" in words
-    assert "; 1 reached the target when the window ended, but the interval over all steps is wider or unknown" in words
+    assert (
+        "; for 1 the interval was narrow enough when the window ended, but the interval over all steps is wider or unknown"
+        in words
+    )
 
 
 def test_a_wider_target_is_met_by_a_wider_interval(tmp_path):
@@ -85,6 +88,6 @@ def test_a_wider_target_is_met_by_a_wider_interval(tmp_path):
 
 def test_how_far_intervals_hold_that_ended_their_window_is_said(tmp_path):
     assert (
-        "If a window ends because its interval is narrow enough, about 92 % of nominal 95 % intervals contain the true "
+        "If a window ends because its interval is narrow enough, about 92 % of the 95 % intervals contain the true "
         "median."
     ) in rule(tmp_path, 3, of_gpu())[0]

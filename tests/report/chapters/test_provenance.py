@@ -76,4 +76,4 @@ def test_software_that_differs_within_a_system_is_told(tmp_path):
         return " ".join(block.words for block in provenance.provenance_section(found).blocks)
 
     assert "NVIDIA H200: cuDNN (9.12.0, 9.13.1), Container image (dlbench-2.15.sif, none)." in words("a", one, other)
-    assert "These differ between records of one system" not in words("b", one)
+    assert "These properties differ between records of one system" not in words("b", one)

@@ -262,9 +262,9 @@ def test_of_a_noisy_machine_nothing_sounds_surer_than_it_is(tmp_path):
     assert "2.00 img/s fp32, batch 1; unstable, not warmed up, uneven steps, 5 steps" in text
     assert "None of 4 cases has an interval" in text
     assert "uneven steps" in text
-    assert "ResNet-50: 2.00 img/s by the median step, 0.833 img/s over the whole window" in text
+    assert "ResNet-50: 2.00 img/s computed from the median step, 0.833 img/s over the whole window" in text
     assert "0 of 4 cases reached the protocol's target" in text
-    assert "4 of 4 cases reached the limit of the warm-up first. partly" in text
+    assert "4 of 4 cases reached the limit of the warm-up before that. partly" in text
     assert "time >= FLOP / peak" not in text
     assert "Too few steps to be drawn (fewer than 4): VGG-16 training (1), AlexNet training (3)." in text
     assert not re.search(r"\d m(img|FLOP)", text)
@@ -307,7 +307,7 @@ def test_provenance_has_units_words_and_long_lists_apart(tmp_path):
 def test_the_page_says_why_the_audit_has_fewer_figures_than_the_terminal(cpu_page):
     text = " ".join(parse(cpu_page.read_text()).text)
     assert "`dlbench" not in text
-    assert "dlbench table  builds the networks and also checks 12 sizes and numbers of filters" in text
+    assert "dlbench table  builds the networks and also checks 12 figures on filters (size, number)" in text
     assert "46 of 59 published figures agree" in text
 
 

@@ -46,7 +46,10 @@ def test_without_differences_this_is_said_and_without_files_nothing(tmp_path):
     assert machine_state_blocks({}) == []
     for host in ("n1", "n2"):
         write(tmp_path / "machinestate", host)
-    assert "differ only in times, loads and names" in machine_state_blocks(read_states([tmp_path])[0])[0].words
+    assert (
+        "differ only in time of recording, system load and names"
+        in machine_state_blocks(read_states([tmp_path])[0])[0].words
+    )
 
 
 def test_other_files_are_named(tmp_path):

@@ -179,7 +179,7 @@ def test_a_shape_too_large_for_its_share_is_a_row_with_the_reason():
     )
     left_out = ceilings._measure_ceiling(microbenchmark, CPU, HostClock(), 1.0, 2.0, done)
     assert left_out.time_s == ()
-    assert left_out.error == "skipped: one call takes about 10 s, but at most 2 s are available"
+    assert left_out.error == "skipped: one call takes about 10 s, but only 2 s are available"
 
 
 def test_what_the_device_cannot_do_is_a_row_with_the_reason():

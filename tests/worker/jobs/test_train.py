@@ -86,7 +86,7 @@ def test_an_autoencoder_learns_by_its_loss():
     ("setting", "message"),
     [
         (Training("lenet5", dropout=0.2), "'lenet5' has no dropout layer"),
-        (Training("resnet18"), "the digits are images of 1 x 28 x 28"),
+        (Training("resnet18"), "the built-in images of digits have shape 1 x 28 x 28"),
         (Training("lstm_lm"), "takes no images"),
         (Training("conv_autoencoder"), 'set target_metric = "loss"'),
         (Training("lenet5", data="/nowhere"), "the folder does not exist"),

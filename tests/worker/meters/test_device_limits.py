@@ -98,7 +98,7 @@ def test_where_all_processes_of_a_case_are_killed_the_next_case_puts_the_device_
         (
             "400",
             {"NVML_LIMITS": 4},
-            "cannot set the power limit: Insufficient Permissions; run as root, or name a command ",
+            "cannot set the power limit: Insufficient Permissions; run as root, or set the environment variable ",
         ),
         ("400", {"DLBENCH_SET_POWER_LIMIT": "no-such-command {watts}"}, "the command 'no-such-command {watts}' failed"),
         ("400", {"DLBENCH_SET_POWER_LIMIT": "false"}, "'false' ended with exit status 1: no message"),
@@ -139,7 +139,7 @@ print(json.dumps(restore_limits(limits)))
 """
     [warning] = gpu.run(lines, NVML_LOST_AT=time.perf_counter() + 2.5)
     assert warning.startswith(
-        "limits_left: limits of the device were not put back: cannot set the power limit: GPU is "
+        "limits_left: power limit or clock of the device was not restored: cannot set the power limit: GPU is "
     )
     assert "by hand: nvidia-smi -pl 650" in warning
     assert gpu.run("print(json.dumps([restore_limits(held(300)), state()]))") == [[], AS_FOUND]

@@ -57,7 +57,7 @@ def test_what_the_host_of_a_virtual_machine_takes_is_named(watched):
     assert found.busy_share == pytest.approx(0.45)
     assert found.warnings() == (
         "busy_host: other processes and the host of this virtual machine took 45% of this process's 2 cores (the host "
-        "alone: 40%, steal).",
+        "took 40%: steal time).",
     )
     assert watched({0: 0.0, 2: 0.0}, stolen={0: 0.05, 2: 0.04}).warnings() == ()
 
