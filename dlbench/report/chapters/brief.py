@@ -239,7 +239,7 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
         results = units.count_text(len(few), "result")
         found.append(
             f"{few.sum()} of {results} (one per case and system) come from fewer than {MIN_PROCESSES} processes; run "
-            f"`dlbench run SUITE -P processes=3` to add some."
+            f"`dlbench run SUITE -P processes=3` to add processes."
         )
     for system, name in content.system_names.items():
         if failed := num_failed(content, system):

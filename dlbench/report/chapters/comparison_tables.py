@@ -123,10 +123,11 @@ def _table_notes(found: ComparisonResult, names: tuple[str, str]) -> list[str]:
         *found.remarks,
         f"Ratio: {names[1]} divided by {names[0]}, each the geometric mean of its n processes' medians. Above 1: "
         f"{names[1]} needs more {more}.",
-        f"Effect: the probability that a process of {names[1]} has the larger value; 0.5 means no difference.",
-        f"All verdicts of a difference in this table together have {_percent_text(rules.confidence)} confidence "
-        f"(Holm's correction for {found.num_tested} intervals). `same`: the interval of this one case lies within "
-        f"±{100 * rules.margin:g} %.",
+        f"Effect: the probability that a process of {names[1]} has a larger value than one of {names[0]}; 0.5 means no "
+        f"difference.",
+        f"The verdicts in this table that state a difference have {_percent_text(rules.confidence)} confidence all "
+        f"together (Holm's correction for {found.num_tested} intervals). `same`: the interval of this one case lies "
+        f"within ±{100 * rules.margin:g} %.",
         summary_line(found),
     ]
 

@@ -24,8 +24,8 @@ _CURVE_STYLES: dict[str, dict[str, Any]] = {
 _MAX_CURVES, _MAX_PANELS = 6, 6
 _INTRODUCTION = (
     "Each network was trained on real data until its validation reached the target, or for all epochs. Time to target "
-    "includes the evaluations, but not the start-up. Solid: validation; dotted: training. A gap that grows between "
-    "the two is overfitting."
+    "includes the evaluations, but not the start-up. Solid: validation; dotted: training. If the gap between the two "
+    "grows, the network is overfitting."
 )
 
 

@@ -42,7 +42,7 @@ def step_time_opening(content: Content) -> str:
     shares = {name: float((known[column] / known["step_time"]).median()) for name, column in phases.items()}
     largest = max(shares, key=lambda name: shares[name])
     rest = " and ".join(f"{name} {units.percent(share)}" for name, share in shares.items() if name != largest)
-    return f"Shares of a training step (medians over cases): {largest} {units.percent(shares[largest])}, {rest}."
+    return f"Shares of a training step (medians over runs): {largest} {units.percent(shares[largest])}, {rest}."
 
 
 def memory_opening(content: Content) -> str:

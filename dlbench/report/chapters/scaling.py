@@ -105,7 +105,10 @@ def model_sentence(curve: Curve) -> str:
     """What was fitted, how far it is to be trusted, and for which sizes it is a prediction."""
     model = curve.model
     if model is None:
-        return f"{curve.name} ({curve.kind}): no prediction, which needs at least two sizes with more than one device."
+        return (
+            f"{curve.name} ({curve.kind}): no prediction, because a prediction needs results of at least two sizes "
+            f"with more than one device."
+        )
     if model.fit_error > MAX_FIT_ERROR:
         return (
             f"{curve.name} ({curve.kind}): no prediction. The fitted model deviates by {100 * model.fit_error:.0f} % "

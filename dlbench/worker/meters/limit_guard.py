@@ -88,7 +88,7 @@ def hold_until_parent_ends(uuid: str, limits: Limits) -> int:
         control = LimitControl(NvmlDevice(uuid), uuid)
         left = _restore_limits(control, _read_state(file))
         if left:
-            raise LimitRefused(f"limits set by an earlier run cannot be restored: {left}")
+            raise LimitRefused(f"an earlier run changed the limits of this device, and they cannot be restored: {left}")
         os.ftruncate(file, 0)
         control.check(limits)
         found = {"power_w": control.power_limit_w() if limits.power_w else None, "clock_locked": bool(limits.clock_mhz)}
