@@ -108,7 +108,9 @@ def process_interval(windows: Sequence[ProcessWindow], confidence: float = 0.95)
     """
     for window in windows:
         if not 0 < window.value < math.inf:
-            raise InvalidMeasurement(f"the median of a process is {window.value:g}; it must be finite and above zero")
+            raise InvalidMeasurement(
+                f"the median value of a process is {window.value:g}; it must be finite and above zero"
+            )
     k = len(windows)
     if k < MIN_PROCESSES:
         return None

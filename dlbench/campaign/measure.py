@@ -42,8 +42,8 @@ def cases_to_measure(campaign: Campaign, cases: list[Case], fresh: bool, known: 
     anew = sum((*(key := campaign.key(case))[:3], key[4]) in elsewhere for case in waiting)
     if anew:
         say(
-            f"{units.count_text(anew, 'process')} measured earlier on another system (for example with "
-            f"other cores, threads or memory): measuring again on this system"
+            f"measuring {units.count_text(anew, 'process')} again: the earlier results are from another system (for "
+            f"example with other cores, threads or memory)"
         )
     _print_changed_networks(campaign, waiting, ended)
     # A case that crashes the whole job must not block the other cases.

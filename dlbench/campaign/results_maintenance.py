@@ -151,7 +151,7 @@ def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
             say(f"{error}; skipped")
     if lost:
         count = units.count_text(len(lost), "attempt")
-        say(f"the samples of {count} are lost, neither result.json nor Parquet has them: {units.list_text(lost, 3)}")
+        say(f"the samples of {count} are lost (neither result.json nor Parquet has them): {units.list_text(lost, 3)}")
     return rebuilt
 
 
@@ -169,6 +169,6 @@ def merge_parts(root: Path, own_parts: int) -> int:
         finally:
             claim.release()
     except StoreError as error:
-        say(f"{error}; the parts were not merged")
+        say(f"{error}; the Parquet files were not merged")
         return 0
     return max(0, own_parts - MAX_PARTS_PER_MERGE)

@@ -177,7 +177,7 @@ class Schedule:
         left_s = self._remaining_s()
         if needed_s > left_s:
             short = f"the planned processes need {units.seconds(needed_s)}, but only {units.seconds(left_s)} are left"
-            self._say(f"the budget is too short: {short}; raise --budget or lower -P processes")
+            self._say(f"the budget is too short: {short}; raise --budget, or set fewer processes with -P processes=N")
             return
         enough = f"the planned processes need about {units.seconds(needed_s)}, and {units.seconds(left_s)} are left"
         self._say(f"the budget is long enough: {enough}")

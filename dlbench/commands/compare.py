@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
         type=lambda text: frozenset(filter(None, text.replace(" ", "").split(","))),
         default=frozenset(),
         metavar="NAME,...",
-        help="ignore these differences when matching cases: axes, suite, suite_version, protocol",
+        help="match cases even if they differ in these: names of axes, suite, suite_version, protocol",
     )
     for side in ("base", "target"):
         parser.add_argument(
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
             action="append",
             default=[],
             metavar="COLUMN=VALUE",
-            help=f"use only records of {side.upper()} with this value in this column; repeatable",
+            help=f"use only records of {side.upper()} that have VALUE in COLUMN; repeatable",
         )
     add_flag(parser, "--all", "also use older attempts that a later attempt of the same case replaced")
     add_comparison_options(parser)

@@ -26,7 +26,9 @@ def add(commands: Any) -> None:
         help="smallest deviation from the median to report (default: 0.01 = 1 %%)",
     )
     parser.add_argument("--since", metavar="DATE", help="use only attempts from this date on")
-    arguments.add_path(parser, "--map", metavar="FOLDER", help="folder for a figure of all nodes by speed")
+    arguments.add_path(
+        parser, "--map", metavar="FOLDER", help="plot the speed of all nodes and save the figure in FOLDER"
+    )
     arguments.add_flag(parser, "--list", "print only the slow nodes, in Slurm's syntax")
     arguments.add_format(parser)
     parser.epilog = f"exit status: 0 no outlier, 1 outliers, 2 cannot decide\n\n{parser.epilog}"

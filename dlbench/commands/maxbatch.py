@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--within", default=1.0, metavar="PERCENT",
                         type=number_parser("a percentage from 0 to below 100", lambda value: 0 <= value < 100,
                                            suffix="%"),
-                        help="accuracy of the largest batch in percent (default: 1)")  # fmt: skip
+                        help="find the largest batch to this accuracy, in percent (default: 1)")  # fmt: skip
     parser.add_argument(
         "--timeout",
         type=number_parser("a time above 0 s", lambda value: 0 < value < 1e9),
@@ -116,11 +116,11 @@ def _outcome_text(largest: Trial | None, failing: Trial | None, limit_bytes: int
     """Say which batch fits, how much memory it uses, and what limits it."""
     from dlbench.units import bytes_
 
-    limit = f"{failing.batch_size} {failing.limit_text}" if failing else "larger batches were not tried"
+    limit = f"batch {failing.batch_size} {failing.limit_text}" if failing else "larger batches were not tried"
     if largest is None:
         return f"no batch fits into {bytes_(limit_bytes)}; {limit}"
     used = largest.allocated_peak_bytes or largest.rss_peak_bytes
-    memory = f", with {bytes_(used)} of {bytes_(limit_bytes)}" if used else ""
+    memory = f", which uses {bytes_(used)} of {bytes_(limit_bytes)}" if used else ""
     return f"the largest batch that fits is {largest.batch_size}{memory}; {limit}"
 
 

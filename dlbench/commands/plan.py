@@ -27,7 +27,10 @@ def _plan(options: argparse.Namespace) -> None:
     suite = load_suite(options.suite, options.overrides)
     probe.check_models(models_of(suite.cases()))
     if any("device" in pattern for pattern in suite.exclude) and any(c.device == "auto" for c in suite.cases()):
-        say("some of these cases are excluded on one kind of device; add -P device=cuda or -P device=cpu to omit them")
+        say(
+            "some of these cases are excluded either on GPUs or on CPUs; to list only those of one kind of device, add "
+            "-P device=cuda or -P device=cpu"
+        )
     print_plan(suite, suite.cases(), options.format)
     arguments.print_time_estimate(suite, options.results)
 

@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--budget",
         metavar="TIME",
-        help="stop after this time (5m); spare time goes to more processes of cases with a wide ±",
+        help="stop after this time, such as 5m; remaining time is used for more processes of cases with a wide ±",
     )
     parser.add_argument(
         "--launcher",

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
     add_results_folder(parser, SHARED_FOLDER_HELP)
     add_flag(parser, "--json", "print JSON")
     add_flag(parser, "--watch", "wait for the end of the jobs")
-    add_flag(parser, "--energy", "compare the energy recorded by Slurm with the measured energy")
+    add_flag(parser, "--energy", "compare the energy recorded by Slurm with that measured by dlbench")
     parser.epilog = f"exit status of --watch: 0 all cases ended, 1 some are missing or failed\n\n{parser.epilog}"
 
 

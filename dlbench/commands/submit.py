@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--site", required=True, help="site profile: a TOML file, or a name from `dlbench sites`")
     arguments.add_results_folder(parser, arguments.SHARED_FOLDER_HELP)
     parser.add_argument(
-        "--array", default="1", metavar="N[%M]", help="split the cases over N jobs; run at most M at once (default: 1)"
+        "--array", default="1", metavar="N[%M]", help="split the cases over N jobs (default: 1), at most M at once"
     )
     arguments.add_flag(parser, "--by-nodes", "submit a separate job for each number of nodes")
     arguments.add_flag(parser, "--each-node", "measure the suite on every node separately")
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
         action="append",
         default=[],
         metavar="JOBID",
-        help="start after this job; repeatable",
+        help="start only when this job has ended; repeatable",
     )
     arguments.add_flag(parser, "--wait", "wait for the end of the jobs")
     reporting = parser.add_mutually_exclusive_group()

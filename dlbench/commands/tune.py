@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
         "--for", dest="goal", default="throughput", help="what to improve: throughput or energy (default: throughput)"
     )
     arguments.add_overrides(
-        parser, "do not vary this axis, but keep this value (-P precision=fp32); repeatable", "KEY=VALUE"
+        parser, "keep this axis at this value instead of varying it (-P precision=fp32); repeatable", "KEY=VALUE"
     )
     arguments.add_path(parser, "-o", "--output", help="suite file to write (default: RESULTS/tuned-MODEL-MODE.toml)")
     arguments.add_results_folder(parser)

@@ -283,7 +283,7 @@ def _table_notes(rows: Sequence[AuditRow]) -> list[str]:
     uncounted = f"; {num[None]} (top-5 errors) are not checked: they need trained weights" if num[None] else ""
     return [
         f"{verdicts}{uncounted}.",
-        "Weights exclude biases. One MAC per use of a weight, in the forward pass of one image.",
+        "Weights exclude biases. Each use of a weight in the forward pass of one image is one MAC.",
         f"Published: {PUBLISHED_SOURCE}. Counted: from the PyTorch modules.",
     ]
 

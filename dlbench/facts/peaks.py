@@ -127,4 +127,4 @@ def _scaled_peaks(peaks: DevicePeaks, share: float) -> DevicePeaks:
         return peaks
     numbers = {f.name: getattr(peaks, f.name) for f in fields(peaks) if f.name not in ("device", "note")}
     parts: dict[str, Any] = {name: value * share for name, value in numbers.items() if value is not None}
-    return replace(peaks, note=f"{peaks.note}; these values are for {share:g} of the device", **parts)
+    return replace(peaks, note=f"{peaks.note}; these values are scaled to a share of {share:g} of the device", **parts)

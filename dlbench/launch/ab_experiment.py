@@ -58,7 +58,7 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
             raise BadInput(f"cannot use {option} {part}: write axis=value, protocol.key=value or env.NAME=value")
         if key == "repeat":
             raise BadInput(
-                f"cannot use {option} {part}: the axis repeat is the number of the pair; use --pairs to set how many"
+                f"cannot use {option} {part}: the axis repeat numbers the pairs; use --pairs to set the number of pairs"
             )
         if key.startswith(ab_sides.ENVIRONMENT_PREFIX):
             name = key.removeprefix(ab_sides.ENVIRONMENT_PREFIX)

@@ -102,9 +102,10 @@ def diagnose(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] |
         return first.end["status"], f"{first.describe(world_size)} in phase '{first.phase}': {first.end['error']}"
     if ranks and len(ranks) < world_size:
         came = {r.number for r in ranks}
-        missing = ", ".join(str(n) for n in range(world_size) if n not in came)
+        numbers = [str(n) for n in range(world_size) if n not in came]
+        missing = f"{'ranks' if len(numbers) > 1 else 'rank'} {', '.join(numbers)}"
         output = f"{folder}/stderr.txt"
-        return "crashed", f"rank {missing} of {world_size} did not start; see the launcher's output in {output}"
+        return "crashed", f"{missing} of {world_size} did not start; see the launcher's output in {output}"
     return None
 
 
@@ -156,11 +157,12 @@ def _read(file: str) -> bytes:
 
 def _killed_diagnosis(killed: list[RankFiles], world_size: int, oom_kill: bool) -> tuple[str, str]:
     names = ", ".join(rank.describe(world_size) for rank in killed[:4])
+    verb = "were" if len(killed) > 1 else "was"
     phase = f" in phase '{killed[0].phase}'" if killed[0].phase else ""
     words = f"; last line of stderr: {killed[0].last_words}" if killed[0].last_words else "; stderr is empty"
     if oom_kill:
-        return "oom", f"{names} was killed by the kernel's out-of-memory killer{phase}{words}"
-    return "crashed", f"{names} was killed{phase}{words}"
+        return "oom", f"{names} {verb} killed by the kernel's out-of-memory killer{phase}{words}"
+    return "crashed", f"{names} {verb} killed{phase}{words}"
 
 
 def _ranks_reported_killed(folder: Path, ranks: list[RankFiles]) -> list[RankFiles]:

@@ -116,7 +116,7 @@ def setup_lines(site: Site, job: Job, wrapping: ContainerWrapping) -> list[str]:
     lines = [f"results={quote(job.results)}"]
     if site.software.modules:
         lines += [
-            "# `module` is a shell function that may be undefined in batch jobs; it reads unset variables.",
+            "# `module` is a shell function. It may be undefined in batch jobs, and it reads unset variables.",
             "set +eu",
             "# shellcheck disable=SC1091",
             "type module >/dev/null 2>&1 || . /etc/profile",

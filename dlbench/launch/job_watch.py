@@ -20,8 +20,8 @@ _BLOCKING_REASONS = {
     r"PartitionTimeLimit": "its time limit exceeds the partition's limit",
     r"PartitionNodeLimit": "it needs more or fewer nodes than the partition allows",
     r"BadConstraints|NodeNotAvail|Can Never Run.*": "no node has the resources that it requests",
-    r"(?:QOS|Assoc|Association)\w*PerJob\w*|MaxMemPerLimit|QOS\w*NotSatisfied": "it exceeds a limit per job",
-    r"(?:QOS|Assoc)\w*PerUser\w*": "it exceeds a limit per user",
+    r"(?:QOS|Assoc|Association)\w*PerJob\w*|MaxMemPerLimit|QOS\w*NotSatisfied": "it exceeds the limit for one job",
+    r"(?:QOS|Assoc)\w*PerUser\w*": "it exceeds the limit for one user",
     r"Invalid(?:Account|QOS)|(?:Account|QOS)NotAllowed": "the account or QOS may not use this partition",
     r"DependencyNeverSatisfied": "the job that it waits for failed",
     r"JobHeld\w*": "the job is held",
@@ -80,7 +80,7 @@ def blocked_job_lines(submitted: Sequence[jobs.SubmittedJob]) -> list[str]:
             stuck.setdefault(reason, []).append(state.id)
     return [
         f"job {ids[0]}{f' and {len(ids) - 1} more' if ids[1:] else ''} cannot start: {reason}; "
-        "cancel the job, correct this, and submit again"
+        f"cancel {'these jobs' if ids[1:] else 'this job'}, correct the cause, and submit again"
         for reason, ids in stuck.items()
     ]
 

@@ -101,11 +101,11 @@ class JobEnergy:
         accounted, measured = self.consumed_energy_j, self.measured_energy_j
         if accounted is None:
             return "Slurm recorded no energy"
-        text = f"Slurm recorded {units.quantity(accounted, 'J')} (nodes, whole job)"
+        text = f"Slurm recorded {units.quantity(accounted, 'J')} (whole nodes, during the whole job)"
         if measured is None:
             return text
         less = "; Slurm's value is lower, so one of the two is wrong" if accounted < measured else ""
-        return f"{text}, dlbench measured {units.quantity(measured, 'J')} (devices, timed windows only){less}"
+        return f"{text}, dlbench measured {units.quantity(measured, 'J')} (devices, only during the timed steps){less}"
 
 
 @dataclass(frozen=True)
@@ -474,7 +474,7 @@ def _nothing_to_resume_reason(active: set[str], running: int) -> str:
         minutes = claims.DEAD_AFTER_S / 60
         return (
             f"{units.count_text(running, 'case')} may still run on other nodes. Killed cases are recognised after "
-            f"{minutes:.0f} minutes: try again then. All other cases have ended"
+            f"{minutes:.0f} minutes: run the same command again after this time. All other cases have ended"
         )
     return "every case was measured or ran out of memory (use `dlbench run --fresh` to measure again)"
 

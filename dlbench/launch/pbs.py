@@ -42,8 +42,8 @@ def campaign_script(site: Site, job: job_script.Job) -> str:
             '"${inside[@]}" -m dlbench doctor --node --results "$results"',
         ],
         [
-            "# PBS sends no signal before the limit: `timeout` ends the running case as preempted; finished cases are "
-            "stored.",
+            "# PBS sends no signal before the time limit: `timeout` stops the running case (as preempted); finished "
+            "cases are stored.",
             "trap : TERM USR1",
             "status=0",
             f'{_time_limit_command(site)}"${{inside[@]}}" -m dlbench run \\\n'

@@ -80,7 +80,8 @@ RUNTIME_RECORDS = {
         _SQUASHFS,
         needs_user_namespaces=True,
         storage_advice="ask the administrators to set ENROOT_DATA_PATH in /etc/enroot/enroot.conf to a local disk, "
-        "such as /tmp/enroot-data/user-$(id -u); pyxis ignores profile and job; until then set slurm.max_nodes = 1",
+        "such as /tmp/enroot-data/user-$(id -u); pyxis ignores the variable in the profile and in the job. Until the "
+        "administrators have set it, use slurm.max_nodes = 1",
     ),
     "apptainer": ContainerRuntime(
         containers.wrap_with_apptainer,

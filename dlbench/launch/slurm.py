@@ -312,11 +312,11 @@ def _step_lines(site: Site, wrapping: ContainerWrapping, each_node: bool, option
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", *mpi, *options, *wrapping.srun]
     everywhere = '--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1'
     return [
-        "# Since Slurm 22.05, srun does not inherit this from the job.",
+        "# Since Slurm 22.05, srun does not inherit --cpus-per-task from the job.",
         '[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
-        "# A job submitted without environment would pass none to its steps.",
+        "# A job that was submitted without environment variables would pass none to its steps.",
         "export SLURM_EXPORT_ENV=ALL",
-        "# By hand in an interactive step: its CPU binding would put all ranks on its cores.",
+        "# Started by hand in an interactive step, all ranks would be bound to the cores of that step.",
         "unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE",
         job_script.bash_array("step", step),
         job_script.bash_array("inside", [*wrapping.prefix, *site.software.python]),
@@ -338,7 +338,7 @@ def _requeue_lines(site: Site, wrapping: ContainerWrapping) -> list[str]:
     if not site.slurm.requeue or site.slurm.max_requeues == 0:
         return []
     return [
-        "# Near the time limit, not cancelled: requeue the job to measure the missing cases.",
+        "# If the job is near its time limit and was not cancelled, requeue it to measure the missing cases.",
         'if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && '
         f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {site.slurm.max_requeues} ]; then',
         # Slurm ends the script here; the job may restart on other nodes.

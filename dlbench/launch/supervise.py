@@ -127,7 +127,7 @@ def run_cases(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) ->
     if unseen:
         campaign.on_note(
             f"{units.count_text(unseen, 'case')} claimed by runs on other nodes; waiting up to "
-            f"{claims.DEAD_AFTER_S:.0f} s, then measuring them here if those runs have died. Press Ctrl-C to skip them"
+            f"{claims.DEAD_AFTER_S:.0f} s, then measuring here those of dead runs. Press Ctrl-C to end without them"
         )
     for heartbeat in claims.abandoned_heartbeats(held):
         taken = _claim_case(held[heartbeat], campaign, folder)

@@ -111,7 +111,7 @@ def _failure_reason(folder: Path, exit_code: int, world_size: int, limit_s: floa
         if found:
             return JobFailed(found[1])
         if limit_s is not None:
-            return JobFailed(f"did not end within {limit_s:.0f} s, {phase}; see {folder}")
+            return JobFailed(f"the worker process did not end within {limit_s:.0f} s, {phase}; see {folder}")
         return JobFailed(f"{processes.describe_exit(exit_code)} {phase}; {processes.last_error_line(folder)}")
     if status == "bad_input":
         return BadInput(text)

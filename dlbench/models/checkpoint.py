@@ -50,8 +50,8 @@ def load_weights(module: nn.Module, path: str) -> tuple[str, ...]:
     if not left:
         return ()
     return (
-        f"weights_left: {units.list_text(left, _MAX_NAMES)} are not in '{path}' with this shape; they keep their "
-        f"random initial values.",
+        f"weights_left: {units.list_text(left, _MAX_NAMES)} keep their random initial values, because '{path}' has no "
+        f"weights of this name and shape.",
     )
 
 

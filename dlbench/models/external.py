@@ -170,7 +170,7 @@ def _input_shape(value: Any, task: Task) -> tuple[int, ...]:
         raise BadInput(f"has input_shape {excerpt(value)}; it must be whole numbers above zero, such as (3, 224, 224)")
     shape = tuple(value)
     if task.num_dimensions not in (None, len(shape)):
-        example = {1: "(128,), the tokens of a sequence", 2: "(128, 128), the tokens of source and target"}
+        example = {1: "(128,), the length of a sequence", 2: "(128, 128), the lengths of source and target"}
         raise BadInput(
             f"has input_shape {shape}, but task '{task.name}' needs a shape such as {example[task.num_dimensions or 1]}"
         )

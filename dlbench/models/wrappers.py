@@ -33,15 +33,17 @@ def unwrap(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         return module, ()
     names = " and ".join(sorted(removed))
     return module, (
-        f"unwrapped: the network was wrapped in {names}, which dlbench removed; set devices_per_node or compile in the "
-        f"suite instead.",
+        f"unwrapped: the network was wrapped in {names}, which dlbench removed; instead of wrapping it, set "
+        f"devices_per_node or compile in the suite.",
     )
 
 
 def _remove_wrappers(module: nn.Module, removed: dict[str, int]) -> nn.Module:
     while True:
         if isinstance(module, DistributedDataParallel) or type(module).__name__.startswith("FullyShardedDataParallel"):
-            raise BadInput(f"is wrapped in {type(module).__name__}; return the network without it: dlbench adds it")
+            raise BadInput(
+                f"is wrapped in {type(module).__name__}; return the network without this wrapper: dlbench adds it"
+            )
         # The class of a compiled module is in torch._dynamo, which takes a second to import.
         compiled: Any = getattr(module, "_orig_mod", None) if type(module).__name__ == "OptimizedModule" else None
         if compiled is not None:

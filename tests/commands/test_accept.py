@@ -66,7 +66,7 @@ def test_verdicts_and_exit_statuses(results, tmp_path, capsys, metric, bound, mo
     [
         ('{model = "vgg11"}', "no record matches"),
         ('{model = "vgg16"}', "several cases match; they differ in batch_size"),
-        ('{model = "alexnet"}', "no process has a value of throughput (oom)"),
+        ('{model = "alexnet"}', "no process has a value of throughput (status: oom)"),
     ],
 )
 def test_lines_that_match_no_case_or_two_are_not_decided(results, tmp_path, capsys, case, reason):

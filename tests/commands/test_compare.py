@@ -138,7 +138,7 @@ def test_a_gate_below_the_margin_is_not_hidden_by_it(stores, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["base", "else"], "no network and mode in common"),
+        (["base", "else"], "no network was measured in the same mode in both"),
         (["base", "bf16"], "precision is fp32 in BASE and amp_bf16 in TARGET; `--ignore precision`"),
         (["base", "base"], "share 8 attempts"),
         (["base", "nowhere"], "no results at 'nowhere'"),

@@ -32,7 +32,7 @@ def test_slow_nodes_are_named_with_reason_and_status_1(stores, capsys):
     assert main(["fleet", str(stores / "slow")]) == 1
     output = capsys.readouterr()
     assert output.err.strip().endswith("12 units: 2 outliers on 2 nodes: n[3,7]")
-    assert "throttled by temperature" in output.out
+    assert "throttled because of high temperature" in output.out
 
 
 def test_the_list_is_for_scontrol(stores, capsys):

@@ -20,7 +20,7 @@ set -euo pipefail
 : "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"
 
 results=/scratch/anna/results
-# `module` is a shell function that may be undefined in batch jobs; it reads unset variables.
+# `module` is a shell function. It may be undefined in batch jobs, and it reads unset variables.
 set +eu
 # shellcheck disable=SC1091
 type module >/dev/null 2>&1 || . /etc/profile
@@ -34,11 +34,11 @@ export GLOO_SOCKET_IFNAME=ib0
 
 suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
 
-# Since Slurm 22.05, srun does not inherit this from the job.
+# Since Slurm 22.05, srun does not inherit --cpus-per-task from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
-# A job submitted without environment would pass none to its steps.
+# A job that was submitted without environment variables would pass none to its steps.
 export SLURM_EXPORT_ENV=ALL
-# By hand in an interactive step: its CPU binding would put all ranks on its cores.
+# Started by hand in an interactive step, all ranks would be bound to the cores of that step.
 unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
 step=(srun --kill-on-bad-exit=1 --wait=60)
 inside=(/home/anna/dlbench/.venv/bin/python)
@@ -100,7 +100,7 @@ rm -f "$token"
 patiently watched "${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}" \
   -m dlbench run "$suite" -P 'model=lenet5,vgg16' -P protocol.min_time_s=1 --results "$results" || status=$?
 
-# Near the time limit, not cancelled: requeue the job to measure the missing cases.
+# If the job is near its time limit and was not cancelled, requeue it to measure the missing cases.
 if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then
   scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; run dlbench resume" >&2
 fi

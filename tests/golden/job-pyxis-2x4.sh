@@ -47,11 +47,11 @@ port=$((20000 + SLURM_JOB_ID % 1200 * 10))
 export DLBENCH_MASTER_PORTS="${DLBENCH_MASTER_PORTS:-$port-$((port + 9))}"
 export MASTER_PORT="${DLBENCH_MASTER_PORTS%%[,-]*}"
 
-# Since Slurm 22.05, srun does not inherit this from the job.
+# Since Slurm 22.05, srun does not inherit --cpus-per-task from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
-# A job submitted without environment would pass none to its steps.
+# A job that was submitted without environment variables would pass none to its steps.
 export SLURM_EXPORT_ENV=ALL
-# By hand in an interactive step: its CPU binding would put all ranks on its cores.
+# Started by hand in an interactive step, all ranks would be bound to the cores of that step.
 unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
 step=(
   srun
@@ -132,7 +132,7 @@ rm -f "$token"
 watched python3 -m dlbench run "$suite" --results "$results" \
   --launcher srun -- "${step[@]}" '{ranks}' "${inside[@]}" || status=$?
 
-# Near the time limit, not cancelled: requeue the job to measure the missing cases.
+# If the job is near its time limit and was not cancelled, requeue it to measure the missing cases.
 if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then
   tidy
   scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; run dlbench resume" >&2

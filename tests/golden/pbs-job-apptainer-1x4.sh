@@ -37,7 +37,7 @@ inside=(
 # Check the first node: Python, results folder, mounts, free space. Stop if a check fails.
 "${inside[@]}" -m dlbench doctor --node --results "$results"
 
-# PBS sends no signal before the limit: `timeout` ends the running case as preempted; finished cases are stored.
+# PBS sends no signal before the time limit: `timeout` stops the running case (as preempted); finished cases are stored.
 trap : TERM USR1
 status=0
 timeout --foreground --signal=USR1 28620 "${inside[@]}" -m dlbench run \

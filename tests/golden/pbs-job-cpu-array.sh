@@ -16,7 +16,7 @@ set -euo pipefail
 : "${PBS_JOBID:?is not set: submit this with qsub, or run it with bash inside an interactive job}"
 
 results=/scratch/anna/results
-# `module` is a shell function that may be undefined in batch jobs; it reads unset variables.
+# `module` is a shell function. It may be undefined in batch jobs, and it reads unset variables.
 set +eu
 # shellcheck disable=SC1091
 type module >/dev/null 2>&1 || . /etc/profile
@@ -34,7 +34,7 @@ inside=(/home/anna/dlbench/.venv/bin/python)
 # Check the first node: Python, results folder, mounts, free space. Stop if a check fails.
 "${inside[@]}" -m dlbench doctor --node --results "$results"
 
-# PBS sends no signal before the limit: `timeout` ends the running case as preempted; finished cases are stored.
+# PBS sends no signal before the time limit: `timeout` stops the running case (as preempted); finished cases are stored.
 trap : TERM USR1
 status=0
 timeout --foreground --signal=USR1 14220 "${inside[@]}" -m dlbench run \

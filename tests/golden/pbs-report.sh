@@ -12,7 +12,7 @@ set -euo pipefail
 : "${PBS_JOBID:?is not set: submit this with qsub, or run it with bash inside an interactive job}"
 
 results=/scratch/anna/results
-# `module` is a shell function that may be undefined in batch jobs; it reads unset variables.
+# `module` is a shell function. It may be undefined in batch jobs, and it reads unset variables.
 set +eu
 # shellcheck disable=SC1091
 type module >/dev/null 2>&1 || . /etc/profile

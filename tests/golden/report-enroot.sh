@@ -31,11 +31,11 @@ DLBENCH_HOST_LIBRARIES=$(
 ) || true
 export DLBENCH_HOST_LIBRARIES
 
-# Since Slurm 22.05, srun does not inherit this from the job.
+# Since Slurm 22.05, srun does not inherit --cpus-per-task from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
-# A job submitted without environment would pass none to its steps.
+# A job that was submitted without environment variables would pass none to its steps.
 export SLURM_EXPORT_ENV=ALL
-# By hand in an interactive step: its CPU binding would put all ranks on its cores.
+# Started by hand in an interactive step, all ranks would be bound to the cores of that step.
 unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
 step=(srun --kill-on-bad-exit=1 --wait=60)
 inside=(

@@ -166,7 +166,9 @@ def test_steps_of_different_batches_are_compared_per_sample(suite_file, tmp_path
     lines = compare_experiment(what, 3, tmp_path / "r", *OF_SIDES, ComparisonRules()).lines
     assert [line.comparison.ratio for line in lines] == pytest.approx([0.5, 0.5], rel=0.02)
     assert [line.base for line in lines] == pytest.approx([0.0025, 0.0025], rel=0.02)
-    assert all(line.note.startswith("times are per sample, because a step has 4 in A and 16 in B") for line in lines)
+    assert all(
+        line.note.startswith("times are per sample, because a step has 4 samples in A and 16 in B") for line in lines
+    )
 
 
 def test_a_value_may_hold_commas_where_no_key_follows():

@@ -175,10 +175,11 @@ SACCT = "101|101|5000\n101.batch|101.batch|\n101.0|101.0|5000\n"
 @pytest.mark.parametrize(
     ("sacct", "expected"),
     [
-        (SACCT, "Slurm recorded 5.00 kJ (nodes, whole job), dlbench measured 300 J (devices, timed windows only)"),
+        (SACCT, "Slurm recorded 5.00 kJ (whole nodes, during the whole job), dlbench measured 300 J (devices, only "
+                "during the timed steps)"),
         ("101|101|0\n101.0|101.0|0\n", "Slurm recorded no energy"),
-        ("101|101|\n101.0|101.0|100\n", "Slurm recorded 100 J (nodes, whole job), dlbench measured 300 J (devices, "
-                                        "timed windows only); "
+        ("101|101|\n101.0|101.0|100\n", "Slurm recorded 100 J (whole nodes, during the whole job), dlbench "
+                                        "measured 300 J (devices, only during the timed steps); "
          "Slurm's value is lower, so one of the two is wrong"),
     ],
     ids=["accounted", "no plugin", "steps only, and less"],
@@ -230,8 +231,8 @@ def test_time_and_node_hours_are_learned_from_earlier_records(site, capsys):
     words = [str(site / "fleet.toml"), "-P", "batch_size=1,2,3", "-P", "nodes=2", "--results", str(site / "results")]
     assert main(["plan", *words]) == 0
     assert (
-        "estimate: 10 min, 0.33 node-hours in total (2 of 3 processes were measured before, the others are assumed to "
-        "take the median time of these)" in capsys.readouterr().err
+        "estimate: 10 min, 0.33 node-hours in total (2 of 3 processes were measured before; the others are "
+        "estimated with the median time of these)" in capsys.readouterr().err
     )
     assert main(["submit", *words, "--site", str(site / "here.toml"), "--dry-run"]) == 0
     assert "estimate: 10 min" in capsys.readouterr().err

@@ -168,22 +168,22 @@ def printed(capsys, trials, device="cpu", form="text"):
 def test_the_first_line_says_what_was_found_and_what_limits(capsys):
     head, _, columns, _, *rows = printed(capsys, [Trial(3363, False, reason=FULL, seconds=9.0), FITS]).splitlines()
     assert head == (
-        "lenet5, training, fp32: the largest batch that fits is 2845, with 1.07 GiB of 1.27 GiB; 3363 does not fit "
+        "lenet5, training, fp32: the largest batch that fits is 2845, which uses 1.07 GiB of 1.27 GiB; batch 3363 does not fit "
         "(161 MiB more needed, 130 MiB available)"
     )
     assert columns.split() == ["batch", "fits", "predicted", "resident", "time", "[s]"]
     assert [row.split()[:2] for row in rows] == [["2845", "yes"], ["3363", "no"]]
     on_gpu = printed(capsys, [Trial(64, True, 975 * MIB, 1200 * MIB, 400 * MIB, 4.7)], "cuda").splitlines()
-    assert on_gpu[0].endswith("is 64, with 1.17 GiB of 1.27 GiB; larger batches were not tried")
+    assert on_gpu[0].endswith("is 64, which uses 1.17 GiB of 1.27 GiB; larger batches were not tried")
     assert on_gpu[2].split()[3] == "allocated"
 
 
 def test_a_limit_other_than_memory_and_no_batch_at_all_are_said_in_the_first_line(capsys):
     other = Trial(3363, False, reason="failed for another reason than memory: index out of range")
     head = printed(capsys, [FITS, other]).splitlines()[0]
-    assert head.endswith("; 3363 failed for another reason than memory: index out of range")
+    assert head.endswith("; batch 3363 failed for another reason than memory: index out of range")
     head = printed(capsys, [Trial(1, False, reason=FULL)]).splitlines()[0]
-    assert head.endswith("no batch fits into 1.27 GiB; 1 does not fit (161 MiB more needed, 130 MiB available)")
+    assert head.endswith("no batch fits into 1.27 GiB; batch 1 does not fit (161 MiB more needed, 130 MiB available)")
 
 
 def test_a_file_gets_every_trial_with_all_that_is_known_of_it(capsys):

@@ -29,10 +29,10 @@ def test_another_setting_of_the_cpu_is_measured_anew_and_a_gpu_is_not(tmp_path, 
     assert measured(tmp_path, TWO_THREADS, [CPU, GPU]) == sorted([*once, ("cpu", "two threads")])
     said = capsys.readouterr().err
     assert "1 process already measured" in said
-    assert "1 process measured earlier on another system" in said
+    assert "measuring 1 process again: the earlier results are from another system" in said
 
 
 def test_records_without_a_setting_are_no_results_of_this_one(tmp_path, capsys):
     measured(tmp_path, "a key of an earlier version", [CPU])
     assert len(measured(tmp_path, ONE_THREAD, [CPU])) == 2
-    assert "with other cores, threads or memory): measuring again on this system" in capsys.readouterr().err
+    assert "are from another system (for example with other cores, threads or memory)" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def test_a_new_head_starts_anew_and_is_named(tmp_path, inside):
     state = {f"module.{name}": tensor for name, tensor in first.state_dict().items()}
     torch.save({inside: state, "epoch": 3} if inside else state, tmp_path / "a.pt")
     (warning,) = checkpoint.load_weights(second, str(tmp_path / "a.pt"))
-    assert warning.startswith("weights_left: 1.weight, 1.bias are not in")
+    assert warning.startswith("weights_left: 1.weight, 1.bias keep their random initial values")
     assert torch.equal(first[0].weight, second[0].weight)
 
 

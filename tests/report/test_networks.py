@@ -56,7 +56,7 @@ def compared(base, target):
 def test_a_comparison_says_that_the_network_is_another_one():
     line = compared(["1111aaaa2222"], ["3333bbbb4444"])
     assert line.comparison is not None
-    assert "the network differs: 1111aaaa2222 in BASE, 3333bbbb4444 in TARGET" in line.note
+    assert "the definition of the network differs: 1111aaaa2222 in BASE, 3333bbbb4444 in TARGET" in line.note
     assert "another one" not in compared(["1111aaaa2222"], ["1111aaaa2222"]).note
 
 

@@ -159,7 +159,7 @@ def test_lazy_layers_have_shapes_before_anything_counts_them(way):
             "LazyFails",
             "has lazy layers, but the forward pass with inputs of (2, 3, 16, 16) that initialises them",
         ),
-        ("Distributed", "is wrapped in Distributed; return the network without it"),
+        ("Distributed", "is wrapped in Distributed; return the network without this wrapper"),
         (
             "Unclear",
             "returns a dictionary of 'features': a tensor of shape (2, 64), 'classes': a tensor of shape (2, 10)",

@@ -34,13 +34,13 @@ def check_mpi(context: CheckContext) -> Iterator[Finding]:
         lines = context.run([program, "--version"]).out.strip().splitlines() or ["gives no version"]
         yield Finding("mpi", "ok", f"{program}: {lines[0]}")
     else:
-        yield Finding("mpi", "note", "mpirun is not on PATH; srun does not need it")
+        yield Finding("mpi", "note", "mpirun is not on PATH; only the launcher 'mpirun' needs it")
     wanted = context.site.slurm.mpi if context.site else None
     if wanted and context.which("srun"):
         answer = context.run(["srun", "--mpi=list"])
         listed = answer.out + answer.err
         if wanted not in re.split(r"[\s,:]+", listed):
-            text = f"srun has no --mpi={wanted}: each rank would run as rank 0 of 1"
+            text = f"srun has no --mpi={wanted}: every rank would run alone, as rank 0 of 1"
             yield Finding("mpi", "fail", text, f"set slurm.mpi to one of: {' '.join(listed.split()) or 'nothing'}")
         else:
             yield from _check_mpi_plugin(context, wanted)
@@ -74,7 +74,9 @@ def check_slurm(context: CheckContext) -> Iterator[Finding]:
     if "UP" not in answer.out:
         said = ((answer.out + answer.err).strip().splitlines() or ["no output"])[-1]
         level = "fail" if context.site else "warn"
-        yield Finding("slurm", level, f"Slurm's controller is down: {said}", "wait, or ask the administrators")
+        yield Finding(
+            "slurm", level, f"Slurm's controller is down: {said}", "try again later, or ask the administrators"
+        )
         return
     version = context.run(["sbatch", "--version"])
     yield Finding("slurm", "ok", f"{version.out.strip() or 'Slurm'}; {answer.out.strip().splitlines()[0]}")
@@ -106,7 +108,7 @@ def check_pbs(context: CheckContext) -> Iterator[Finding]:
     answer = context.run(["qstat", "-B"])
     if answer.status != 0:
         text = f"the PBS server does not answer: {' '.join(answer.err.split())}"
-        yield Finding("pbs", "fail", text, "wait, or ask the administrators")
+        yield Finding("pbs", "fail", text, "try again later, or ask the administrators")
         return
     yield Finding("pbs", "ok", context.run(["qsub", "--version"]).out.strip() or "PBS answers")
     queue = context.site.partition

@@ -86,7 +86,8 @@ def _check_folder(check: str, folder: Path, least_bytes: int, mend: str, level: 
     if abs(offset_s) > MAX_CLOCK_OFFSET_S:
         text = f"the clock of {folder}'s server differs by {offset_s:+.0f} s from this node"
         mend = "ask the administrators to synchronize the clocks (chrony, NTP)"
-        yield Finding("clock", "fail", f"{text}: jobs cannot tell which other jobs run, and repeat their cases", mend)
+        effect = "jobs cannot see which other jobs are running, and would measure their cases again"
+        yield Finding("clock", "fail", f"{text}: {effect}", mend)
 
 
 def check_mounts(context: CheckContext) -> Iterator[Finding]:
@@ -101,7 +102,7 @@ def check_mounts(context: CheckContext) -> Iterator[Finding]:
     if nodes.isdigit() and context.which("srun"):
         yield from _check_mounts_on_nodes(context, paths, int(nodes))
     elif missing := [path for path in paths if not context.exists(path)]:
-        mend = "if the compute nodes have them, run dlbench doctor inside an allocation"
+        mend = "if these paths exist on the compute nodes, run dlbench doctor there, inside an allocation"
         yield Finding("mounts", "warn", f"missing on this node: {', '.join(missing)}", mend)
     else:
         yield Finding("mounts", "ok", ", ".join(paths))

@@ -28,14 +28,14 @@ def check_python(context: CheckContext) -> Iterator[Finding]:
 def check_packages(context: CheckContext) -> Iterator[Finding]:
     """Check the packages for measuring, storing and reporting, without importing them (slow)."""
     other_python = "set software.python in the profile to a Python that has these packages"
-    other_python = f"{other_python}; for container images see containers/README.md; or install them"
+    other_python = f"{other_python} (container images: see containers/README.md), or install these packages"
     collect = "run `dlbench collect` with a Python that has pyarrow, or install it"
-    image = "images built from containers/ have them; elsewhere install them"
+    image = "images built from containers/ have these packages; elsewhere, install them"
     for level, packages, effect, advice in (
         ("fail", _MEASURING_PACKAGES, "", other_python),
         ("warn", _STORAGE_PACKAGES, ": results stay in attempt folders, without Parquet files", collect),
         ("warn", _REPORT_PACKAGES, ": needed by `dlbench report` and `dlbench compare`", image),
-        ("note", _TERMINAL_PACKAGES, ": no progress bar or no shell completion", "install them"),
+        ("note", _TERMINAL_PACKAGES, ": needed for the progress bar or shell completion", "install them"),
     ):
         if missing := [package for module, package in packages.items() if find_spec(module) is None]:
             text = f"{sys.executable} has no {', '.join(missing)}{effect}"
@@ -69,7 +69,7 @@ def check_torch(context: CheckContext) -> Iterator[Finding]:
     if devices and facts.get("nccl_version"):
         yield Finding("nccl", "ok", str(facts["nccl_version"]))
     elif devices:
-        mend = "this PyTorch is built without NCCL, or its library is missing"
+        mend = "this PyTorch is built without NCCL, or the NCCL library is missing"
         mend = f"{mend}; check torch.distributed.is_nccl_available()"
         yield Finding("nccl", "warn", "PyTorch has no NCCL: cases on several GPUs will fail", mend)
 

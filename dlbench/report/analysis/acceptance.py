@@ -156,7 +156,7 @@ def _judge_line(line: Commitment, attempts: pd.DataFrame, confidence: float) -> 
     count = len(done)
     if not count:
         ended = ", ".join(sorted(set(chosen["status"])))
-        return undecided(reason=f"no process has a value of {METRICS[line.metric].title.lower()} ({ended})")
+        return undecided(reason=f"no process has a value of {METRICS[line.metric].title.lower()} (status: {ended})")
     found = estimate_metric(done, line.metric, confidence)
     value, low, high = found.value, found.low, found.high
     if count < line.repeats:

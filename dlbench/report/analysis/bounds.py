@@ -57,7 +57,7 @@ class Roof:
             return "No peak of this device is known, so no bound is shown; run `dlbench ceilings` to measure the peak."
         rate = f"{units.quantity(self.flop_per_s, 'FLOP/s')} ({self.flop_source or 'unknown'})"
         speed = f"{units.quantity(self.bytes_per_s, 'B/s')} ({self.bytes_source or 'unknown'})"
-        return f"The bounds assume {rate} in {self.precision}, and {speed} of memory bandwidth."
+        return f"The bounds assume a peak of {rate} in {self.precision} and a memory bandwidth of {speed}."
 
 
 def find_roof(ceilings: pd.DataFrame | None, where: DeviceIdentity, precision: str) -> Roof:

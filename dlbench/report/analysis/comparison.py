@@ -176,7 +176,7 @@ def why_undecided(line: ComparisonLine, percent: float) -> str | None:
         and not _fails_gate(line, percent)
         and line.comparison.high > 1 + percent / 100
     ):
-        return f"because the interval includes more than {percent:g} %"
+        return f"because the interval includes an increase of more than {percent:g} %"
     return None
 
 
@@ -217,7 +217,7 @@ def _describe_difference(name: str, base: Any, target: Any) -> str:
 def _why_nothing_compared(lines: list[ComparisonLine]) -> str:
     refused = [line for line in lines if line.verdict == "refused"]
     if not refused:
-        return "they have no network and mode in common"
+        return "no network was measured in the same mode in both"
     reason = Counter(line.note for line in refused).most_common(1)[0][0]
     names = [
         name for name in IDENTITY_COLUMNS if f"{name} is" in reason or (name == "protocol" and "protocol." in reason)

@@ -59,7 +59,9 @@ def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonR
     if reason:
         return ComparisonLine(setting, "refused", note=reason)
     keys = [side.good["network_key"].fillna("").iloc[0] or NO_KEY_TEXT for side in (base, target)]
-    notes = [] if keys[0] == keys[1] else [f"the network differs: {keys[0]} in BASE, {keys[1]} in TARGET"]
+    notes = (
+        [] if keys[0] == keys[1] else [f"the definition of the network differs: {keys[0]} in BASE, {keys[1]} in TARGET"]
+    )
     figures, more = compare_processes(base.good, target.good, ("BASE", "TARGET"), rules)
     notes += more
     for side, group in sides:
@@ -161,7 +163,9 @@ def compare_processes(
     if single_values or work[0] == work[1]:
         work = [1, 1]
     else:
-        notes = [f"times are per sample, because a step has {work[0]} in {names[0]} and {work[1]} in {names[1]}"]
+        notes = [
+            f"times are per sample, because a step has {work[0]} samples in {names[0]} and {work[1]} in {names[1]}"
+        ]
     # The steps of a process are needed for its own interval alone.
     with_steps = not single_values and min(len(a), len(b)) < MIN_PROCESSES
     first, second = (

@@ -153,13 +153,14 @@ class Comparison:
         """What a reader has to know beside the verdict; "" when there is nothing."""
         counts = f"{self.num_processes_a} against {self.num_processes_b} processes"
         if self.has_no_spread:
-            return f"{counts} with equal values give no interval: the clock is too coarse, or the values are copies"
+            reason = "the clock is too coarse, or the values are copies"
+            return f"{counts}: no interval, because all values are equal; {reason}"
         if self.low is None or self.basis == "assumed":
             # An interval from an assumed spread is no measurement: none is shown.
             advice = f"no interval; run {MIN_PROCESSES} or more on each side"
             return f"{counts} are too few to estimate the variation between processes: {advice}"
         if self.basis == "stated":
-            return f"{counts}: the spread between processes is the value of --between-processes, not measured"
+            return f"{counts}: the spread between processes was not measured; the value of --between-processes is used"
         return ""
 
 

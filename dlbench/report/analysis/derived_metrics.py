@@ -200,7 +200,7 @@ def _missing_rank_warnings(first: pd.DataFrame, num_ranks: pd.Series[int]) -> pd
     extended = [
         [
             *(found if isinstance(found, list | tuple | np.ndarray) else ()),
-            f"missing_ranks: the store contains {have} of {want:.0f} ranks; the slowest rank may be missing.",
+            f"missing_ranks: the results contain {have} of {want:.0f} ranks; the slowest rank may be missing.",
         ]
         for found, have, want in zip(first.loc[short, "warnings"], held[short], wanted[short], strict=True)
     ]

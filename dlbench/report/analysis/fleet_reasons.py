@@ -17,8 +17,8 @@ REASON_COLUMNS = (
 )
 _THROTTLE_NAMES = {
     "hw_slowdown": "slowed by the board (hw_slowdown)",
-    "sw_thermal_slowdown": "throttled by temperature (sw_thermal_slowdown)",
-    "hw_thermal_slowdown": "throttled by temperature (hw_thermal_slowdown)",
+    "sw_thermal_slowdown": "throttled because of high temperature (sw_thermal_slowdown)",
+    "hw_thermal_slowdown": "throttled because of high temperature (hw_thermal_slowdown)",
     "hw_power_brake": "slowed by the power supply (hw_power_brake)",
     POWER_CAP_REASON: "slowed by its power limit (sw_power_cap)",
 }
@@ -27,7 +27,7 @@ _EXPLAINING_WARNINGS = {
     "busy_host": "other work on the node",
     "shared_device": "other processes on the device",
     "ecc": "memory errors (ECC)",
-    "rows_remapped": "memory rows that were remapped or await remapping",
+    "rows_remapped": "memory rows that were remapped, or will be at the next reset",
     "xid": "errors that the driver reported (Xid)",
 }
 

@@ -129,7 +129,8 @@ def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> H
     short = len(groups) - long
     if short:
         notes.append(
-            f"{short} of {len(groups)} cases have fewer than {change_points.MIN_POINTS} days and are not judged."
+            f"{short} of {len(groups)} cases were measured on fewer than {change_points.MIN_POINTS} days and are not "
+            f"judged."
         )
     ordered = sorted(lines, key=lambda line: (not line.changes, -len(line.days), line.name, line.device))
     return History(tuple(ordered), false_alarms, tuple(notes))

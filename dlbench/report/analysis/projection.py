@@ -26,7 +26,7 @@ COST_SENTENCE_STARTS = ("Electricity costs", "A device costs", "The devices them
 #: What an energy holds and what it does not, by the meter's scope.
 _ENERGY_SCOPE_NOTES = {
     "package": "Energy is that of whole CPU packages and their memory, without the rest of the hosts.",
-    "device": "Energy is the gross energy of the devices, without hosts, network and storage.",
+    "device": "Energy is the gross energy of the devices, without hosts, interconnect and storage.",
 }
 
 
@@ -220,8 +220,8 @@ def _assumptions(
 ) -> list[str]:
     sentences = [
         f"{num_epochs:g} epochs of {num_images} images on {num_devices} device{'s' if num_devices > 1 else ''}.",
-        "The whole training is assumed to run at the measured throughput: input, storage and network are fast enough, "
-        "and clocks stay the same.",
+        "The whole training is assumed to run at the measured throughput: data input, storage and interconnect "
+        "are fast enough, and clocks stay the same.",
         "Validation, checkpoints, start-up and interruptions are not included.",
     ]
     if metered is not None:
@@ -231,8 +231,10 @@ def _assumptions(
     if prices.per_kwh is not None and metered is None:
         return [*sentences, "The cost is missing, because it needs the energy, which was not measured."]
     if prices.per_kwh is not None:
-        building = "" if prices.pue == 1 else f", multiplied by a PUE of {prices.pue:g} for cooling and losses"
-        sentences.append(f"Electricity costs {prices.per_kwh:g} {prices.currency} per kWh of that energy{building}.")
+        building = (
+            "" if prices.pue == 1 else f". The energy is multiplied by a PUE of {prices.pue:g} for cooling and losses"
+        )
+        sentences.append(f"Electricity costs {prices.per_kwh:g} {prices.currency} per kWh{building}.")
     if prices.per_device_hour is None:
         sentences.append("The devices themselves are assumed to be free, because the prices have no per_device_hour.")
     else:

@@ -14,11 +14,12 @@ KINDS_OF_ATTEMPTS = (SHOWN, BEYOND_LIMIT, FAILED, SUPERSEDED, SYSTEM_UNKNOWN)
 #: Each kind in words.
 KIND_DESCRIPTIONS = {
     SHOWN: "Shown: one attempt per case, the latest that was measured",
-    BEYOND_LIMIT: "Measured cases that exceed the maximum number in tables and figures; metrics.csv contains them",
+    BEYOND_LIMIT: "Measured cases left out because tables and figures show a limited number; metrics.csv contains them",
     FAILED: "Cases without a result: see Failures and warnings",
     SUPERSEDED: "Attempts replaced by a later attempt of the same case on the same system; metrics.csv contains them",
     SYSTEM_UNKNOWN: (
-        "Failed attempts of measured cases that ended before their system was recorded; metrics.csv contains them"
+        "Failed attempts that ended before their system was recorded; their cases were measured by other attempts; "
+        "metrics.csv contains them"
     ),
     COPIES: "Copies: rows of the same attempt and rank in several files or sources; the most complete row is used",
     PASSED_OVER: "Skipped because they are invalid or unreadable: see Failures and warnings",

@@ -39,8 +39,9 @@ RULE_TEXT = (
     f"A host or device is listed if its median deviates from the overall median by more than "
     f"{units.percent(MIN_DEVIATION, 1)} and by more than {MAX_SPREADS:g} times the usual spread. The usual spread is "
     f"the robust standard deviation (1.4826 × median absolute deviation) of processes around their own host or device, "
-    f"if each of these ran at least {MIN_PROCESSES}. Otherwise it is the robust standard deviation of the medians of "
-    f"at least {MIN_UNITS} hosts or devices. With only two, the slower is compared with the faster."
+    f"if each host or device ran at least {MIN_PROCESSES} processes. Otherwise it is the robust standard deviation of "
+    f"the medians of at least {MIN_UNITS} hosts or devices. With only two hosts or devices, the slower is compared "
+    f"with the faster."
 )
 
 
@@ -142,8 +143,8 @@ def process_range_sentence(cases: pd.DataFrame) -> str:
         return f"One case ran more than once; the step times of its processes differ by {units.percent(reach.iloc[0])}."
     return (
         f"{len(reach)} cases ran more than once on one kind of system. The step times of the fastest and the slowest "
-        f"process of a case differ by {units.percent(reach.median())} in the median and by "
-        f"{units.percent(reach.max())} at most."
+        f"process of a case differ by {units.percent(reach.median())} in the median case and by "
+        f"{units.percent(reach.max())} in the worst case."
     )
 
 

@@ -125,7 +125,7 @@ def test_what_is_not_the_same_case_is_refused_with_the_reason_unless_asked(chang
     lenet5 = next(line for line in asked if line.setting["model"] == "lenet5")
     assert lenet5.comparison.ratio == pytest.approx(ratio, rel=0.01)
     assert lenet5.target / lenet5.base == pytest.approx(ratio, rel=0.01)
-    assert ("times are per sample, because a step has 8 in BASE and 16 in TARGET" in lenet5.note) == (ratio < 1)
+    assert ("times are per sample, because a step has 8 samples in BASE and 16 in TARGET" in lenet5.note) == (ratio < 1)
 
 
 def test_another_version_of_the_suite_is_refused_even_where_nothing_else_is_left():
@@ -144,7 +144,7 @@ def test_a_time_limit_is_no_difference():
 
 
 def test_stores_without_a_common_case_are_one_clear_line():
-    with pytest.raises(BadInput, match="no network and mode in common"):
+    with pytest.raises(BadInput, match="no network was measured in the same mode in both"):
         lines_of([processes(CASE)], [processes(OTHER, side="b")])
 
 
@@ -289,7 +289,7 @@ def test_a_certain_slowdown_that_may_be_beyond_the_gate_is_not_known_to_pass():
     assert line.verdict == "slower"
     gate = 100 * ((line.comparison.ratio + line.comparison.high) / 2 - 1)
     assert regressions(found, gate) == []
-    assert why_undecided(line, gate) == f"because the interval includes more than {gate:g} %"
+    assert why_undecided(line, gate) == f"because the interval includes an increase of more than {gate:g} %"
     assert why_undecided(line, 4.0) is None  # it fails
     assert why_undecided(line, 30.0) is None
 
@@ -302,7 +302,7 @@ def test_of_a_case_whose_interval_reaches_beyond_the_gate_it_is_not_known():
     (line,) = lines_of([processes(CASE)], [unlike])
     assert line.verdict == "not decided"
     assert 1.03 < line.comparison.high < 1.2
-    assert why_undecided(line, 3.0) == "because the interval includes more than 3 %"
+    assert why_undecided(line, 3.0) == "because the interval includes an increase of more than 3 %"
     assert why_undecided(line, 20.0) is None
     assert regressions(compare_stores(rows(processes(CASE)), rows(unlike)), 3.0) == []
 

@@ -172,7 +172,7 @@ def test_cases_over_several_nodes_are_left_out_and_counted():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"throttle_reasons": ["hw_thermal_slowdown"]}, "throttled by temperature (hw_thermal_slowdown)"),
+        ({"throttle_reasons": ["hw_thermal_slowdown"]}, "throttled because of high temperature (hw_thermal_slowdown)"),
         ({"throttle_reasons": ["sw_power_cap"]}, "slowed by its power limit (sw_power_cap)"),
         ({"sm_clock_min_mhz": 1400.0}, "low clock: 1400 MHz, others 1900 MHz"),
         ({"temperature_max_c": 88.0}, "hot: 88 °C, others 60 °C"),
@@ -180,7 +180,10 @@ def test_cases_over_several_nodes_are_left_out_and_counted():
         ({"other_processes": 2}, "other processes on the device"),
         ({"warnings": ["ecc: 3 uncorrected memory errors"]}, "memory errors (ECC)"),
         ({"warnings": ["ecc_uncorrected: 1 memory error(s) during the case"]}, "memory errors (ECC)"),
-        ({"warnings": ["rows_remapped: 1 memory row(s)"]}, "memory rows that were remapped or await remapping"),
+        (
+            {"warnings": ["rows_remapped: 1 memory row(s)"]},
+            "memory rows that were remapped, or will be at the next reset",
+        ),
         ({"warnings": ["xid: the driver reported Xid 63"]}, "errors that the driver reported (Xid)"),
         ({"warnings": ["busy_host: others took 40%"]}, "other work on the node"),
     ],

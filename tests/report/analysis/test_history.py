@@ -108,7 +108,7 @@ def test_gaps_days_without_a_clock_and_short_lines_are_named():
     found = build_history(pd.concat([gaps, unset, points(quiet(rng, 3), "vgg16")]))
     assert [change.kind for _, change in found.changes()] == ["regression"]
     assert found.notes[0].startswith("2 days are not used, because they are before 2012 or in the future")
-    assert "1 of 2 cases have fewer than 8 days" in found.notes[1]
+    assert "1 of 2 cases were measured on fewer than 8 days" in found.notes[1]
 
 
 def test_a_changed_suite_is_an_annotation():

@@ -324,7 +324,7 @@ def test_the_energy_of_ranks_whose_rows_are_missing_is_not_left_out():
 def test_ranks_that_the_store_lacks_are_named_beside_the_figure():
     whole = fakes.record(Case("alexnet", device="cuda", devices_per_node=2))
     found = only(dataclasses.replace(whole, ranks=whole.ranks[:1]))
-    assert "missing_ranks: the store contains 1 of 2 ranks; the slowest rank may be missing." in found["warnings"]
+    assert "missing_ranks: the results contain 1 of 2 ranks; the slowest rank may be missing." in found["warnings"]
     assert "ranks missing" in case_warnings.warnings_per_process(pd.DataFrame([found]))[0]
     assert not [warning for warning in only(whole)["warnings"] if warning.startswith("missing_ranks")]
 
