@@ -89,5 +89,5 @@ def _to_suite(what: str | Path | Case, axes: dict[str, Any]) -> Suite:
         texts = {axis: ",".join(map(str, v)) if isinstance(v, list | tuple) else v for axis, v in axes.items()}
         return load_suite(what, [f"{axis}={text}" for axis, text in texts.items()])
     if axes:
-        raise BadInput(f"cannot override {', '.join(axes)} of a case; set them in dlbench.Case(...)")
+        raise BadInput(f"cannot override {', '.join(axes)} of a case; set these axes in dlbench.Case(...)")
     return Suite("cases", 1, "", {axis: (getattr(what, axis),) for axis in AXES}, (), what.protocol, "dlbench.Case")

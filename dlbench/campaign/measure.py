@@ -145,7 +145,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     _print_summary(schedule, progress, root)
     left = schedule.num_yielded - len(statuses)
     if left > 0:
-        say(f"skipped: {left} of {schedule.num_yielded} processes, claimed or already measured by another run")
+        say(f"skipped: {left} of {schedule.num_yielded} processes, which another run measures or has measured")
     if store and failed < len(cases):
         say(f"next: `dlbench report {root}` builds the report")
     return SOME_FAILED if failed else OK

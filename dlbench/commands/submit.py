@@ -62,7 +62,7 @@ def _submit(options: argparse.Namespace) -> int:
     for remark in settings_without_effect(site):
         say(remark)
     if site.container.runtime != "none" and jobs.source_checkout_folder() is None:
-        say("the jobs use the dlbench of the container image; install it there (pip install dlbench)")
+        say("the jobs use the dlbench inside the container image; install dlbench there (pip install dlbench)")
     suite = load_suite(options.suite, options.overrides)
     # A misspelt network would otherwise fail after hours in the queue.
     probe.check_models(models_of(suite.cases()))

@@ -79,7 +79,7 @@ def _parse_label(text: bytes) -> int:
     """The number of a class. Raises ValueError if it is none."""
     number = int(text)
     if number < 0:
-        raise ValueError(f"a shard has class {number}; classes must be at least 0")
+        raise ValueError(f"a shard has class number {number}; class numbers must be at least 0")
     return number
 
 

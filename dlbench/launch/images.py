@@ -60,7 +60,7 @@ def import_image(
         return _existing_image(path, container.runtime)
     if not container.source:
         raise BadInput(
-            f"{path} does not exist and container.source is not set; set it to, for example, "
+            f"{path} does not exist and container.source is not set; set container.source to, for example, "
             f"docker://nvcr.io#nvidia/pytorch:TAG or dockerd://dlbench:latest (local Docker engine)"
         )
     return _download_once(container.runtime, image_file, path, container.source, force, say)

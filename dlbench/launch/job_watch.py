@@ -23,7 +23,7 @@ _BLOCKING_REASONS = {
     r"(?:QOS|Assoc|Association)\w*PerJob\w*|MaxMemPerLimit|QOS\w*NotSatisfied": "it exceeds the limit for one job",
     r"(?:QOS|Assoc)\w*PerUser\w*": "it exceeds the limit for one user",
     r"Invalid(?:Account|QOS)|(?:Account|QOS)NotAllowed": "the account or QOS may not use this partition",
-    r"DependencyNeverSatisfied": "the job that it waits for failed",
+    r"DependencyNeverSatisfied": "it depends on a job that failed",
     r"JobHeld\w*": "the job is held",
 }
 #: Folders inside a results folder that contain no campaign.

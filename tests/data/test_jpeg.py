@@ -172,7 +172,7 @@ def test_shards_of_webdataset_are_read_in_place(folder, tmp_path):
         member = tarfile.TarInfo("9.cls")
         member.size = 2
         tar.addfile(member, io.BytesIO(b"-1"))
-    with pytest.raises(BadInput, match=r"shard .* cannot be read: a shard has class -1"):
+    with pytest.raises(BadInput, match=r"shard .* cannot be read: a shard has class number -1"):
         find_images(place)
 
 

@@ -38,10 +38,10 @@ MAX_LISTED = 100
 RULE_TEXT = (
     f"A host or device is listed if its median deviates from the overall median by more than "
     f"{units.percent(MIN_DEVIATION, 1)} and by more than {MAX_SPREADS:g} times the usual spread. The usual spread is "
-    f"the robust standard deviation (1.4826 × median absolute deviation) of processes around their own host or device, "
-    f"if each host or device ran at least {MIN_PROCESSES} processes. Otherwise it is the robust standard deviation of "
-    f"the medians of at least {MIN_UNITS} hosts or devices. With only two hosts or devices, the slower is compared "
-    f"with the faster."
+    f"the robust standard deviation (1.4826 × median absolute deviation) of processes around the median of their own "
+    f"host or device; only hosts or devices with at least {MIN_PROCESSES} processes count. If there are none, it is "
+    f"the robust standard deviation of the medians of all hosts or devices, if these are at least {MIN_UNITS}. With "
+    f"only two hosts or devices, the slower is compared with the faster."
 )
 
 
