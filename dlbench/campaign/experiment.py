@@ -34,13 +34,13 @@ def run_experiment(
         system_keys, networks: the keys of each side.
         campaign: further fields of `supervise.Campaign`, such as the launcher.
     """
-    from dlbench.report.analysis.comparison import complete_pairs
+    from dlbench.report.analysis.comparison import find_measured_pairs
     from dlbench.results import store
 
     results_maintenance.close_open_attempts(root)
     results_maintenance.rebuild_parts(root, results_maintenance.read_stored_attempts(root).without_part)
     rows = _experiment_rows(root, experiment, system_keys, networks)
-    whole = complete_pairs(rows, experiment.suite_names, experiment.matches, pairs)
+    whole = find_measured_pairs(rows, experiment.suite_names, experiment.matches, pairs)
     order = experiment.order(pairs)
     waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
     progress = ExperimentProgress(2 * len(order), [case for match in experiment.matches for case in match])
@@ -92,11 +92,11 @@ def compare_experiment(
 ) -> ComparisonResult:
     """Compare the two sides over the pairs measured so far."""
     from dlbench.report.analysis.comparison import compare_sides
-    from dlbench.report.analysis.comparison_matching import paired_rows
+    from dlbench.report.analysis.comparison_matching import select_attempts_of_sides
 
     rows = _experiment_rows(root, experiment, system_keys, networks)
     return compare_sides(
-        paired_rows(rows, experiment.suite_names), experiment.suite_names, experiment.matches, pairs, rules
+        select_attempts_of_sides(rows, experiment.suite_names), experiment.suite_names, experiment.matches, pairs, rules
     )
 
 

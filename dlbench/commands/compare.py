@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
 
 def _compare(options: argparse.Namespace) -> int:
     from dlbench.report.analysis.comparison import compare_cases
-    from dlbench.report.analysis.comparison_matching import read_side, side_attempts
+    from dlbench.report.analysis.comparison_matching import read_selected_rows, usable_attempts_of_side
 
     gate: float | None = options.fail_on_regression
     margin = options.margin / 100
@@ -57,7 +57,9 @@ def _compare(options: argparse.Namespace) -> int:
     rules = comparison_rules(options, ignore=options.ignore, margin=margin)
     # One store is reduced before the other is read: this bounds memory.
     base, target = (
-        side_attempts(read_side(source, where, f"--{name.lower()}-where"), where, options.all, name, rules)
+        usable_attempts_of_side(
+            read_selected_rows(source, where, f"--{name.lower()}-where"), where, options.all, name, rules
+        )
         for name, source, where in (
             ("BASE", options.base, options.base_where),
             ("TARGET", options.target, options.target_where),
@@ -72,15 +74,15 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _report_regressions(found: ComparisonResult, gate: float) -> int:
     """Print the cases that fail the gate of `gate` percent and those not decided; return the exit status."""
-    from dlbench.report.analysis.comparison import regressions, why_undecided
+    from dlbench.report.analysis.comparison import find_regressions, why_regression_undecided
 
-    failed = regressions(found, gate)
+    failed = find_regressions(found, gate)
     for line in failed:
         setting = " ".join(str(line.setting[name]) for name in ("model", "mode", "precision", "batch_size"))
         slower = None if line.lost else line.comparison
         more = f"{100 * (slower.ratio - 1):.1f} % more" if slower else line.note
         say(f"regression: {setting}: {more}")
-    reasons = Counter(filter(None, (why_undecided(line, gate) for line in found.lines)))
+    reasons = Counter(filter(None, (why_regression_undecided(line, gate) for line in found.lines)))
     unknown = sum(not line.in_base for line in found.lines)
     passed = len(found.lines) - len(failed) - reasons.total() - unknown
     parts = [f"{number} {words}" for number, words in ((len(failed), "failed"), (passed, "passed")) if number]

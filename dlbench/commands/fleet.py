@@ -40,8 +40,8 @@ def _fleet(options: argparse.Namespace) -> int:
     from dlbench.report.listings import fleet as listing
     from dlbench.results.aggregation import parse_since
 
-    rows = fleet.read_processes(options.sources, parse_since(options.since) if options.since else None)
-    found = fleet.compare_fleet(rows, fleet.fleet_ceilings(options.sources), options.false_alarms, options.margin)
+    rows = fleet.read_fleet_processes(options.sources, parse_since(options.since) if options.since else None)
+    found = fleet.compare_fleet(rows, fleet.read_fleet_ceilings(options.sources), options.false_alarms, options.margin)
     if options.map:
         from dlbench.report.figures import plots_fleet
 

@@ -33,7 +33,7 @@ def _history(options: argparse.Namespace) -> int:
         arguments.save_figure(lambda: plots_history.history_plot(found.lines), options.plot)
     shown, lines = listing.changes_table(found, since), listing.history_lines_table(found)
     arguments.print_tables(options.format, shown, lines)
-    judged = sum(line.is_long_enough for line in found.lines)
+    judged = sum(line.has_enough_days for line in found.lines)
     changes = found.changes(since)
     if not judged:
         say("nothing to judge: no case was measured on enough days")

@@ -44,7 +44,7 @@ def _report(options: argparse.Namespace) -> None:
     keep_freed_memory()
     references = _reference_report_folders() if options.with_reference else []
     prices = projection.read_prices(bundled_files.find_file("price list", options.prices)) if options.prices else None
-    mix = workload_mix.read_mix(options.mix) if options.mix else ()
+    mix = workload_mix.read_workload_mix(options.mix) if options.mix else ()
     _show_step("reading")
     sources = [
         remote_results.download_source(source, lambda file: _show_step(f"downloading {file}"))

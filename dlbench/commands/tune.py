@@ -32,7 +32,7 @@ def _tune(options: argparse.Namespace) -> int:
     from dlbench.launch import processes
     from dlbench.report.analysis.tuning import title
     from dlbench.report.chapters.tuning_section import tuning_table
-    from dlbench.report.figures.plots_tuning import waterfall
+    from dlbench.report.figures.plots_tuning import tuning_waterfall_plot
     from dlbench.suites.case import MODES
     from dlbench.suites.suite import build_single_case
 
@@ -56,5 +56,7 @@ def _tune(options: argparse.Namespace) -> int:
     changes, shipped, name = search.changes(), search.value_by_setting()[search.first], title(first)
     arguments.print_tables(options.format, tuning_table(changes, shipped, search.goal, search.unit, name))
     say(f"suite: {output}")
-    arguments.save_figure(lambda: waterfall(changes, shipped, name, search.goal, search.unit), output.parent)
+    arguments.save_figure(
+        lambda: tuning_waterfall_plot(changes, shipped, name, search.goal, search.unit), output.parent
+    )
     return OK

@@ -62,7 +62,7 @@ def write_report(
         making.mkdir()
         # Queued tasks draw figures as well, which takes the style.
         with figure_style.plot_style(), _rare_garbage_collection(), TaskPool() as crew:
-            problems = _write_all(crew, content, making, title or _report_title(content), on_progress)
+            problems = _write_sections_and_files(crew, content, making, title or _report_title(content), on_progress)
         _replace_files(making, out)
     except OSError as error:
         raise StoreError(f"cannot write the report to {out}: {error.strerror or error}") from error
@@ -98,19 +98,19 @@ def _write_report_file(write_form: Callable[[Report, Path], None], report: Repor
     return ""
 
 
-def _write_all(
+def _write_sections_and_files(
     crew: TaskPool, content: Content, out: Path, title: str, on_progress: Callable[[str], None]
 ) -> list[str]:
     """All sections, and beside them what takes long: their figures, and the files; gives what is missing and why."""
 
-    def start_writing(report: Report, names: Iterable[str]) -> list[PendingTask]:
+    def start_file_tasks(report: Report, names: Iterable[str]) -> list[PendingTask]:
         return [
             crew.start(partial(_write_report_file, FORMS[name], report, out / name)) for name in FORMS if name in names
         ]
 
     subtitle = _report_subtitle(content)
     fonts = crew.start(pdf_fonts.build_common_font_subsets)
-    files = start_writing(Report(content, (), {}, title, subtitle, out), _DATA_FORMS)
+    files = start_file_tasks(Report(content, (), {}, title, subtitle, out), _DATA_FORMS)
     found: dict[Callable[[Content], Section], Section] = {}
     figures: list[PendingTask] = []
     # The figures of raw samples take longest to draw.
@@ -127,11 +127,11 @@ def _write_all(
             on_progress(found[section].title)
     written = [one for one in map(found.__getitem__, select_chapters(content)) if one.blocks or one.finding]
     report = Report(content, written, {}, title, subtitle, out)
-    files += start_writing(report, FORMS.keys() - _DATA_FORMS - _FIGURE_FORMS)
+    files += start_file_tasks(report, FORMS.keys() - _DATA_FORMS - _FIGURE_FORMS)
     drawn = run_tasks(figures, lambda done: on_progress(f"{done} of {len(figures)} batches of figures"))
     # The document takes longest.
     svgs = {name: svg for share in drawn for name, svg in share.items()}
-    files += start_writing(replace(report, svgs=svgs), _FIGURE_FORMS)
+    files += start_file_tasks(replace(report, svgs=svgs), _FIGURE_FORMS)
     problems = run_tasks(files, lambda done: on_progress(f"{done} of {len(files)} files"))
     return [problem for problem in problems if problem]
 

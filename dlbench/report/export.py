@@ -44,7 +44,7 @@ def export_parts(sources: Sequence[str | Path], format: str) -> Iterator[str]:
     A part that cannot be read is passed over with a `SkippedPart` warning. Raises StoreError without a source.
     """
     content = read_content(sources, max_shown=0, with_rows=format == "mlperf")
-    content.warn_of_skipped()
+    content.warn_of_unread_parts()
     return FORMATS[format](content)
 
 
@@ -54,7 +54,7 @@ def _json_parts(content: Content) -> Iterator[str]:
     frame = frame.assign(system=frame["system_id"].map(content.system_names))
     frame = frame.drop(columns=[name for name in _HIDDEN_COLUMNS if name in frame])
     metrics = [dataclasses.asdict(metric) for metric in METRICS.values()]
-    rows = content.account.rows_with_every_attempt()
+    rows = content.account.row_counts_with_every_attempt()
     whole = dump_json({"dlbench_version": __version__, "rows": rows, "metrics": metrics, "attempts": []}) + "\n"
     if frame.empty:
         yield whole

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis.content import metrics
-from dlbench.report.analysis.side_by_side import representative_cases, summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import add_case_numbers, select_representative_cases, summarize_processes
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style, plots_batch, plots_rates, plots_samples, plots_systems, plots_time
 
@@ -75,12 +75,12 @@ def _draw_figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str |
 
     Raises StoreError, UnknownName, or BadInput if there is nothing to draw, or no one of several systems was named.
     """
-    cases = _to_cases(data)
+    cases = _load_cases(data)
     cases = cases[cases["steps"] > 0]
     if system is None and metric and cases["system_id"].nunique() > 1:
         # All systems side by side, at the settings that they share.
         names = {str(key): str(name) for key, name in zip(cases["system_id"], cases["system"], strict=True)}
-        cases = representative_cases(summarize_processes(with_case_numbers(cases)))
+        cases = select_representative_cases(summarize_processes(add_case_numbers(cases)))
         draw = partial(plots_systems.metric_over_systems, names=names, metric=metric, name=metric)
     else:
         cases = _cases_of_system(cases, system)
@@ -93,7 +93,7 @@ def _draw_figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str |
     return plot.figure
 
 
-def _to_cases(data: Data) -> pd.DataFrame:
+def _load_cases(data: Data) -> pd.DataFrame:
     """The cases behind sources, behind rows that `dlbench.load` gave, or those of `dlbench.metrics` themselves."""
     if not isinstance(data, pd.DataFrame):
         return metrics(data)

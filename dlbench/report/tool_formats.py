@@ -127,10 +127,10 @@ def format_prometheus(content: Content) -> Iterator[str]:
 
 
 def _prometheus_labels(labels: Mapping[str, str]) -> str:
-    def quoted(value: str) -> str:
+    def escape_label_value(value: str) -> str:
         return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
-    return "{" + ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items()) + "}"
+    return "{" + ",".join(f'{name}="{escape_label_value(value)}"' for name, value in labels.items()) + "}"
 
 
 def format_junit(content: Content) -> Iterator[str]:

@@ -76,7 +76,7 @@ def test_the_chapter_s_lines_are_those_of_the_command_for_several_ranks_too(tmp_
         records.append(dataclasses.replace(one, started_at=begin.isoformat()))
     fakes.fill(tmp_path / "store", records)
     lines = history.read_history([tmp_path / "store"]).lines
-    again = history.history_of_report(content.read_content([tmp_path / "store"])).lines
+    again = history.history_from_content(content.read_content([tmp_path / "store"])).lines
     assert len(lines) == len(again) == 2
     for one, other in zip(lines, again, strict=True):
         assert (one.name, one.device, one.days, one.processes) == (
@@ -102,7 +102,7 @@ def test_another_number_of_threads_on_a_cpu_is_another_line_and_no_change(tmp_pa
     lines = capsys.readouterr().out
     assert "batch 32, 1 thread " in lines
     assert "batch 32, 2 threads " in lines
-    again = history.history_of_report(content.read_content([tmp_path / "store"])).lines
+    again = history.history_from_content(content.read_content([tmp_path / "store"])).lines
     assert [len(line.days) for line in again] == [18, 18]
     assert not any(line.changes for line in again)
 
@@ -115,7 +115,7 @@ def test_the_threads_of_a_host_do_not_divide_the_line_of_its_gpu(tmp_path):
     fakes.fill(tmp_path / "store", records)
     for found in (
         history.read_history([tmp_path / "store"]),
-        history.history_of_report(content.read_content([tmp_path / "store"])),
+        history.history_from_content(content.read_content([tmp_path / "store"])),
     ):
         assert [(line.processes, "thread" in line.name) for line in found.lines] == [(4, False)]
 

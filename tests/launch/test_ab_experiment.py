@@ -9,7 +9,7 @@ from dlbench.campaign.experiment import compare_experiment, run_experiment
 from dlbench.errors import BadInput
 from dlbench.launch import ab_experiment, attempts, processes
 from dlbench.launch.ab_experiment import parse_setting
-from dlbench.report.analysis.comparison import complete_pairs
+from dlbench.report.analysis.comparison import find_measured_pairs
 from dlbench.report.analysis.comparison_matching import ComparisonRules
 from dlbench.results import store
 from dlbench.suites.suite import load_suite
@@ -128,8 +128,8 @@ def test_halves_that_ran_far_apart_are_no_pair(suite_file, tmp_path):
     late = frame["suite"] == what.suite_names[1]
     moved = frame.copy()
     moved.loc[late, ["started_at", "finished_at"]] += pd.Timedelta(hours=2)
-    assert len(complete_pairs(frame, what.suite_names, what.matches, 1)) == 2
-    assert complete_pairs(moved, what.suite_names, what.matches, 1) == set()
+    assert len(find_measured_pairs(frame, what.suite_names, what.matches, 1)) == 2
+    assert find_measured_pairs(moved, what.suite_names, what.matches, 1) == set()
 
 
 def test_other_settings_are_another_experiment(suite_file, tmp_path):

@@ -89,7 +89,7 @@ def test_the_line_and_the_report_give_one_figure_of_a_case_with_several_ranks(mo
     steps = [TURNS[0], (*TURNS[1], 0.5)]  # the last step of one rank has no counterpart
     record = uneven_ranks(case, system, steps, energy_scope=scope, energy_source="x")
     rows = to_table([record]).to_pandas()
-    shown = derived_metrics.with_intervals(derived_metrics.attempts_from_rows(rows)).iloc[0]
+    shown = derived_metrics.add_metric_intervals(derived_metrics.attempts_from_rows(rows)).iloc[0]
     found = case_figures(record)
     assert found.median_s == pytest.approx(shown["step_time"]) == pytest.approx(0.01403)
     assert found.throughput == pytest.approx(shown["throughput"]) == pytest.approx(64 / 0.01403)

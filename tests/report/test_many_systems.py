@@ -10,7 +10,7 @@ import pytest
 from dlbench.report import build
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.projection import Prices
-from dlbench.report.analysis.side_by_side import cases_by_batch_size, summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import add_case_numbers, cases_by_batch_size, summarize_processes
 from dlbench.report.chapters import sections
 from dlbench.report.chapters.anchors import published_throughputs_table
 from dlbench.report.chapters.projection_section import projection_section
@@ -203,7 +203,7 @@ def test_batch_curves_of_systems_are_of_one_setting(three):
 
 
 def test_no_point_beats_the_pareto_front_and_each_of_it_beats_its_neighbour(three):
-    cases = summarize_processes(with_case_numbers(three().shown))
+    cases = summarize_processes(add_case_numbers(three().shown))
     for (model, mode), front in plots_systems.pareto_fronts(cases):
         same = cases[(cases["model"] == model) & (cases["mode"] == mode)]
         for point in front.to_dict("records"):

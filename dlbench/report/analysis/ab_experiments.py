@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from dlbench.report.analysis.comparison import ComparisonResult, compare_sides
-from dlbench.report.analysis.comparison_matching import ComparisonRules, is_known
+from dlbench.report.analysis.comparison_matching import ComparisonRules, is_cell_filled
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import latest_attempts
 from dlbench.suites.ab_sides import SIDES, Side, match_key, parse_side
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case, make_protocol
 
-#: What `with_network_names` adds to the name of a network.
+#: What `make_network_names_unique` adds to the name of a network.
 _NETWORK_KEY = re.compile(r" \[[^\]]*\]$")
 
 
@@ -51,11 +51,11 @@ def compare_experiments(content: Content) -> tuple[AbComparison, ...]:
         one
         for experiment in experiments
         if all((experiment, letter) in sides for letter in SIDES)
-        for one in _comparisons(cases, *(sides[experiment, letter] for letter in SIDES))
+        for one in _compare_sides_per_system(cases, *(sides[experiment, letter] for letter in SIDES))
     )
 
 
-def _comparisons(
+def _compare_sides_per_system(
     cases: pd.DataFrame, a: tuple[tuple[str, str], Side], b: tuple[tuple[str, str], Side]
 ) -> Iterator[AbComparison]:
     """The comparisons of one experiment: each system with itself, or A's with B's where a setting makes another."""
@@ -66,14 +66,14 @@ def _comparisons(
             own = [of_a[of_a["system_id"] == system], of_b[of_b["system_id"] == other]]
             for version in sorted(set(own[0]["suite_version"]) & set(own[1]["suite_version"])):
                 halves = [side[side["suite_version"] == version] for side in own]
-                if matches := _matching_cases(halves, a[1].changed | b[1].changed):
+                if matches := _pair_cases_of_sides(halves, a[1].changed | b[1].changed):
                     both = pd.concat(halves)
                     pairs = int(both["repeat"].max()) + 1
                     result = compare_sides(both, (a[0][0], b[0][0]), matches, pairs, ComparisonRules())
                     yield AbComparison((a[1], b[1]), (str(system), str(other)), result)
 
 
-def _matching_cases(halves: list[pd.DataFrame], changed: set[str]) -> list[tuple[Case, Case]]:
+def _pair_cases_of_sides(halves: list[pd.DataFrame], changed: set[str]) -> list[tuple[Case, Case]]:
     """The cases of both sides that differ in their settings alone, training before inference."""
     of_a, of_b = ({match_key(case, changed): case for case in _distinct_cases(side)} for side in halves)
     return [(case, of_b[key]) for key, case in of_a.items() if key in of_b]
@@ -82,15 +82,17 @@ def _matching_cases(halves: list[pd.DataFrame], changed: set[str]) -> list[tuple
 def _distinct_cases(attempts: pd.DataFrame) -> list[Case]:
     names = [axis for axis in AXES if axis != "repeat"]
     rows = attempts[[*names, "protocol"]].drop_duplicates().to_dict("records")
-    cases = [_case_of_row(row, names) for row in rows]
+    cases = [_build_case_from_row(row, names) for row in rows]
     order = {name: i for i, name in enumerate((*MODES, *PRECISIONS))}
     return sorted(cases, key=lambda case: (order[case.mode], order[case.precision], case.batch_size, case.id))
 
 
-def _case_of_row(row: Mapping[Hashable, Any], axes: list[str]) -> Case:
+def _build_case_from_row(row: Mapping[Hashable, Any], axes: list[str]) -> Case:
     """The case of an attempt; what its record does not know had its default."""
     # A column of whole numbers in which some are missing holds floats.
     known: dict[str, Any] = {
-        axis: int(row[axis]) if isinstance(row[axis], float) else row[axis] for axis in axes if is_known(row[axis])
+        axis: int(row[axis]) if isinstance(row[axis], float) else row[axis]
+        for axis in axes
+        if is_cell_filled(row[axis])
     }
     return Case(**known, protocol=make_protocol(json.loads(row["protocol"] or "{}")))

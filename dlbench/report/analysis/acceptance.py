@@ -40,7 +40,7 @@ _LINE_KEYS = ("case", "metric", "at_least", "at_most", "tolerance", "repeats", "
 
 
 @dataclass(frozen=True)
-class Commitment:
+class AcceptanceCriterion:
     """One line of an acceptance file."""
 
     case: Mapping[str, Any]
@@ -58,18 +58,18 @@ class Commitment:
 
 
 @dataclass(frozen=True)
-class Acceptance:
+class AcceptanceFile:
     """An acceptance file."""
 
     name: str
-    lines: tuple[Commitment, ...]
+    lines: tuple[AcceptanceCriterion, ...]
 
 
 @dataclass(frozen=True)
-class Judgement:
+class CriterionResult:
     """What became of one line."""
 
-    line: Commitment
+    line: AcceptanceCriterion
     verdict: str
     value: float | None = None
     low: float | None = None
@@ -78,7 +78,7 @@ class Judgement:
     reason: str = ""  # why nothing is decided, or what else to know
 
     @property
-    def margin(self) -> float | None:
+    def margin_to_limit(self) -> float | None:
         """How far the value is on the good side of the limit, as a share of it; negative on the bad side."""
         if self.value is None:
             return None
@@ -86,7 +86,7 @@ class Judgement:
         return share if self.line.at_least else -share
 
 
-def load_acceptance(file: Path) -> Acceptance:
+def load_acceptance(file: Path) -> AcceptanceFile:
     """Read an acceptance file. Raises BadInput with the line's number, UnknownName for a key, axis or metric."""
     read = read_toml(file, "an acceptance file")
     read.require_known(read.values, ("name", "line"))
@@ -94,10 +94,10 @@ def load_acceptance(file: Path) -> Acceptance:
     if not isinstance(lines, list) or not lines or not all(isinstance(line, dict) for line in lines):
         raise BadInput(f"{file} has no [[line]]; write one with case, metric and at_least or at_most")
     name = read.get("name", str, file.stem)
-    return Acceptance(name, tuple(_parse_commitment(line, f"{file}, line {i}") for i, line in enumerate(lines, 1)))
+    return AcceptanceFile(name, tuple(_parse_criterion(line, f"{file}, line {i}") for i, line in enumerate(lines, 1)))
 
 
-def _parse_commitment(values: dict[str, Any], where: str) -> Commitment:
+def _parse_criterion(values: dict[str, Any], where: str) -> AcceptanceCriterion:
     for key in values:
         if key not in _LINE_KEYS:
             raise UnknownName("key", key, _LINE_KEYS, where)
@@ -123,24 +123,26 @@ def _parse_commitment(values: dict[str, Any], where: str) -> Commitment:
     if bound <= 0 or not 0 <= tolerance < 1:
         raise BadInput(f"{where}: {given[0]} must be above 0, and tolerance from 0 to below 1 (0.02 is 2 %)")
     note = str(values.get("note", ""))
-    return Commitment(case, str(metric), bound, given[0] == "at_least", tolerance, repeats, note)
+    return AcceptanceCriterion(case, str(metric), bound, given[0] == "at_least", tolerance, repeats, note)
 
 
-def judge_results(acceptance: Acceptance, sources: Sequence[str | Path], confidence: float = 0.95) -> list[Judgement]:
+def judge_results(
+    acceptance: AcceptanceFile, sources: Sequence[str | Path], confidence: float = 0.95
+) -> list[CriterionResult]:
     """Judge every line by the results of `sources`, failed attempts included. Raises StoreError without a source."""
     content = read_content(sources, max_shown=0)
-    content.warn_of_skipped()
+    content.warn_of_unread_parts()
     first = content.rows.drop_duplicates("attempt_id").set_index("attempt_id")
     # Of a CPU the device's name says nothing.
     stored = first.loc[first["device"].eq("cpu"), list(CPU_SELECTORS.values())]
     facts = stored.set_axis(list(CPU_SELECTORS), axis="columns")
     attempts = content.attempts.join(facts.astype({"torch_threads": "Int64"}), on="attempt_id")
-    return [_judge_line(line, attempts, confidence) for line in acceptance.lines]
+    return [_judge_criterion(line, attempts, confidence) for line in acceptance.lines]
 
 
-def _judge_line(line: Commitment, attempts: pd.DataFrame, confidence: float) -> Judgement:
+def _judge_criterion(line: AcceptanceCriterion, attempts: pd.DataFrame, confidence: float) -> CriterionResult:
     chosen = attempts
-    undecided = partial(Judgement, line, "not decided")
+    undecided = partial(CriterionResult, line, "not decided")
     for axis, value in line.case.items():
         chosen = chosen[chosen[axis].astype(str) == str(value)]
     if chosen.empty:
@@ -168,10 +170,10 @@ def _judge_line(line: Commitment, attempts: pd.DataFrame, confidence: float) -> 
     failures = f"{len(others)} more have no measurement ({', '.join(sorted(set(others)))})" if len(others) else ""
     reason = failures if good or bad else "the limit lies inside the interval; run more processes to narrow it"
     verdict = "passed" if good else "failed" if bad else "not decided"
-    return Judgement(line, verdict, value, low, high, count, reason)
+    return CriterionResult(line, verdict, value, low, high, count, reason)
 
 
-def exit_status(judgements: Sequence[Judgement]) -> int:
+def exit_status(judgements: Sequence[CriterionResult]) -> int:
     """0 all passed, 1 some failed, 2 none failed and some are not decided."""
     verdicts = {judgement.verdict for judgement in judgements}
     return SOME_FAILED if "failed" in verdicts else NOT_DECIDED if "not decided" in verdicts else OK

@@ -70,8 +70,8 @@ def find_roof(ceilings: pd.DataFrame | None, where: DeviceIdentity, precision: s
     alike = _ceilings_of_system(ceilings, where)
     peaks = find_peaks(where.device_name) if where.device_kind != "cpu" else None
     products = alike["precision"] == _SAME_ARITHMETIC.get(precision, precision)
-    flop = _best_rate(alike[alike["kind"].isin(FLOP_KINDS) & products], "best_flop_per_s")
-    moved = _best_rate(alike[alike["kind"].isin(BYTE_KINDS)], "best_bytes_per_s")
+    flop = _highest_positive_rate(alike[alike["kind"].isin(FLOP_KINDS) & products], "best_flop_per_s")
+    moved = _highest_positive_rate(alike[alike["kind"].isin(BYTE_KINDS)], "best_bytes_per_s")
     flop_source, bytes_source = MEASURED, MEASURED
     if flop is None:
         flop, flop_source = (peaks.flop_per_s(precision) if peaks else None), DATASHEET
@@ -97,7 +97,7 @@ def _ceilings_of_system(ceilings: pd.DataFrame | None, where: DeviceIdentity) ->
     return ceilings[same]
 
 
-def _best_rate(rows: pd.DataFrame, column: str) -> float | None:
+def _highest_positive_rate(rows: pd.DataFrame, column: str) -> float | None:
     values = pd.to_numeric(rows[column], errors="coerce").to_numpy(dtype=float)
     values = values[np.isfinite(values) & (values > 0)]
     return float(values.max()) if values.size else None
@@ -129,7 +129,9 @@ def layer_bounds(layers: pd.DataFrame, roof: Roof) -> pd.DataFrame:
         `layer`, `kind`; for both ways `<way>_s`, `_flop`, `_bytes`, `_bound_s`, `_limit`; for their sum `time_s`,
         `bound_s`, `limited_by`, `lost_s` (time above the bound), `distance` (time over bound) and `note`.
     """
-    frame = pd.DataFrame([_layer_row(layer, roof) for layer in layers.to_dict("records")], columns=_BOUND_COLUMNS)
+    frame = pd.DataFrame(
+        [_layer_with_bounds(layer, roof) for layer in layers.to_dict("records")], columns=_BOUND_COLUMNS
+    )
     for name in _NUMBER_COLUMNS:
         frame[name] = pd.to_numeric(frame[name]).astype(float)
     # Without a roof only what has no work at all has a bound.
@@ -142,7 +144,7 @@ _NUMBER_COLUMNS += ["time_s", "bound_s", "lost_s", "distance"]
 _BOUND_COLUMNS = ["layer", "kind", *_NUMBER_COLUMNS, "forward_limit", "backward_limit", "limited_by", "note"]
 
 
-def _layer_row(layer: dict[Any, Any], roof: Roof) -> dict[str, Any]:
+def _layer_with_bounds(layer: dict[Any, Any], roof: Roof) -> dict[str, Any]:
     # What pandas has for a missing text is a number.
     counts = layer["note"] if isinstance(layer.get("note"), str) else ""
     row: dict[str, Any] = {"layer": layer["layer"], "kind": layer["kind"], "note": counts}
@@ -150,7 +152,7 @@ def _layer_row(layer: dict[Any, Any], roof: Roof) -> dict[str, Any]:
     for way in DIRECTIONS:
         moved = layer[f"{way}_elements"] * ELEMENT_BYTES[roof.precision] + layer[f"{way}_fixed_bytes"]
         bound_s, limit = time_bound(layer[f"{way}_flop"], moved, roof)
-        row |= {f"{way}_s": median_time(layer[f"{way}_s"]), f"{way}_flop": layer[f"{way}_flop"]}
+        row |= {f"{way}_s": median_usable_time(layer[f"{way}_s"]), f"{way}_flop": layer[f"{way}_flop"]}
         row |= {f"{way}_bytes": moved, f"{way}_bound_s": bound_s, f"{way}_limit": limit}
         if limit and bound_s:
             limits[limit] = limits.get(limit, 0.0) + bound_s
@@ -172,7 +174,7 @@ def _layer_row(layer: dict[Any, Any], roof: Roof) -> dict[str, Any]:
     return row
 
 
-def median_time(samples: Any) -> float | None:
+def median_usable_time(samples: Any) -> float | None:
     """The median of the usable samples [s]; None where all of them are zero, negative or no numbers."""
     values = np.asarray([] if samples is None else [s for s in samples if s is not None], dtype=float)
     values = values[np.isfinite(values) & (values > 0)]
@@ -214,7 +216,7 @@ def time_bound_of_network(
         step_s: samples of the step time without hooks [s].
         optimizer_bytes: what the update must at least move.
     """
-    step = median_time(step_s)
+    step = median_usable_time(step_s)
     columns = [f"{way}_bound_s" for way in DIRECTIONS]
     optimizer_s = time_bound(0, optimizer_bytes, roof)[0]
     flop = float(layers[[f"{way}_flop" for way in DIRECTIONS]].to_numpy(dtype=float).sum())
@@ -224,7 +226,7 @@ def time_bound_of_network(
     return NetworkBound(flop_s, float(layers[columns].to_numpy().sum()) - flop_s, optimizer_s, step)
 
 
-def layers_time_share(run: ProfileRun) -> float | None:
+def share_of_time_in_layers(run: ProfileRun) -> float | None:
     """What share of the profiled steps' time is in the layers' own times."""
     total = sum(t for t in run.hooked_step_s if t is not None)
     inside = sum(t or 0.0 for layer in run.layers for t in (*layer.forward_s, *layer.backward_s))
@@ -233,12 +235,12 @@ def layers_time_share(run: ProfileRun) -> float | None:
 
 def profiling_overhead(run: ProfileRun) -> float | None:
     """By what fraction the median step with hooks is longer than the one without."""
-    plain, hooked = median_time(run.step_s), median_time(run.hooked_step_s)
+    plain, hooked = median_usable_time(run.step_s), median_usable_time(run.hooked_step_s)
     return hooked / plain - 1 if plain and hooked else None
 
 
-def profile_frame(run: ProfileRun, roof: Roof) -> pd.DataFrame:
+def bounds_of_profiled_layers(run: ProfileRun, roof: Roof) -> pd.DataFrame:
     """`layer_bounds` of a profile, with each layer's `share` of the median profiled step."""
     frame = layer_bounds(layers_frame(run.layers), roof)
-    step = median_time(run.hooked_step_s)
+    step = median_usable_time(run.hooked_step_s)
     return frame.assign(share=frame["time_s"] / step if step else np.nan)

@@ -15,7 +15,7 @@ from dlbench.results.bounds_store import StoredBounds
 _WORK_COLUMNS = ("model", "network_key", "mode", "batch_size", "optimizer")
 
 
-def with_bounds(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds) -> pd.DataFrame:
+def add_bound_metrics(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds) -> pd.DataFrame:
     """`attempts` with the metrics that need ceilings or profiles; NaN where these say nothing of a case.
 
     Args:
@@ -32,14 +32,14 @@ def with_bounds(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds
     if not stored.ceilings.empty or stored.profiles:
         first = rows[["attempt_id", "system_torch_threads"]].drop_duplicates("attempt_id").set_index("attempt_id")
         cases = cases.assign(threads=cases["attempt_id"].map(first["system_torch_threads"]))
-        groups = _group_by_values(cases, ("system_key", "device", "device_name", "threads", "precision"))
+        groups = _group_cases_by_columns(cases, ("system_key", "device", "device_name", "threads", "precision"))
     for (system_key, kind, name, threads, precision), places in groups.items():
         threads = None if threads is None else int(threads)
         where = DeviceIdentity(system_key or "", kind or "", device_name=name, torch_threads=threads)
         roof = find_roof(stored.ceilings, where, precision)
         if roof.flop_source == MEASURED:
             peaks[places] = roof.flop_per_s
-        for (*work, compiled), same in _group_by_values(cases.iloc[places], (*_WORK_COLUMNS, "compile")).items():
+        for (*work, compiled), same in _group_cases_by_columns(cases.iloc[places], (*_WORK_COLUMNS, "compile")).items():
             # What a compiler fuses moves fewer bytes than are counted.
             if tuple(work) in works and compiled == "off":
                 run = works[tuple(work)]
@@ -55,7 +55,7 @@ def with_bounds(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds
     )
 
 
-def _group_by_values(cases: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], list[int]]:
+def _group_cases_by_columns(cases: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], list[int]]:
     """The places of the cases that agree in these columns, by their values; what is missing is None."""
     columns = [cases[name].astype(object).where(cases[name].notna(), None) for name in names]
     groups: dict[tuple[Any, ...], list[int]] = {}

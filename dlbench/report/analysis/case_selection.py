@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from dlbench.report.analysis.labels import network_order, varying_axes
+from dlbench.report.analysis.labels import sort_networks, varying_axes
 from dlbench.suites.case import MODES, PRECISIONS
 
 #: A figure with one row per case shows at most so many.
@@ -15,7 +15,7 @@ MAX_ROWS = 24
 
 def fastest_cases(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MAX_ROWS) -> pd.DataFrame:
     """The case of each group with the highest throughput (the first, where none has one), in the order of networks."""
-    order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
+    order = {name: i for i, name in enumerate([*sort_networks(cases["model"]), *MODES, *PRECISIONS])}
     best = cases.sort_values("throughput", ascending=False, kind="stable").drop_duplicates(list(by))
     sorted_ = best.sort_values(list(by), key=lambda c: c.map(lambda v: order.get(v, v)), kind="stable")
     return sorted_.head(limit) if limit else sorted_
@@ -27,12 +27,12 @@ def representative_network(shown: pd.DataFrame) -> str:
     return "resnet50" if "resnet50" in names else str(names[shown["flop_per_image"].fillna(0).argmax()])
 
 
-def records_of(shown: pd.DataFrame) -> tuple[str, ...]:
+def attempts_behind_rows(shown: pd.DataFrame) -> tuple[str, ...]:
     """The attempts behind the rows that are drawn, by their column `records`; none where they have no such column."""
     return tuple(record for records in shown.get("records", ()) for record in records)
 
 
-def values_and_limits(cases: pd.DataFrame, metric: str) -> pd.Series[float]:
+def values_and_interval_ends(cases: pd.DataFrame, metric: str) -> pd.Series[float]:
     """The values of a metric and the ends of their intervals, where these are above zero: what an axis has to hold."""
     names = [name for name in (metric, f"{metric}_low", f"{metric}_high") if name in cases]
     values = pd.concat([cases[name].astype(float) for name in names])

@@ -51,17 +51,21 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
     """
     # Without an energy no warning about it is needed.
     metered = cases["energy_per_image"].notna()
-    reasons = _FactorizedColumn.from_column(cases["throttle_reasons"])
-    warnings = _FactorizedColumn.from_column(cases["warnings"])
+    reasons = _DistinctCells.from_column(cases["throttle_reasons"])
+    warnings = _DistinctCells.from_column(cases["warnings"])
 
     def has_warning(code: str) -> NDArray[np.bool_]:
-        return warnings.rows_where(lambda cell: any(str(w).startswith(f"{code}:") for w in _cell_items(cell)))
+        return warnings.rows_with_matching_cell(
+            lambda cell: any(str(w).startswith(f"{code}:") for w in _cell_as_list(cell))
+        )
 
     flags = {
         "unstable": cases["status"] == "unstable",
-        "throttled": reasons.rows_where(lambda cell: bool(_throttle_reasons(cell) - {POWER_CAP_REASON})),
-        "at its power limit": reasons.rows_where(lambda cell: POWER_CAP_REASON in _throttle_reasons(cell)),
-        "not warmed up": _FactorizedColumn.from_column(cases["steady"]).rows_where(lambda steady: steady is False),
+        "throttled": reasons.rows_with_matching_cell(lambda cell: bool(_throttle_reasons(cell) - {POWER_CAP_REASON})),
+        "at its power limit": reasons.rows_with_matching_cell(lambda cell: POWER_CAP_REASON in _throttle_reasons(cell)),
+        "not warmed up": _DistinctCells.from_column(cases["steady"]).rows_with_matching_cell(
+            lambda steady: steady is False
+        ),
         "with ranks missing": has_warning("missing_ranks"),
         "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
         "with device errors": has_warning("ecc_uncorrected") | has_warning("xid"),
@@ -79,21 +83,21 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class _FactorizedColumn:
+class _DistinctCells:
     """The different cells of a column, and which of them each row has: a large store repeats few lists of texts."""
 
     cells: list[object]
     codes: NDArray[np.int64]
 
     @staticmethod
-    def from_column(column: pd.Series) -> _FactorizedColumn:
+    def from_column(column: pd.Series) -> _DistinctCells:
         cells = column.tolist()
         # By identity, for a list has no hash.
         codes, ids = pd.factorize(np.fromiter(map(id, cells), np.int64, len(cells)))
         by_id = dict(zip(map(id, cells), cells, strict=True))
-        return _FactorizedColumn([by_id[number] for number in ids.tolist()], codes)
+        return _DistinctCells([by_id[number] for number in ids.tolist()], codes)
 
-    def rows_where(self, holds: Callable[[object], bool]) -> NDArray[np.bool_]:
+    def rows_with_matching_cell(self, holds: Callable[[object], bool]) -> NDArray[np.bool_]:
         """The rows whose cell fulfils a condition."""
         found: NDArray[np.bool_] = np.fromiter(map(holds, self.cells), bool, len(self.cells))[self.codes]
         return found
@@ -105,15 +109,15 @@ def warnings_per_process(cases: pd.DataFrame) -> list[str]:
     names = [_SHORT_NAMES.get(str(name), str(name)) for name in found.columns]
     said = [[name for name, holds in zip(names, row, strict=True) if holds] for row in found.to_numpy()]
     return [
-        ", ".join(f"{name}{_other_load_text(warnings)}" if name == _BUSY_HOST else name for name in of_one)
+        ", ".join(f"{name}{_format_other_cpu_load(warnings)}" if name == _BUSY_HOST else name for name in of_one)
         for of_one, warnings in zip(said, cases["warnings"], strict=True)
     ]
 
 
-def add_warning_words(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
+def add_warnings_column(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
     """`cases` with the column `warning_words`: the warnings of any of their processes, in short words.
 
-    `processes` are as `side_by_side.with_case_numbers` gives them, `cases` as `summarize_processes` makes of these.
+    `processes` are as `side_by_side.add_case_numbers` gives them, `cases` as `summarize_processes` makes of these.
     """
     if cases.empty:
         return cases.assign(warning_words=[])
@@ -122,8 +126,8 @@ def add_warning_words(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFr
     return cases.join(words.agg(_join_distinct_warnings), on=keys)
 
 
-def describe_status(case: Mapping[Any, Any] | pd.Series) -> str:
-    """The status of a case of `add_warning_words`, unless it is ok, and its warnings; "" without any."""
+def describe_status_and_warnings(case: Mapping[Any, Any] | pd.Series) -> str:
+    """The status of a case of `add_warnings_column`, unless it is ok, and its warnings; "" without any."""
     return ", ".join(part for part in ("" if case["status"] == "ok" else case["status"], case["warning_words"]) if part)
 
 
@@ -136,7 +140,7 @@ def summarize_warnings(processes: pd.DataFrame, with_energy: bool) -> str:
 def summarize_case_warnings(processes: pd.DataFrame, cases: pd.DataFrame) -> str:
     """As `summarize_warnings`, of cases: with the warnings of any of its processes, and unstable if its status is.
 
-    The arguments are those of `add_warning_words`.
+    The arguments are those of `add_warnings_column`.
     """
     if processes.empty:
         return ""
@@ -157,7 +161,7 @@ def _counts_text(flags: pd.DataFrame) -> str:
 
 
 def _throttle_reasons(reasons: object) -> set[str]:
-    return {str(reason) for reason in _cell_items(reasons)} - set(CHOSEN_CLOCK_REASONS)
+    return {str(reason) for reason in _cell_as_list(reasons)} - set(CHOSEN_CLOCK_REASONS)
 
 
 def _join_distinct_warnings(said: pd.Series[str]) -> str:
@@ -168,12 +172,12 @@ def _join_distinct_warnings(said: pd.Series[str]) -> str:
     return ", ".join(dict.fromkeys(worst if part in busy else part for part in parts))
 
 
-def _other_load_text(warnings: object) -> str:
+def _format_other_cpu_load(warnings: object) -> str:
     """How much of the host's cores others took: " 63 %"."""
-    found = [match[1] for warning in _cell_items(warnings) if (match := _BUSY_SHARE_PATTERN.match(str(warning)))]
+    found = [match[1] for warning in _cell_as_list(warnings) if (match := _BUSY_SHARE_PATTERN.match(str(warning)))]
     return f" {found[0]} %" if found else ""
 
 
-def _cell_items(cell: object) -> Sequence[object]:
+def _cell_as_list(cell: object) -> Sequence[object]:
     """What a cell holds; nothing where it is empty."""
     return cell if isinstance(cell, list | tuple | np.ndarray) else ()  # type: ignore[return-value]

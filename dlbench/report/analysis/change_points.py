@@ -25,18 +25,18 @@ MIN_SEGMENT = 3
 _SPIKE_SDS = 3.0
 
 
-def level_changes(values: NDArray[np.float64], false_alarms: float, spreads: Sequence[int] = ()) -> list[int]:
+def find_level_changes(values: NDArray[np.float64], false_alarms: float, spreads: Sequence[int] = ()) -> list[int]:
     """The indices at which a new level begins.
 
     Args:
         values: in the order of time; logarithms, so that a shift is a share.
         false_alarms: chance of one or more in this series.
-        spreads: where the noise changes, as `spread_changes` gives it: each part is judged by its own noise.
+        spreads: where the noise changes, as `find_spread_changes` gives it: each part is judged by its own noise.
     """
     if values.size < MIN_POINTS:
         return []
     edges = [0, *spreads, values.size]
-    noise = np.concatenate([np.full(b - a, neighbour_noise(values[a:b])) for a, b in pairwise(edges)])
+    noise = np.concatenate([np.full(b - a, noise_between_neighbours(values[a:b])) for a, b in pairwise(edges)])
     if not (noise > 0).all():
         return []
     reach = _SPIKE_SDS * noise
@@ -47,7 +47,7 @@ def level_changes(values: NDArray[np.float64], false_alarms: float, spreads: Seq
     return _change_indices(_scale_by_long_run_noise(scaled, differences), false_alarms)
 
 
-def spread_changes(values: NDArray[np.float64], false_alarms: float) -> list[int]:
+def find_spread_changes(values: NDArray[np.float64], false_alarms: float) -> list[int]:
     """The indices at which the values begin to scatter more, or less."""
     from scipy import stats
 
@@ -59,7 +59,7 @@ def spread_changes(values: NDArray[np.float64], false_alarms: float) -> list[int
     return [2 * index for index in _change_indices(scores, false_alarms)]
 
 
-def neighbour_noise(values: NDArray[np.float64]) -> float:
+def noise_between_neighbours(values: NDArray[np.float64]) -> float:
     """Standard deviation of the noise between neighbours; NaN for fewer than two values."""
     return float(MAD_TO_SD * np.median(np.abs(np.diff(values))) / math.sqrt(2)) if values.size > 1 else math.nan
 

@@ -18,22 +18,22 @@ from dlbench.report.analysis.comparison_lines import (
     ComparisonLine,
     compare_processes,
     comparison_line,
-    meter_mismatch,
-    warning_notes,
-    with_corrected_verdicts,
+    correct_for_multiple_comparisons,
+    explain_meter_mismatch,
+    process_warning_notes,
 )
 from dlbench.report.analysis.comparison_matching import (
     IDENTITY_COLUMNS,
     AttemptGroup,
     ComparisonRules,
     MatchKey,
-    find_pair,
+    find_back_to_back_pair,
+    find_nearest_match_key,
     group_attempts,
-    is_usable,
+    is_usable_attempt,
     merge_group_settings,
     merge_settings,
-    nearest_key,
-    paired_rows,
+    select_attempts_of_sides,
     system_differences,
 )
 from dlbench.results.records import DONE_STATUSES
@@ -61,7 +61,7 @@ class ComparisonResult:
 
 
 def compare_cases(a: pd.DataFrame, b: pd.DataFrame, rules: ComparisonRules) -> ComparisonResult:
-    """TARGET (b) against BASE (a), case by case, from independent processes: attempts as `side_attempts` gives them.
+    """TARGET (b) against BASE (a), case by case, from independent processes: rows of `usable_attempts_of_side`.
 
     Raises BadInput if both hold the same attempts, or no case of one is in the other.
     """
@@ -82,7 +82,9 @@ def compare_cases(a: pd.DataFrame, b: pd.DataFrame, rules: ComparisonRules) -> C
     if all(line.verdict in ("refused", "missing") for line in lines):
         raise BadInput(f"no case of BASE can be compared with a case of TARGET: {_why_nothing_compared(lines)}")
     used = [side[side["_good"]] for side in (a, b)]
-    return ComparisonResult(with_corrected_verdicts(lines, rules.metric), rules, system_differences(*used), remarks)
+    return ComparisonResult(
+        correct_for_multiple_comparisons(lines, rules.metric), rules, system_differences(*used), remarks
+    )
 
 
 def compare_sides(
@@ -95,15 +97,15 @@ def compare_sides(
     """The two sides of `dlbench ab`, pair by pair.
 
     Args:
-        cases: the attempts that count, of one system, with their metrics and `samples`; as `paired_rows` gives them.
+        cases: the attempts that count, of one system, with their metrics and `samples` (`select_attempts_of_sides`).
         sides: the suites' names of A and B.
         matches: the two cases of each comparison; their axis `repeat` is the number of the pair.
         pairs: how many of them.
     """
     lines = []
     for case_a, case_b in matches:
-        found = [find_pair(cases, sides, case_a, case_b, number) for number in range(pairs)]
-        whole = [pair for pair in found if pair is not None and all(is_usable(half, rules) for half in pair)]
+        found = [find_back_to_back_pair(cases, sides, case_a, case_b, number) for number in range(pairs)]
+        whole = [pair for pair in found if pair is not None and all(is_usable_attempt(half, rules) for half in pair)]
         a, b = [half for half, _ in whole], [half for _, half in whole]
         frames = pd.DataFrame(a, columns=cases.columns), pd.DataFrame(b, columns=cases.columns)
         setting = merge_settings(case_a.to_dict(), case_b.to_dict())
@@ -111,34 +113,34 @@ def compare_sides(
             note = f"none of the {pairs} pairs was measured on both sides"
             lines.append(ComparisonLine(setting, "failed", note=note))
             continue
-        reason = meter_mismatch(*frames, ("A", "B"), rules)
+        reason = explain_meter_mismatch(*frames, ("A", "B"), rules)
         if reason:
             lines.append(ComparisonLine(setting, "refused", note=reason))
             continue
         figures, notes = compare_processes(*frames, ("A", "B"), rules, paired=True)
-        notes += [*warning_notes(frames[0], "A", rules), *warning_notes(frames[1], "B", rules)]
+        notes += [*process_warning_notes(frames[0], "A", rules), *process_warning_notes(frames[1], "B", rules)]
         if len(whole) < pairs:
             notes.append(
                 f"{pairs - len(whole)} of {pairs} pairs left out: one side failed, or other processes ran "
                 "between the two sides"
             )
         lines.append(ComparisonLine(setting, "", *figures, "; ".join(notes)))
-    return ComparisonResult(with_corrected_verdicts(lines, rules.metric), rules)
+    return ComparisonResult(correct_for_multiple_comparisons(lines, rules.metric), rules)
 
 
-def complete_pairs(rows: pd.DataFrame, sides: tuple[str, str], matches: Sequence[tuple[Case, Case]], pairs: int) -> set[
-    tuple[int, int]
-]:  # fmt: skip
+def find_measured_pairs(
+    rows: pd.DataFrame, sides: tuple[str, str], matches: Sequence[tuple[Case, Case]], pairs: int
+) -> set[tuple[int, int]]:
     """Which pairs need not be measured again, as (index into `matches`, number): both halves done, one after the other.
 
     The arguments are those of `compare_sides`, but for the store's rows.
     """
-    cases = paired_rows(rows, sides)
+    cases = select_attempts_of_sides(rows, sides)
     return {
         (index, number)
         for index, (a, b) in enumerate(matches)
         for number in range(pairs)
-        if (found := find_pair(cases, sides, a, b, number)) is not None
+        if (found := find_back_to_back_pair(cases, sides, a, b, number)) is not None
         and all(half["status"] in DONE_STATUSES for half in found)
     }
 
@@ -147,21 +149,21 @@ def complete_pairs(rows: pd.DataFrame, sides: tuple[str, str], matches: Sequence
 _WORSE_VERDICTS = ("slower", "more")
 
 
-def regressions(found: ComparisonResult, percent: float) -> list[ComparisonLine]:
+def find_regressions(found: ComparisonResult, percent: float) -> list[ComparisonLine]:
     """The lines that fail a gate: slower (corrected) and by more than `percent` in the best estimate, or lost.
 
     The verdict says that a slowdown is real, the estimate how large it most likely is. The interval's lower end would
     pass the larger a slowdown the worse it was measured. A case measured in BASE that fails in TARGET is a regression,
     and so is one that fails there in some repeats and never did in BASE.
     """
-    return [line for line in found.lines if line.lost or _fails_gate(line, percent)]
+    return [line for line in found.lines if line.lost or _is_regression(line, percent)]
 
 
-def _fails_gate(line: ComparisonLine, percent: float) -> bool:
+def _is_regression(line: ComparisonLine, percent: float) -> bool:
     return line.comparison is not None and line.verdict in _WORSE_VERDICTS and line.comparison.ratio > 1 + percent / 100
 
 
-def why_undecided(line: ComparisonLine, percent: float) -> str | None:
+def why_regression_undecided(line: ComparisonLine, percent: float) -> str | None:
     """Why a gate cannot tell whether a case regressed by `percent`; None where it can, or BASE did not measure it."""
     if line.lost or not line.in_base:
         return None
@@ -173,7 +175,7 @@ def why_undecided(line: ComparisonLine, percent: float) -> str | None:
         return "because there are too few processes"
     if (
         line.verdict in ("not decided", *_WORSE_VERDICTS)
-        and not _fails_gate(line, percent)
+        and not _is_regression(line, percent)
         and line.comparison.high > 1 + percent / 100
     ):
         return f"because the interval includes an increase of more than {percent:g} %"
@@ -188,17 +190,17 @@ def _comparison_lines(
         if key in target:
             line = comparison_line(group, target[key], rules)
         else:
-            line = _line_without_target(group, target, spare, names)
+            line = _line_of_case_without_target(group, target, spare, names)
         yield replace(line, in_base=not group.good.empty)
     for key in spare:
         yield ComparisonLine(merge_group_settings(target[key]), "missing", note="only in TARGET", in_base=False)
 
 
-def _line_without_target(
+def _line_of_case_without_target(
     group: AttemptGroup, target: dict[MatchKey, AttemptGroup], spare: list[MatchKey], names: list[str]
 ) -> ComparisonLine:
     """The line of a case that TARGET does not have; the nearest that it has instead is no longer spare."""
-    near = nearest_key(group.key, spare, names)
+    near = find_nearest_match_key(group.key, spare, names)
     if near is None:
         return ComparisonLine(merge_group_settings(group), "missing", note="only in BASE")
     spare.remove(near)

@@ -13,7 +13,7 @@ from dlbench.report.analysis.comparison_matching import (
     IDENTITY_COLUMNS,
     AttemptGroup,
     ComparisonRules,
-    is_known,
+    is_cell_filled,
     merge_group_settings,
 )
 from dlbench.report.analysis.comparison_statistics import Comparison, compare, correct_by_holm
@@ -39,23 +39,23 @@ class ComparisonLine:
     comparison: Comparison | None = None
     base: float | None = None  # geometric mean over processes of their medians, in the metric's unit
     target: float | None = None
-    note: str = ""  # beside what the comparison's `caveat` says
+    note: str = ""  # beside what the comparison's `caveat_of_verdict` says
     lost: bool = False  # measured in BASE, and failed in TARGET: see `_fails_only_in_target`
     in_base: bool = True  # BASE measured it; what it did not cannot regress
 
 
 def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonRules) -> ComparisonLine:
-    """The line of one case that both sides have; its verdict waits for `with_corrected_verdicts`."""
+    """The line of one case that both sides have; its verdict waits for `correct_for_multiple_comparisons`."""
     setting = merge_group_settings(base, target)
     sides = (("BASE", base), ("TARGET", target))
     for side, group in sides:
-        reason = _why_not_one_case(group, side, rules)
+        reason = _explain_mixed_attempts(group, side, rules)
         if reason:
             return ComparisonLine(setting, "refused", note=reason)
-    failed = [_failure_text(group, side, rules) for side, group in sides if group.good.empty]
+    failed = [_describe_failure(group, side, rules) for side, group in sides if group.good.empty]
     if failed:
         return ComparisonLine(setting, "failed", note="; ".join(failed), lost=_fails_only_in_target(base, target))
-    reason = meter_mismatch(base.good, target.good, ("BASE", "TARGET"), rules)
+    reason = explain_meter_mismatch(base.good, target.good, ("BASE", "TARGET"), rules)
     if reason:
         return ComparisonLine(setting, "refused", note=reason)
     keys = [side.good["network_key"].fillna("").iloc[0] or NO_KEY_TEXT for side in (base, target)]
@@ -65,10 +65,10 @@ def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonR
     figures, more = compare_processes(base.good, target.good, ("BASE", "TARGET"), rules)
     notes += more
     for side, group in sides:
-        notes += warning_notes(group.good, side, rules)
+        notes += process_warning_notes(group.good, side, rules)
         if not group.bad.empty:
             num_bad = units.count_text(len(group.bad), "attempt")
-            notes.append(f"{side}: {num_bad} not used ({_failure_text(group, side, rules).partition(': ')[2]})")
+            notes.append(f"{side}: {num_bad} not used ({_describe_failure(group, side, rules).partition(': ')[2]})")
     return ComparisonLine(setting, "", *figures, "; ".join(notes), _fails_only_in_target(base, target))
 
 
@@ -84,7 +84,7 @@ def _failed_attempts(group: AttemptGroup) -> pd.DataFrame:
     return group.bad[~group.bad["status"].isin((*DONE_STATUSES, "preempted"))]
 
 
-def meter_mismatch(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], rules: ComparisonRules) -> str:
+def explain_meter_mismatch(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], rules: ComparisonRules) -> str:
     """Why the energies of two sides are not of one thing: meters of several kinds or scopes; "" where they are."""
     for column in ("energy_source", "energy_scope") if rules.metric == "energy_per_image" else ():
         meters = [sorted(set(side[column].fillna("unknown").astype(str))) for side in (a, b)]
@@ -102,7 +102,7 @@ _CPU_SETTINGS = (
 )
 
 
-def _why_not_one_case(group: AttemptGroup, side: str, rules: ComparisonRules) -> str:
+def _explain_mixed_attempts(group: AttemptGroup, side: str, rules: ComparisonRules) -> str:
     """Why the attempts of a group are no processes of one case: an ignored axis varies, or the system does."""
     option = f"--{side.lower()}-where"
     every = pd.concat([group.good[list(IDENTITY_COLUMNS)], group.bad[list(IDENTITY_COLUMNS)]])
@@ -132,19 +132,19 @@ def _why_not_one_case(group: AttemptGroup, side: str, rules: ComparisonRules) ->
     return ""
 
 
-def _failure_text(group: AttemptGroup, side: str, rules: ComparisonRules) -> str:
+def _describe_failure(group: AttemptGroup, side: str, rules: ComparisonRules) -> str:
     failures = _failed_attempts(group)
     last = (group.bad if failures.empty else failures).iloc[-1]
     if last["status"] not in DONE_STATUSES:
-        error = last["error"].splitlines()[0] if is_known(last["error"]) else "no reason stored"
+        error = last["error"].splitlines()[0] if is_cell_filled(last["error"]) else "no reason stored"
         return f"{side}: {last['status']}: {error}"
     if rules.metric == "energy_per_image" and last["steps"] > 0:
-        why = last["energy_note"] if is_known(last["energy_note"]) else "no meter"
+        why = last["energy_note"] if is_cell_filled(last["energy_note"]) else "no meter"
         return f"{side}: no energy was measured ({why})"
     return f"{side}: status {last['status']}, but its step times cannot be used (missing, NaN, zero or negative)"
 
 
-def warning_notes(good: pd.DataFrame, side: str, rules: ComparisonRules) -> list[str]:
+def process_warning_notes(good: pd.DataFrame, side: str, rules: ComparisonRules) -> list[str]:
     """What makes these processes worth a second look."""
     said = summarize_warnings(good, with_energy=rules.metric == "energy_per_image")
     return [f"{side}: {said}"] if said else []
@@ -179,7 +179,7 @@ def compare_processes(
     return (found, means[0], means[1]), notes
 
 
-def with_corrected_verdicts(lines: list[ComparisonLine], metric: str) -> list[ComparisonLine]:
+def correct_for_multiple_comparisons(lines: list[ComparisonLine], metric: str) -> list[ComparisonLine]:
     """The lines with verdicts; those of a difference hold for all of them together."""
     # Where the spread between processes is only assumed nothing is tested, and the other tests pay nothing for it.
     results = [line.comparison for line in lines if line.comparison]
@@ -189,11 +189,13 @@ def with_corrected_verdicts(lines: list[ComparisonLine], metric: str) -> list[Co
     for line in lines:
         if line.comparison:
             result = next(compared)
-            line = replace(line, verdict=verdict_words(metric)[VERDICTS.index(result.verdict)], comparison=result)
+            line = replace(
+                line, verdict=verdict_names_for_metric(metric)[VERDICTS.index(result.verdict)], comparison=result
+            )
         finished.append(line)
     return finished
 
 
-def verdict_words(metric: str) -> list[str]:
+def verdict_names_for_metric(metric: str) -> list[str]:
     """`VERDICTS` as this metric says them: energy is not slower, but more."""
     return [_ENERGY_WORDS.get(word, word) if metric == "energy_per_image" else word for word in VERDICTS]

@@ -23,7 +23,7 @@ from dlbench.report.analysis.derived_metrics import attempts_from_rows, latest_a
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.loading.sample_statistics import LIMIT_COLUMNS
 from dlbench.report.loading.stores import METRIC_COLUMNS
-from dlbench.report.loading.systems import with_systems
+from dlbench.report.loading.systems import add_system_ids
 from dlbench.results import store
 from dlbench.results.frame_builder import release_memory
 from dlbench.results.reader import NUMBER_LISTS, Reader, to_frame
@@ -113,7 +113,7 @@ class AttemptGroup:
     bad: pd.DataFrame
 
 
-def read_side(source: str, where: Sequence[str], option: str) -> pd.DataFrame:
+def read_selected_rows(source: str, where: Sequence[str], option: str) -> pd.DataFrame:
     """The rows of a store that are selected, with the columns that a comparison needs.
 
     Raises StoreError if the source does not exist, BadInput as `select_rows` does.
@@ -137,7 +137,7 @@ def _drop_unselected_rows(table: pa.Table, where: Sequence[str]) -> pa.Table:
     return table
 
 
-def side_attempts(
+def usable_attempts_of_side(
     rows: pd.DataFrame, where: Sequence[str], every: bool, name: str, rules: ComparisonRules
 ) -> pd.DataFrame:
     """One row per attempt of a side that counts, with its system's facts and whether it is usable (`_good`)."""
@@ -145,11 +145,11 @@ def side_attempts(
     if rows.empty:
         raise BadInput(f"{name} contains no records" + (f" with {', '.join(where)}" if where else ""))
     # Two settings of a CPU are two systems, though records of earlier versions have one key for both.
-    cases = with_systems(attempts_from_rows(rows), rows)
+    cases = add_system_ids(attempts_from_rows(rows), rows)
     if not every:
         cases = latest_attempts(cases)
     cases = cases.drop(columns=[name for name in (*METRICS, *LIMIT_COLUMNS) if name not in (*_METRICS, rules.metric)])
-    cases = with_axis_defaults(cases).assign(protocol=comparable_protocols(cases["protocol"]))
+    cases = fill_missing_axes(cases).assign(protocol=normalize_protocol_column(cases["protocol"]))
     columns = ["attempt_id", *(f"system_{fact}" for fact in SYSTEM_FACTS)]
     facts = rows[columns].drop_duplicates("attempt_id").set_index("attempt_id")
     cases = cases.join(facts, on="attempt_id")
@@ -158,7 +158,7 @@ def side_attempts(
     return cases.assign(_good=cases["status"].isin(DONE_STATUSES) & np.isfinite(values) & (values > 0))
 
 
-def with_axis_defaults(cases: pd.DataFrame) -> pd.DataFrame:
+def fill_missing_axes(cases: pd.DataFrame) -> pd.DataFrame:
     """`cases` in which parts from before an axis existed, which say nothing of it, have its default."""
     for axis in fields(Case):
         if axis.name in AXES and axis.name != "model" and axis.name in cases:
@@ -194,21 +194,21 @@ def _parse_selection(text: str, option: str, columns: Collection[str]) -> tuple[
 
 
 @lru_cache(maxsize=10_000)
-def comparable_protocol(text: str | None) -> str:
+def normalize_protocol(text: str | None) -> str:
     """A record's protocol as text, equal where the measuring was: defaults filled in, harmless keys left out."""
     values = asdict(Protocol()) | json.loads(text or "{}")
     return json.dumps({k: v for k, v in values.items() if k not in _IGNORED_PROTOCOL_KEYS}, sort_keys=True)
 
 
-def comparable_protocols(column: pd.Series) -> pd.Series:
+def normalize_protocol_column(column: pd.Series) -> pd.Series:
     """The same of each row, as objects: texts of their own for a million rows would take half a gigabyte."""
     codes, texts = column.factorize()
     # What is missing has the code -1: the last.
-    found = np.array([*map(comparable_protocol, texts), comparable_protocol(None)], dtype=object)
+    found = np.array([*map(normalize_protocol, texts), normalize_protocol(None)], dtype=object)
     return pd.Series(found[codes], column.index, dtype=object)
 
 
-def is_usable(case: Mapping[Any, Any], rules: ComparisonRules) -> bool:
+def is_usable_attempt(case: Mapping[Any, Any], rules: ComparisonRules) -> bool:
     """Whether an attempt ended well and has the metric that is compared."""
     value = case[rules.metric]
     return case["status"] in DONE_STATUSES and value is not None and math.isfinite(value) and value > 0
@@ -223,21 +223,21 @@ def group_attempts(cases: pd.DataFrame, names: list[str], rules: ComparisonRules
     return groups
 
 
-def nearest_key(key: MatchKey, candidates: list[MatchKey], names: list[str]) -> MatchKey | None:
+def find_nearest_match_key(key: MatchKey, candidates: list[MatchKey], names: list[str]) -> MatchKey | None:
     """The candidate for the same work that disagrees in the fewest names; None where there is none."""
     work = [names.index("model"), names.index("mode")]
     same = [other for other in candidates if all(other[i] == key[i] for i in work)]
     return min(same, key=lambda other: sum(x != y for x, y in zip(key, other, strict=True)), default=None)
 
 
-def paired_rows(rows: pd.DataFrame, sides: tuple[str, str]) -> pd.DataFrame:
+def select_attempts_of_sides(rows: pd.DataFrame, sides: tuple[str, str]) -> pd.DataFrame:
     """The attempts that count of both sides."""
     rows = rows[rows["suite"].isin(sides)]
     # A process of a side is measured on what its setting makes of the machine: nothing else tells its cases apart.
     return pd.DataFrame(columns=["suite", "case_id"]) if rows.empty else latest_attempts(attempts_from_rows(rows))
 
 
-def find_pair(
+def find_back_to_back_pair(
     cases: pd.DataFrame, sides: tuple[str, str], a: Case, b: Case, number: int
 ) -> tuple[dict[Any, Any], dict[Any, Any]] | None:  # fmt: skip
     """Both halves of a pair, if they ran one right after the other."""
@@ -273,7 +273,7 @@ def _identity_of_first_attempt(group: AttemptGroup) -> dict[str, Any]:
 def merge_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Cell]:
     """The axes of a comparison; where its sides differ, both values."""
     return {
-        name: _python_value(first[name]) if first[name] == second[name] else f"{first[name]} → {second[name]}"
+        name: _to_python_scalar(first[name]) if first[name] == second[name] else f"{first[name]} → {second[name]}"
         for name in first
         if name not in ("protocol", "repeat")
     }
@@ -285,23 +285,23 @@ def system_differences(base: pd.DataFrame, target: pd.DataFrame) -> list[tuple[s
     found = []
     for column, title in columns.items():
         distinct = [side[column].dropna().unique().tolist() for side in (base, target)]
-        values = [sorted({_value_text(v) for v in some if is_known(v)}) for some in distinct]
+        values = [sorted({_format_setting_value(v) for v in some if is_cell_filled(v)}) for some in distinct]
         if values[0] != values[1]:
             found.append((title, *(", ".join(v) or units.MISSING for v in values)))
     return found  # type: ignore[return-value]  # three texts each
 
 
-def _value_text(value: Any) -> str:
+def _format_setting_value(value: Any) -> str:
     # A column of whole numbers in which some are missing holds floats.
-    plain = _python_value(value)
+    plain = _to_python_scalar(value)
     return str(int(plain)) if isinstance(plain, float) and plain.is_integer() else str(plain)
 
 
-def _python_value(value: Any) -> Cell:
+def _to_python_scalar(value: Any) -> Cell:
     cell: Cell = value.item() if hasattr(value, "item") else value
     return cell
 
 
-def is_known(value: Any) -> bool:
+def is_cell_filled(value: Any) -> bool:
     """Whether a cell of a frame holds anything."""
     return value is not None and value == value and value != ""

@@ -104,7 +104,7 @@ class Comparison:
         adjusted = self.adjusted_p_value / self.p_value if self.p_value and self.adjusted_p_value else 1.0
         strict = 1 - (1 - self.confidence) / adjusted
 
-        def decides(n: int) -> bool:
+        def would_decide_verdict(n: int) -> bool:
             degrees = n - 1 if self.basis == "pairs" else 2 * (n - 1)
             unit = spread / math.sqrt(n) if self.basis == "pairs" else spread * math.sqrt(2 / n)
             return (
@@ -112,7 +112,7 @@ class Comparison:
                 or d + process_statistics.student_quantile(degrees, self.confidence) * unit <= edge
             )
 
-        found = process_statistics.processes_needed(decides, now + 1)
+        found = process_statistics.processes_needed(would_decide_verdict, now + 1)
         return None if found is None else found - now
 
     @property
@@ -128,14 +128,14 @@ class Comparison:
         return f"not decided (needs {units.count_text(self.more_processes_needed, f'more {unit}')})"
 
     @property
-    def is_measured(self) -> bool:
+    def has_measured_spread(self) -> bool:
         """Whether the interval rests on a measured spread between processes, and so may be shown."""
         return self.low is not None and self.basis != "assumed"
 
     @property
     def interval_text(self) -> str:
         """Both ends of the interval, such as "0.0083 to 0.012"; "" where it may not be shown."""
-        return f"{units.ratio(self.low)} to {units.ratio(self.high)}" if self.is_measured else ""
+        return f"{units.ratio(self.low)} to {units.ratio(self.high)}" if self.has_measured_spread else ""
 
     def invert(self) -> Comparison:
         """A over B."""
@@ -149,7 +149,7 @@ class Comparison:
         return self.low is None and self.basis in ("pairs", "processes")
 
     @property
-    def caveat(self) -> str:
+    def caveat_of_verdict(self) -> str:
         """What a reader has to know beside the verdict; "" when there is nothing."""
         counts = f"{self.num_processes_a} against {self.num_processes_b} processes"
         if self.has_no_spread:
@@ -199,9 +199,9 @@ def compare(
     if min(len(a), len(b)) < MIN_PROCESSES:
         error = _assumed_standard_error(a, b, logs_a, logs_b, between_processes, single_values)
         basis: Basis = "assumed" if between_processes is None else "stated"
-        return _comparison_from_error(d, error, math.inf, (len(a), len(b)), basis, confidence, margin)
+        return _comparison_from_standard_error(d, error, math.inf, (len(a), len(b)), basis, confidence, margin)
     found = compare_cases([(logs_a, logs_b)], [1.0], confidence, margin, paired=paired)
-    return replace(found, chance_b_slower=_chance_of_larger(logs_b, logs_a))
+    return replace(found, chance_b_slower=_probability_first_is_larger(logs_b, logs_a))
 
 
 def compare_cases(
@@ -228,7 +228,7 @@ def compare_cases(
     d = mean if ratio is None else math.log(ratio)
     counts = min(len(a) for a, _ in cases), min(len(b) for _, b in cases)
     if min(counts) < MIN_PROCESSES:
-        return _comparison_from_error(d, None, math.inf, counts, "assumed", confidence, margin)
+        return _comparison_from_standard_error(d, None, math.inf, counts, "assumed", confidence, margin)
     # What drifts is common to both halves of a pair.
     allowance = 1.0 if paired else process_statistics.DRIFT_ALLOWANCE
     # Welch-Satterthwaite, over the sides of all cases, or over the differences within their pairs.
@@ -241,7 +241,7 @@ def compare_cases(
     # Equal medians on both sides leave no variance to divide by.
     degrees = total**2 / sum(variance**2 / n for variance, n in variances) if total > 0 else math.inf
     basis: Basis = "pairs" if paired else "processes"
-    return _comparison_from_error(d, math.sqrt(total), degrees, counts, basis, confidence, margin)
+    return _comparison_from_standard_error(d, math.sqrt(total), degrees, counts, basis, confidence, margin)
 
 
 def correct_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -249,11 +249,11 @@ def correct_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
     Intervals stay as they are, each at its own confidence.
     """
-    adjusted = holm([c.p_value for c in comparisons])
+    adjusted = holm_adjusted_p_values([c.p_value for c in comparisons])
     return [replace(c, adjusted_p_value=p) for c, p in zip(comparisons, adjusted, strict=True)]
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
+def holm_adjusted_p_values(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's adjusted p-values: the k-th smallest of m times m - k + 1, never below one before it, never above 1.
 
     None stays None and is not counted: nothing was tested there.
@@ -267,7 +267,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def _comparison_from_error(
+def _comparison_from_standard_error(
     d: float,
     error: float | None,
     degrees: float,
@@ -320,7 +320,7 @@ def _assumed_standard_error(
     than either counts instead. A single value, such as an energy, adds nothing to a stated spread, which holds what
     its window varies by. Else None when a process has too few steps to show anything of itself.
     """
-    sides = [[_window_spread(tuple(steps)) for steps in side] for side in (a, b)]
+    sides = [[_spread_within_process(tuple(steps)) for steps in side] for side in (a, b)]
     within = [iqr / 1.35 for side in sides for iqr, _ in side]
     observed = [stdev(logs) for logs in (logs_a, logs_b) if len(logs) >= 2]
     between = max([ASSUMED_BETWEEN_PROCESSES, *within, *observed] if stated is None else [stated, *observed])
@@ -336,12 +336,12 @@ def _assumed_standard_error(
 
 
 @lru_cache(maxsize=64)  # in a table of systems each process is held against many
-def _window_spread(steps: tuple[float, ...]) -> tuple[float, Interval | None]:
+def _spread_within_process(steps: tuple[float, ...]) -> tuple[float, Interval | None]:
     """What one window shows of itself: the relative interquartile range, 0 of a single step, and the interval."""
     return relative_iqr(steps) or 0.0, median_interval(steps, 0.95)
 
 
-def _chance_of_larger(these: list[float], those: list[float]) -> float:
+def _probability_first_is_larger(these: list[float], those: list[float]) -> float:
     """Vargha & Delaney's A (2000): the share of all pairs in which the first is larger, ties counting half."""
     ordered = sorted(those)
     wins = sum(bisect_left(ordered, x) + bisect_right(ordered, x) for x in these) / 2

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.loading.intervals import protocol_confidences
+from dlbench.report.loading.intervals import confidence_of_each_protocol
 from dlbench.suites.case import USUAL_CONFIDENCE
 
 
@@ -12,21 +12,21 @@ def confidence_levels(cases: pd.DataFrame) -> list[float]:
     if "protocol" not in cases or cases.empty:
         return [USUAL_CONFIDENCE]
     protocols = cases["protocol"].astype(object).where(cases["protocol"].notna(), None)
-    found = protocol_confidences(protocols.unique().tolist())
+    found = confidence_of_each_protocol(protocols.unique().tolist())
     return sorted({level for level in found.tolist() if level == level}) or [USUAL_CONFIDENCE]
 
 
-def levels_text(cases: pd.DataFrame) -> str:
+def describe_levels(cases: pd.DataFrame) -> str:
     """The levels as words before "interval": "95 %", or "90 % or 99 % (set in each case's protocol)"."""
-    return join_levels(confidence_levels(cases))
+    return format_levels(confidence_levels(cases))
 
 
-def join_levels(found: list[float]) -> str:
-    """`levels_text` of levels that are known."""
+def format_levels(found: list[float]) -> str:
+    """`describe_levels` of levels that are known."""
     words = " or ".join(units.confidence_text(level) for level in found)
     return f"{words} (set in each case's protocol)" if len(found) > 1 else words
 
 
-def has_unusual_level(cases: pd.DataFrame) -> bool:
+def has_level_other_than_95(cases: pd.DataFrame) -> bool:
     """Whether a level is another than 95 %, so that each row of a table has to say its own."""
     return confidence_levels(cases) != [USUAL_CONFIDENCE]

@@ -67,7 +67,7 @@ class Content:
         """The `system_id` of the baseline; the first of `names` where the baseline is not one of them."""
         return next((system for system, name in names.items() if name == self.baseline), next(iter(names)))
 
-    def warn_of_skipped(self) -> None:
+    def warn_of_unread_parts(self) -> None:
         """A `SkippedPart` warning for each part that could not be read, for those who show nothing but figures."""
         if self.account.error:
             warnings.warn(self.account.error, store.SkippedPart, stacklevel=3)
@@ -103,7 +103,7 @@ def read_content(
     """
     named = [systems.parse_source(source) for source in sources]
     loaded = stores.load_stores(named, progress, stores.ROW_COLUMNS if with_rows else stores.METRIC_COLUMNS, with_sides)
-    states, unread = machine_state.read_states([source.path for source in named])
+    states, unread = machine_state.read_node_states([source.path for source in named])
     rows = loaded.rows
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", store.SkippedPart)
@@ -111,7 +111,9 @@ def read_content(
     names = systems.system_names(rows)
     if baseline is not None and baseline not in names.values():
         raise UnknownName("system", baseline, names.values(), "--baseline")
-    attempts = case_bounds.with_bounds(derived_metrics.attempts_from_statistics(rows, loaded.statistics), rows, bounds)
+    attempts = case_bounds.add_bound_metrics(
+        derived_metrics.attempts_from_statistics(rows, loaded.statistics), rows, bounds
+    )
     first = rows[["attempt_id", "system_id", "power_limit_w"]].drop_duplicates("attempt_id").set_index("attempt_id")
     longest = rows.groupby("attempt_id")["gradient_allreduce_s"].max()
     medians = loaded.statistics["slowest_median"].copy()  # a view would keep all statistics
@@ -119,9 +121,9 @@ def read_content(
     rows = rows[columns if with_rows else ["attempt_id"]]
     loaded = replace(loaded, rows=rows, statistics=loaded.statistics.iloc[:0].copy())
     system_id = as_objects(attempts["attempt_id"].map(first["system_id"])).rename("system_id")
-    attempts = pd.concat([derived_metrics.with_intervals(attempts), system_id], axis=1)
-    sides = systems.sides_by_system(attempts) if with_sides else {}
-    attempts = derived_metrics.with_network_names(attempts, by_system=bool(sides))
+    attempts = pd.concat([derived_metrics.add_metric_intervals(attempts), system_id], axis=1)
+    sides = systems.ab_side_by_system(attempts) if with_sides else {}
+    attempts = derived_metrics.make_network_names_unique(attempts, by_system=bool(sides))
     latest = derived_metrics.latest_attempts(attempts)
     usable = latest["status"].isin(DONE_STATUSES) & latest["steps"].gt(0)
     measured = latest if usable.all() else latest[usable]
@@ -129,12 +131,12 @@ def read_content(
     if with_rows:
         # Sections look at these case by case, which columns of Arrow's texts are slow at.
         chosen = chosen.astype(dict.fromkeys(chosen.select_dtypes("str"), object))
-    account = _count_rows_by_use(loaded, attempts, latest, usable, chosen)
+    account = _count_used_and_unused_rows(loaded, attempts, latest, usable, chosen)
     if not with_rows:
         rows, medians = rows.iloc[:0].copy(), medians.iloc[:0].copy()  # slices would keep the memory of all
         loaded = replace(loaded, rows=rows)
     release_memory()
-    kept = loaded.samples_of(chosen["attempt_id"].tolist())
+    kept = loaded.read_samples_of_attempts(chosen["attempt_id"].tolist())
     traces = first.reindex(kept.index)["power_limit_w"].to_numpy()
     allreduce = longest.reindex(kept.index).to_numpy(dtype=float)
     kept = kept.assign(power_limit_w=traces, allreduce=allreduce)
@@ -193,16 +195,18 @@ def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attemp
         max_shown=0 if every_attempt else math.inf,
         with_rows=False,
     )
-    content.warn_of_skipped()
+    content.warn_of_unread_parts()
     frame = content.attempts if every_attempt else content.shown
     names, account = content.system_names, content.account
     del content  # of a large store its other frames take gigabytes
     frame = frame.assign(system=frame["system_id"].map(names)).reset_index(drop=True)
-    frame.attrs["rows"] = account.rows_with_every_attempt() if every_attempt else {"read": account.read, **account.rows}
+    frame.attrs["rows"] = (
+        account.row_counts_with_every_attempt() if every_attempt else {"read": account.read, **account.rows}
+    )
     return frame
 
 
-def _count_rows_by_use(
+def _count_used_and_unused_rows(
     loaded: stores.LoadedStores, attempts: pd.DataFrame, latest: pd.DataFrame, usable: pd.Series, chosen: pd.DataFrame
 ) -> row_accounting.RowCounts:
     """What became of every row that was read."""

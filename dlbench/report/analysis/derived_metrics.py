@@ -70,10 +70,10 @@ def attempts_from_rows(rows: pd.DataFrame) -> pd.DataFrame:
     rows = (rows if order.is_monotonic_increasing else rows.take(order.to_numpy())).reset_index(drop=True)
     ranks = sample_statistics.RanksOfAttempts.from_attempt_ids(rows["attempt_id"].tolist())
     none = RaggedArray(np.empty(0), np.zeros(len(rows) + 1, dtype=np.int64))
-    lists = {name: _ragged_column(rows[name]) if name in rows else none for name in sample_statistics.COLUMNS}
-    found = sample_statistics.slowest_steps(lists["step_s"], ranks)
+    lists = {name: _column_to_ragged_array(rows[name]) if name in rows else none for name in sample_statistics.COLUMNS}
+    found = sample_statistics.slowest_rank_steps(lists["step_s"], ranks)
     known = sample_statistics.sample_statistics(found, lists, ranks, rows["phase_stride"].to_numpy())
-    confidences = intervals.protocol_confidences(rows["protocol"].iloc[ranks.first].tolist())
+    confidences = intervals.confidence_of_each_protocol(rows["protocol"].iloc[ranks.first].tolist())
     limits = intervals.median_intervals(found.steps, confidences)
     cases = attempts_from_statistics(rows, known.assign(**dict(zip(LIMIT_COLUMNS, limits.T, strict=True))))
     steps = pd.Series([found.steps.row(i) for i in range(len(ranks.attempts))], ranks.attempts, dtype=object)
@@ -85,7 +85,7 @@ def attempts_from_statistics(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd
 
     These are of each attempt; columns beyond `sample_statistics.STATISTICS` and `LIMIT_COLUMNS` are dropped.
     """
-    rows = _with_sample_units(_mask_impossible_values(rows))
+    rows = _fill_sample_units(_mask_impossible_values(rows))
     by_attempt = rows.groupby("attempt_id", sort=False)
     doubled = rows.duplicated("attempt_id")
     # A copy of a large store would take a gigabyte.
@@ -93,12 +93,12 @@ def attempts_from_statistics(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd
     if len(first) < len(rows):
         first = first.assign(**_combine_rank_warnings(rows, first))
     first = _missing_rank_warnings(first, by_attempt.size())
-    derived = [statistics, _extremes_over_ranks(by_attempt), _power_metrics(rows)]
-    first = first.assign(confidence=intervals.protocol_confidences(first["protocol"].tolist()))
+    derived = [statistics, _max_or_min_over_ranks(by_attempt), _power_metrics(rows)]
+    first = first.assign(confidence=intervals.confidence_of_each_protocol(first["protocol"].tolist()))
     cases = pd.concat([first[[*IDENTITY_COLUMNS, *AXES]], *(d.reindex(first.index) for d in derived)], axis=1)
-    _add_rates(cases, first)
+    _add_derived_rates(cases, first)
     cases["step_time_half_width"] = (cases[LIMIT_COLUMNS[1]] - cases[LIMIT_COLUMNS[0]]) / 2 / cases["step_time"]
-    # What needs more than the rows (`with_intervals`, `dlbench.report.analysis.case_bounds`) is missing as yet.
+    # What needs more than the rows (`add_metric_intervals`, `dlbench.report.analysis.case_bounds`) is missing as yet.
     cases = cases.reindex(columns=[*IDENTITY_COLUMNS, *AXES, *METRICS, *LIMIT_COLUMNS]).reset_index(drop=True)
     order = cases[["started_at", "attempt_id"]].sort_values(["started_at", "attempt_id"], kind="stable").index
     return cases if order.is_monotonic_increasing else cases.take(order.to_numpy()).reset_index(drop=True)
@@ -123,7 +123,7 @@ def latest_attempts(cases: pd.DataFrame) -> pd.DataFrame:
     return cases if len(kept) == len(cases) else cases.loc[kept]
 
 
-def with_network_names(cases: pd.DataFrame, by_system: bool = False) -> pd.DataFrame:
+def make_network_names_unique(cases: pd.DataFrame, by_system: bool = False) -> pd.DataFrame:
     """`cases` in which a model's name stands for one network: where it stood for several, their keys are part of it.
 
     `by_system`: the name may stand for another network on each system.
@@ -146,7 +146,7 @@ def is_system_unknown(cases: pd.DataFrame) -> pd.Series[bool]:
     return found
 
 
-def with_intervals(cases: pd.DataFrame) -> pd.DataFrame:
+def add_metric_intervals(cases: pd.DataFrame) -> pd.DataFrame:
     """`cases` with the confidence intervals of all that follows from the median step time, beside its own."""
     low, high = (cases[name].to_numpy() for name in LIMIT_COLUMNS)
     step = cases["step_time"].to_numpy()
@@ -167,7 +167,7 @@ def has_uneven_steps(cases: pd.DataFrame) -> pd.Series[bool]:
     return found
 
 
-def _ragged_column(column: pd.Series) -> RaggedArray:
+def _column_to_ragged_array(column: pd.Series) -> RaggedArray:
     """The arrays of a column in one; what is no array is missing."""
     arrays = [np.asarray(v, np.float64) if np.ndim(v) else np.empty(0) for v in column]
     starts = np.cumsum([0, *(a.size for a in arrays)], dtype=np.int64)
@@ -183,7 +183,7 @@ def _mask_impossible_values(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**{str(name): possible[name] for name in possible})
 
 
-def _with_sample_units(rows: pd.DataFrame) -> pd.DataFrame:
+def _fill_sample_units(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` in which each says what its samples are: images, where a record is from before they could be others."""
     rows = rows.assign(sample_unit=as_objects(rows["sample_unit"].fillna("img")))
     set_sample_unit(rows.loc[rows["status"].isin(DONE_STATUSES), "sample_unit"].unique())
@@ -235,7 +235,7 @@ def _combine_rank_warnings(rows: pd.DataFrame, first: pd.DataFrame) -> dict[str,
     return flags
 
 
-def _extremes_over_ranks(by_attempt: Any) -> pd.DataFrame:
+def _max_or_min_over_ranks(by_attempt: Any) -> pd.DataFrame:
     """Memory, temperature, start-up and clock gap as the maximum over ranks, the clock as the minimum."""
     values: pd.DataFrame = by_attempt[list(_MAX_OVER_RANKS.values())].max()
     values.columns = list(_MAX_OVER_RANKS)
@@ -275,7 +275,7 @@ def _power_metrics(rows: pd.DataFrame) -> pd.DataFrame:
     return totals.where(known)[ranks["size"] == ranks["max"]]
 
 
-def _add_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
+def _add_derived_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
     """Everything that is a quotient or product of what is there already; adds its columns to `cases`."""
     devices = cases["nodes"] * cases["devices_per_node"]
     global_batch = cases["batch_size"] * devices
@@ -299,7 +299,7 @@ def _add_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
     cases["flop_per_image"] = (first["forward_flop"] + backward).astype(float)
     cases["flop_per_step"] = cases["flop_per_image"] * cases["batch_size"]
     cases["flop_rate"] = cases["flop_per_image"] * global_batch / step
-    cases["device_peak"] = _device_peaks(cases)
+    cases["device_peak"] = _peak_flop_rates(cases)
     cases["time_bound"] = cases["flop_per_step"] / cases["device_peak"]
     cases["distance_to_bound"] = step / cases["time_bound"]
     cases["mfu"] = cases["flop_rate"] / (cases["device_peak"] * devices)
@@ -325,7 +325,7 @@ def _add_loader_metrics(cases: pd.DataFrame, first: pd.DataFrame, devices: pd.Se
     cases["loader_memory"] = first["loader_memory_bytes"].astype(float)
 
 
-def _device_peaks(cases: pd.DataFrame) -> NDArray[np.float64]:
+def _peak_flop_rates(cases: pd.DataFrame) -> NDArray[np.float64]:
     device, devices = pd.factorize(cases["device_name"])
     precision, precisions = pd.factorize(cases["precision"])
     # A last row and column for those without a name.

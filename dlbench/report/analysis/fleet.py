@@ -15,7 +15,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import fleet_reasons, outliers
-from dlbench.report.analysis.fleet_units import with_unit_names
+from dlbench.report.analysis.fleet_units import add_unit_names
 from dlbench.report.analysis.labels import case_name, varying_settings
 from dlbench.results import bounds_store
 from dlbench.results.aggregation import SETTING_AXES, SETTING_COLUMNS, THREADS_COLUMN, read_process_rows
@@ -94,7 +94,7 @@ class Fleet:
         return sorted({outlier.host for outlier in self.outliers})
 
 
-def read_processes(sources: Sequence[str | Path], since: datetime | None = None) -> pd.DataFrame:
+def read_fleet_processes(sources: Sequence[str | Path], since: datetime | None = None) -> pd.DataFrame:
     """The processes of a fleet, one row per rank. Raises StoreError if a source does not exist."""
     return read_process_rows(sources, _READ_COLUMNS, since)
 
@@ -108,13 +108,13 @@ def compare_fleet(
     """Compare the units of a fleet.
 
     Args:
-        rows: as `read_processes` gives them; `ceilings` as `bounds_store.read_bounds` does.
+        rows: as `read_fleet_processes` gives them; `ceilings` as `bounds_store.read_bounds` does.
         false_alarms: chance of one or more in the whole fleet.
         margin: a slowdown below this is no outlier.
     """
     usable = rows["step_s"].notna()
     spread_out = usable & rows["nodes"].gt(1)
-    rows, notes = with_unit_names(rows[usable & ~spread_out])
+    rows, notes = add_unit_names(rows[usable & ~spread_out])
     for count, words in (
         (int((~usable).sum()), "they have no usable step times"),
         (int(spread_out.sum()), "their cases ran on several nodes and do not show the speed of one node"),
@@ -131,7 +131,7 @@ def compare_fleet(
     notes += [
         f"{kind}: fewer than {outliers.MIN_UNITS} nodes or devices per case, too few to find outliers." for kind in few
     ]
-    notes += _thread_notes(rows)
+    notes += _thread_count_notes(rows)
     shown = [distribution for _, distribution in tested] + _power_and_clock_distributions(rows)
     notes += _false_alarm_notes([d for _, d in tested if d.limit is not None])
     return Fleet(tuple(shown), tuple(found), _median_slowdowns(values), tests, false_alarms, tuple(notes))
@@ -154,7 +154,7 @@ def _false_alarm_notes(tested: Sequence[Distribution]) -> list[str]:
     return notes
 
 
-def fleet_ceilings(sources: Sequence[str | Path]) -> pd.DataFrame:
+def read_fleet_ceilings(sources: Sequence[str | Path]) -> pd.DataFrame:
     """The ceilings that lie with these results, those of single nodes (`nodes/NAME`) too."""
     folders = [str(path) for source in sources for path in sorted(Path(source).glob("nodes/*/")) if path.is_dir()]
     inner = [str(path) for folder in folders for path in sorted(Path(folder).glob("gpu*/"))]
@@ -218,7 +218,7 @@ def _times_per_flop_or_byte(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -
     )  # fmt: skip
 
 
-def _thread_notes(rows: pd.DataFrame) -> list[str]:
+def _thread_count_notes(rows: pd.DataFrame) -> list[str]:
     """Which hosts computed the same case with which number of threads."""
     on_cpu = rows[rows[THREADS_COLUMN].notna()]
     several = on_cpu.groupby(["kind", *SETTING_AXES], dropna=False)[THREADS_COLUMN].transform("nunique").gt(1)
@@ -276,7 +276,7 @@ def _find_outliers(values: pd.DataFrame, rows: pd.DataFrame) -> list[Outlier]:
                 cases=len(own),
                 tested=int(tested[unit]),
                 processes=int(worst["processes"]),
-                reasons=fleet_reasons.likely_reasons(mine, peers.get(worst["kind"], mine)),
+                reasons=fleet_reasons.likely_slowdown_reasons(mine, peers.get(worst["kind"], mine)),
             )
         )
     return sorted(found, key=lambda outlier: -outlier.slower)

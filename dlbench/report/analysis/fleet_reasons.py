@@ -32,12 +32,12 @@ _EXPLAINING_WARNINGS = {
 }
 
 
-def likely_reasons(mine: pd.DataFrame, peers: pd.DataFrame) -> tuple[str, ...]:
+def likely_slowdown_reasons(mine: pd.DataFrame, peers: pd.DataFrame) -> tuple[str, ...]:
     """What sets the rows of a unit apart from those of the units of its kind, the likeliest cause first."""
     others = peers.drop(mine.index, errors="ignore")
     if others.empty or mine.empty:
         return ()
-    looks = (_throttle_reasons, _clock_and_heat_reasons, _other_load_reasons, _differing_facts)
+    looks = (_throttle_reasons, _clock_and_heat_reasons, _other_load_reasons, _facts_unlike_peers)
     return tuple(dict.fromkeys(reason for look in looks for reason in look(mine, others)))
 
 
@@ -53,16 +53,16 @@ def _throttle_reasons(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
 
 def _clock_and_heat_reasons(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
     found = []
-    clock, usual = _median_pair(mine, others, "sm_clock_min_mhz")
+    clock, usual = _medians_of_unit_and_peers(mine, others, "sm_clock_min_mhz")
     if clock < (1 - _CLOCK_SHARE) * usual and clock < np.nanpercentile(others["sm_clock_min_mhz"].astype(float), 5):
         found.append(f"low clock: {clock:.0f} MHz, others {usual:.0f} MHz")
-    heat, usual = _median_pair(mine, others, "temperature_max_c")
+    heat, usual = _medians_of_unit_and_peers(mine, others, "temperature_max_c")
     if heat > usual + _HOTTER_C and heat > np.nanpercentile(others["temperature_max_c"].astype(float), 95):
         found.append(f"hot: {heat:.0f} °C, others {usual:.0f} °C")
     return found
 
 
-def _median_pair(mine: pd.DataFrame, others: pd.DataFrame, column: str) -> tuple[float, float]:
+def _medians_of_unit_and_peers(mine: pd.DataFrame, others: pd.DataFrame, column: str) -> tuple[float, float]:
     if mine[column].isna().all() or others[column].isna().all():
         return float("nan"), float("nan")
     return float(mine[column].median()), float(others[column].median())
@@ -76,16 +76,16 @@ def _other_load_reasons(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
     ):
         found.append("other processes on the device")
     for code, words in _EXPLAINING_WARNINGS.items():
-        if _share_warned(mine, code) > 0 and _share_warned(others, code) < _COMMON_SHARE:
+        if _share_of_rows_with_warning(mine, code) > 0 and _share_of_rows_with_warning(others, code) < _COMMON_SHARE:
             found.append(words)
     return found
 
 
-def _share_warned(rows: pd.DataFrame, code: str) -> float:
+def _share_of_rows_with_warning(rows: pd.DataFrame, code: str) -> float:
     return float(rows["warnings"].map(lambda row: row is not None and any(str(w).startswith(code) for w in row)).mean())
 
 
-def _differing_facts(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+def _facts_unlike_peers(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
     """Facts that more than half of the other units share and this one does not."""
     found = []
     for column, title in SYSTEM_FACTS.items():

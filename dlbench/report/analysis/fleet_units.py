@@ -3,14 +3,14 @@
 import pandas as pd
 
 
-def with_unit_names(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def add_unit_names(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows with `host_full`, `host`, `slot`, `kind` and `unit`, and what to know about their names.
 
     A host is named up to the first dot, unless two hosts would then share a name. A device is numbered by its local
     rank; where this names several devices (each job saw one alone), by the order of the UUIDs on its node.
     """
     full = rows["system_hostname"].fillna("").replace("", "unknown")
-    host, notes = _short_names(full)
+    host, notes = _shorten_host_names(full)
     on_device = rows["system_device_kind"].ne("cpu") & rows["device_uuid"].notna()
     kind = rows["device_name"].fillna(rows["system_cpu_model"]).fillna("unknown device")
     rows = rows.assign(host_full=full, host=host, kind=kind, slot="")
@@ -21,7 +21,7 @@ def with_unit_names(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return rows.assign(unit=rows["host"] + "/" + rows["slot"]), notes
 
 
-def _short_names(full: pd.Series) -> tuple[pd.Series, list[str]]:
+def _shorten_host_names(full: pd.Series) -> tuple[pd.Series, list[str]]:
     names = {name: name.partition(".")[0] for name in full.unique()}
     counts = pd.Series(list(names.values())).value_counts() if names else pd.Series(dtype=int)
     shared = [name for name, count in counts.items() if count > 1]

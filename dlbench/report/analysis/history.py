@@ -66,7 +66,7 @@ class HistoryLine:
     changes: tuple[Change, ...]
 
     @property
-    def is_long_enough(self) -> bool:
+    def has_enough_days(self) -> bool:
         """Whether it is long enough."""
         return len(self.days) >= change_points.MIN_POINTS
 
@@ -91,7 +91,7 @@ def read_history(sources: Sequence[str | Path], false_alarms: float = FALSE_ALAR
     return build_history(aggregation.read_daily_rows(sources).to_pandas(), false_alarms)
 
 
-def history_of_report(content: Content) -> History:
+def history_from_content(content: Content) -> History:
     """The history that the results of a report hold: that of `read_history`, without reading them again."""
     rows = content.rows
     columns = [*aggregation.PROCESS_COLUMNS, "status"]
@@ -139,7 +139,9 @@ def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> H
 def _build_line(points: pd.DataFrame, axes: Sequence[str], chance: float) -> HistoryLine:
     logs = points["log_step"].to_numpy(dtype=float)
     first: dict[Any, Any] = points.iloc[0].to_dict()
-    reach = np.array([_half_width(n, sd) for n, sd in zip(points["processes"], points["log_sd"], strict=True)])
+    reach = np.array(
+        [_half_width_of_mean_over_processes(n, sd) for n, sd in zip(points["processes"], points["log_sd"], strict=True)]
+    )
     moments = [moment.to_pydatetime() for moment in points["day"]]
     return HistoryLine(
         name=case_name(first, axes),
@@ -149,12 +151,12 @@ def _build_line(points: pd.DataFrame, axes: Sequence[str], chance: float) -> His
         low_s=np.exp(logs - reach),
         high_s=np.exp(logs + reach),
         processes=int(points["processes"].sum()),
-        noise=change_points.neighbour_noise(logs),
+        noise=change_points.noise_between_neighbours(logs),
         changes=tuple(_find_changes(logs, points, moments, chance)),
     )
 
 
-def _half_width(processes: float, sd: float) -> float:
+def _half_width_of_mean_over_processes(processes: float, sd: float) -> float:
     if processes < MIN_PROCESSES or not math.isfinite(sd):
         return math.nan
     return half_width_of_mean(sd, 0.0, int(processes), USUAL_CONFIDENCE)
@@ -163,8 +165,8 @@ def _half_width(processes: float, sd: float) -> float:
 def _find_changes(
     logs: NDArray[np.float64], points: pd.DataFrame, moments: Sequence[datetime], chance: float
 ) -> list[Change]:
-    spreads = change_points.spread_changes(logs, chance)
-    starts = change_points.level_changes(logs, chance, spreads)
+    spreads = change_points.find_spread_changes(logs, chance)
+    starts = change_points.find_level_changes(logs, chance, spreads)
     ends = [*starts[1:], logs.size] if starts else []
     levels = [float(np.median(logs[a:b])) for a, b in zip([0, *starts], [*starts, logs.size], strict=True)]
     found = []
@@ -174,13 +176,13 @@ def _find_changes(
         later = levels[number + 2 :]
         back = bool(later) and end - start <= _BACK_WITHIN and abs(later[0] - before) < _BACK_SHARE * abs(shift)
         kind = "temporary" if back else "regression" if shift > 0 else "improvement"
-        found.append(Change(moments[start], start, kind, math.expm1(shift), _changed_facts(points, start)))
+        found.append(Change(moments[start], start, kind, math.expm1(shift), _changed_system_facts(points, start)))
     around = logs - np.repeat(levels, np.diff([0, *starts, logs.size]))
     for start in spreads:
-        before, after = (change_points.neighbour_noise(some) for some in (around[:start], around[start:]))
+        before, after = (change_points.noise_between_neighbours(some) for some in (around[:start], around[start:]))
         ratio = after / max(1e-12, before)
         kind = "unstable" if ratio > 1 else "steadier"
-        found.append(Change(moments[start], start, kind, ratio, _changed_facts(points, start)))
+        found.append(Change(moments[start], start, kind, ratio, _changed_system_facts(points, start)))
     return sorted(_drop_returns_to_normal(found), key=lambda change: change.index)
 
 
@@ -195,14 +197,14 @@ def _drop_returns_to_normal(changes: list[Change]) -> list[Change]:
     return kept
 
 
-def _changed_facts(points: pd.DataFrame, start: int) -> tuple[str, ...]:
+def _changed_system_facts(points: pd.DataFrame, start: int) -> tuple[str, ...]:
     """What the system description says differently after a point than before it."""
     before, after = points.iloc[max(0, start - _COMPARED_POINTS) : start], points.iloc[start : start + _COMPARED_POINTS]
     found = []
     for column, title in _FACT_TITLES.items():
         old, new = _most_common(before[column]), _most_common(after[column])
         if old != new:
-            shown = "changed" if column == "protocol" else f"{_short_text(old)} -> {_short_text(new)}"
+            shown = "changed" if column == "protocol" else f"{_shorten_value(old)} -> {_shorten_value(new)}"
             found.append(f"{title} {shown}")
     return tuple(found)
 
@@ -212,6 +214,6 @@ def _most_common(values: pd.Series) -> Any:
     return known.mode().iloc[0] if len(known) else None
 
 
-def _short_text(value: Any) -> str:
+def _shorten_value(value: Any) -> str:
     text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."

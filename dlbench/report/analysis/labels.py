@@ -36,13 +36,13 @@ def network_title(name: str) -> str:
     return f"{title} ({length} tok)" if sign and base in CATALOG else title + sign + length
 
 
-def network_order(names: Iterable[str]) -> list[str]:
+def sort_networks(names: Iterable[str]) -> list[str]:
     """The networks in the order of the catalogue, which is about that of history; others follow by name."""
     place = {name: i for i, name in enumerate(CATALOG)}
     return sorted(set(names), key=lambda name: (place.get(name.partition(LENGTH_SIGN)[0], len(place)), name))
 
 
-def shorten(text: str, limit: int = _MAX_LABEL) -> str:
+def shorten_in_middle(text: str, limit: int = _MAX_LABEL) -> str:
     """`text` of at most `limit` characters, cut in the middle, where long names differ least."""
     if len(text) <= limit:
         return text
@@ -50,7 +50,7 @@ def shorten(text: str, limit: int = _MAX_LABEL) -> str:
     return f"{text[:head]}…{text[-(limit - 1 - head) :]}"
 
 
-def axis_title(axis: str) -> str:
+def case_axis_title(axis: str) -> str:
     """What stands above a column of this axis."""
     return AXIS_TITLES.get(axis, axis.replace("_", " ").capitalize())
 
@@ -84,5 +84,5 @@ def _value_label(axis: str, value: Any) -> str:
     if axis == "batch_size":
         return f"batch {value}"
     if axis in ("nodes", "devices_per_node", "repeat"):
-        return f"{axis_title(axis).lower()} {value}"
+        return f"{case_axis_title(axis).lower()} {value}"
     return (value_name if axis in _NAMED else describe_axis)(axis, value)

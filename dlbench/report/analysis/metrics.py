@@ -250,19 +250,19 @@ _ALL_METRICS = (
 _SAMPLE_NAMES = {"img": "image", "seq": "sequence", "sample": "sample"}
 
 
-def _with_sample_name(metric: Metric, unit: str) -> Metric:
+def _reword_for_sample_unit(metric: Metric, unit: str) -> Metric:
     """`metric` in words for samples of this unit."""
     words = {"unit": unit, "sample": _SAMPLE_NAMES[unit], "Sample": _SAMPLE_NAMES[unit].capitalize()}
     return Metric(**{f.name: getattr(metric, f.name).format(**words) for f in dataclasses.fields(Metric)})
 
 
 #: All metrics by name, in words for the samples that are shown.
-METRICS: dict[str, Metric] = {metric.name: _with_sample_name(metric, "img") for metric in _ALL_METRICS}
+METRICS: dict[str, Metric] = {metric.name: _reword_for_sample_unit(metric, "img") for metric in _ALL_METRICS}
 
 
 def set_sample_unit(units_found: Iterable[str]) -> str:
     """Put `METRICS` in words for samples of these units; gives the unit. Called once when results are read."""
     found = set(units_found) & set(_SAMPLE_NAMES)
     unit = found.pop() if len(found) == 1 else "sample" if found else "img"
-    METRICS.update((metric.name, _with_sample_name(metric, unit)) for metric in _ALL_METRICS)
+    METRICS.update((metric.name, _reword_for_sample_unit(metric, unit)) for metric in _ALL_METRICS)
     return unit

@@ -35,7 +35,7 @@ _NORMALITY_P = 0.05
 
 
 @dataclass(frozen=True)
-class Spread:
+class SpreadOfUnits:
     """How a fleet's units differ in one figure, in logarithms: 0.01 is 1 %."""
 
     centre: float
@@ -48,7 +48,7 @@ class Spread:
         return self.limit * self.scale
 
 
-def estimate_spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> Spread | None:
+def estimate_spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> SpreadOfUnits | None:
     """The spread of one finite value per unit; None for fewer than `MIN_UNITS`.
 
     Args:
@@ -64,7 +64,7 @@ def estimate_spread(values: NDArray[np.float64], false_alarms: float, tests: int
     if values.size >= MIN_UNITS_FOR_TAILS and slow.size:
         # Slow units often differ more than fast ones.
         scale = max(scale, float(MAD_TO_SD * np.median(slow)))
-    return Spread(centre, scale, outlier_limit(values, false_alarms, tests))
+    return SpreadOfUnits(centre, scale, outlier_limit(values, false_alarms, tests))
 
 
 def looks_nonnormal(values: NDArray[np.float64], reach: float) -> bool:
@@ -108,9 +108,9 @@ def _tail_degrees_of_freedom(values: NDArray[np.float64]) -> float | None:
     middle, high = np.percentile(slow, (50, 95))
     ratio = float(high / middle) + _TAILS_ERROR / math.sqrt(values.size)
 
-    def ratio_error(degrees: float) -> float:
+    def quantile_ratio_error(degrees: float) -> float:
         return float(stats.t.ppf(0.975, degrees) / stats.t.ppf(0.75, degrees)) - ratio
 
-    if ratio_error(1000.0) >= 0:
+    if quantile_ratio_error(1000.0) >= 0:
         return None
-    return 1.0 if ratio_error(1.0) < 0 else float(optimize.brentq(ratio_error, 1.0, 1000.0))
+    return 1.0 if quantile_ratio_error(1.0) < 0 else float(optimize.brentq(quantile_ratio_error, 1.0, 1000.0))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import add_case_numbers, summarize_processes
 
 #: The axes that a sweep is over, and their units.
 SWEEP_AXES = {"power_cap_w": "W", "clock_mhz": "MHz"}
@@ -13,7 +13,7 @@ _METRICS = ("throughput", "energy_per_image", "average_power", "sm_clock_min")
 
 
 @dataclass(frozen=True)
-class Sweep:
+class PowerLimitSweep:
     """One setting of a network at several limits.
 
     `points` has one row per limit, in order: the axes, `system_id`, the medians of the metrics, `limit` (NaN if
@@ -24,20 +24,20 @@ class Sweep:
     points: pd.DataFrame
 
 
-def find_sweeps(shown: pd.DataFrame) -> list[Sweep]:
+def find_power_limit_sweeps(shown: pd.DataFrame) -> list[PowerLimitSweep]:
     """Return every sweep over at least two limits of one axis, from one row per process."""
     found = []
     for axis in SWEEP_AXES:
         if shown.empty or shown[axis].nunique() < 2:
             continue
-        cases = with_case_numbers(shown, without=axis)
+        cases = add_case_numbers(shown, without=axis)
         groups = [own for _, own in cases.groupby(["number", "system_id"], sort=False) if own[axis].nunique() > 1]
-        found += [Sweep(axis, _sweep_points(own, axis)) for own in groups]
+        found += [PowerLimitSweep(axis, _sweep_points(own, axis)) for own in groups]
     return found
 
 
 def _sweep_points(own: pd.DataFrame, axis: str) -> pd.DataFrame:
-    points = summarize_processes(with_case_numbers(own), _METRICS)
+    points = summarize_processes(add_case_numbers(own), _METRICS)
     limit = points[axis].astype(float)
     if axis == "power_cap_w":
         # Where nothing was set, the limit that the device had.

@@ -61,7 +61,7 @@ class Prices:
             return cost
         return None if energy_j is None else cost + energy_j / JOULES_PER_KWH * self.pue * self.per_kwh
 
-    def for_system(self, system: str) -> Prices | None:
+    def prices_of_system(self, system: str) -> Prices | None:
         """What this system costs: its own prices, else those of all; None where there are neither."""
         # What tells systems of one name apart, in brackets, costs nothing by itself.
         known = self.systems.get(system) or self.systems.get(_base_system_name(system), self)
@@ -104,7 +104,7 @@ class Projection:
     assumptions: tuple[str, ...]
 
 
-def project(
+def project_training(
     num_images: int,
     num_epochs: float,
     throughput: Interval,
@@ -160,7 +160,7 @@ def project(
         energy_j=energy_j,
         cost=_cost_interval(device_hours, energy_j, prices),
         currency=prices.currency if prices is not None else None,
-        assumptions=tuple(_assumptions(num_images, num_epochs, num_devices, metered, prices)),
+        assumptions=tuple(_assumption_sentences(num_images, num_epochs, num_devices, metered, prices)),
     )
 
 
@@ -215,7 +215,7 @@ def _cost_interval(device_hours: Interval, energy_j: Interval | None, prices: Pr
     return Interval(value, low, high, known.confidence)
 
 
-def _assumptions(
+def _assumption_sentences(
     num_images: int, num_epochs: float, num_devices: int, metered: str | None, prices: Prices | None
 ) -> list[str]:
     sentences = [

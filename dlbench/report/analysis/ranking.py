@@ -27,7 +27,7 @@ _EXACT_METRICS = frozenset(MEMORY_METRICS)
 
 
 @dataclass(frozen=True)
-class Standing:
+class CaseWinner:
     """The best system in one case by one metric, and what may be said of its distance to the next."""
 
     number: int
@@ -50,7 +50,7 @@ class Standing:
         return f"no difference beyond {units.percent(DEFAULT_MARGIN, 1)}" if self.outcome == SAME else self.outcome
 
     @property
-    def margin(self) -> str:
+    def lead_with_interval(self) -> str:
         """How far ahead, with the interval where there is one: ``+34 % [+31, +37]``."""
         text = f"{_signed_percent(self.ratio)} %"
         if self.low is None or self.high is None:
@@ -69,7 +69,7 @@ def most_available_metric(cases: pd.DataFrame, metrics: Sequence[str]) -> str:
     return max(metrics, key=lambda name: int(cases[[name]].notna().to_numpy().sum()))
 
 
-def standings(cases: pd.DataFrame, metric: str) -> list[Standing]:
+def find_case_winners(cases: pd.DataFrame, metric: str) -> list[CaseWinner]:
     """The best system of each case by `metric`; cases in which fewer than two systems have a value are passed over.
 
     `cases` has one row per process, as `side_by_side.processes_of_shared_cases` gives them.
@@ -77,16 +77,16 @@ def standings(cases: pd.DataFrame, metric: str) -> list[Standing]:
     found = []
     for number, case in cases[cases[metric].gt(0)].groupby("number", sort=False):
         if metric == "energy_per_image":
-            case = with_common_energy_scope(case)
+            case = keep_common_energy_scope(case)
         medians = case.groupby("system_id", sort=False)[metric].median()
         if len(medians) > 1:
-            found.append(_rank_case(int(str(number)), case, medians, metric))
-    tested = [s for s in found if s.comparison and s.comparison.is_measured]
+            found.append(_find_winner_of_case(int(str(number)), case, medians, metric))
+    tested = [s for s in found if s.comparison and s.comparison.has_measured_spread]
     corrected = dict(zip(map(id, tested), correct_by_holm([s.comparison for s in tested if s.comparison]), strict=True))
-    return [_decide_outcome(s, corrected.get(id(s), s.comparison)) for s in found]
+    return [_set_outcome_from_comparison(s, corrected.get(id(s), s.comparison)) for s in found]
 
 
-def with_common_energy_scope(cases: pd.DataFrame) -> pd.DataFrame:
+def keep_common_energy_scope(cases: pd.DataFrame) -> pd.DataFrame:
     """The cases whose energy has the scope that most systems have: what a device used is no rival of a whole node's."""
     scopes = cases.groupby("energy_scope", sort=True)["system_id"].nunique()
     return cases if len(scopes) < 2 else cases[cases["energy_scope"] == scopes.idxmax()]
@@ -102,11 +102,11 @@ def speedup(base: pd.DataFrame, target: pd.DataFrame) -> Comparison:
     return compare(sides[0], sides[1]).invert()
 
 
-def _rank_case(number: int, case: pd.DataFrame, medians: pd.Series[float], metric: str) -> Standing:
+def _find_winner_of_case(number: int, case: pd.DataFrame, medians: pd.Series[float], metric: str) -> CaseWinner:
     order = medians.sort_values(ascending=METRICS[metric].better == "lower", kind="stable")
     best, second = str(order.index[0]), str(order.index[1])
     value, other = float(order.iloc[0]), float(order.iloc[1])
-    standing = Standing(number, metric, best, value, second, other, value / other)
+    standing = CaseWinner(number, metric, best, value, second, other, value / other)
     if metric in _EXACT_METRICS:
         return standing
     base, target = (case[case["system_id"] == system] for system in (second, best))
@@ -123,13 +123,13 @@ def _rank_case(number: int, case: pd.DataFrame, medians: pd.Series[float], metri
     return replace(standing, comparison=compare(values[0], values[1]))
 
 
-def _decide_outcome(standing: Standing, found: Comparison | None) -> Standing:
+def _set_outcome_from_comparison(standing: CaseWinner, found: Comparison | None) -> CaseWinner:
     if found is None:
         small = 1 / (1 + DEFAULT_MARGIN) <= standing.ratio <= 1 + DEFAULT_MARGIN
         return replace(standing, outcome=SAME if small else BETTER)
     # Medians and geometric means may disagree about which side is better: then neither is.
     same_way = (found.ratio > 1) == (standing.ratio > 1)
-    if not found.is_measured:
+    if not found.has_measured_spread:
         return replace(standing, outcome=NOT_DECIDED, comparison=found)
     outcome = SAME if found.verdict == "same" else NOT_DECIDED
     if found.verdict in ("faster", "slower") and same_way:

@@ -39,7 +39,7 @@ class RowCounts:
         """Rows that were read and are in no kind; anything but 0 is a defect of dlbench."""
         return self.read - sum(self.rows.values())
 
-    def rows_with_every_attempt(self) -> dict[str, int]:
+    def row_counts_with_every_attempt(self) -> dict[str, int]:
         """All rows that were read, and those of each kind where every attempt is shown."""
         left_out = {kind: self.rows[kind] for kind in (COPIES, PASSED_OVER)}
         shown = sum(number for kind, number in self.rows.items() if kind not in left_out)

@@ -21,7 +21,7 @@ from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.scaling_model import ScalingModel, ScalingSample, fit_scaling_model
-from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import add_case_numbers, summarize_processes
 from dlbench.suites.case import AXES, USUAL_CONFIDENCE
 
 KINDS = ("weak", "strong")
@@ -35,7 +35,7 @@ MAX_FIT_ERROR = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point(ScalingSample):
+class ScalingPoint(ScalingSample):
     """One measured size with all that is known of it; times in seconds, None where not measured."""
 
     nodes: int
@@ -82,7 +82,7 @@ class Point(ScalingSample):
 
 
 @dataclass(frozen=True)
-class Prediction:
+class ThroughputPrediction:
     """Throughput of a size that was not measured [img/s]: one value, or only its limits."""
 
     devices: int
@@ -97,12 +97,12 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Curve:
+class ScalingCurve:
     """The sizes of one setting, by devices, and the model fitted to them."""
 
     kind: str  # "weak" | "strong"
     name: str
-    points: tuple[Point, ...]
+    points: tuple[ScalingPoint, ...]
     model: ScalingModel | None
     mode: str
     precision: str
@@ -113,7 +113,7 @@ class Curve:
         last = self.points[-1]
         return last.batch_size if self.kind == "weak" else last.batch_size * last.devices / devices
 
-    def predictions(self) -> list[Prediction]:
+    def predictions(self) -> list[ThroughputPrediction]:
         """What the model says beyond the measured range; nothing where it misses what was measured."""
         model, last = self.model, self.points[-1].devices
         if model is None or model.fit_error > MAX_FIT_ERROR:
@@ -124,20 +124,20 @@ class Curve:
             batch = self.batch_size(devices)
             if batch >= 1:
                 images = batch * devices
-                slow_s, fast_s = model.step_s(devices, batch), model.best_step_s(devices, batch)
-                found.append(Prediction(devices, images / slow_s, images / fast_s, model.overlap_known))
+                slow_s, fast_s = model.step_s(devices, batch), model.most_favourable_step_s(devices, batch)
+                found.append(ThroughputPrediction(devices, images / slow_s, images / fast_s, model.overlap_known))
             devices *= 2
         return found
 
 
-def find_curves(cases: pd.DataFrame) -> list[Curve]:
+def find_scaling_curves(cases: pd.DataFrame) -> list[ScalingCurve]:
     """All curves with at least two sizes; a set of cases may show a weak and a strong one.
 
     `cases` are those of one system, one per attempt, as `Content.shown` has them.
     """
     if cases.empty:
         return []
-    processes = with_case_numbers(cases)
+    processes = add_case_numbers(cases)
     attempts = processes.groupby(["number", "system_id"], sort=False)["attempt_id"].agg(tuple)
     # Both are by number and system, in the order of their first processes.
     cases = summarize_processes(processes, (*METRICS, "unsynced", "allreduce")).assign(attempts=attempts.to_numpy())
@@ -160,13 +160,13 @@ def find_curves(cases: pd.DataFrame) -> list[Curve]:
                     points = tuple(_curve_points(sizes))
                     model = fit_scaling_model(points)
                     level = tuple(confidence_levels.confidence_levels(sizes))
-                    found.append(Curve(kind, name + way, points, model, mode, precision, level))
+                    found.append(ScalingCurve(kind, name + way, points, model, mode, precision, level))
     return found
 
 
-def confidence_text(found: Sequence[Curve]) -> str:
+def confidence_text(found: Sequence[ScalingCurve]) -> str:
     """The confidence of all intervals of these curves, in words."""
-    return confidence_levels.join_levels(sorted({level for curve in found for level in curve.confidence}))
+    return confidence_levels.format_levels(sorted({level for curve in found for level in curve.confidence}))
 
 
 def _split_curves(sizes: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -178,7 +178,7 @@ def _split_curves(sizes: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return within + [(f", {count} on each node", sizes[sizes["devices_per_node"] == count]) for count in counts]
 
 
-def _curve_points(sizes: pd.DataFrame) -> list[Point]:
+def _curve_points(sizes: pd.DataFrame) -> list[ScalingPoint]:
     base = sizes.iloc[0] if sizes.iloc[0]["devices"] == 1 else None
     points = []
     for case in sizes.to_dict("records"):
@@ -198,7 +198,7 @@ def _curve_points(sizes: pd.DataFrame) -> list[Point]:
         if all(map(math.isfinite, ends)):
             exposed_limits = (max(0.0, ends[0] - ends[1]), max(0.0, ends[2] - ends[3]))
         points.append(
-            Point(
+            ScalingPoint(
                 devices=int(case["devices"]),
                 nodes=int(case["nodes"]),
                 batch_size=int(case["batch_size"]),

@@ -82,7 +82,7 @@ class ScalingModel:
         """Time of a step [s]."""
         return self.compute_s(batch_size) + self.exposed_s(devices, batch_size)
 
-    def best_step_s(self, devices: int, batch_size: float) -> float:
+    def most_favourable_step_s(self, devices: int, batch_size: float) -> float:
         """The same if what is not known of the overlap were in our favour [s]; a step is between the two."""
         return self.step_s(devices, batch_size) if self.overlap_known else self.compute_s(batch_size)
 

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 
 from dlbench.process_statistics import MIN_PROCESSES, ProcessWindow, process_interval, split_into_two_groups
-from dlbench.report.analysis.comparison_matching import IDENTITY_COLUMNS, comparable_protocols, with_axis_defaults
+from dlbench.report.analysis.comparison_matching import IDENTITY_COLUMNS, fill_missing_axes, normalize_protocol_column
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import INVERSE_TO_TIME, PROPORTIONAL_TO_TIME
-from dlbench.report.analysis.labels import axis_title, network_order, network_title
+from dlbench.report.analysis.labels import case_axis_title, network_title, sort_networks
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.loading.intervals import protocol_value
-from dlbench.report.loading.systems import sides_by_system
+from dlbench.report.loading.intervals import read_protocol_number
+from dlbench.report.loading.systems import ab_side_by_system
 from dlbench.suites.ab_sides import PROTOCOL_PREFIX, Side
 from dlbench.suites.case import AXES, MODES, PRECISIONS, USUAL_CONFIDENCE
 from dlbench.table import Cell, Column, Table
@@ -54,13 +54,13 @@ def shared_cases(content: Content) -> SharedCases:
 
 def processes_of_shared_cases(content: Content) -> pd.DataFrame:
     """The shown cases that two or more systems have, one row per process, with the `number` of the case they share."""
-    cases = with_case_numbers(content.shown)
+    cases = add_case_numbers(content.shown)
     return cases[cases.groupby("number")["system_id"].transform("nunique").gt(1).astype(bool)]
 
 
-def with_case_numbers(cases: pd.DataFrame, without: str = "") -> pd.DataFrame:
+def add_case_numbers(cases: pd.DataFrame, without: str = "") -> pd.DataFrame:
     """`cases` with a `number` that is equal where only system, device and repeat differ, and the axis `without`."""
-    values = _with_comparable_protocol(cases)
+    values = _normalize_protocol(cases)
     # Most axes have one value, and grouping by each takes as long as by one that varies.
     telling = [key for key in MATCH_COLUMNS if key != without and values[key].nunique(dropna=False) > 1]
     number = values.groupby(telling, sort=False, dropna=False).ngroup() if telling else 0
@@ -70,19 +70,19 @@ def with_case_numbers(cases: pd.DataFrame, without: str = "") -> pd.DataFrame:
 
 def cases_by_batch_size(content: Content) -> pd.DataFrame:
     """Per network and mode the batch sizes of one setting that most systems have, one row per batch and system."""
-    cases = with_case_numbers(content.shown, without="batch_size")
+    cases = add_case_numbers(content.shown, without="batch_size")
     batches = cases.groupby(["number", "system_id"])["batch_size"].transform("nunique")
     cases = cases[batches.gt(1)]
     if cases.empty:
         return cases.assign(processes=[])
-    return sort_cases(summarize_processes(with_case_numbers(_cases_most_systems_share(cases))))
+    return sort_cases(summarize_processes(add_case_numbers(_cases_most_systems_share(cases))))
 
 
 def summarize_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> pd.DataFrame:
     """One row per case and system: the median over its processes of every metric, and how far they spread.
 
     Args:
-        cases: one row per process, as `with_case_numbers` gives them.
+        cases: one row per process, as `add_case_numbers` gives them.
         names: the columns to take the median of, all metrics unless told otherwise.
 
     Returns:
@@ -107,14 +107,17 @@ def summarize_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRIC
     limits = [f"{name}_{end}" for name in names for end in ("low", "high")]
     own = groups[[name for name in limits if name in cases]].first()
     keys = [cases["number"], cases["system_id"]]
-    lows, highs = _widest_limits(cases, names, "low", np.fmin), _widest_limits(cases, names, "high", np.fmax)
+    lows, highs = (
+        _outermost_interval_ends(cases, names, "low", np.fmin),
+        _outermost_interval_ends(cases, names, "high", np.fmax),
+    )
     ranges = lows.groupby(keys, sort=False).min().join(highs.groupby(keys, sort=False).max())[limits]
     unknown = own.isna().reindex(columns=limits, fill_value=False)
     ranges = ranges.where(processes.ge(MIN_PROCESSES), ranges.mask(unknown), axis=0)
     spread = own.reindex(columns=limits).where(processes.eq(1), ranges, axis=0)
     found = pd.concat([first, processes, status, medians, spread], axis=1)
     found = _with_process_intervals(found, cases, names).reset_index()
-    targets = [protocol_value(text, "target_half_width") for text in found["protocol"]]
+    targets = [read_protocol_number(text, "target_half_width") for text in found["protocol"]]
     judged = pd.Series(np.where(found["half_width"] <= targets, "ok", "unstable"), found.index)
     found["status"] = found["status"].where(found["half_width"].isna(), judged)
     # The median stands for all repeats.
@@ -133,7 +136,7 @@ def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Seq
     for key, own in cases.groupby(["number", "system_id"], sort=False):
         if len(own) < MIN_PROCESSES or not own["step_time"].gt(0).all():
             continue
-        windows = process_windows(own)
+        windows = process_values_with_intervals(own)
         level = float(own["confidence"].iloc[0]) if "confidence" in own else USUAL_CONFIDENCE
         interval = process_interval(windows, level)
         groups = split_into_two_groups(windows)
@@ -167,7 +170,7 @@ def estimate_metric(processes: pd.DataFrame, metric: str, confidence: float = US
 
     Of three or more the mean with the interval of `process_interval`, of one its own interval, else the median without.
     """
-    windows = process_windows(processes, metric)
+    windows = process_values_with_intervals(processes, metric)
     over = process_interval(windows, confidence)
     if over is not None:
         return MetricEstimate(over.value, over.low, over.high)
@@ -176,7 +179,7 @@ def estimate_metric(processes: pd.DataFrame, metric: str, confidence: float = US
     return MetricEstimate(float(processes[metric].median()), None, None)
 
 
-def process_windows(processes: pd.DataFrame, metric: str = "step_time") -> list[ProcessWindow]:
+def process_values_with_intervals(processes: pd.DataFrame, metric: str = "step_time") -> list[ProcessWindow]:
     """The value of each process with the interval within its run, where it has one."""
     names = (metric, f"{metric}_low", f"{metric}_high")
     columns = (processes[name].astype(float) if name in processes else [math.nan] * len(processes) for name in names)
@@ -186,7 +189,7 @@ def process_windows(processes: pd.DataFrame, metric: str = "step_time") -> list[
     ]
 
 
-def _widest_limits(cases: pd.DataFrame, names: Sequence[str], end: str, outer: np.ufunc) -> pd.DataFrame:
+def _outermost_interval_ends(cases: pd.DataFrame, names: Sequence[str], end: str, outer: np.ufunc) -> pd.DataFrame:
     """Of each process and name the outer one of its value and of that end of its interval, where it has one."""
     found = {}
     for name in names:
@@ -195,15 +198,15 @@ def _widest_limits(cases: pd.DataFrame, names: Sequence[str], end: str, outer: n
     return pd.DataFrame(found, index=cases.index)
 
 
-def median_processes(cases: pd.DataFrame) -> pd.DataFrame:
+def select_median_processes(cases: pd.DataFrame) -> pd.DataFrame:
     """Of each case on each system the process with the median step time (of two in the middle the faster)."""
-    ordered = with_case_numbers(cases).reset_index(drop=True).sort_values("step_time", kind="stable")
+    ordered = add_case_numbers(cases).reset_index(drop=True).sort_values("step_time", kind="stable")
     groups = ordered.groupby(["number", "system_id"], sort=False, dropna=False)["attempt_id"]
     middle = groups.cumcount() == (groups.transform("size") - 1) // 2
     return cases.iloc[ordered.index[middle].sort_values()]
 
 
-def representative_cases(cases: pd.DataFrame) -> pd.DataFrame:
+def select_representative_cases(cases: pd.DataFrame) -> pd.DataFrame:
     """Of each network and mode the case that most systems have, of these the one with the highest throughput."""
     return cases if cases.empty else sort_cases(_cases_most_systems_share(cases))
 
@@ -224,7 +227,7 @@ def axes_equal_across_systems(cases: pd.DataFrame, axes: Sequence[str]) -> list[
 
 def sort_cases(cases: pd.DataFrame, by: Sequence[str] = (*_WORK_AXES, "number")) -> pd.DataFrame:
     """Cases in the order of networks, modes and precisions, and then by batch."""
-    order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
+    order = {name: i for i, name in enumerate([*sort_networks(cases["model"]), *MODES, *PRECISIONS])}
     return cases.sort_values(
         list(by),
         key=lambda c: c.map(lambda v: order.get(v, v)) if c.name in _NAMING_AXES else c,
@@ -240,7 +243,7 @@ def failure_texts(content: Content, cases: pd.DataFrame) -> dict[tuple[int, str]
     if content.failed.empty or cases.empty:
         return {}
     parts = [table[_REQUIRED_COLUMNS] for table in (content.shown, content.failed)]
-    both = with_case_numbers(pd.concat(parts, ignore_index=True))
+    both = add_case_numbers(pd.concat(parts, ignore_index=True))
     number = dict(zip(both["attempt_id"], both["number"], strict=True))
     ours = {number[attempt]: case for attempt, case in zip(cases["attempt_id"], cases["number"], strict=True)}
     failed = both.iloc[len(content.shown) :]
@@ -255,13 +258,13 @@ _SHOWN_FACTS = ("device_name", "energy_source", "energy_scope", "energy_note", "
 _REQUIRED_COLUMNS = ["attempt_id", "system_id", "status", "label", *MATCH_COLUMNS]
 
 
-def left_out_table(content: Content) -> Table:
+def unshared_cases_table(content: Content) -> Table:
     """What stands beside nothing, by network, mode, system and reason, with the number of cases."""
     counts = Counter(
         (str(case["model"]), str(case["mode"]), content.system_names.get(case["system_id"], "unknown"), reason)
         for case, reason in _unshared_cases(content)
     )
-    place = {name: i for i, name in enumerate(network_order(key[0] for key in counts))}
+    place = {name: i for i, name in enumerate(sort_networks(key[0] for key in counts))}
     order = {name: i for i, name in enumerate(content.system_names.values())}
     columns = [Column("model", "Network"), Column("mode", "Mode"), Column("system", "Measured on")]
     columns += [Column("cases", "Cases"), Column("reason", "Left out because")]
@@ -279,8 +282,8 @@ def _unshared_cases(content: Content) -> Iterator[tuple[Mapping[Hashable, Any], 
     parts = [table[_REQUIRED_COLUMNS] for table in (content.shown, content.failed) if len(table)]
     if not parts:
         return
-    both = with_case_numbers(pd.concat(parts, ignore_index=True))
-    both[list(MATCH_COLUMNS)] = _with_comparable_protocol(both)
+    both = add_case_numbers(pd.concat(parts, ignore_index=True))
+    both[list(MATCH_COLUMNS)] = _normalize_protocol(both)
     measured = both.iloc[: len(content.shown)].drop_duplicates(["number", "system_id"])
     failed = both.iloc[len(content.shown) :]
     ended = {n: list(zip(f["system_id"], f["status"], strict=True)) for n, f in failed.groupby("number")}
@@ -313,14 +316,14 @@ def _difference_to_nearest_case(
             differing = [k for k in here | other if here.get(k) != other.get(k)]
             said += [f"protocol differs: {k} is {here.get(k)} here and {other.get(k)} on {there}" for k in differing]
         else:
-            said.append(f"{axis_title(key).lower()} differs: {case[key]} here and {near[key]} on {there}")
+            said.append(f"{case_axis_title(key).lower()} differs: {case[key]} here and {near[key]} on {there}")
     return "; ".join(said)
 
 
-def _with_comparable_protocol(cases: pd.DataFrame) -> pd.DataFrame:
+def _normalize_protocol(cases: pd.DataFrame) -> pd.DataFrame:
     """What has to agree, so that it is equal where the measuring was."""
-    values = with_axis_defaults(cases[list(MATCH_COLUMNS)].assign(protocol=comparable_protocols(cases["protocol"])))
-    sides = list(sides_by_system(cases).values())
+    values = fill_missing_axes(cases[list(MATCH_COLUMNS)].assign(protocol=normalize_protocol_column(cases["protocol"])))
+    sides = list(ab_side_by_system(cases).values())
     return _ignore_side_settings(values, sides) if sides else values
 
 

@@ -55,9 +55,11 @@ def _read_search(system_id: str, rows: pd.DataFrame) -> TuningResult:
     found: dict[Case, dict[int, list[float]]] = {}
     for row in rows.to_dict("records"):
         # The longest window counts; its steps tell its length.
-        found.setdefault(_case_of_row(row), {}).setdefault(int(row["repeat"] > 0), []).append(float(row["figure"]))
+        found.setdefault(_build_case_from_row(row), {}).setdefault(int(row["repeat"] > 0), []).append(
+            float(row["figure"])
+        )
     figures = {case: median(several[max(several)]) for case, several in found.items()}
-    first = _case_of_row(rows.iloc[0].to_dict())
+    first = _build_case_from_row(rows.iloc[0].to_dict())
     paired = [case for case, several in found.items() if 1 in several and case != first]
     best = paired[0] if paired else max(figures, key=lambda case: figures[case])
     path, unit = tuple(improvement_path(figures, first, best)), str(rows["sample_unit"].iloc[0])
@@ -65,6 +67,6 @@ def _read_search(system_id: str, rows: pd.DataFrame) -> TuningResult:
     return TuningResult(system_id, first, best, goal, unit, figures[first], path, len(figures), records)
 
 
-def _case_of_row(row: dict[Any, Any]) -> Case:
+def _build_case_from_row(row: dict[Any, Any]) -> Case:
     values: dict[str, Any] = {axis: row[axis] if isinstance(row[axis], str) else int(row[axis]) for axis in _SETTING}
     return Case(**values)

@@ -17,10 +17,10 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_title, varying_axes
+from dlbench.report.analysis.labels import MAIN_AXES, case_axis_title, network_title, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.outliers import MAD_TO_SD
-from dlbench.report.analysis.side_by_side import MATCH_COLUMNS, sort_cases, with_case_numbers
+from dlbench.report.analysis.side_by_side import MATCH_COLUMNS, add_case_numbers, sort_cases
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import AXES
 from dlbench.table import Cell, Column, Table, percent_text, signed_percent_text
@@ -59,7 +59,7 @@ class HardwareDeviation:
     off: bool
 
 
-def repeated_processes(content: Content) -> pd.DataFrame:
+def find_repeated_processes(content: Content) -> pd.DataFrame:
     """Every measured process of a case that ran more than once on one kind of system, repeats and reruns alike.
 
     The columns are what names it, `step_time`, `number`, `deviation`, and `host` and `device_uuid` if it has only one.
@@ -68,10 +68,10 @@ def repeated_processes(content: Content) -> pd.DataFrame:
     # All metrics of a large store, and several times over, would take gigabytes.
     names = dict.fromkeys(["attempt_id", "system_id", "label", "step_time", *MATCH_COLUMNS, *AXES])
     measured = attempts["status"].isin(DONE_STATUSES) & attempts["step_time"].gt(0)
-    done = _select_rows(attempts[list(names)], measured)
+    done = _select_rows_without_copy(attempts[list(names)], measured)
     if done.empty:
         return done.assign(number=[], deviation=[], host=[], device_uuid=[])
-    done = with_case_numbers(done)
+    done = add_case_numbers(done)
     groups = done.groupby(["number", "system_id"])["step_time"]
     again = groups.transform("size").gt(1)
     deviation = done["step_time"] / groups.transform("median") - 1
@@ -83,10 +83,10 @@ def repeated_processes(content: Content) -> pd.DataFrame:
         places = of_attempt.first().where(of_attempt.nunique().eq(1))
     else:
         places = places.set_index("attempt_id")
-    return _select_rows(done.assign(deviation=deviation), again).join(places, on="attempt_id")
+    return _select_rows_without_copy(done.assign(deviation=deviation), again).join(places, on="attempt_id")
 
 
-def _select_rows(frame: pd.DataFrame, wanted: pd.Series[bool]) -> pd.DataFrame:
+def _select_rows_without_copy(frame: pd.DataFrame, wanted: pd.Series[bool]) -> pd.DataFrame:
     """The wanted rows; if these are all, without a copy, which would take a gigabyte of a large store."""
     return frame if wanted.all() else frame[wanted]
 
@@ -104,7 +104,7 @@ def hardware_deviations(cases: pd.DataFrame) -> list[HardwareDeviation]:
 def process_spread_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     """How far the processes of a case spread, for at most `MAX_LISTED` cases: those with the widest range."""
     axes = [*MAIN_AXES, *(a for a in varying_axes(cases) if a not in ("repeat", "device"))]
-    columns = [Column("system", "System"), *(Column(a, axis_title(a)) for a in axes)]
+    columns = [Column("system", "System"), *(Column(a, case_axis_title(a)) for a in axes)]
     columns += [
         Column("processes", "Processes", "right"),
         Column("hosts", "Hosts", "right"),
@@ -125,7 +125,7 @@ def process_spread_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
         deviations = same["deviation"]
         setting: list[Cell] = [network_title(str(first[a])) if a == "model" else first[a] for a in axes]
         setting = [cell.item() if isinstance(cell, np.generic) else cell for cell in setting]
-        spread = _robust_sd(deviations) if len(same) >= MIN_PROCESSES else None
+        spread = _robust_standard_deviation(deviations) if len(same) >= MIN_PROCESSES else None
         figures: list[Cell] = [len(same), int(same["host"].nunique()), float(same["step_time"].median()), spread]
         extremes = [float(deviations.min()), float(deviations.max())]
         rows.append([names.get(str(system), "unknown"), *setting, *figures, *extremes])
@@ -156,7 +156,7 @@ def hardware_deviations_table(found: list[HardwareDeviation], names: dict[str, s
     columns += [Column("processes", "Processes"), Column("cases", "Cases")]
     rows: list[list[Cell]] = []
     for unit in found:
-        row: list[Cell] = [names.get(unit.system, "unknown"), unit.kind, unit.name, _verdict_text(unit)]
+        row: list[Cell] = [names.get(unit.system, "unknown"), unit.kind, unit.name, _deviation_verdict(unit)]
         rows.append([*row, unit.deviation, _deviation_limit(unit.spread), unit.processes, unit.cases])
     return Table(columns, rows)
 
@@ -172,9 +172,9 @@ def _deviations_of_kind(system: str, kind: str, cases: pd.DataFrame, column: str
     telling = by_unit["deviation"].transform("size") >= MIN_PROCESSES
     spread = None
     if telling.any():
-        spread = _robust_sd(around[telling])
+        spread = _robust_standard_deviation(around[telling])
     elif len(middles) >= MIN_UNITS:
-        spread = _robust_sd(middles)
+        spread = _robust_standard_deviation(middles)
     limit = _deviation_limit(spread)
     # The median of two lies between them, and would call one as slow as the other fast.
     middle = float(middles.min() if len(middles) == 2 else middles.median())
@@ -197,11 +197,11 @@ def _deviation_limit(spread: float | None) -> float | None:
     return None if spread is None else max(MIN_DEVIATION, MAX_SPREADS * spread)
 
 
-def _robust_sd(values: pd.Series[float]) -> float:
+def _robust_standard_deviation(values: pd.Series[float]) -> float:
     return float(MAD_TO_SD * (values - values.median()).abs().median())
 
 
-def _verdict_text(unit: HardwareDeviation) -> str:
+def _deviation_verdict(unit: HardwareDeviation) -> str:
     if unit.off:
         return "slow" if unit.deviation > 0 else "fast"
     return "like the others" if unit.spread is not None else "too few processes"

@@ -19,7 +19,7 @@ from dlbench.report.analysis.comparison_matching import ran_back_to_back
 from dlbench.report.analysis.comparison_statistics import Comparison, compare_cases, correct_by_holm
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.projection import Prices
-from dlbench.report.analysis.ranking import MEMORY_METRICS, most_available_metric, with_common_energy_scope
+from dlbench.report.analysis.ranking import MEMORY_METRICS, keep_common_energy_scope, most_available_metric
 from dlbench.report.analysis.side_by_side import shared_cases
 from dlbench.report.analysis.workload_mix import WorkShare
 from dlbench.suites.case import MODES, PRECISIONS
@@ -33,7 +33,7 @@ LogSamples = Mapping[tuple[int, str], Sequence[float]]
 
 
 @dataclass(frozen=True)
-class CaseGroup:
+class PrecisionModeGroup:
     """A precision and a mode, with the shared cases that are in it."""
 
     mode: str
@@ -47,7 +47,7 @@ class CaseGroup:
 
 
 @dataclass(frozen=True)
-class Ratio:
+class SystemRatio:
     """Target over base in something of which less is better: time, energy, memory or cost per image."""
 
     comparison: Comparison
@@ -77,29 +77,29 @@ class Ratio:
         """Whether target is better or worse for certain, and by more than the margin that counts as none."""
         return self.comparison.verdict in ("faster", "slower")
 
-    def invert(self) -> Ratio:
+    def invert(self) -> SystemRatio:
         """The same the other way round: how many times as fast the target is, with its interval and range."""
-        return Ratio(self.comparison.invert(), 1 / self.most, 1 / self.least, self.num_cases)
+        return SystemRatio(self.comparison.invert(), 1 / self.most, 1 / self.least, self.num_cases)
 
 
 @dataclass(frozen=True)
-class Leader:
+class LeadingSystem:
     """The best system of a group, the next, and how far apart they are."""
 
-    group: CaseGroup
+    group: PrecisionModeGroup
     best: str
     second: str
-    ratio: Ratio  # best over second in time, energy or cost
+    ratio: SystemRatio  # best over second in time, energy or cost
     what: str
 
 
 @dataclass(frozen=True)
-class Brief:
+class BriefData:
     """What the brief is written from."""
 
     names: Mapping[str, str]  # of the systems that share cases, by `system_id`
     base: str
-    groups: Sequence[CaseGroup]
+    groups: Sequence[PrecisionModeGroup]
     cases: pd.DataFrame
     logs: Mapping[str, LogSamples]  # by what is compared: time, energy, memory, cost
     attempts: Mapping[tuple[int, str], Sequence[str]]  # by number and system
@@ -109,11 +109,11 @@ class Brief:
         """Every system but the baseline."""
         return [system for system in self.names if system != self.base]
 
-    def ratio(self, what: str, base: str, target: str, numbers: Iterable[int]) -> Ratio | None:
+    def ratio(self, what: str, base: str, target: str, numbers: Iterable[int]) -> SystemRatio | None:
         """Target over base in `what`, as the geometric mean over the cases that both have; None without any."""
         return mean_ratio(self.logs.get(what, {}), base, target, numbers, self.paired)
 
-    def leaders(self, what: str) -> list[Leader]:
+    def leading_systems(self, what: str) -> list[LeadingSystem]:
         """Per precision and mode the best system by time, energy or cost, where two or more are known."""
         found = []
         for group in self.groups:
@@ -121,13 +121,13 @@ class Brief:
             if len(ranked) > 1:
                 apart = self.ratio(what, ranked[1], ranked[0], group.numbers)
                 assert apart
-                found.append(Leader(group, ranked[0], ranked[1], apart, what))
+                found.append(LeadingSystem(group, ranked[0], ranked[1], apart, what))
         # Read together, so that one false "faster" in all of them stays improbable.
         corrected = correct_by_holm([one.ratio.comparison for one in found])
         return [replace(one, ratio=replace(one.ratio, comparison=c)) for one, c in zip(found, corrected, strict=True)]
 
 
-def prepare_brief(content: Content) -> Brief | None:
+def prepare_brief_data(content: Content) -> BriefData | None:
     """The numbers behind the brief; None where systems share no case."""
     shared = shared_cases(content)
     if shared.cases.empty:
@@ -135,7 +135,7 @@ def prepare_brief(content: Content) -> Brief | None:
     there = set(shared.cases["system_id"])
     names = {system: name for system, name in content.system_names.items() if system in there}
     base = content.baseline_id(names)
-    processes = with_cost(shared.processes, content.prices, names)
+    processes = add_cost_per_image(shared.processes, content.prices, names)
     # The sides of an A/B experiment may differ in the batch: their times are per sample.
     processes = processes.assign(**{TIME_COLUMN: 1 / processes["throughput"]})
     columns = compared_metrics(processes)
@@ -144,10 +144,10 @@ def prepare_brief(content: Content) -> Brief | None:
     for number, system, attempt in processes[["number", "system_id", "attempt_id"]].itertuples(index=False):
         attempts.setdefault((int(number), str(system)), []).append(str(attempt))
     groups = case_groups(shared.cases, list(names))
-    return Brief(names, base, groups, shared.cases, logs, attempts, bool(content.sides))
+    return BriefData(names, base, groups, shared.cases, logs, attempts, bool(content.sides))
 
 
-def case_groups(cases: pd.DataFrame, systems: Sequence[str]) -> list[CaseGroup]:
+def case_groups(cases: pd.DataFrame, systems: Sequence[str]) -> list[PrecisionModeGroup]:
     """The precisions and modes in which all `systems` share cases (a row per case and system); training first.
 
     Where the sides of an A/B experiment differ in precision, that of the group is such as "fp32 → tf32".
@@ -164,7 +164,7 @@ def case_groups(cases: pd.DataFrame, systems: Sequence[str]) -> list[CaseGroup]:
         for precision in sort_precisions(precisions):
             there = tuple(int(n) for n in numbers if (modes[n], precisions[n]) == (mode, precision))
             if there:
-                found.append(CaseGroup(mode, precision, there))
+                found.append(PrecisionModeGroup(mode, precision, there))
     return found
 
 
@@ -186,13 +186,13 @@ def compared_metrics(processes: pd.DataFrame) -> dict[str, str]:
     return {name: column for name, column in found.items() if processes[column].gt(0).any()}
 
 
-def with_cost(processes: pd.DataFrame, prices: Prices | None, names: Mapping[str, str]) -> pd.DataFrame:
+def add_cost_per_image(processes: pd.DataFrame, prices: Prices | None, names: Mapping[str, str]) -> pd.DataFrame:
     """`processes` with the price of an image, where one is known for the system."""
     if prices is None:
         return processes
     costs = []
     for row in processes[_COST_COLUMNS].to_dict("records"):
-        own = prices.for_system(names.get(row["system_id"], ""))
+        own = prices.prices_of_system(names.get(row["system_id"], ""))
         cost = None
         if own is not None and row["throughput"] > 0:
             device_hours = row["nodes"] * row["devices_per_node"] / 3600 / row["throughput"]
@@ -210,16 +210,16 @@ def logarithms_of_metric(
     """
     known = processes[processes[metric].gt(0)]
     if metric == "energy_per_image":
-        known = with_common_energy_scope(known)
+        known = keep_common_energy_scope(known)
     if paired:
-        known = _complete_pairs(known)
+        known = _keep_complete_pairs(known)
     found: dict[tuple[int, str], list[float]] = {}
     for number, system, value in known[["number", "system_id", metric]].itertuples(index=False):
         found.setdefault((int(number), str(system)), []).append(math.log(value))
     return found
 
 
-def _complete_pairs(processes: pd.DataFrame) -> pd.DataFrame:
+def _keep_complete_pairs(processes: pd.DataFrame) -> pd.DataFrame:
     """The processes whose other half ran right before or after, by number and pair."""
     kept = []
     for _, halves in processes.sort_values(["number", "repeat"], kind="stable").groupby(["number", "repeat"]):
@@ -229,15 +229,17 @@ def _complete_pairs(processes: pd.DataFrame) -> pd.DataFrame:
     return processes.loc[kept]
 
 
-def mean_ratio(logs: LogSamples, base: str, target: str, numbers: Iterable[int], paired: bool = False) -> Ratio | None:
+def mean_ratio(
+    logs: LogSamples, base: str, target: str, numbers: Iterable[int], paired: bool = False
+) -> SystemRatio | None:
     """Target over base as the geometric mean over the cases that both have; None without any."""
     pairs = [(logs[n, base], logs[n, target]) for n in numbers if (n, base) in logs and (n, target) in logs]
-    return _combine_cases(pairs, [1 / len(pairs)] * len(pairs), paired=paired) if pairs else None
+    return _combine_case_ratios(pairs, [1 / len(pairs)] * len(pairs), paired=paired) if pairs else None
 
 
 def workload_mix_ratio(
     logs: LogSamples, base: str, target: str, weights: Mapping[int, float], paired: bool = False
-) -> Ratio | None:
+) -> SystemRatio | None:
     """The time of a mix of work on target over that on base, of which each case has its weight as share."""
     known = {n: w for n, w in weights.items() if (n, base) in logs and (n, target) in logs}
     if not known:
@@ -246,7 +248,7 @@ def workload_mix_ratio(
     times = [w * math.exp(fmean(b) - fmean(a)) for (a, b), w in zip(pairs, known.values(), strict=True)]
     total = sum(times) / sum(known.values())
     # By the delta method each case weighs by its share of the time on target.
-    return _combine_cases(pairs, [time / sum(times) for time in times], total, paired)
+    return _combine_case_ratios(pairs, [time / sum(times) for time in times], total, paired)
 
 
 def case_weights(mix: Sequence[WorkShare], cases: pd.DataFrame) -> tuple[dict[int, float], list[WorkShare]]:
@@ -255,7 +257,7 @@ def case_weights(mix: Sequence[WorkShare], cases: pd.DataFrame) -> tuple[dict[in
     missing = []
     rows = cases.drop_duplicates("number").to_dict("records")
     for work in mix:
-        numbers = [int(case["number"]) for case in rows if work.covers(case)]
+        numbers = [int(case["number"]) for case in rows if work.matches_case(case)]
         if not numbers:
             missing.append(work)
         for number in numbers:
@@ -269,12 +271,12 @@ def rank_systems(logs: LogSamples, systems: Sequence[str], numbers: Sequence[int
     return sorted(means, key=lambda system: means[system])
 
 
-def _combine_cases(
+def _combine_case_ratios(
     pairs: Sequence[tuple[Sequence[float], Sequence[float]]],
     weights: Sequence[float],
     value: float | None = None,
     paired: bool = False,
-) -> Ratio:
+) -> SystemRatio:
     """The ratio over cases, and their range."""
     ratios = [math.exp(fmean(b) - fmean(a)) for a, b in pairs]
-    return Ratio(compare_cases(pairs, weights, ratio=value, paired=paired), min(ratios), max(ratios), len(pairs))
+    return SystemRatio(compare_cases(pairs, weights, ratio=value, paired=paired), min(ratios), max(ratios), len(pairs))

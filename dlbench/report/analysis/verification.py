@@ -25,7 +25,7 @@ from dlbench.results.schema import LONG_TEXT, SCHEMA
 
 
 @dataclass(frozen=True)
-class Check:
+class VerificationCheck:
     """One thing that is looked at."""
 
     name: str
@@ -59,20 +59,24 @@ class Verification:
             self.findings.append(Finding(check, attempt, words))
 
 
-CHECKS: tuple[Check, ...] = (
-    Check("case", "the case id fits the case's axes and protocol", rows_of.check_case_id),
-    Check("window", "the step times add up to the time of the whole window", rows_of.check_window),
-    Check("bound", "the FLOP rate is below the device's datasheet peak", rows_of.check_bound),
-    Check("energy", "the energy fits energy counter, sampled power and power limit", rows_of.check_energy),
-    Check("samples", "step times vary and do not repeat", rows_of.check_samples),
-    Check("clocks", "clock rates of the device, start time, end time and durations are possible", rows_of.check_clocks),
-    Check("work", "parameters and MACs equal those of the catalogue", rows_of.check_work),
-    Check(
+CHECKS: tuple[VerificationCheck, ...] = (
+    VerificationCheck("case", "the case id fits the case's axes and protocol", rows_of.check_case_id),
+    VerificationCheck("window", "the step times add up to the time of the whole window", rows_of.check_window_duration),
+    VerificationCheck("bound", "the FLOP rate is below the device's datasheet peak", rows_of.check_peak_flop_rate),
+    VerificationCheck("energy", "the energy fits energy counter, sampled power and power limit", rows_of.check_energy),
+    VerificationCheck("samples", "step times vary and do not repeat", rows_of.check_samples),
+    VerificationCheck(
+        "clocks",
+        "clock rates of the device, start time, end time and durations are possible",
+        rows_of.check_clocks_and_timestamps,
+    ),
+    VerificationCheck("work", "parameters and MACs equal those of the catalogue", rows_of.check_catalogue_counts),
+    VerificationCheck(
         "protocol",
         "number of warm-up steps, length of the window and number of steps fulfil the protocol",
-        rows_of.check_protocol,
+        rows_of.check_protocol_is_met,
     ),
-    Check("memory", "memory peaks fit each other and the device", rows_of.check_memory),
+    VerificationCheck("memory", "memory peaks fit each other and the device", rows_of.check_memory),
 )
 #: Checks over several rows or files.
 STORE_CHECKS = {
@@ -101,7 +105,7 @@ def verify(sources: Sequence[str | Path]) -> Verification:
             words = check.of_row(row)
             if words is not None:
                 found.add(check.name, row["attempt_id"], words)
-    across.finish()
+    across.report_missing_ranks()
     found.notes += reader.problems
     if not folders:
         found.notes.append(
@@ -150,7 +154,7 @@ class _CrossRowChecks:
                 words = words or f"{part.size} step times are the same as in attempt {other[0]}"
         self._found.add("copies", attempt, words)
 
-    def finish(self) -> None:
+    def report_missing_ranks(self) -> None:
         """Name the attempts that lack ranks."""
         for attempt, (held, wanted) in self._ranks.items():
             missing = f"the store has rows of only {held} of {units.count_text(wanted, 'rank')}"

@@ -43,7 +43,7 @@ def check_case_id(row: Row) -> str | None:
     return "" if case.id == row["case_id"] else f"axes and protocol give case id {case.id}; recorded: {row['case_id']}"
 
 
-def check_window(row: Row) -> str | None:
+def check_window_duration(row: Row) -> str | None:
     """Steps must sum to the window."""
     steps, device_s, host_s = row["step_s"], row["device_window_s"], row["window_s"]
     if not steps.size or not _are_numbers(device_s, host_s):
@@ -56,7 +56,7 @@ def check_window(row: Row) -> str | None:
     return ""
 
 
-def check_bound(row: Row) -> str | None:
+def check_peak_flop_rate(row: Row) -> str | None:
     """No pass is faster than its FLOP over the peak."""
     peaks = find_peaks(row["device_name"]) if row["device_name"] else None
     peak = peaks.flop_per_s(row["precision"]) if peaks else None
@@ -121,7 +121,7 @@ def _find_repeated_block(steps: NDArray[np.float64]) -> int | None:
     return None
 
 
-def check_clocks(row: Row) -> str | None:
+def check_clocks_and_timestamps(row: Row) -> str | None:
     """Clocks of the device below its highest; begin, end and the attempt's name in order."""
     highest = row["sm_clock_max_mhz"]
     for name in ("sm_clock_before_mhz", "sm_clock_min_mhz", "sm_clock_after_mhz"):
@@ -152,7 +152,7 @@ def _parse_time(stamp: str) -> datetime | None:
         return None
 
 
-def check_work(row: Row) -> str | None:
+def check_catalogue_counts(row: Row) -> str | None:
     """A network of the catalogue has its parameters and MACs."""
     model = CATALOG.get(row["model"])
     if model is None or row["network_key"] or row["parameters"] is None:
@@ -167,7 +167,7 @@ def check_work(row: Row) -> str | None:
     return ""
 
 
-def check_protocol(row: Row) -> str | None:
+def check_protocol_is_met(row: Row) -> str | None:
     """An attempt that is ok met its protocol."""
     try:
         values = json.loads(row["protocol"])

@@ -21,7 +21,7 @@ class WorkShare:
     mode: str | None = None
     precision: str | None = None
 
-    def covers(self, case: Mapping[Hashable, Any]) -> bool:
+    def matches_case(self, case: Mapping[Hashable, Any]) -> bool:
         """Whether a case is of this kind."""
         return all(
             wanted is None or wanted == case[name]
@@ -32,7 +32,7 @@ class WorkShare:
         return ", ".join(part for part in (self.model, self.mode, self.precision) if part)
 
 
-def read_mix(path: Path) -> tuple[WorkShare, ...]:
+def read_workload_mix(path: Path) -> tuple[WorkShare, ...]:
     """The tables [[work]] of a TOML file, each with model and share, and with mode and precision where they matter.
 
     Raises BadInput if the file or a value cannot be used, UnknownName if a key, mode or precision does not exist.
@@ -42,10 +42,10 @@ def read_mix(path: Path) -> tuple[WorkShare, ...]:
     rows = file.get("work", list, [], "tables [[work]]")
     if not rows:
         raise BadInput(f"{path} has no [[work]]; write one with model and share for each kind of work")
-    return tuple(_parse_work(row, f"{path}, work {number}") for number, row in enumerate(rows, 1))
+    return tuple(_parse_work_share(row, f"{path}, work {number}") for number, row in enumerate(rows, 1))
 
 
-def _parse_work(row: Any, where: str) -> WorkShare:
+def _parse_work_share(row: Any, where: str) -> WorkShare:
     row = require_type(row, dict, "it", where)
     for key in row:
         if key not in _WORK_KEYS:

@@ -35,7 +35,7 @@ def published_throughputs_table(shown: pd.DataFrame, names: Mapping[str, str]) -
     rows: list[list[Cell]] = []
     num_others = 0
     for anchor in published_throughputs():
-        case = _nearest_case(anchor, shown)
+        case = _find_nearest_case(anchor, shown)
         if case is None:
             continue
         if _device_name(case) != anchor.device:
@@ -44,32 +44,38 @@ def published_throughputs_table(shown: pd.DataFrame, names: Mapping[str, str]) -
         ours = case["throughput"] / (case["nodes"] * case["devices_per_node"])
         published = anchor.img_per_s_total / anchor.devices
         device = anchor.device if anchor.devices == 1 else f"{anchor.devices} × {anchor.device}"
-        title = f"{network_title(_published_model(anchor))}, {anchor.mode}"
+        title = f"{network_title(_published_network_name(anchor))}, {anchor.mode}"
         row: list[Cell] = [title, device, published, ours]
         row += [names.get(case["system_id"], "unknown")] if several else []
-        rows.append([*row, ours / published, "; ".join(_differences(anchor, case)), anchor.source])
+        rows.append([*row, ours / published, "; ".join(_differences_from_published(anchor, case)), anchor.source])
     return Table(columns, rows), num_others
 
 
-def _nearest_case(anchor: PublishedThroughput, shown: pd.DataFrame) -> Mapping[Hashable, Any] | None:
+def _find_nearest_case(anchor: PublishedThroughput, shown: pd.DataFrame) -> Mapping[Hashable, Any] | None:
     mode = _MODE_OF_PASSES.get(anchor.mode, anchor.mode)
-    same = shown[(shown["model"] == _published_model(anchor)) & (shown["mode"] == mode) & shown["throughput"].gt(0)]
+    same = shown[
+        (shown["model"] == _published_network_name(anchor)) & (shown["mode"] == mode) & shown["throughput"].gt(0)
+    ]
     cases = same.to_dict("records")
 
-    def distance(case: Mapping[Hashable, Any]) -> tuple[Any, ...]:
+    def distance_to_published(case: Mapping[Hashable, Any]) -> tuple[Any, ...]:
         devices = case["nodes"] * case["devices_per_node"]
         batch = abs(case["batch_size"] - anchor.batch_per_device) if anchor.batch_per_device else 0
-        others = (_device_name(case) != anchor.device, devices != anchor.devices, not _same_precision(anchor, case))
+        others = (
+            _device_name(case) != anchor.device,
+            devices != anchor.devices,
+            not _has_published_precision(anchor, case),
+        )
         return *others, batch, -case["throughput"]
 
-    return min(cases, key=distance, default=None)
+    return min(cases, key=distance_to_published, default=None)
 
 
-def _published_model(anchor: PublishedThroughput) -> str:
+def _published_network_name(anchor: PublishedThroughput) -> str:
     return anchor.model.partition(" (")[0]
 
 
-def _published_variant(anchor: PublishedThroughput) -> str:
+def _published_variant_in_brackets(anchor: PublishedThroughput) -> str:
     return anchor.model.partition(" (")[2].removesuffix(")")
 
 
@@ -80,9 +86,9 @@ def _device_name(case: Mapping[Hashable, Any]) -> str:
     return peaks.device if peaks else name or "a CPU"
 
 
-def _differences(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> list[str]:
+def _differences_from_published(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> list[str]:
     """Sentences without verbs: published first, ours second."""
-    variant = _published_variant(anchor)
+    variant = _published_variant_in_brackets(anchor)
     found = [f"variant: {variant} published, here the variant of the chapter Published CNN table"] if variant else []
     devices = case["nodes"] * case["devices_per_node"]
     if devices != anchor.devices:
@@ -93,7 +99,7 @@ def _differences(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> l
         found.append(f"framework: {anchor.framework} published, PyTorch here")
     elif re.search(r"\d", anchor.framework):
         found.append(f"version: {anchor.framework}")
-    if not _same_precision(anchor, case):
+    if not _has_published_precision(anchor, case):
         found.append(f"precision: {_published_precision(anchor)} published, {case['precision']} here")
     if anchor.batch_per_device is None:
         found.append(f"batch: not published, {case['batch_size']} here")
@@ -116,6 +122,6 @@ def _published_precision(anchor: PublishedThroughput) -> str:
     return re.sub(r" (NHWC|NCHW|compiled)", "", anchor.precision)
 
 
-def _same_precision(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> bool:
+def _has_published_precision(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> bool:
     # Ours with autocast runs what is left of fp32 strictly; the published "+tf32" says that theirs does not.
     return _published_precision(anchor) == str(case["precision"])

@@ -15,7 +15,7 @@ from dlbench import units
 from dlbench.report.analysis.bounds import Roof, find_roof
 from dlbench.report.analysis.case_selection import representative_network
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import case_name, network_order
+from dlbench.report.analysis.labels import case_name, sort_networks
 from dlbench.report.chapters.bounds_runs import profile_command
 from dlbench.report.chapters.bounds_tables import all_reduce_table, ceilings_table, none_if_missing, profile_table
 from dlbench.report.document import Block, Plot, Section
@@ -38,14 +38,14 @@ _INTRODUCTION = (
 
 
 @dataclass(frozen=True)
-class Device:
+class MeasuredDevice:
     """One device as bounds tell them apart, with what was measured on it."""
 
     name: str
     ceilings: pd.DataFrame
     profiles: tuple[ProfileRun, ...]  # of each case the latest
 
-    def roof(self, run: ProfileRun) -> Roof:
+    def roof_of_profile(self, run: ProfileRun) -> Roof:
         """What the bound of a profile is taken from."""
         return find_roof(self.ceilings, run.where, run.case["precision"])
 
@@ -69,7 +69,7 @@ def bounds_section(content: Content) -> Section:
     return Section("bounds", "Bounds", [*blocks, *_all_reduce_blocks(content)])
 
 
-def measured_devices(content: Content) -> list[Device]:
+def measured_devices(content: Content) -> list[MeasuredDevice]:
     """Every device with ceilings or profiles, those with cases in this report first."""
     stored = content.bounds
     names: dict[tuple[object, ...], str] = {}
@@ -85,16 +85,16 @@ def measured_devices(content: Content) -> list[Device]:
         profiles.setdefault(_device_key(run.where), {})[f"{run.case} {run.network_key}"] = run
     order = list(content.system_names.values())
     found = [
-        Device(name, ceilings.get(key, stored.ceilings.iloc[:0]), _sort_runs(profiles.get(key, {}).values()))
+        MeasuredDevice(name, ceilings.get(key, stored.ceilings.iloc[:0]), _sort_runs(profiles.get(key, {}).values()))
         for key, name in names.items()
     ]
     return sorted(found, key=lambda d: (next((i for i, n in enumerate(order) if n in d.name), len(order)), d.name))
 
 
-def _device_blocks(device: Device, suffix: str, drawn: bool) -> Iterator[Block]:
+def _device_blocks(device: MeasuredDevice, suffix: str, drawn: bool) -> Iterator[Block]:
     if len(device.ceilings):
         yield Block(heading=f"Ceilings: {device.name}", table=ceilings_table(device.ceilings).without_title())
-    runs = [(run, device.roof(run)) for run in device.profiles]
+    runs = [(run, device.roof_of_profile(run)) for run in device.profiles]
     if runs and drawn:
         yield from _figure_blocks(device, runs, suffix)
     for run, roof in runs:
@@ -102,15 +102,15 @@ def _device_blocks(device: Device, suffix: str, drawn: bool) -> Iterator[Block]:
         yield Block(heading=f"Layers by time lost: {case_name(run.case)} ({device.name})", table=table, folded=True)
 
 
-def _figure_blocks(device: Device, runs: Sequence[tuple[ProfileRun, Roof]], suffix: str) -> Iterator[Block]:
+def _figure_blocks(device: MeasuredDevice, runs: Sequence[tuple[ProfileRun, Roof]], suffix: str) -> Iterator[Block]:
     plot = plots_bounds.overhead_breakdown(plots_bounds.network_bounds_frame(runs))
-    plot = _with_name_suffix(plot, suffix, device.runs(device.profiles))
+    plot = _add_plot_name_suffix(plot, suffix, device.runs(device.profiles))
     yield Block(heading=f"Where the time goes: {device.name}", plot=plot)
     works = {(run.case["mode"], run.case["precision"]): plots_bounds.mode_and_precision(run) for run in device.profiles}
     for key, title in works.items():
         same = [(run, roof) for run, roof in runs if (run.case["mode"], run.case["precision"]) == key]
         plot = plots_bounds.roofline(plots_bounds.roofline_points(same), same[0][1], title)
-        plot = _with_name_suffix(plot, f"-{'-'.join(key)}{suffix}", device.runs(run for run, _ in same))
+        plot = _add_plot_name_suffix(plot, f"-{'-'.join(key)}{suffix}", device.runs(run for run, _ in same))
         yield Block(heading=f"Roofline: {device.name}, {', '.join(key)}", plot=plot)
 
 
@@ -121,16 +121,18 @@ def _all_reduce_blocks(content: Content) -> Iterator[Block]:
         cpu = none_if_missing(first["cpu_model"])
         name = _device_name(content, DeviceIdentity(first["system_key"], first["device_kind"], cpu_model=cpu))
         suffix = f"-{number}" if groups.ngroups > 1 else ""
-        plot = _with_name_suffix(plots_bounds.all_reduce_plot(rows), suffix, tuple(rows["run_id"].dropna().unique()))
+        plot = _add_plot_name_suffix(
+            plots_bounds.all_reduce_plot(rows), suffix, tuple(rows["run_id"].dropna().unique())
+        )
         yield Block(heading=f"All-reduce: {name}", plot=plot)
         yield Block(heading=f"All-reduce: {name}, all sizes", table=all_reduce_table(rows).without_title(), folded=True)
 
 
-def _not_measured_blocks(content: Content, found: Sequence[Device]) -> Iterator[Block]:
+def _not_measured_blocks(content: Content, found: Sequence[MeasuredDevice]) -> Iterator[Block]:
     """What was not measured, and the command that does it."""
     folder = next((source for source in content.sources if Path(source).is_dir()), "results")
     to = "" if folder == "results" else f" --results {shlex.quote(folder)}"
-    profile = f"`{_profile_example(content)}{to}`"
+    profile = f"`{_example_profile_command(content)}{to}`"
     if not found:
         yield Block(
             words=f"The peak rates of this device were not measured: the only bounds in this report are those of its "
@@ -151,7 +153,7 @@ def _not_measured_blocks(content: Content, found: Sequence[Device]) -> Iterator[
         )
 
 
-def _profile_example(content: Content) -> str:
+def _example_profile_command(content: Content) -> str:
     """The command that profiles one of these cases."""
     shown = content.shown
     if shown.empty:
@@ -186,11 +188,11 @@ def _device_name(content: Content, where: DeviceIdentity) -> str:
 
 def _sort_runs(runs: Iterable[ProfileRun]) -> tuple[ProfileRun, ...]:
     runs = list(runs)
-    places = network_order(run.case["model"] for run in runs)
+    places = sort_networks(run.case["model"] for run in runs)
     order = {name: i for i, name in enumerate([*places, *MODES, *PRECISIONS])}
     axes = ("model", "mode", "precision")
     return tuple(sorted(runs, key=lambda run: (*(order[run.case[a]] for a in axes), run.case["batch_size"])))
 
 
-def _with_name_suffix(plot: Plot, suffix: str, runs: tuple[str, ...]) -> Plot:
+def _add_plot_name_suffix(plot: Plot, suffix: str, runs: tuple[str, ...]) -> Plot:
     return dataclasses.replace(plot, name=plot.name + suffix, runs=runs)

@@ -24,7 +24,7 @@ DATASHEET_TOLERANCE = 0.01
 
 def profile_table(run: ProfileRun, roof: bounds.Roof, limit: int | None = 20) -> Table:
     """The layers by time lost to the bound, and below what the numbers mean; all of them where `limit` is None."""
-    frame = bounds.profile_frame(run, roof)
+    frame = bounds.bounds_of_profiled_layers(run, roof)
     case, network = run.case, bounds.time_bound_of_network(frame, roof, run.step_s, run.optimizer_bytes)
     columns = [
         Column("layer", "Layer", "left"),
@@ -33,7 +33,7 @@ def profile_table(run: ProfileRun, roof: bounds.Roof, limit: int | None = 20) ->
         Column("backward_s", "Backward", "right", seconds_text),
         Column("bound_s", "Bound", "right", seconds_text),
         Column("limited_by", "Limited by", "left"),
-        Column("distance", "Time over its bound", "right", _times_text),
+        Column("distance", "Time over its bound", "right", _format_factor),
         Column("lost_s", "Time above bound", "right", seconds_text),
         Column("share", "Of step", "right", percent_text),
         Column("note", "", "left"),
@@ -61,19 +61,19 @@ def _profile_notes(
         step += (
             f", bound {seconds_text(network.bound_s)} (FLOP {seconds_text(network.flop_s)} + memory "
             f"{seconds_text(network.memory_s)} + optimizer {seconds_text(network.optimizer_s)}): "
-            f"{_times_text(network.ratio_to_bound)} the bound"
+            f"{_format_factor(network.ratio_to_bound)} the bound"
         )
     notes.append(f"{step}.")
     noted = [f"{layer.layer} ({layer.note})" for layer in run.layers if layer.note]
     notes += [f"FLOP and bounds are not exact for {units.list_text(noted, 3)}."] if noted else []
-    own = {name: bounds.median_time(samples) for name, samples in run.parts_s.items()}
+    own = {name: bounds.median_usable_time(samples) for name, samples in run.parts_s.items()}
     parts = ", ".join(f"{_PART_TITLES.get(name, name)} {seconds_text(s)}" for name, s in own.items())
-    share = units.percent(bounds.layers_time_share(run))
+    share = units.percent(bounds.share_of_time_in_layers(run))
     notes.append(f"Layers take {share} of the profiled steps' time; the rest: {parts or 'none'}.")
     notes += busy_host_note(run.busy_share, "these times may be far too long; profile again on an idle machine")
-    notes += _interruption_notes(run, frame, [s for s in own.values() if s is not None])
+    notes += _time_sum_mismatch_notes(run, frame, [s for s in own.values() if s is not None])
     longer = bounds.profiling_overhead(run)
-    hooked = seconds_text(bounds.median_time(run.hooked_step_s))
+    hooked = seconds_text(bounds.median_usable_time(run.hooked_step_s))
     notes.append(
         f"The profiler's hooks make a step {units.percent(abs(longer))} {'longer' if longer >= 0 else 'shorter'} "
         f"({hooked}). The times of layers include the hooks, the time of the step above does not. Times are medians "
@@ -99,9 +99,9 @@ def busy_host_note(share: float | None, what: str) -> list[str]:
     return [f"Busy host: other processes used {units.percent(share)} of the cores during this measurement; {what}."]
 
 
-def _interruption_notes(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -> list[str]:
+def _time_sum_mismatch_notes(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -> list[str]:
     """Says so where the medians of layers and parts are far from adding up to the median step."""
-    step_s, layers_s = bounds.median_time(run.hooked_step_s), _sum_or_none(frame["time_s"])
+    step_s, layers_s = bounds.median_usable_time(run.hooked_step_s), _sum_or_none(frame["time_s"])
     if not step_s or layers_s is None:
         return []
     share = (layers_s + sum(parts_s)) / step_s
@@ -122,16 +122,16 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
     columns = [
         Column("kind", "Ceiling", "left"),
         Column("precision", "Precision", "left"),
-        Column("best", "Best", "right", _rate_text),
-        Column("median", "Median", "right", _rate_text),
+        Column("best", "Best", "right", _format_rate),
+        Column("median", "Median", "right", _format_rate),
         Column("spread", "IQR of times", "right", percent_text),
         Column("samples", "Samples", "right"),
         Column("shape", "Shape", "left"),
-        Column("datasheet", "Datasheet", "right", _rate_text),
+        Column("datasheet", "Datasheet", "right", _format_rate),
         Column("of_datasheet", "Reached", "right", percent_text),
         *([Column("error", "", "left")] if every_shape else []),
     ]
-    chosen = _best_rows(rows, every_shape)
+    chosen = _best_row_per_ceiling(rows, every_shape)
     cells = [_ceiling_cells(row, every_shape) for row in chosen]
     shares = [row["busy_share"] for row in chosen if _is_number(row["busy_share"])]
     failed = int(rows["error"].notna().sum())
@@ -173,8 +173,8 @@ def all_reduce_table(rows: pd.DataFrame) -> Table:
         Column("median_s", "Time", "right", seconds_text),
         Column("low_s", "Fastest", "right", seconds_text),
         Column("high_s", "Slowest", "right", seconds_text),
-        Column("algorithm_bytes_per_s", "Algorithm [B/s]", "right", _rate_text),
-        Column("bus_bytes_per_s", "Bus [B/s]", "right", _rate_text),
+        Column("algorithm_bytes_per_s", "Algorithm [B/s]", "right", _format_rate),
+        Column("bus_bytes_per_s", "Bus [B/s]", "right", _format_rate),
         Column("repetitions", "Repetitions", "right"),
     ]
     cells = []
@@ -191,32 +191,32 @@ def all_reduce_table(rows: pd.DataFrame) -> Table:
     return Table(columns, cells, _ceilings_title("All-reduce over ranks of", rows), notes)
 
 
-def _rate_text(cell: Any) -> str:
+def _format_rate(cell: Any) -> str:
     return units.rate(float(cell), "") if _is_number(cell) else units.MISSING
 
 
-def _best_rows(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
+def _best_row_per_ceiling(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
     records = rows.to_dict("records")
     if every_shape:
         return records
     best: dict[tuple[str, str], dict[Any, Any]] = {}
     for row in records:
         key = (row["kind"], str(row["precision"]))
-        rate = _row_rate(row)
-        if key not in best or (rate or 0.0) > (_row_rate(best[key]) or 0.0):
+        rate = _rate_of_ceiling_row(row)
+        if key not in best or (rate or 0.0) > (_rate_of_ceiling_row(best[key]) or 0.0):
             best[key] = row
     kinds = enumerate((*FLOP_KINDS, *BYTE_KINDS))
     order = {f"{kind}{after}": i for i, kind in kinds for after in ("", SUSTAINED_SUFFIX)}
     precisions = list(bounds.ELEMENT_BYTES)
 
-    def sort_key(row: dict[Any, Any]) -> tuple[int, int]:
+    def precision_and_kind_order(row: dict[Any, Any]) -> tuple[int, int]:
         known = row["precision"] in precisions
         return precisions.index(row["precision"]) if known else len(precisions), order[row["kind"]]
 
-    return sorted(best.values(), key=sort_key)
+    return sorted(best.values(), key=precision_and_kind_order)
 
 
-def _row_rate(row: dict[Any, Any]) -> float | None:
+def _rate_of_ceiling_row(row: dict[Any, Any]) -> float | None:
     # What lasts is the median: the best sample of a sustained ceiling is a burst again.
     which = "median" if row["kind"].endswith(SUSTAINED_SUFFIX) else "best"
     value = row[f"{which}_flop_per_s"] if counts_flop(row["kind"]) else row[f"{which}_bytes_per_s"]
@@ -225,7 +225,7 @@ def _row_rate(row: dict[Any, Any]) -> float | None:
 
 def _ceiling_cells(row: dict[Any, Any], with_error: bool) -> list[Cell]:
     flop = counts_flop(row["kind"])
-    best = _row_rate(row)
+    best = _rate_of_ceiling_row(row)
     median = row["median_flop_per_s"] if flop else row["median_bytes_per_s"]
     peaks = find_peaks(row["device_name"]) if isinstance(row["device_name"], str) else None
     sheet = (peaks.flop_per_s(row["precision"]) if flop else bounds.datasheet_bytes_per_s(peaks)) if peaks else None
@@ -256,7 +256,7 @@ def none_if_missing(cell: Any) -> Any:
     return cell.item() if isinstance(cell, np.generic) else cell
 
 
-def _times_text(cell: Any) -> str:
+def _format_factor(cell: Any) -> str:
     return f"{units.digits(float(cell))} ×" if _is_number(cell) else units.MISSING
 
 

@@ -9,9 +9,9 @@ from dlbench.process_statistics import DRIFT_ALLOWANCE, MIN_PROCESSES
 from dlbench.report.analysis import verdicts
 from dlbench.report.analysis.ab_experiments import AbComparison, compare_experiments
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network_order, network_title
-from dlbench.report.analysis.side_by_side import with_case_numbers
-from dlbench.report.analysis.verdicts import Brief, Leader, Ratio, prepare_brief
+from dlbench.report.analysis.labels import network_title, sort_networks
+from dlbench.report.analysis.side_by_side import add_case_numbers
+from dlbench.report.analysis.verdicts import BriefData, LeadingSystem, SystemRatio, prepare_brief_data
 from dlbench.report.analysis.workload_mix import WorkShare
 from dlbench.report.chapters.brief_systems import num_failed, system_warnings, systems_table
 from dlbench.report.chapters.comparison_tables import arrange_for_terminal, comparison_table, summary_line
@@ -29,7 +29,7 @@ _LEFT_OUT = ("adjusted_p_value", "chance_target_larger")
 
 def brief_blocks(content: Content) -> list[Block]:
     """The sentence, the systems, the verdicts, one figure and at most five cautions."""
-    brief = prepare_brief(content)
+    brief = prepare_brief_data(content)
     if brief is None:
         words = "No case was measured on two systems, so no comparison is possible."
         return [Block(words=words), *ab_blocks(content)]
@@ -41,7 +41,7 @@ def brief_blocks(content: Content) -> list[Block]:
     missing: list[WorkShare] = []
     mixed = []
     if content.mix:
-        weights, missing = verdicts.case_weights(content.mix, _cases_of_groups(brief))
+        weights, missing = verdicts.case_weights(content.mix, _select_cases_of_groups(brief))
         mixed = [Block(words=_workload_mix_sentence(brief, weights))] if weights else []
     cautions = _cautions(content, brief, missing)
     sentence = brief_sentence(brief)
@@ -89,16 +89,16 @@ def _experiment_block(one: AbComparison, content: Content) -> Block:
     )
 
 
-def brief_sentence(brief: Brief) -> str:
+def brief_sentence(brief: BriefData) -> str:
     """Which system is best for what, by how much, and how sure; a line per question."""
-    leaders = brief.leaders("time")
+    leaders = brief.leading_systems("time")
     sentences = _speed_sentences(brief, leaders) if brief.paired else _fastest_sentences(brief, leaders)
     for what, words in _BEST_PHRASES.items():
-        if what in brief.logs and (best := brief.leaders(what)):
+        if what in brief.logs and (best := brief.leading_systems(what)):
             sentences.append(_best_by_metric_sentence(brief, best, words))
     sentences += [
         f"{brief.names[one.best]} against {brief.names[one.second]} in {one.group.name}: "
-        f"{one.ratio.comparison.verdict_text}." + _opposite_sentence(brief, one)
+        f"{one.ratio.comparison.verdict_text}." + _second_system_faster_sentence(brief, one)
         for one in leaders
         if not one.ratio.is_decided and not brief.paired
     ]
@@ -106,7 +106,7 @@ def brief_sentence(brief: Brief) -> str:
     return "\n".join(sentences).replace(" %)", " % at 95 %)", 1)
 
 
-def _speed_sentences(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
+def _speed_sentences(brief: BriefData, leaders: Sequence[LeadingSystem]) -> list[str]:
     """A sentence for each precision and mode of an A/B experiment: how many times as fast B is as A."""
     found = []
     for one in leaders:
@@ -121,30 +121,31 @@ def _speed_sentences(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
     return [sentence.replace("]", " at 95 %]", number == 0) for number, sentence in enumerate(found)]
 
 
-def _fastest_sentences(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
+def _fastest_sentences(brief: BriefData, leaders: Sequence[LeadingSystem]) -> list[str]:
     """A sentence for each system that is fastest in some work."""
     parts = []
     for best in dict.fromkeys(one.best for one in leaders):
         won = [one for one in leaders if one.best == best and one.ratio.is_decided]
         if won and len(won) == len(leaders) > 1:
             shown = [one.ratio.invert().value for one in won]
-            times = f"{_range_text(shown)} × {_second_best_name(brief, won)}"
+            times = f"{_format_ratio_range(shown)} × {_second_best_name(brief, won)}"
             words = f"{brief.names[best]} is fastest in every precision and mode ({times})."
-            return [words + "".join(_opposite_sentence(brief, one) for one in won)]
+            return [words + "".join(_second_system_faster_sentence(brief, one) for one in won)]
         if won:
             gains = {one.group.name: _speedup_text(one.ratio, brief.names[one.second]) for one in won}
             works = _join_with_and(f"{name} ({gain})" for name, gain in gains.items())
             parts.append(
-                f"{brief.names[best]} is fastest in {works}." + "".join(_opposite_sentence(brief, one) for one in won)
+                f"{brief.names[best]} is fastest in {works}."
+                + "".join(_second_system_faster_sentence(brief, one) for one in won)
             )
     return parts
 
 
-def _second_best_name(brief: Brief, won: Sequence[Leader]) -> str:
+def _second_best_name(brief: BriefData, won: Sequence[LeadingSystem]) -> str:
     return brief.names[won[0].second] if len({one.second for one in won}) == 1 else "the next"
 
 
-def _best_by_metric_sentence(brief: Brief, leaders: Sequence[Leader], words: str) -> str:
+def _best_by_metric_sentence(brief: BriefData, leaders: Sequence[LeadingSystem], words: str) -> str:
     """Who is best by energy or cost: one system, or each with its precisions and modes."""
     decided = [one for one in leaders if one.ratio.is_decided]
     parts = []
@@ -152,17 +153,17 @@ def _best_by_metric_sentence(brief: Brief, leaders: Sequence[Leader], words: str
         won = [one for one in decided if one.best == best]
         everywhere = len(won) == len(leaders)
         where = "in every precision and mode" if everywhere else f"in {_join_with_and(one.group.name for one in won)}"
-        saved = _range_text([100 * (1 - one.ratio.value) for one in won], 2)
+        saved = _format_ratio_range([100 * (1 - one.ratio.value) for one in won], 2)
         parts.append(f"{brief.names[best]} {words} {where} ({saved} % less than {_second_best_name(brief, won)})")
     open_ = [one.group.name for one in leaders if not one.ratio.is_decided]
     parts += [f"for {_join_with_and(open_)} it is not decided which system {words}"] if open_ else []
     return f"{'; '.join(parts)}."
 
 
-def _leaders_table(brief: Brief) -> Table:
+def _leaders_table(brief: BriefData) -> Table:
     """One row per precision and mode: the best system by each criterion, by how much and how sure."""
     criteria = {what: title for what, title in _CRITERION_TITLES.items() if what in brief.logs}
-    leaders = {what: {one.group: one for one in brief.leaders(what)} for what in criteria}
+    leaders = {what: {one.group: one for one in brief.leading_systems(what)} for what in criteria}
     columns = [Column("work", "Work"), Column("cases", "Cases", "right")]
     columns += [*(Column(what, title) for what, title in criteria.items()), Column("but", "Opposite result")]
     rows: list[list[Cell]] = []
@@ -185,7 +186,7 @@ def _leaders_table(brief: Brief) -> Table:
     return Table(columns, rows, notes=notes).without_empty_columns(["but"])
 
 
-def _leader_cell(brief: Brief, one: Leader | None) -> str:
+def _leader_cell(brief: BriefData, one: LeadingSystem | None) -> str:
     if one is None:
         return units.MISSING
     best, second = brief.names[one.best], brief.names[one.second]
@@ -196,11 +197,11 @@ def _leader_cell(brief: Brief, one: Leader | None) -> str:
     return f"{best}, {second}\n{one.ratio.comparison.verdict_text}"
 
 
-def _networks_won_by_second(brief: Brief, one: Leader) -> str:
+def _networks_won_by_second(brief: BriefData, one: LeadingSystem) -> str:
     """The networks in which the second system is faster for certain."""
     found = []
     of_group = brief.cases[brief.cases["number"].isin(one.group.numbers)]
-    for model in network_order(of_group["model"]):
+    for model in sort_networks(of_group["model"]):
         numbers = of_group.loc[of_group["model"] == model, "number"].unique()
         ratio = brief.ratio("time", one.second, one.best, (int(n) for n in numbers))
         if ratio and ratio.value > 1 and ratio.is_decided:
@@ -211,7 +212,7 @@ def _networks_won_by_second(brief: Brief, one: Leader) -> str:
     return "; ".join(found)
 
 
-def _workload_mix_sentence(brief: Brief, weights: Mapping[int, float]) -> str:
+def _workload_mix_sentence(brief: BriefData, weights: Mapping[int, float]) -> str:
     base = brief.names[brief.base]
     parts = []
     for system in brief.other_systems():
@@ -224,12 +225,12 @@ def _workload_mix_sentence(brief: Brief, weights: Mapping[int, float]) -> str:
     return f"Your mix of work ({work}, shares of the time on {base}): {'; '.join(parts)}."
 
 
-def _cases_of_groups(brief: Brief) -> pd.DataFrame:
+def _select_cases_of_groups(brief: BriefData) -> pd.DataFrame:
     numbers = [number for group in brief.groups for number in group.numbers]
     return brief.cases[brief.cases["number"].isin(numbers)]
 
 
-def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> list[str]:
+def _cautions(content: Content, brief: BriefData, missing: Sequence[WorkShare]) -> list[str]:
     """What may change a decision, the gravest first; at most `MAX_CAUTIONS`."""
     found = []
     if missing:
@@ -247,7 +248,10 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
     for system, name in brief.names.items():
         if warned := system_warnings(content, system):
             found.append(f"{name}: {warned}.")
-    shared, total = len(set(_cases_of_groups(brief)["number"])), with_case_numbers(content.shown)["number"].nunique()
+    shared, total = (
+        len(set(_select_cases_of_groups(brief)["number"])),
+        add_case_numbers(content.shown)["number"].nunique(),
+    )
     if shared < total:
         found.append(f"{total - shared} of {total} cases are not shared by all systems; no ratio includes them.")
     found += _system_difference_cautions(content, brief)
@@ -262,13 +266,13 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
     return found or ["No warnings and no failed cases. Every case was measured on all systems."]
 
 
-def _opposite_sentence(brief: Brief, one: Leader) -> str:
+def _second_system_faster_sentence(brief: BriefData, one: LeadingSystem) -> str:
     """A further sentence where the second system is faster with some networks; else ""."""
     said = _networks_won_by_second(brief, one)
     return f" With some networks in {one.group.name} the other system is faster: {said}." if said else ""
 
 
-def _system_difference_cautions(content: Content, brief: Brief) -> list[str]:
+def _system_difference_cautions(content: Content, brief: BriefData) -> list[str]:
     """Meters and software in which the systems differ."""
     found = []
     metered = brief.cases[brief.cases["energy_per_image"].notna()]
@@ -283,7 +287,7 @@ def _system_difference_cautions(content: Content, brief: Brief) -> list[str]:
     return found
 
 
-def _speedup_text(ratio: Ratio, rival: str) -> str:
+def _speedup_text(ratio: SystemRatio, rival: str) -> str:
     """How many times as fast, and how sure: "1.39 × Alder, ±1.2 %"."""
     better = ratio.invert()
     sure = ""
@@ -293,7 +297,7 @@ def _speedup_text(ratio: Ratio, rival: str) -> str:
     return f"{units.ratio(better.value)} × {rival}{sure}"
 
 
-def _range_text(values: Sequence[float], significant: int = 3) -> str:
+def _format_ratio_range(values: Sequence[float], significant: int = 3) -> str:
     low, high = units.ratio(min(values), significant), units.ratio(max(values), significant)
     return low if low == high else f"{low} to {high}"
 

@@ -7,10 +7,10 @@ from statistics import fmean
 from dlbench import units
 from dlbench.report.analysis.case_warnings import summarize_case_warnings
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network_order, network_title
+from dlbench.report.analysis.labels import network_title, sort_networks
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
-from dlbench.report.analysis.verdicts import Brief, CaseGroup, Ratio
+from dlbench.report.analysis.side_by_side import add_case_numbers, summarize_processes
+from dlbench.report.analysis.verdicts import BriefData, PrecisionModeGroup, SystemRatio
 from dlbench.suites.case import MODES, PRECISIONS
 from dlbench.table import Cell, Column, NumberWithText, Table
 
@@ -22,9 +22,9 @@ _TITLES = {"energy": "Energy per image", "cost": "Cost per image", "memory": "Pe
 _BASELINE = NumberWithText(1.0, "1 (baseline)")
 
 
-def systems_table(content: Content, brief: Brief) -> Table:
+def systems_table(content: Content, brief: BriefData) -> Table:
     """One row per system: its ratios to the baseline over the cases that all share, and what to know beside them."""
-    numbers = _case_numbers(brief.groups)
+    numbers = _case_numbers_of_groups(brief.groups)
     parts = _cases_of_speed_columns(brief)
     several = len(parts) > len(MODES)  # narrow columns: the interval below its ratio
     ratios = {what: {s: brief.ratio(what, brief.base, s, numbers) for s in brief.names} for what in _TITLES}
@@ -43,7 +43,7 @@ def systems_table(content: Content, brief: Brief) -> Table:
         speeds = [brief.ratio("time", brief.base, system, of_part) for of_part in parts.values()]
         row: list[Cell] = [name, *(_ratio_cell(r and r.invert(), system == brief.base, several) for r in speeds)]
         row += [_ratio_cell(ratios[what][system], system == brief.base, several) for what in metrics]
-        measured = with_case_numbers(content.cases_of_system(system))["number"].nunique()
+        measured = add_case_numbers(content.cases_of_system(system))["number"].nunique()
         failed = num_failed(content, system)
         said = [f"{failed} failed" if failed else "", system_warnings(content, system)]
         row += [NumberWithText(len(numbers), f"{len(numbers)} of {measured}"), "; ".join(filter(None, said)) or "none"]
@@ -67,7 +67,7 @@ def systems_table(content: Content, brief: Brief) -> Table:
 
 def system_warnings(content: Content, system: str) -> str:
     """How many of the cases of a system have which warning; "" without any."""
-    processes = with_case_numbers(content.cases_of_system(system))
+    processes = add_case_numbers(content.cases_of_system(system))
     return summarize_case_warnings(processes, summarize_processes(processes, ["step_time"]))
 
 
@@ -76,25 +76,29 @@ def num_failed(content: Content, system: str) -> int:
     return int((content.failed["system_id"] == system).sum()) if "system_id" in content.failed else 0
 
 
-def _case_numbers(groups: Iterable[CaseGroup]) -> list[int]:
+def _case_numbers_of_groups(groups: Iterable[PrecisionModeGroup]) -> list[int]:
     return [number for group in groups for number in group.numbers]
 
 
-def _cases_of_speed_columns(brief: Brief) -> dict[str, list[int]]:
+def _cases_of_speed_columns(brief: BriefData) -> dict[str, list[int]]:
     """The cases of each column of speed: training and inference apart, unless both give the same ratios.
 
     Where a system is faster in one precision and slower in another, each has its column: a mean would hide it.
     """
     by_group = {f"{group.name} speed": list(group.numbers) for group in brief.groups}
-    if len(by_group) <= _MOST_SPEEDS and any(_wins_and_loses(brief, system) for system in brief.other_systems()):
+    if len(by_group) <= _MOST_SPEEDS and any(
+        _is_both_faster_and_slower(brief, system) for system in brief.other_systems()
+    ):
         return by_group
-    by_mode = {mode: _case_numbers(g for g in brief.groups if g.mode == mode) for mode in MODES}
+    by_mode = {mode: _case_numbers_of_groups(g for g in brief.groups if g.mode == mode) for mode in MODES}
     parts = {f"{mode} speed": numbers for mode, numbers in by_mode.items() if numbers}
-    texts = [[_value_text(brief.ratio("time", brief.base, s, part)) for s in brief.names] for part in parts.values()]
-    return parts if len(texts) > 1 and texts[0] != texts[1] else {"speed": _case_numbers(brief.groups)}
+    texts = [
+        [_format_ratio_value(brief.ratio("time", brief.base, s, part)) for s in brief.names] for part in parts.values()
+    ]
+    return parts if len(texts) > 1 and texts[0] != texts[1] else {"speed": _case_numbers_of_groups(brief.groups)}
 
 
-def _wins_and_loses(brief: Brief, system: str) -> bool:
+def _is_both_faster_and_slower(brief: BriefData, system: str) -> bool:
     """Whether the system is certainly faster than the baseline in one precision and slower in another, in one mode."""
     found = set()
     for group in brief.groups:
@@ -104,11 +108,11 @@ def _wins_and_loses(brief: Brief, system: str) -> bool:
     return any((mode, not faster) in found for mode, faster in found)
 
 
-def _value_text(ratio: Ratio | None) -> str:
+def _format_ratio_value(ratio: SystemRatio | None) -> str:
     return units.MISSING if ratio is None else units.ratio(ratio.value)
 
 
-def _ratio_cell(ratio: Ratio | None, is_base: bool, is_narrow: bool) -> Cell:
+def _ratio_cell(ratio: SystemRatio | None, is_base: bool, is_narrow: bool) -> Cell:
     if ratio is None or is_base:
         return _BASELINE if is_base else None
     # A range that says no more than the interval is left out.
@@ -119,14 +123,14 @@ def _ratio_cell(ratio: Ratio | None, is_base: bool, is_narrow: bool) -> Cell:
     return NumberWithText(ratio.value, f"{ratio.text}\ncases: {cases}" if cases else ratio.text)
 
 
-def _baseline_note(content: Content, brief: Brief) -> str:
+def _baseline_note(content: Content, brief: BriefData) -> str:
     """What the baseline's network with the most work takes at its fastest, per precision and mode: no ratio alone."""
     base = brief.names[brief.base]
     mine = brief.cases[brief.cases["system_id"] == brief.base]
     shared = set.intersection(*(set(mine.loc[mine["number"].isin(g.numbers), "model"]) for g in brief.groups))
     if not shared:
         return f"The absolute values of {base} are in the chapter Systems side by side."
-    model = "resnet50" if "resnet50" in shared else network_order(shared)[-1]
+    model = "resnet50" if "resnet50" in shared else sort_networks(shared)[-1]
     of_model = mine[mine["model"] == model].sort_values("throughput", ascending=False, kind="stable")
     best = [of_model[of_model["number"].isin(group.numbers)].iloc[0] for group in brief.groups]
     parts = [
@@ -137,14 +141,14 @@ def _baseline_note(content: Content, brief: Brief) -> str:
         logs = [own for case in best if (own := brief.logs.get(what, {}).get((case["number"], brief.base)))]
         if logs:
             values = [math.exp(fmean(own)) for own in logs]
-            low, high = (_metric_text(content, what, end(values)) for end in (min, max))
+            low, high = (_format_energy_memory_or_cost(content, what, end(values)) for end in (min, max))
             first, _, unit = low.rpartition(" ")
             shown = high if low == high else f"{first if high.endswith(f' {unit}') else low} to {high}"
             parts.append(f"{title.lower().replace('cost per image', 'cost per million images')} {shown}")
     return f"Absolute values of {base} with {network_title(model)} at its fastest batch size: {', '.join(parts)}."
 
 
-def _metric_text(content: Content, what: str, value: float) -> str:
+def _format_energy_memory_or_cost(content: Content, what: str, value: float) -> str:
     if what == "energy":
         return METRICS["energy_per_image"].format(value)
     if what == "memory":

@@ -4,9 +4,9 @@ from collections import Counter
 
 from dlbench import units
 from dlbench.report.analysis.comparison import ComparisonResult
-from dlbench.report.analysis.comparison_lines import NOT_COMPARED, ComparisonLine, verdict_words
+from dlbench.report.analysis.comparison_lines import NOT_COMPARED, ComparisonLine, verdict_names_for_metric
 from dlbench.report.analysis.comparison_statistics import Comparison
-from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_order, network_title
+from dlbench.report.analysis.labels import MAIN_AXES, case_axis_title, network_title, sort_networks
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.suites.case import AXES
 from dlbench.table import Cell, Column, Table, default_text
@@ -26,14 +26,18 @@ def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", 
         for axis in (*AXES, "suite", "suite_version")
         if axis != "repeat" and (axis in MAIN_AXES or len({str(line.setting.get(axis)) for line in found.lines}) > 1)
     ]
-    columns = [Column(a, axis_title(a), show=(lambda c: network_title(str(c))) if a == "model" else None) for a in axes]
+    columns = [
+        Column(a, case_axis_title(a), show=(lambda c: network_title(str(c))) if a == "model" else None) for a in axes
+    ]
     columns += [
-        Column("base", f"{metric.title} {names[0]}", "right", lambda cell: _metric_text(found.rules.metric, cell)),
-        Column("target", names[1], "right", lambda cell: _metric_text(found.rules.metric, cell)),
+        Column(
+            "base", f"{metric.title} {names[0]}", "right", lambda cell: _format_metric_value(found.rules.metric, cell)
+        ),
+        Column("target", names[1], "right", lambda cell: _format_metric_value(found.rules.metric, cell)),
         Column("ratio", "Ratio", "right", _ratio_text),
         Column("ratio_low", f"{_percent_text(found.rules.confidence)} from", "right", _ratio_text),
         Column("ratio_high", "to", "right", _ratio_text),
-        Column("verdict", "Verdict", show=lambda cell: _verdict_text(cell, found.rules.margin)),
+        Column("verdict", "Verdict", show=lambda cell: _describe_verdict(cell, found.rules.margin)),
         Column("adjusted_p_value", "p (Holm)", "right", _p_value_text),
         Column("chance_target_larger", "Effect", "right", lambda c: units.MISSING if c is None else f"{c:.2f}"),
         Column("base_processes", f"n {names[0]}", "right"),
@@ -42,7 +46,7 @@ def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", 
     ]
     common = _common_caveat(found)
     lines = _sort_lines(found.lines)
-    rows = [[*(line.setting.get(axis) for axis in axes), *_line_cells(line, common)] for line in lines]
+    rows = [[*(line.setting.get(axis) for axis in axes), *_comparison_row_cells(line, common)] for line in lines]
     notes = [f"All cases: {common}.", *_table_notes(found, names)] if common else _table_notes(found, names)
     return Table(columns, rows, title=f"{names[1]} against {names[0]}: {metric.title.lower()}", notes=notes)
 
@@ -77,7 +81,7 @@ def arrange_for_terminal(table: Table) -> Table:
 def summary_line(found: ComparisonResult) -> str:
     """The closing line: ``12 compared: 1 slower, 8 same, 3 not decided; 2 not compared: 1 failed, 1 refused``."""
     counts = Counter(line.verdict for line in found.lines)
-    words = verdict_words(found.rules.metric)
+    words = verdict_names_for_metric(found.rules.metric)
     said = ", ".join(f"{counts[word]} {word}" for word in words)
     rest = [f"{counts[word]} {word}" for word in NOT_COMPARED if counts[word]]
     left = len(found.lines) - found.num_compared
@@ -85,31 +89,33 @@ def summary_line(found: ComparisonResult) -> str:
 
 
 def _sort_lines(lines: list[ComparisonLine]) -> list[ComparisonLine]:
-    order = {name: i for i, name in enumerate(network_order(str(line.setting["model"]) for line in lines))}
+    order = {name: i for i, name in enumerate(sort_networks(str(line.setting["model"]) for line in lines))}
     return sorted(lines, key=lambda line: (line.verdict in NOT_COMPARED, order[str(line.setting["model"])]))
 
 
 def _common_caveat(found: ComparisonResult) -> str:
     """What has to be known beside all of several verdicts, and so is said once; "" where they differ."""
-    caveats = [line.comparison.caveat for line in found.lines if line.comparison]
+    caveats = [line.comparison.caveat_of_verdict for line in found.lines if line.comparison]
     return caveats[0] if len(caveats) > 1 and len(set(caveats)) == 1 else ""
 
 
-def _line_cells(line: ComparisonLine, common: str) -> list[Cell]:
+def _comparison_row_cells(line: ComparisonLine, common: str) -> list[Cell]:
     c = line.comparison
     if c is None:
         return [line.base, line.target, None, None, None, line.verdict, None, None, None, None, line.note]
     # With too few processes on a side the caveat says it already.
     is_open = line.verdict == "not decided" and c.more_processes_needed and c.basis != "assumed"
-    more = f"needs {needed_runs(c)}" if is_open else ""
-    note = "; ".join(said for said in (c.caveat if c.caveat != common else "", more, line.note) if said)
+    more = f"needs {describe_needed_runs(c)}" if is_open else ""
+    note = "; ".join(
+        said for said in (c.caveat_of_verdict if c.caveat_of_verdict != common else "", more, line.note) if said
+    )
     return [
         line.base, line.target, c.ratio, c.low, c.high, line.verdict, c.adjusted_p_value, c.chance_b_slower,
         c.num_processes_a, c.num_processes_b, note,
     ]  # fmt: skip
 
 
-def needed_runs(c: Comparison) -> str:
+def describe_needed_runs(c: Comparison) -> str:
     """What would decide: ``4 more runs on each side``, ``4 more pairs``."""
     if c.basis == "pairs":
         return units.count_text(c.more_processes_needed or 0, "more pair")
@@ -132,7 +138,7 @@ def _table_notes(found: ComparisonResult, names: tuple[str, str]) -> list[str]:
     ]
 
 
-def _verdict_text(cell: Cell, margin: float) -> str:
+def _describe_verdict(cell: Cell, margin: float) -> str:
     return f"no difference beyond {100 * margin:g} %" if cell == "same" else str(cell)
 
 
@@ -140,7 +146,7 @@ def _percent_text(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def _metric_text(metric: str, cell: Cell) -> str:
+def _format_metric_value(metric: str, cell: Cell) -> str:
     return METRICS[metric].format(cell if isinstance(cell, int | float) else None, 4)
 
 

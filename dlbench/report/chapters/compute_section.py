@@ -59,11 +59,11 @@ def compute_section(content: Content) -> Section:
         "Published compute to train three networks of different years, with the time, energy and cost on each system. "
         "The time assumes that the training reaches the highest FLOP/s of all trainings measured on the system."
     )
-    blocks = [Block(words=words), Block(table=published_table()), Block(table=systems_table(content, cases))]
+    blocks = [Block(words=words), Block(table=published_counts_table()), Block(table=systems_table(content, cases))]
     return Section("compute", "Compute to train", blocks)
 
 
-def published_table() -> Table:
+def published_counts_table() -> Table:
     """The published figures beside the counted ones."""
     columns = [
         *(Column("name", "Network"), Column("year", "Year", "right", str)),
@@ -89,7 +89,7 @@ def systems_table(content: Content, cases: pd.DataFrame) -> Table:
     rows: list[list[Cell]] = []
     for case in best.to_dict("records"):
         name = content.system_names.get(case["system_id"], "unknown")
-        prices = content.prices.for_system(name) if content.prices else None
+        prices = content.prices.prices_of_system(name) if content.prices else None
         first = [name, network_title(case["model"]), units.rate(case["flop_rate"], "FLOP/s")]
         rows += [[*first, n.name, *_training_cells(case, n, prices)] for n in trained_networks()]
     notes = [

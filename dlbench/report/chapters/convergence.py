@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis.labels import network_order, network_title
+from dlbench.report.analysis.labels import network_title, sort_networks
 from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import label_outer, panel_grid
+from dlbench.report.figures.figure_parts import label_outer_axes, panel_grid
 from dlbench.report.figures.log_axes import make_log_axis
 from dlbench.table import Cell, Column, Table
 
@@ -33,12 +33,12 @@ def convergence_section(epochs: pd.DataFrame) -> Section:
     """The chapter on `epochs`, as `read_trainings` gives them; without blocks where nothing was trained."""
     if epochs.empty:
         return Section("convergence", "Convergence")
-    plots = [Block(plot=plot) for plot in curve_plots(epochs)]
+    plots = [Block(plot=plot) for plot in training_curve_plots(epochs)]
     blocks = [Block(words=_INTRODUCTION), *plots, Block(table=training_table(epochs))]
-    return Section("convergence", "Convergence", blocks, _finding_sentence(_last_epochs(epochs)))
+    return Section("convergence", "Convergence", blocks, _trainings_finding_sentence(_last_epochs(epochs)))
 
 
-def _finding_sentence(runs: pd.DataFrame) -> str:
+def _trainings_finding_sentence(runs: pd.DataFrame) -> str:
     """How many trainings reached their target, and which was the fastest."""
     reached = runs[runs["status"] == "reached"]
     words = f"{len(reached)} of {units.count_text(len(runs), 'training')} reached the target"
@@ -70,7 +70,7 @@ def training_table(epochs: pd.DataFrame) -> Table:
         reached = run["status"] == "reached"
         rows.append(
             [
-                *(network_title(run["model"]), *(_python_value(run[name]) for name in axes), run["status"]),
+                *(network_title(run["model"]), *(_to_python_scalar(run[name]) for name in axes), run["status"]),
                 f"{run['target_metric']} {sign} {_format_value(run['target_value'], accuracy)}",
                 _format_value(run["best_value"], accuracy),
                 int(run["epochs_to_target"]) if reached else int(run["epoch"]),
@@ -83,13 +83,13 @@ def training_table(epochs: pd.DataFrame) -> Table:
     return Table(columns, rows, "Trainings", notes)
 
 
-def curve_plots(epochs: pd.DataFrame) -> Iterator[Plot]:
+def training_curve_plots(epochs: pd.DataFrame) -> Iterator[Plot]:
     """The losses and, where there are classes, the accuracies over the epochs: one panel per network."""
     for kind, unit in (("loss", ""), ("accuracy", " [%]")):
         known = epochs[epochs[f"validation_{kind}"].notna()]
         if known.empty:
             continue
-        names = network_order(known["model"])[:_MAX_PANELS]
+        names = sort_networks(known["model"])[:_MAX_PANELS]
         figure, panels = panel_grid(len(names), height=2.4)
         marks: dict[str, dict[str, Any]] = {}
         for name, axes in zip(names, panels, strict=True):
@@ -104,8 +104,8 @@ def curve_plots(epochs: pd.DataFrame) -> Iterator[Plot]:
             if kind == "loss":
                 make_log_axis(axes, "y")
             precisions = ", ".join(own["precision"].unique())
-            axes.set_title(f"{look.drawable_text(network_title(name), 26)}\nTraining · {precisions}")
-        label_outer(panels, "Epoch", f"{kind.capitalize()}{unit}")
+            axes.set_title(f"{look.fit_text_for_figure(network_title(name), 26)}\nTraining · {precisions}")
+        label_outer_axes(panels, "Epoch", f"{kind.capitalize()}{unit}")
         look.add_legend(figure, marks | _CURVE_STYLES)
         yield Plot(f"convergence_{kind}", f"{kind.capitalize()}: solid is validation, dotted is training.", figure)
 
@@ -113,7 +113,7 @@ def curve_plots(epochs: pd.DataFrame) -> Iterator[Plot]:
 def write_figures(epochs: pd.DataFrame, folder: Path) -> list[Path]:
     """The curves as SVG files in `folder`."""
     written = []
-    for plot in curve_plots(epochs):
+    for plot in training_curve_plots(epochs):
         assert plot.figure is not None
         written.append(folder / f"{plot.name}.svg")
         plot.figure.savefig(written[-1])
@@ -126,7 +126,7 @@ def _last_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
     last = last.assign(weights=last["weights"].fillna(""))  # which older trainings lack
     setting = ["suite", "model", *_SETTING_COLUMNS, "data", "target_metric", "target_value", "device_name"]
     last = last.drop_duplicates(setting, keep="last")
-    order = {name: i for i, name in enumerate(network_order(last["model"]))}
+    order = {name: i for i, name in enumerate(sort_networks(last["model"]))}
     return last.sort_values(
         ["model", *_SETTING_COLUMNS], key=lambda c: c.map(lambda v: order.get(v, v)) if c.name == "model" else c
     )
@@ -137,16 +137,16 @@ def _training_labels(own: pd.DataFrame) -> dict[str, str]:
     runs = _last_epochs(own)
     varying = [name for name in _SETTING_COLUMNS if runs[name].nunique() > 1 and name != "learning_rate"]
 
-    def value_text(name: str, value: Any) -> str:
+    def format_hyperparameter(name: str, value: Any) -> str:
         return value if isinstance(value, str) else f"{name.replace('_', ' ')} {value:g}"
 
     return {
-        run["run_id"]: ", ".join(value_text(name, run[name]) for name in varying or ["optimizer"])
+        run["run_id"]: ", ".join(format_hyperparameter(name, run[name]) for name in varying or ["optimizer"])
         for run in runs.to_dict("records")
     }
 
 
-def _python_value(value: Any) -> Cell:
+def _to_python_scalar(value: Any) -> Cell:
     return value if isinstance(value, str) else float(value) if isinstance(value, float) else int(value)
 
 

@@ -12,7 +12,7 @@ from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, warning_flags
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import with_case_numbers
+from dlbench.report.analysis.side_by_side import add_case_numbers
 from dlbench.results.records import DONE_STATUSES, ENERGY_TOLERANCE
 from dlbench.table import Cell, Column, Table
 
@@ -55,7 +55,7 @@ def findings_table(content: Content) -> Table:
         names = [
             network_title(c["model"])
             + (f" ({setting_label(c, axes)})" if axes else "")
-            + (_median_and_sustained_rate(c) if both else "")
+            + (_describe_median_and_window_rate(c) if both else "")
             for c in concerned.head(_MAX_NAMED).to_dict("records")
         ]
         more = [f"and {len(concerned) - _MAX_NAMED} more"] if len(concerned) > _MAX_NAMED else []
@@ -64,7 +64,7 @@ def findings_table(content: Content) -> Table:
     return Table([*columns, Column("which", "Which")], rows)
 
 
-def _median_and_sustained_rate(case: Mapping[Hashable, Any]) -> str:
+def _describe_median_and_window_rate(case: Mapping[Hashable, Any]) -> str:
     """By the median step and over the whole window."""
     show = METRICS["throughput"].format
     whole = show(case["sustained_throughput"])
@@ -100,7 +100,7 @@ def _mixed_thread_findings(content: Content) -> Iterator[tuple[str, str, pd.Data
     threads = cases["attempt_id"].map(ranks["system_torch_threads"])
     if threads.nunique() < 2:
         return
-    key = [with_case_numbers(cases)["number"], cases["system_id"]]
+    key = [add_case_numbers(cases)["number"], cases["system_id"]]
     mixed = threads.groupby(key).transform("nunique").gt(1).astype(bool)
     if mixed.any():
         counts = ", ".join(f"{count:.0f}" for count in sorted(threads[mixed].dropna().unique()))

@@ -8,7 +8,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, warning_flags
 from dlbench.report.analysis.content import Content
-from dlbench.report.loading.intervals import protocol_value
+from dlbench.report.loading.intervals import read_protocol_number
 from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
 from dlbench.table import Column, Table
 
@@ -35,12 +35,16 @@ def measurement_rules_table(content: Content) -> Table:
             "are counted and stay in every statistic. Latency of inference has p50, p95 and p99 (metrics.csv).",
             "met",
         ),
-        ("Comparisons interleaved, in random order, in fresh processes", _comparisons_text(content), "partly"),
+        (
+            "Comparisons interleaved, in random order, in fresh processes",
+            _describe_comparison_method(content),
+            "partly",
+        ),
         ("Steps timed by device events and host clock; slowest rank counts", *_clocks_rule(shown)),
         (
             "Clocks, temperature and throttling recorded",
             _throttling_text(shown, content.rows),
-            "met" if _has_clock(shown) else "no sensor",
+            "met" if _has_clock_frequency(shown) else "no sensor",
         ),
         (
             "Random inputs, usual initialisation",
@@ -100,7 +104,7 @@ def hoefler_belli_rules_table() -> Table:
     return Table(columns, [(number, *rule) for number, rule in enumerate(rules, 1)])
 
 
-def _comparisons_text(content: Content) -> str:
+def _describe_comparison_method(content: Content) -> str:
     words = (
         "Each case runs in its own process, and the cases of a campaign run one after the other. A difference between "
         "two cases that is not larger than their intervals means nothing. `dlbench ab` runs two settings alternately, "
@@ -126,7 +130,7 @@ def _warm_up_rule(shown: pd.DataFrame) -> tuple[str, str]:
 def _stopping_rule(shown: pd.DataFrame) -> tuple[str, str]:
     ended = shown["stop_reason"].eq("target")
     # The last look that ended the window saw most of the steps; what is shown is the interval of all.
-    targets = [protocol_value(text, "target_half_width") for text in shown["protocol"]]
+    targets = [read_protocol_number(text, "target_half_width") for text in shown["protocol"]]
     met = ended & (shown["step_time_half_width"] <= targets)
     cases = units.count_text(len(shown), "case")
     words = f"{met.sum()} of {cases} reached the protocol's target for the half-width of the interval"
@@ -155,12 +159,12 @@ def _clocks_rule(shown: pd.DataFrame) -> tuple[str, str]:
     return words, "met" if shown["clock_gap"].le(CLOCK_GAP_LIMIT).all() else "partly"
 
 
-def _has_clock(shown: pd.DataFrame) -> bool:
+def _has_clock_frequency(shown: pd.DataFrame) -> bool:
     return bool(shown["sm_clock_min"].notna().any())
 
 
 def _throttling_text(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
-    if not _has_clock(shown):
+    if not _has_clock_frequency(shown):
         at_ends = rows[["sm_clock_before_mhz", "sm_clock_after_mhz"]].notna().any(axis=None)
         known = "Clocks were read before and after the timed steps, not during them."
         return known if at_ends else "Neither clocks nor throttling are available."

@@ -9,7 +9,7 @@ from dlbench import units
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title, setting_label
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import add_case_numbers, summarize_processes
 
 _MEMORY_PARTS = ("memory_parameters", "memory_gradients", "memory_optimizer", "memory_activations", "memory_workspace")
 
@@ -19,15 +19,15 @@ def throughput_opening(content: Content) -> str:
     if content.shown.empty:
         return ""
     parts = []
-    cases = summarize_processes(with_case_numbers(content.shown), ("throughput",))
+    cases = summarize_processes(add_case_numbers(content.shown), ("throughput",))
     for mode, of_mode in cases[cases["throughput"].gt(0)].groupby("mode", sort=True):
-        slow, fast = _extreme_cases(of_mode, "throughput")
+        slow, fast = _lowest_and_highest_case(of_mode, "throughput")
         show = METRICS["throughput"].format
         if len(of_mode) == 1:
-            parts.append(f"{mode} runs at {show(fast['throughput'])} ({_case_text(fast, content, ())})")
+            parts.append(f"{mode} runs at {show(fast['throughput'])} ({_describe_case(fast, content, ())})")
         else:
-            low, high = f"{show(slow['throughput'])} ({_case_text(slow, content, ())})", show(fast["throughput"])
-            parts.append(f"{mode} runs at {low} to {high} ({_case_text(fast, content, ())})")
+            low, high = f"{show(slow['throughput'])} ({_describe_case(slow, content, ())})", show(fast["throughput"])
+            parts.append(f"{mode} runs at {low} to {high} ({_describe_case(fast, content, ())})")
     words = "; ".join(reversed(parts))
     return f"{words[:1].upper()}{words[1:]}." if words else ""
 
@@ -55,7 +55,7 @@ def memory_opening(content: Content) -> str:
     largest = max(parts, key=lambda name: parts[name], default="")
     most = f"; largest part: {METRICS[largest].title.lower()}" if largest else ""
     peak = METRICS[metric].title
-    return f"{peak}: at most {units.bytes_(top[metric])}, in {_case_text(top, content)}{most}."
+    return f"{peak}: at most {units.bytes_(top[metric])}, in {_describe_case(top, content)}{most}."
 
 
 def energy_opening(content: Content) -> str:
@@ -65,10 +65,12 @@ def energy_opening(content: Content) -> str:
     known = content.shown[content.shown["energy_per_image"].gt(0)]
     if known.empty:
         return "No energy was measured."
-    low, high = _extreme_cases(known, "energy_per_image")
+    low, high = _lowest_and_highest_case(known, "energy_per_image")
     show = METRICS["energy_per_image"].format
-    first = f"{show(low['energy_per_image'])} ({_case_text(low, content)})"
-    return f"Energy per image ranges from {first} to {show(high['energy_per_image'])} ({_case_text(high, content)})."
+    first = f"{show(low['energy_per_image'])} ({_describe_case(low, content)})"
+    return (
+        f"Energy per image ranges from {first} to {show(high['energy_per_image'])} ({_describe_case(high, content)})."
+    )
 
 
 def flop_time_opening(content: Content) -> str:
@@ -81,7 +83,7 @@ def flop_time_opening(content: Content) -> str:
             best = known.nlargest(1, metric).iloc[0]
             middle = f"; the median case reaches {units.percent(known[metric].median())}" if len(known) > 2 else ""
             share = units.percent(best[metric])
-            return f"{_case_text(best, content)} reaches {share} of the {what}, the largest share{middle}."
+            return f"{_describe_case(best, content)} reaches {share} of the {what}, the largest share{middle}."
     return "No peak of this device is known; run `dlbench ceilings` to measure it."
 
 
@@ -96,7 +98,7 @@ def variability_opening(content: Content) -> str:
         f"The middle half of a run's step times spans {units.percent(known.median())} of the median step (median over "
         f"runs)"
     )
-    most = f"at most {units.percent(known.max())} ({_case_text(wild, content)})"
+    most = f"at most {units.percent(known.max())} ({_describe_case(wild, content)})"
     return f"{spread}, {most}; {unstable} of {units.count_text(len(content.shown), 'run')} unstable."
 
 
@@ -108,11 +110,11 @@ def failures_opening(content: Content) -> str:
     return f"{units.count_text(failed, 'case')} of {all_cases} failed." if failed else "Every case was measured."
 
 
-def _extreme_cases(cases: pd.DataFrame, metric: str) -> tuple[Any, Any]:
+def _lowest_and_highest_case(cases: pd.DataFrame, metric: str) -> tuple[Any, Any]:
     return cases.nsmallest(1, metric).iloc[0], cases.nlargest(1, metric).iloc[0]
 
 
-def _case_text(case: Any, content: Content, axes: Sequence[str] = ("mode",)) -> str:
+def _describe_case(case: Any, content: Content, axes: Sequence[str] = ("mode",)) -> str:
     """Such as "ResNet-50, training, amp_bf16, batch 256"; with the system where there are several."""
     parts = [network_title(case["model"]), setting_label(case, [*axes, "precision", "batch_size"])]
     names = content.system_names

@@ -6,7 +6,7 @@ from dlbench import units
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import MAIN_AXES, network_title
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.power_sweep import SWEEP_AXES, Sweep, find_sweeps
+from dlbench.report.analysis.power_sweep import SWEEP_AXES, PowerLimitSweep, find_power_limit_sweeps
 from dlbench.report.chapters.tables import case_cells, case_columns
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_power import power_plot
@@ -21,7 +21,7 @@ _METRICS = ("throughput", "average_power", "energy_per_image")
 
 def power_section(content: Content) -> Section:
     """Throughput and energy over the limit; without blocks where no case was measured at several limits."""
-    found = find_sweeps(content.shown)
+    found = find_power_limit_sweeps(content.shown)
     if not found:
         return Section("power", "Power limits and clocks")
     table = power_table(found, content.system_names)
@@ -30,7 +30,7 @@ def power_section(content: Content) -> Section:
     return Section("power", "Power limits and clocks", blocks, finding)
 
 
-def power_table(found: Sequence[Sweep], names: Mapping[str, str]) -> Table:
+def power_table(found: Sequence[PowerLimitSweep], names: Mapping[str, str]) -> Table:
     """One row per limit of every sweep."""
     columns = [*case_columns(MAIN_AXES, names), Column("limit", "Limit")]
     columns += [Column(name, METRICS[name].heading, "right") for name in _METRICS]
@@ -39,20 +39,20 @@ def power_table(found: Sequence[Sweep], names: Mapping[str, str]) -> Table:
     for one in found:
         for point in one.points.to_dict("records"):
             cells = case_cells(point, MAIN_AXES, names)
-            cells.append(_limit_text(point[one.axis], point["limit"], SWEEP_AXES[one.axis]))
+            cells.append(_format_power_limit(point[one.axis], point["limit"], SWEEP_AXES[one.axis]))
             values = [point[name] for name in (*_METRICS, "product")]
             cells += [units.digits(value, 4) if value == value else None for value in values]
             rows.append([*cells, ", ".join(point["best"])])
     return Table(columns, rows)
 
 
-def _limit_text(value: int, limit: float, unit: str) -> str:
+def _format_power_limit(value: int, limit: float, unit: str) -> str:
     if value:
         return f"{value} {unit}"
     return f"as found ({limit:.0f} {unit})" if limit == limit else "as found"
 
 
-def _sweep_finding(sweep: Sweep) -> str:
+def _sweep_finding(sweep: PowerLimitSweep) -> str:
     """The gain of the limit that takes the least energy against the one that is fastest."""
     points = sweep.points[sweep.points["energy_per_image"].gt(0)]
     if points.empty:
@@ -65,11 +65,12 @@ def _sweep_finding(sweep: Sweep) -> str:
     less = 1 - saving["energy_per_image"] / fastest["energy_per_image"]
     slower = 1 - saving["throughput"] / fastest["throughput"]
     return (
-        f"{network_title(saving['model'])} {_at_limit_text(saving[sweep.axis], saving['limit'], unit)} takes "
+        f"{network_title(saving['model'])} {_format_at_power_limit(saving[sweep.axis], saving['limit'], unit)} takes "
         f"{units.percent(less)} less energy per image than "
-        f"{_at_limit_text(fastest[sweep.axis], fastest['limit'], unit)}, at {units.percent(slower)} less throughput."
+        f"{_format_at_power_limit(fastest[sweep.axis], fastest['limit'], unit)}, "
+        f"at {units.percent(slower)} less throughput."
     )
 
 
-def _at_limit_text(value: int, limit: float, unit: str) -> str:
-    return ("at " if value else "") + _limit_text(value, limit, unit)
+def _format_at_power_limit(value: int, limit: float, unit: str) -> str:
+    return ("at " if value else "") + _format_power_limit(value, limit, unit)

@@ -9,20 +9,20 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_warnings import add_warning_words, describe_status
+from dlbench.report.analysis.case_warnings import add_warnings_column, describe_status_and_warnings
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network_order, network_title, setting_label, varying_axes
+from dlbench.report.analysis.labels import network_title, setting_label, sort_networks, varying_axes
 from dlbench.report.analysis.projection import (
     COST_SENTENCE_STARTS,
     JOULES_PER_KWH,
     Prices,
     Projection,
-    project,
+    project_training,
     unused_price_notes,
 )
-from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import add_case_numbers, summarize_processes
 from dlbench.report.document import Block, Section
-from dlbench.report.loading.intervals import protocol_confidences
+from dlbench.report.loading.intervals import confidence_of_each_protocol
 from dlbench.stats import Interval
 from dlbench.table import Cell, Column, Table, seconds_text, three_digits_text, with_shared_unit
 
@@ -62,16 +62,18 @@ def _projection_finding(table: Table) -> str:
     rows = table.records()
     fast = min(rows, key=lambda row: float(row["time_s"] or math.inf))
     time = units.seconds(_number_or_none(fast["time_s"]))
-    words = f"The shortest of these trainings takes {time} ({_row_name(fast)})"
+    words = f"The shortest of these trainings takes {time} ({_model_system_setting_text(fast)})"
     priced = [row for row in rows if isinstance(row.get("cost"), float)]
     if not priced:
         return f"{words}."
     cheap = min(priced, key=lambda row: float(row["cost"] or math.inf))
     title = next(column.title_and_unit()[1] for column in table.columns if column.key == "cost")
-    return f"{words}; the cheapest costs {three_digits_text(cheap['cost'])} {title} ({_row_name(cheap)})."
+    return (
+        f"{words}; the cheapest costs {three_digits_text(cheap['cost'])} {title} ({_model_system_setting_text(cheap)})."
+    )
 
 
-def _row_name(row: Mapping[str, Cell]) -> str:
+def _model_system_setting_text(row: Mapping[str, Cell]) -> str:
     return ", ".join(str(row[key]) for key in ("model", "system", "setting") if row.get(key))
 
 
@@ -81,10 +83,10 @@ def projected_trainings(
     """The fastest setting of each network and system, and the cheapest if it is another one; and the assumptions."""
     several = len(names) > 1
     # Several processes of a case together: the fastest of them would be luck.
-    processes = with_case_numbers(trainings)
-    cases = add_warning_words(summarize_processes(processes), processes)
+    processes = add_case_numbers(trainings)
+    cases = add_warnings_column(summarize_processes(processes), processes)
     place = {system: i for i, system in enumerate(names)}
-    models = {name: i for i, name in enumerate(network_order(cases["model"]))}
+    models = {name: i for i, name in enumerate(sort_networks(cases["model"]))}
     axes = ["precision", "batch_size", *(a for a in varying_axes(trainings) if a not in ("device", "repeat"))]
     columns = _projection_columns(several, prices)
     assumptions: dict[str, None] = {}
@@ -96,28 +98,31 @@ def projected_trainings(
     groups = {key: group.to_dict("records") for key, group in cases.groupby(["model", "system_id"])}
     for key in keys:
         name = names.get(key[1], "unknown")
-        own = prices.for_system(name) if prices else None
+        own = prices.prices_of_system(name) if prices else None
         settings = [(case, project_case(case, NUM_IMAGES, NUM_EPOCHS, own)) for case in groups[key]]
         for choice, case, found in _fastest_and_cheapest(settings):
             # The number of devices is a column here.
-            assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
+            assumptions |= dict.fromkeys(prefix_assumptions_with_system(found.assumptions[1:], name, prices))
             row: dict[str, Cell] = {"model": network_title(case["model"]), "system": name, "choice": choice}
-            row |= {"setting": setting_label(case, axes), "warnings": describe_status(case) or None}
+            row |= {"setting": setting_label(case, axes), "warnings": describe_status_and_warnings(case) or None}
             row |= projection_cells(case, found)
             rows.append([row[column.key] for column in columns])
     assumptions |= dict.fromkeys(unused_price_notes(prices, names.values()))
     table = with_shared_unit(Table(columns, rows), "time_s", "time_low_s", "time_high_s")
     limited = any(row["time_low_s"] is not None for row in table.records())
-    notes = [_LIMITS_NOTE.format(confidence_levels.levels_text(cases))] if limited else []
+    notes = [_LIMITS_NOTE.format(confidence_levels.describe_levels(cases))] if limited else []
     return replace(table, notes=notes).without_empty_columns(_OPTIONAL_COLUMNS), list(assumptions)
 
 
 def project_case(case: Mapping[Hashable, Any], num_images: int, num_epochs: float, prices: Prices | None) -> Projection:
-    """`project` from a case's throughput, power and meter. Raises BadInput if images or epochs are not above zero."""
+    """`project_training` from a case's throughput, power and meter.
+
+    Raises BadInput if images or epochs are not above zero.
+    """
     num_devices = int(case["nodes"] * case["devices_per_node"])
     scope = case["energy_scope"] if isinstance(case["energy_scope"], str) else None
     throughput, power_w = _throughput_interval(case)[0], _mean_power_w(case)
-    return project(num_images, num_epochs, throughput, num_devices, power_w, prices, scope)
+    return project_training(num_images, num_epochs, throughput, num_devices, power_w, prices, scope)
 
 
 #: A case, and the training that it is projected to.
@@ -131,11 +136,11 @@ def _fastest_and_cheapest(
     fast = min(settings, key=lambda one: one[1].time_s.value)
     priced = all(found.cost is not None for _, found in settings)
 
-    def price_and_time(one: _CaseProjection) -> tuple[float, float]:
+    def cost_then_time(one: _CaseProjection) -> tuple[float, float]:
         cost = one[1].cost if priced and one[1].cost else one[1].device_hours
         return cost.value, one[1].time_s.value
 
-    cheap = min(settings, key=price_and_time)
+    cheap = min(settings, key=cost_then_time)
     if cheap[0] is fast[0]:
         return [("fastest and cheapest" if len(settings) > 1 else None, *fast)]
     gain = cheap[1].time_s.value / fast[1].time_s.value - 1
@@ -145,7 +150,7 @@ def _fastest_and_cheapest(
     return [(f"fastest{few}", *fast), ("cheapest" if priced else "fewest device-hours", *cheap)]
 
 
-def named_assumptions(assumptions: Sequence[str], name: str, prices: Prices | None) -> list[str]:
+def prefix_assumptions_with_system(assumptions: Sequence[str], name: str, prices: Prices | None) -> list[str]:
     """`assumptions`, those on money with the system before them where systems cost differently."""
     if prices is None or not prices.systems:
         return list(assumptions)
@@ -156,7 +161,7 @@ def _throughput_interval(case: Mapping[Hashable, Any]) -> tuple[Interval, bool]:
     """A case's throughput with its interval; without one the plain value, and False."""
     value, low, high = (_number_or_none(case[name]) for name in ("throughput", "throughput_low", "throughput_high"))
     assert value is not None
-    confidence = float(protocol_confidences([case["protocol"]])[0])
+    confidence = float(confidence_of_each_protocol([case["protocol"]])[0])
     if low is None or high is None:
         return Interval(value, value, value, confidence), False
     return Interval(value, low, high, confidence), True

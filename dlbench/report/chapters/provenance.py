@@ -89,7 +89,9 @@ def provenance_section(content: Content) -> Section:
         long = {key: value for key, value in lists.items() if len(value) > _MAX_INLINE_ITEMS}
         parts = {f"All properties of {name}": {key: value for key, value in details.items() if key not in long}}
         parts |= {f"{key.capitalize()} of {name} ({len(value)})": {key: value} for key, value in long.items()}
-        blocks += [Block(heading=title, table=_details_table(part), folded=True) for title, part in parts.items()]
+        blocks += [
+            Block(heading=title, table=_system_details_table(part), folded=True) for title, part in parts.items()
+        ]
     blocks += machine_state_blocks(content.machine_states)
     return Section("provenance", "Provenance", blocks)
 
@@ -120,7 +122,7 @@ def _system_blocks(content: Content) -> list[Block]:
     """The properties of the systems: of several first what differs, then, folded, what they have in common."""
     if not content.system_names:
         return []
-    rows = _property_rows(content)
+    rows = _system_property_rows(content)
     if len(content.system_names) == 1:
         return [Block(heading="Systems and software", table=_systems_table(content, rows))]
     same = [row for row in rows if len(set(row[1:])) == 1]
@@ -135,7 +137,7 @@ def _system_blocks(content: Content) -> list[Block]:
 def _mixed_software_blocks(content: Content) -> list[Block]:
     """Which software is not the same in all records of one system, a sentence for each."""
     said = []
-    for name, of_system in zip(content.system_names.values(), _rows_per_system(content), strict=True):
+    for name, of_system in zip(content.system_names.values(), _row_mask_per_system(content), strict=True):
         columns = {n: content.rows[f"system_{n}"][of_system] for n in _SOFTWARE_PROPERTIES}
         several = [n for n in _SOFTWARE_PROPERTIES if columns[n].nunique(dropna=False) > 1]
         if several:
@@ -151,9 +153,9 @@ def _systems_table(content: Content, rows: list[list[Cell]]) -> Table:
     return Table(columns, rows)
 
 
-def _property_rows(content: Content) -> list[list[Cell]]:
+def _system_property_rows(content: Content) -> list[list[Cell]]:
     """One row per property that any system tells: its title, and of each system all values."""
-    of_systems = _rows_per_system(content)
+    of_systems = _row_mask_per_system(content)
     cells: list[list[Cell]] = []
     numbers = [content.rows["source_number"][places].unique().tolist() for places in of_systems]
     if len({n for some in numbers for n in some}) > 1:
@@ -169,7 +171,7 @@ def _property_rows(content: Content) -> list[list[Cell]]:
     return cells
 
 
-def _rows_per_system(content: Content) -> list[pd.Series[bool]]:
+def _row_mask_per_system(content: Content) -> list[pd.Series[bool]]:
     """Which rows describe each system. Rows have over a hundred columns: only the needed ones are taken."""
     described = content.rows["system_hostname"].fillna("") != ""
     return [described & content.rows["system_id"].eq(system) for system in content.system_names]
@@ -219,10 +221,10 @@ def machine_state_blocks(states: Mapping[str, NodeState]) -> list[Block]:
     cells: list[list[Cell]] = [[name, value] for name, value in states[first].items()]
     table = Table([Column("property", "Property"), Column("value", "Value", "left")], cells)
     whole = Block(heading=f"MachineState of {first}", table=table, folded=True)
-    return [_differences_block(states), whole] if len(states) > 1 else [whole]
+    return [_node_state_differences_block(states), whole] if len(states) > 1 else [whole]
 
 
-def _differences_block(states: Mapping[str, NodeState]) -> Block:
+def _node_state_differences_block(states: Mapping[str, NodeState]) -> Block:
     names = dict.fromkeys(name for state in states.values() for name in state if not name.startswith(_VOLATILE))
     columns = [Column("property", "Property"), Column("usual", "Most nodes", "left")]
     columns.append(Column("others", "Others", "left"))
@@ -241,7 +243,7 @@ def _differences_block(states: Mapping[str, NodeState]) -> Block:
     return Block(heading=heading, table=Table(columns, cells))
 
 
-def _details_table(details: dict[str, object]) -> Table:
+def _system_details_table(details: dict[str, object]) -> Table:
     cells: list[list[Cell]] = [[key, _join_nested_values(value)] for key, value in details.items()]
     return Table([Column("name", "Name"), Column("value", "Value", "left")], cells)
 

@@ -7,7 +7,14 @@ from dlbench import units
 from dlbench.report.analysis.case_selection import representative_network
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Point, Prediction, confidence_text, find_curves
+from dlbench.report.analysis.scaling_curves import (
+    MAX_FIT_ERROR,
+    ScalingCurve,
+    ScalingPoint,
+    ThroughputPrediction,
+    confidence_text,
+    find_scaling_curves,
+)
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.document import Block, Section
 from dlbench.suites.case import USUAL_CONFIDENCE
@@ -21,7 +28,7 @@ def _percent_text(value: Cell) -> str:
     return "–" if value is None else f"{float(value):.1%}".replace("%", " %")
 
 
-def scaling_table(found: list[Curve]) -> Table:
+def scaling_table(found: list[ScalingCurve]) -> Table:
     """Every measured size, and behind each curve what the model predicts; the absolute figures stand in each row."""
     rows: list[list[Cell]] = []
     for curve in found:
@@ -60,13 +67,13 @@ def scaling_table(found: list[Curve]) -> Table:
     return Table(columns, rows, notes=[*notes, *([UNKNOWN_SPREAD] if unknown else [])])
 
 
-def _half_width_cell(point: Point) -> Cell:
+def _half_width_cell(point: ScalingPoint) -> Cell:
     if point.half_width is None or point.throughput_low is None or point.throughput_high is None:
         return None
     return half_width_cell(point.half_width, point.throughput, point.throughput_low, point.throughput_high)
 
 
-def superlinear_sentence(found: list[Curve]) -> str:
+def superlinear_sentence(found: list[ScalingCurve]) -> str:
     """A caution where sizes are more than 100 % efficient by more than their intervals; "" where none is."""
     largest = [
         (curve.name, max(sizes, key=lambda p: p.efficiency or 0.0))
@@ -85,7 +92,7 @@ def superlinear_sentence(found: list[Curve]) -> str:
     )
 
 
-def _prediction_row(curve: Curve, found: Prediction, single: float | None) -> list[Cell]:
+def _prediction_row(curve: ScalingCurve, found: ThroughputPrediction, single: float | None) -> list[Cell]:
     """A row of the table; only limits where the model knows no more."""
     batch = curve.batch_size(found.devices)
     value = found.throughput
@@ -101,7 +108,7 @@ def _prediction_row(curve: Curve, found: Prediction, single: float | None) -> li
     ]
 
 
-def model_sentence(curve: Curve) -> str:
+def scaling_model_sentence(curve: ScalingCurve) -> str:
     """What was fitted, how far it is to be trusted, and for which sizes it is a prediction."""
     model = curve.model
     if model is None:
@@ -139,7 +146,7 @@ def scaling_section(content: Content) -> Section:
     cautions = []
     several = sum(bool(len(content.cases_of_system(s))) for s in content.system_names)
     for number, (system, name) in enumerate(content.system_names.items(), 1):
-        found = find_curves(content.cases_of_system(system))
+        found = find_scaling_curves(content.cases_of_system(system))
         if not found:
             continue
         ending = f"-{number}" if several > 1 else ""
@@ -148,7 +155,7 @@ def scaling_section(content: Content) -> Section:
             plot = dataclasses.replace(plot, records=tuple(attempts))
             blocks.append(Block(plot=plot, heading=name if several > 1 else ""))
         blocks.append(Block(table=scaling_table(found), filters=("scaling", "curve", "origin")))
-        blocks += [Block(words=model_sentence(curve)) for curve in found]
+        blocks += [Block(words=scaling_model_sentence(curve)) for curve in found]
         if caution := superlinear_sentence(found):
             cautions.append(f"{name}: {caution}" if several > 1 else caution)
     if not blocks:

@@ -12,7 +12,7 @@ from dlbench.facts.layer_totals import LayerTotals
 from dlbench.report.analysis import confidence_levels, side_by_side
 from dlbench.report.analysis.change_points import MIN_POINTS
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.history import history_of_report
+from dlbench.report.analysis.history import history_from_content
 from dlbench.report.chapters import convergence, history_tables, method, opening_sentences, systems_blocks, tables
 from dlbench.report.chapters.anchors import published_throughputs_table
 from dlbench.report.chapters.bounds_section import HOW_TO_DRAW_OTHERS, bounds_section
@@ -44,7 +44,7 @@ def comparison_section(content: Content) -> Section:
     if content.shown.empty:
         return Section("comparison", "Comparison", [Block(words=NOTHING_MEASURED)])
     cases = tables.merge_repeats(content.shown)
-    table = tables.without_common_axes(tables.comparison_table(cases, content.system_names))
+    table = tables.move_common_axes_to_note(tables.comparison_table(cases, content.system_names))
     shown, num_cases = len(content.shown), len(content.shown) + content.left_out
     runs = f" from {units.count_text(shown, 'run')}" if len(cases) < shown else ""
     networks = units.count_text(cases["model"].nunique(), "network")
@@ -53,8 +53,9 @@ def comparison_section(content: Content) -> Section:
         finding = f"{shown} of {num_cases} measured cases are in this report and comparison.csv; metrics.csv has all."
     words = (
         f"Throughput is the sum over all devices. ± is the half-width of an interval, at a confidence of "
-        f"{confidence_levels.levels_text(content.shown)}. One run: interval of its median step time. Two runs: range "
-        f"covered by their two intervals. More runs: interval of their mean. The chapter Method defines every metric."
+        f"{confidence_levels.describe_levels(content.shown)}. One run: interval of its median step time. Two runs: "
+        f"range covered by their two intervals. More runs: interval of their mean. "
+        f"The chapter Method defines every metric."
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
     blocks = [Block(words=words), Block(table=table, filters=filters)]
@@ -146,8 +147,8 @@ def history_section(content: Content) -> Section:
     """How cases changed over the days that the results hold; without blocks where none was measured on enough."""
     if content.attempts.empty or content.attempts["started_at"].dt.date.nunique() < MIN_POINTS:
         return Section("history", "History")
-    found = history_of_report(content)
-    if not any(line.is_long_enough for line in found.lines):
+    found = history_from_content(content)
+    if not any(line.has_enough_days for line in found.lines):
         return Section("history", "History")
     changes = history_tables.changes_table(found)
     words = "No line changed." if not changes.rows else ""
@@ -290,9 +291,9 @@ def _plot_per_system(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> 
         return [Block(words=NOTHING_MEASURED)]
     blocks = []
     for number, (system, name) in enumerate(systems[:MAX_SYSTEMS], 1):
-        cases, merged = _system_cases(content, system)
+        cases, merged = _shown_cases_of_system(content, system)
         if draw in _SAMPLE_PLOTS:
-            cases = side_by_side.median_processes(cases)
+            cases = side_by_side.select_median_processes(cases)
         plot = draw(merged if draw in _CASE_PLOTS else cases)
         plot = dataclasses.replace(plot, records=plot.records or tuple(cases["attempt_id"]))
         if len(systems) > 1:
@@ -315,7 +316,7 @@ _SAMPLE_PLOTS = (plots_samples.distribution, plots_samples.time_series, plots_sa
 
 
 @lru_cache(maxsize=MAX_SYSTEMS)
-def _system_cases(content: Content, system: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _shown_cases_of_system(content: Content, system: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The shown cases of a system, process by process and as cases, with the attempts behind each as `records`."""
     cases = content.cases_of_system(system)
     cases = cases.assign(records=cases["attempt_id"].map(lambda attempt: (attempt,)))
@@ -326,6 +327,6 @@ def _merge_repeats(cases: pd.DataFrame) -> pd.DataFrame:
     """One row per case, where repeats are several processes of it."""
     if cases["repeat"].nunique() < 2:
         return cases
-    processes = side_by_side.with_case_numbers(cases)
+    processes = side_by_side.add_case_numbers(cases)
     merged = side_by_side.summarize_processes(processes)
     return merged.assign(records=merged["number"].map(processes.groupby("number")["attempt_id"].agg(tuple)))

@@ -9,12 +9,16 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.case_selection import fastest_cases, representative_network
-from dlbench.report.analysis.case_warnings import add_warning_words, describe_status, summarize_case_warnings
+from dlbench.report.analysis.case_warnings import (
+    add_warnings_column,
+    describe_status_and_warnings,
+    summarize_case_warnings,
+)
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
 from dlbench.report.analysis.labels import network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import add_case_numbers, summarize_processes
 from dlbench.report.chapters import brief, convergence, tables
 from dlbench.report.chapters.systems_section import measured_systems, thread_counts, threads_text
 from dlbench.report.document import Block, KeyFigure, Section
@@ -29,8 +33,8 @@ def summary_section(content: Content) -> Section:
     if len(measured_systems(content)) > 1:
         machines = Block(heading="Systems", points=tuple(_system_sentences(content)))
         return Section("summary", "In brief", [*brief.brief_blocks(content), machines], folded=False)
-    processes = with_case_numbers(content.shown)
-    cases = add_warning_words(summarize_processes(processes), processes)
+    processes = add_case_numbers(content.shown)
+    cases = add_warnings_column(summarize_processes(processes), processes)
     blocks = [Block(words=_summary_text(content, cases), emphasis=True)]
     if not content.attempts.empty:
         blocks.append(Block(figures=_key_figures(content, cases)))
@@ -66,14 +70,14 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
         KeyFigure(
             METRICS["throughput"].format(best["throughput"]),
             f"{network_title(best['model'])}, {best['mode']}",
-            "; ".join([*_uncertainty_texts(best), _setting_text(best, shown), _status_and_steps(best)]),
+            "; ".join([*_half_width_texts(best), _setting_text(best, shown), _status_and_steps(best)]),
         )
     ]
     if cases["flop_rate"].notna().any():
         top = cases.iloc[cases["flop_rate"].argmax()]
         of_peak = f"{units.percent(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
         words = f"{network_title(top['model'])}, {top['mode']}; {of_peak}; {_status_and_steps(top)}"
-        rate = _mark_lower_bound(top, "≥ ") + METRICS["flop_rate"].format(top["flop_rate"])
+        rate = _text_if_flop_partial(top, "≥ ") + METRICS["flop_rate"].format(top["flop_rate"])
         figures.append(KeyFigure(rate, "highest rate of arithmetic", words))
     if best["energy_per_image"] > 0:
         name = f"{network_title(best['model'])}, {best['mode']}"
@@ -84,12 +88,12 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
     return (*figures, counted)
 
 
-def _mark_lower_bound(case: pd.Series, words: str) -> str:
+def _text_if_flop_partial(case: pd.Series, words: str) -> str:
     """`words` where operations of a case are not counted, so that its FLOP are a lower bound."""
     return words if isinstance(case["flop_partial"], str) else ""
 
 
-def _uncertainty_texts(case: pd.Series) -> list[str]:
+def _half_width_texts(case: pd.Series) -> list[str]:
     """Half of the range of its processes' intervals, of a single one of its interval; nothing where that is unknown."""
     several = case["processes"] > 1
     reach = (case["throughput_high"] - case["throughput_low"]) / 2 / case["throughput"]
@@ -110,7 +114,9 @@ def _cases_for_summary(shown: pd.DataFrame) -> pd.DataFrame:
 
 
 def _status_and_steps(case: pd.Series) -> str:
-    return ", ".join(part for part in (describe_status(case), units.count_text(int(case["steps"]), "step")) if part)
+    return ", ".join(
+        part for part in (describe_status_and_warnings(case), units.count_text(int(case["steps"]), "step")) if part
+    )
 
 
 def _system_sentences(content: Content) -> list[str]:
@@ -168,14 +174,14 @@ def _summary_text(content: Content, cases: pd.DataFrame) -> str:
     if cases["mfu"].notna().any():
         top = cases.iloc[cases["mfu"].argmax()]
         name = f"{network_title(top['model'])}, {top['mode']}, {_setting_text(top, shown)}"
-        share = _mark_lower_bound(top, "at least ") + units.percent(top["mfu"])
+        share = _text_if_flop_partial(top, "at least ") + units.percent(top["mfu"])
         sentences.append(f"The largest share of the datasheet peak is {share} ({name}).")
     over = "half_width" in cases and cases["half_width"].notna().any()
     widths = cases["half_width"] if over else shown["step_time_half_width"]
     rates = (cases if over else shown)[widths.notna()]
     low, high = (float((rates[f"throughput_{end}"] / rates["throughput"]).median()) for end in ("low", "high"))
     kind = "over processes" if over else "within one run"
-    sentences.append(_intervals_sentence(widths, (low, high), confidence_levels.levels_text(shown), kind))
+    sentences.append(_intervals_sentence(widths, (low, high), confidence_levels.describe_levels(shown), kind))
     if shown["energy_per_image"].isna().all():
         sentences.append(plots_rates.no_meter_reason(shown))
     return " ".join(sentences)

@@ -34,7 +34,7 @@ def metric_over_systems(content: Content, metric: str, name: str) -> list[Block]
     shared = side_by_side.shared_cases(content)
     if shared.cases.empty:
         return []
-    cases = add_attempt_ids(side_by_side.representative_cases(shared.cases), content)
+    cases = add_attempt_ids(side_by_side.select_representative_cases(shared.cases), content)
     return [Block(plot=plots_systems.metric_over_systems(cases, measured_systems(content), metric, name))]
 
 
@@ -43,7 +43,7 @@ def energy_trade_off(content: Content) -> list[Block]:
     shown = content.shown
     if not shown["energy_per_image"].gt(0).any():
         return []
-    cases = add_attempt_ids(side_by_side.summarize_processes(side_by_side.with_case_numbers(shown)), content)
+    cases = add_attempt_ids(side_by_side.summarize_processes(side_by_side.add_case_numbers(shown)), content)
     names = measured_systems(content)
     front = _pareto_table(cases, names)
     return [
@@ -54,7 +54,7 @@ def energy_trade_off(content: Content) -> list[Block]:
 
 def process_spread_blocks(content: Content) -> list[Block]:
     """How processes of one case differ over repeats, hosts and devices; a sentence where no case ran twice."""
-    cases = variability.repeated_processes(content)
+    cases = variability.find_repeated_processes(content)
     if cases.empty:
         if content.shown.empty:
             return []

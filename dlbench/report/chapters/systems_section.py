@@ -9,7 +9,7 @@ from dlbench.report.analysis import ranking, side_by_side
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.ranking import Standing
+from dlbench.report.analysis.ranking import CaseWinner
 from dlbench.report.chapters import tables_systems
 from dlbench.report.document import Block, Section
 
@@ -25,8 +25,8 @@ def systems_section(content: Content) -> Section:
     blocks: list[Block] = []
     if len(shared.cases):
         # The verdicts of an A/B experiment are those of its pairs, which the brief has.
-        blocks += [*([] if content.sides else _best_systems(content, shared)), *_metric_tables(content, shared)]
-    rest = side_by_side.left_out_table(content)
+        blocks += [*([] if content.sides else _best_system_blocks(content, shared)), *_metric_tables(content, shared)]
+    rest = side_by_side.unshared_cases_table(content)
     if rest.rows:
         words = "Cases are compared if they differ only in system and repeat. The cases below have no such counterpart."
         blocks.append(Block(heading="Left out of the comparison", words=words, table=rest, filters=("system", "mode")))
@@ -71,13 +71,13 @@ def _threads_sentences(content: Content) -> list[str]:
     return [f"The systems differ in PyTorch threads: {listed}."]
 
 
-def _best_systems(content: Content, shared: side_by_side.SharedCases) -> list[Block]:
+def _best_system_blocks(content: Content, shared: side_by_side.SharedCases) -> list[Block]:
     """The best system per network and metric, in words and as a table, with what keeps it from being certain."""
     names = measured_systems(content)
     # The representative case of each network and mode.
-    cases = side_by_side.representative_cases(shared.cases)
+    cases = side_by_side.select_representative_cases(shared.cases)
     processes = shared.processes[shared.processes["number"].isin(cases["number"])]
-    found = {metric: ranking.standings(processes, metric) for metric in ranking.ranking_metrics(processes)}
+    found = {metric: ranking.find_case_winners(processes, metric) for metric in ranking.ranking_metrics(processes)}
     sentences = [_wins_sentence(metric, standings, names) for metric, standings in found.items() if standings]
     missing = [METRICS[metric].title.lower() for metric, standings in found.items() if not standings]
     if missing:
@@ -86,7 +86,7 @@ def _best_systems(content: Content, shared: side_by_side.SharedCases) -> list[Bl
     return [
         Block(words=" ".join(sentences)),
         Block(heading="The best system, per network", table=tables_systems.winners_table(found, cases, names)),
-        *(Block(words=words) for words in _caveats(content, every, cases)),
+        *(Block(words=words) for words in _best_system_caveats(content, every, cases)),
     ]
 
 
@@ -104,7 +104,7 @@ def _metric_tables(content: Content, shared: side_by_side.SharedCases) -> list[B
         blocks.append(Block(heading=heading, table=table, folded=folded, filters=_FILTER_COLUMNS))
         if metric == "throughput" and not content.sides:
             blocks.append(_speedups_block(content, shared, names))
-    summaries = side_by_side.summarize_processes(side_by_side.with_case_numbers(content.shown))
+    summaries = side_by_side.summarize_processes(side_by_side.add_case_numbers(content.shown))
     best = tables_systems.best_settings_table(summaries, names)
     return [*blocks, Block(heading="Each system at its fastest setting", table=best, folded=True)]
 
@@ -137,7 +137,7 @@ def _shared_cases_sentence(content: Content, shared: side_by_side.SharedCases) -
     return " ".join([*words, *_threads_sentences(content)])
 
 
-def _wins_sentence(metric: str, standings: list[Standing], names: Mapping[str, str]) -> str:
+def _wins_sentence(metric: str, standings: list[CaseWinner], names: Mapping[str, str]) -> str:
     """How often each system is best in the table below.
 
     Such as ``Throughput: A is better in 10, not decided in 2 of 12 cases.``
@@ -153,7 +153,7 @@ def _wins_sentence(metric: str, standings: list[Standing], names: Mapping[str, s
     return f"{METRICS[metric].title}: {', '.join(parts)} of {units.count_text(len(standings), 'case')}."
 
 
-def _caveats(content: Content, standings: list[Standing], cases: pd.DataFrame) -> list[str]:
+def _best_system_caveats(content: Content, standings: list[CaseWinner], cases: pd.DataFrame) -> list[str]:
     words = []
     tested = sum(s.low is not None for s in standings)
     if tested:

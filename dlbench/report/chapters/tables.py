@@ -16,12 +16,16 @@ from dlbench import units
 from dlbench.errors import DlbenchError
 from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.case_selection import fastest_cases
-from dlbench.report.analysis.case_warnings import add_warning_words, describe_status, warnings_per_process
+from dlbench.report.analysis.case_warnings import (
+    add_warnings_column,
+    describe_status_and_warnings,
+    warnings_per_process,
+)
 from dlbench.report.analysis.derived_metrics import has_uneven_steps
-from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_order, network_title, varying_axes
+from dlbench.report.analysis.labels import MAIN_AXES, case_axis_title, network_title, sort_networks, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import sort_cases, summarize_processes, with_case_numbers
-from dlbench.report.loading.systems import sides_by_system
+from dlbench.report.analysis.side_by_side import add_case_numbers, sort_cases, summarize_processes
+from dlbench.report.loading.systems import ab_side_by_system
 from dlbench.suites.case import AXES, MODES, Case
 from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite
 from dlbench.table import Cell, Column, Table, half_width_cell, half_width_text, number_or_none, seconds_text
@@ -75,11 +79,11 @@ def merge_repeats(shown: pd.DataFrame) -> pd.DataFrame:
 
     Settings that `dlbench ab` labels stay apart, though they may differ in no axis, unless each is a system.
     """
-    labelled = shown["label"].fillna("").ne("").any() and not sides_by_system(shown)
+    labelled = shown["label"].fillna("").ne("").any() and not ab_side_by_system(shown)
     if labelled or shown["repeat"].nunique() < 2:
         return shown
-    processes = with_case_numbers(shown)
-    cases = add_warning_words(summarize_processes(processes), processes)
+    processes = add_case_numbers(shown)
+    cases = add_warnings_column(summarize_processes(processes), processes)
     groups = processes.groupby(["number", "system_id"], sort=False)
     kept = groups[["attempt_id", "label", "confidence", "sample_unit"]].first()
     kept["runs"] = groups["attempt_id"].agg(" ".join)
@@ -107,12 +111,12 @@ def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table
     # Behind the throughput and its interval, so that nobody reads these without it.
     place = len(columns) - len([name for name in known if name not in ("throughput", "step_time_half_width")])
     several = "runs" in shown
-    unusual = confidence_levels.has_unusual_level(shown)
+    unusual = confidence_levels.has_level_other_than_95(shown)
     warned = list(shown["warning_words"]) if "warning_words" in shown else warnings_per_process(shown)
     columns[place:place] = [
-        *([Column("confidence", "Confidence", "right", _level_text)] if unusual else []),
+        *([Column("confidence", "Confidence", "right", _format_confidence_level)] if unusual else []),
         Column("status", "Status"),
-        *([Column("warnings", "Warnings", "left", _without_inner_breaks)] if any(warned) else []),
+        *([Column("warnings", "Warnings", "left", _break_only_between_items)] if any(warned) else []),
     ]
     rows: list[list[Cell]] = []
     for case, words in zip(shown.to_dict("records"), warned, strict=True):
@@ -137,7 +141,7 @@ def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table
 def case_columns(axes: Sequence[str], names: Mapping[str, str] | None = None) -> list[Column]:
     """The columns that name a case: its system, where `names` has several, and these axes."""
     system = [Column("system", "System")] if names and len(names) > 1 else []
-    return [*system, *(Column(axis, axis_title(axis)) for axis in axes)]
+    return [*system, *(Column(axis, case_axis_title(axis)) for axis in axes)]
 
 
 def case_cells(case: Mapping[Hashable, Any], axes: Sequence[str], names: Mapping[str, str] | None = None) -> list[Cell]:
@@ -153,16 +157,16 @@ def case_half_width(case: Mapping[Hashable, Any], name: str) -> Cell:
     return None if fraction is None else half_width_cell(fraction, *ends)
 
 
-def _level_text(cell: Cell) -> str:
+def _format_confidence_level(cell: Cell) -> str:
     return units.confidence_text(cell) if isinstance(cell, float) else units.MISSING
 
 
-def _without_inner_breaks(cell: Cell) -> str:
+def _break_only_between_items(cell: Cell) -> str:
     """Items that break between each other and not within, so that rows of a page stay low."""
     return str(cell).replace(" ", "\u00a0").replace(",\u00a0", ", ")
 
 
-def without_common_axes(table: Table) -> Table:
+def move_common_axes_to_note(table: Table) -> Table:
     """`table` without the axes that have one value in all rows, which go to a note: it fits a page then."""
     common = [i for i, column in enumerate(table.columns) if column.key in _COMMON_AXES]
     same = [i for i in common if len({row[i] for row in table.rows}) == 1]
@@ -175,7 +179,7 @@ def without_common_axes(table: Table) -> Table:
 
 
 def summary_table(shown: pd.DataFrame) -> Table:
-    """One row per network: its fastest training and inference with their costs, from cases of `add_warning_words`."""
+    """One row per network: its fastest training and inference with their costs, from cases of `add_warnings_column`."""
     best = fastest_cases(shown[shown["throughput"].notna()], ["model", "mode"], limit=None).set_index(["model", "mode"])
     best["half_width"] = best["half_width"].fillna(best["step_time_half_width"].where(best["processes"].eq(1)))
     columns = [Column("model", "Network")]
@@ -195,10 +199,10 @@ def summary_table(shown: pd.DataFrame) -> Table:
         )
         columns.append(metric_column(name, best[name], 3, key=f"{mode}_{name}", title=title))
     rows: list[list[Cell]] = []
-    for model in network_order(best.index.get_level_values("model")):
+    for model in sort_networks(best.index.get_level_values("model")):
         cases = {mode: best.loc[[(model, mode)]].iloc[0] for mode in MODES if (model, mode) in best.index}
         values = [_summary_cell(cases[mode], name) if mode in cases else None for mode, name in wanted]
-        warned = [f"{mode}: {said}" for mode, case in cases.items() if (said := describe_status(case))]
+        warned = [f"{mode}: {said}" for mode, case in cases.items() if (said := describe_status_and_warnings(case))]
         rows.append([network_title(model), *values, "; ".join(warned)])
     return Table([*columns, Column("warnings", "Warnings", "left")], rows).without_empty_columns(["warnings"])
 
@@ -344,9 +348,9 @@ def metric_column(name: str, values: pd.Series[float], significant: int, key: st
     short_title = _SHORT_TITLES.get(name, METRICS[name].title)
     significant = 2 if METRICS[name].unit == "%" else significant
     if name == "steps":
-        return Column(name, short_title, "right", _show_count)
+        return Column(name, short_title, "right", _format_count)
 
-    def show(cell: Cell) -> str:
+    def format_metric_cell(cell: Cell) -> str:
         if name == "step_time_half_width":
             return half_width_text(cell).removesuffix(" %")
         if isinstance(cell, str):
@@ -354,7 +358,7 @@ def metric_column(name: str, values: pd.Series[float], significant: int, key: st
         return units.digits(cell / factor, significant) if isinstance(cell, int | float) else units.MISSING
 
     heading = f"{short_title} [{unit}]" if unit and not short_title.startswith(unit) else short_title
-    return Column(key or name, title or heading, "right", show)
+    return Column(key or name, title or heading, "right", format_metric_cell)
 
 
 def energy_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
@@ -385,7 +389,7 @@ def energy_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
 def interval_note(shown: pd.DataFrame) -> str:
     """What each ± of the table is, and at what confidence."""
     return (
-        f"One row per case. ±: half-width of the {confidence_levels.levels_text(shown)} confidence interval of the "
+        f"One row per case. ±: half-width of the {confidence_levels.describe_levels(shown)} confidence interval of the "
         "mean over processes; the mean of a repeated measurement should lie in it. One more run ±: half-width of the "
         "interval in which the value of one further process should lie. Within one run ±: half-width of the interval "
         "of a single process, median over all processes. A case with fewer than three processes has only the last "
@@ -395,7 +399,7 @@ def interval_note(shown: pd.DataFrame) -> str:
 
 def combined_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table | None:
     """One row per case and system, its processes taken together; None where no case has several."""
-    processes = with_case_numbers(shown)
+    processes = add_case_numbers(shown)
     cases = sort_cases(summarize_processes(processes))
     if cases.empty or cases["processes"].max() < 2:
         return None
@@ -434,5 +438,5 @@ def _short_attempt_id(cell: Cell) -> str:
     return text.partition("-")[2] or text
 
 
-def _show_count(cell: Cell) -> str:
+def _format_count(cell: Cell) -> str:
     return shown_cell(int(cell)) if isinstance(cell, int | float) else units.MISSING

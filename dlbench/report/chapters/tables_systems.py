@@ -10,7 +10,7 @@ from dlbench.report.analysis import confidence_levels, ranking
 from dlbench.report.analysis.case_selection import fastest_cases
 from dlbench.report.analysis.labels import MAIN_AXES, network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.ranking import Standing
+from dlbench.report.analysis.ranking import CaseWinner
 from dlbench.report.analysis.side_by_side import axes_equal_across_systems
 from dlbench.report.chapters import tables
 from dlbench.table import Cell, Column, Table, half_width_cell, half_width_text, number_or_none
@@ -30,7 +30,7 @@ def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
     axes = _row_name_axes(known)
     # To make dictionaries of rows costs time by the column.
     known = known[["number", "system_id", "processes", "protocol", *axes, metric, f"{metric}_low", f"{metric}_high"]]
-    present = _systems_present(names, known)
+    present = _names_of_present_systems(names, known)
     unit = tables.choose_column_unit(metric, known[metric])[1]
     columns = tables.case_columns(axes)
     with_spread = bool(known[f"{metric}_low"].notna().any())
@@ -51,7 +51,7 @@ def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
         if several:
             row.append(", ".join(f"{by_system[s]['processes']:.0f}" if s in by_system else "0" for s in present))
         rows.append(row)
-    return Table(columns, rows, notes=_spread_notes(with_spread, several, known))
+    return Table(columns, rows, notes=_process_spread_notes(with_spread, several, known))
 
 
 def speedups_table(
@@ -64,13 +64,13 @@ def speedups_table(
         processes: one row per process of the same cases.
     """
     shared = cases[cases["number"].isin(cases.loc[cases["system_id"] == base, "number"])]
-    others = [s for s in _systems_present(names, shared) if s != base]
+    others = [s for s in _names_of_present_systems(names, shared) if s != base]
     axes = _row_name_axes(shared)
     columns = tables.case_columns(axes)
     title = f"{names[base]} [{METRICS['throughput'].unit}]"
     columns.append(tables.metric_column("throughput", shared["throughput"], 3, "base", title))
     for i, system in enumerate(others, 1):
-        columns += [Column(f"speedup_{i}", f"{names[system]} [×]", "right", _times_text)]
+        columns += [Column(f"speedup_{i}", f"{names[system]} [×]", "right", _format_factor)]
         columns += [Column(f"interval_{i}", "interval", "right")]
     shared = shared[["number", "system_id", *axes, "throughput"]]
     sides = dict(iter(processes[["number", "system_id", "step_time", "samples"]].groupby(["number", "system_id"])))
@@ -85,7 +85,7 @@ def speedups_table(
                 row += [failed.get((int(str(number)), system)), None]
                 continue
             found = ranking.speedup(sides[number, base], side)
-            unmeasured |= not found.is_measured
+            unmeasured |= not found.has_measured_spread
             row += [found.ratio, found.interval_text or None]
         rows.append(row)
     notes = [
@@ -104,7 +104,7 @@ UNKNOWN_SPREAD = (
 )
 
 
-def winners_table(found: Mapping[str, Sequence[Standing]], cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
+def winners_table(found: Mapping[str, Sequence[CaseWinner]], cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
     """Per network and mode the best system by each metric, with its margin over the next.
 
     Args:
@@ -139,7 +139,7 @@ _WINNER_TITLES = {
 def best_settings_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
     """Each network and mode on each system at the fastest setting that was measured there; settings may differ."""
     best = fastest_cases(shown[shown["throughput"].notna()], ["model", "mode", "system_id"], limit=None)
-    present = _systems_present(names, best)
+    present = _names_of_present_systems(names, best)
     axes = ["precision", "batch_size", *(a for a in varying_axes(best) if a not in ("device", "repeat"))]
     best = best[["model", "mode", "system_id", "throughput", *axes]]
     columns = [Column("model", "Network"), Column("mode", "Mode")]
@@ -158,14 +158,14 @@ def best_settings_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
     return Table(columns, rows)
 
 
-def _winner_cell(standing: Standing | None, names: Mapping[str, str]) -> str:
+def _winner_cell(standing: CaseWinner | None, names: Mapping[str, str]) -> str:
     if standing is None:
         return units.MISSING
     best, second = names[standing.best], names[standing.runner_up]
     if standing.outcome != ranking.BETTER:
         equal = abs(standing.ratio - 1) < 0.0005 and standing.low is None
-        return f"{best}, {second}: {standing.outcome_text}" + ("" if equal else f"\n{standing.margin}")
-    return f"{best}\n{standing.margin} against {second}"
+        return f"{best}, {second}: {standing.outcome_text}" + ("" if equal else f"\n{standing.lead_with_interval}")
+    return f"{best}\n{standing.lead_with_interval} against {second}"
 
 
 def _row_name_axes(cases: pd.DataFrame) -> list[str]:
@@ -174,7 +174,7 @@ def _row_name_axes(cases: pd.DataFrame) -> list[str]:
     return axes_equal_across_systems(cases, axes)
 
 
-def _systems_present(names: Mapping[str, str], cases: pd.DataFrame) -> list[str]:
+def _names_of_present_systems(names: Mapping[str, str], cases: pd.DataFrame) -> list[str]:
     there = set(cases["system_id"])
     return [system for system in names if system in there]
 
@@ -185,10 +185,10 @@ def _half_width_cell(case: Mapping[Any, Any], metric: str) -> Cell:
     return None if fraction is None else half_width_cell(fraction, value, low, high)
 
 
-def _spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list[str]:
+def _process_spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list[str]:
     if not with_spread:
         return []
-    level = confidence_levels.levels_text(cases)
+    level = confidence_levels.describe_levels(cases)
     if not several:
         return [f"±: half-width of the {level} confidence interval of the median step, in one process per system."]
     return [
@@ -197,5 +197,5 @@ def _spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list
     ]
 
 
-def _times_text(cell: Cell) -> str:
+def _format_factor(cell: Cell) -> str:
     return cell if isinstance(cell, str) else units.ratio(number_or_none(cell))

@@ -8,7 +8,7 @@ from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.tuning import TuningResult, find_searches, goal_heading, title
 from dlbench.report.document import Block, Section
-from dlbench.report.figures.plots_tuning import waterfall
+from dlbench.report.figures.plots_tuning import tuning_waterfall_plot
 from dlbench.suites.levers import Change
 from dlbench.table import Cell, Column, Table
 
@@ -27,7 +27,7 @@ def tuning_section(content: Content) -> Section:
     blocks = [Block(words=_INTRODUCTION)]
     for number, one in enumerate(found, 1):
         name = title(one.first)
-        plot = waterfall(one.changes, one.shipped, name, one.goal, one.unit, one.records)
+        plot = tuning_waterfall_plot(one.changes, one.shipped, name, one.goal, one.unit, one.records)
         plot = dataclasses.replace(plot, name=f"{plot.name}-{number}")
         heading = f"{name}: {content.system_names.get(one.system_id, 'unknown')}, {one.num_settings} settings"
         blocks.append(Block(heading=heading, plot=plot))

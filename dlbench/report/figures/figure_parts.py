@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dlbench import units
-from dlbench.report.analysis.labels import case_name, network_order, network_title, setting_label
+from dlbench.report.analysis.labels import case_name, network_title, setting_label, sort_networks
 from dlbench.report.document import Tooltip
 from dlbench.report.figures import figure_style as look
 from dlbench.suites.case import MODES, PRECISIONS
@@ -41,7 +41,7 @@ class Tooltips:
         self.found[gid] = Tooltip(text, series, record)
         return gid
 
-    def add_case(self, case: Mapping[Any, Any], text: str, series: str = "") -> str:
+    def add_case_tooltip(self, case: Mapping[Any, Any], text: str, series: str = "") -> str:
         """`add` for a row of cases, which the text then names, and whose first record it leads to."""
         records = case.get("records")
         first = records[0] if isinstance(records, tuple) and records else ""
@@ -50,7 +50,7 @@ class Tooltips:
 
 def not_drawn_sentence(cases: pd.DataFrame, limit: int) -> str:
     """The networks for which a figure of so many has no room, as a sentence; "" where all are drawn."""
-    left = [network_title(name) for name in network_order(cases["model"])[limit:]]
+    left = [network_title(name) for name in sort_networks(cases["model"])[limit:]]
     return f" Not drawn: {units.list_text(left, _MAX_NAMED)}; see the tables." if left else ""
 
 
@@ -80,7 +80,7 @@ def set_row_labels(axes: Axes, labels: Sequence[str]) -> None:
 
 def case_label(case: Mapping[Hashable, Any], axes: Iterable[str], limit: int, between: str = "\n") -> str:
     """The network of a case, cut to `limit` characters, and the values of these axes."""
-    name = look.drawable_text(network_title(str(case["model"])), limit)
+    name = look.fit_text_for_figure(network_title(str(case["model"])), limit)
     return between.join(filter(None, (name, setting_label(case, axes))))
 
 
@@ -135,7 +135,7 @@ def panel_grid(count: int, height: float, per_row: int = 3, **sharing: Any) -> t
     return figure, list(grid.flat[:count])
 
 
-def label_outer(panels: Sequence[Axes], x: str, y: str, per_row: int = 3) -> None:
+def label_outer_axes(panels: Sequence[Axes], x: str, y: str, per_row: int = 3) -> None:
     """Label the axes on the left and at the bottom only."""
     columns = min(per_row, len(panels))
     for i, axes in enumerate(panels):
@@ -164,7 +164,7 @@ def system_legend(figure: Figure, names: Mapping[str, str], marks: Mapping[str, 
     """The marks of the systems under their names."""
     titles: dict[str, dict[str, Any]] = {}
     for system, name in names.items():
-        title = look.drawable_text(name)
+        title = look.fit_text_for_figure(name)
         # Long names may be the same once they are cut.
         while title in titles:
             title += "\u200a·"

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dlbench.report.analysis.labels import shorten
+from dlbench.report.analysis.labels import shorten_in_middle
 from dlbench.report.figures import pdf_fonts
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#5f6b7a", "#dfe4ea", "#ffffff"
@@ -130,7 +130,7 @@ def save_figures(figures: Mapping[str, Figure], folder: Path) -> dict[str, str]:
     return {name: save_figure(figure, folder, name) for name, figure in figures.items()}
 
 
-def svg_for_page(svg: str, name: str, label: str) -> str:
+def adapt_svg_for_page(svg: str, name: str, label: str) -> str:
     """`svg` for use inside a page: without prolog, its ids made unique by `name`, its neutral colours left to the page.
 
     Args:
@@ -170,7 +170,7 @@ def add_legend(figure: Figure, entries: dict[str, dict[str, Any]]) -> None:
     look: dict[str, Any] = {"handletextpad": 0.4, "columnspacing": 1.6, "handlelength": 1.4}
     if len(entries) > 5:
         look |= {"columnspacing": 0.9, "handlelength": 1.0, "fontsize": 8.0}
-    names = [drawable_text(name) for name in entries]
+    names = [fit_text_for_figure(name) for name in entries]
     line = _LEGEND_LINE if len(entries) > 5 else _LEGEND_LINE - 25
     fits = sum(len(name) + 5 for name in names) <= line
     ncols = len(names) if fits else max(1, line // (max(map(len, names)) + 5))
@@ -181,18 +181,18 @@ def add_legend(figure: Figure, entries: dict[str, dict[str, Any]]) -> None:
 _LEGEND_LINE = 150
 
 
-def square_markers(entries: dict[str, str]) -> dict[str, dict[str, Any]]:
+def bar_legend_markers(entries: dict[str, str]) -> dict[str, dict[str, Any]]:
     """The marks of stacked bars, for `add_legend`: names with colours."""
     return {name: {"marker": "s", "color": colour, "markersize": 7} for name, colour in entries.items()}
 
 
-def drawable_text(text: str, limit: int = 34) -> str:
+def fit_text_for_figure(text: str, limit: int = 34) -> str:
     """`text` cut to `limit` characters, with a box for each character that the figures' font lacks."""
-    return "".join(c if _has_glyph(c) else "□" for c in shorten(" ".join(text.split()), limit))
+    return "".join(c if _font_has_glyph(c) else "□" for c in shorten_in_middle(" ".join(text.split()), limit))
 
 
 @cache
-def _has_glyph(character: str) -> bool:
+def _font_has_glyph(character: str) -> bool:
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     return character.isprintable() and font.get_char_index(ord(character)) != 0
 

@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import fastest_cases, records_of
-from dlbench.report.analysis.labels import network_order, network_title, setting_label, varying_axes
+from dlbench.report.analysis.case_selection import attempts_behind_rows, fastest_cases
+from dlbench.report.analysis.labels import network_title, setting_label, sort_networks, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_parts
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.log_axes import make_log_axis
-from dlbench.report.figures.plots_dots import Hue, tooltip_text
+from dlbench.report.figures.plots_dots import ColourColumn, tooltip_text
 from dlbench.suites.case import MODES, PRECISIONS
 from dlbench.table import Cell, Column, Table
 
@@ -35,14 +35,14 @@ def batch_curves(cases: pd.DataFrame) -> Plot:
     if shown.empty:
         return Plot("batch_curves", "No network ran with several batch sizes at the same setting.")
     marks = {name: mark | {"marker": "o"} for name, mark in figure_parts.precision_markers(shown).items()}
-    plot = _draw_panels(shown, Hue("precision", marks))
+    plot = _draw_panels(shown, ColourColumn("precision", marks))
     assert plot.figure
     look.add_legend(plot.figure, marks)
-    bars = figure_parts.interval_caption(confidence_levels.levels_text(shown))
+    bars = figure_parts.interval_caption(confidence_levels.describe_levels(shown))
     words = f"Throughput against the batch size per device. {bars} {KNEE_CAPTION} of the line."
     if len(shown) < len(known):
         words += " A line shows one setting: the fastest of those that ran with several batch sizes."
-    return replace(plot, caption=words + _not_drawn_sentence(shown), records=records_of(shown))
+    return replace(plot, caption=words + _not_drawn_sentence(shown), records=attempts_behind_rows(shown))
 
 
 def _select_setting_per_curve(known: pd.DataFrame) -> pd.DataFrame:
@@ -66,15 +66,15 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
         return Plot("batch_curves", "No network ran with several batch sizes on these systems.")
     marks = figure_parts.system_markers(names)
     there = {system: name for system, name in names.items() if (cases["system_id"] == system).any()}
-    plot = _draw_panels(cases, Hue("system_id", marks, names))
+    plot = _draw_panels(cases, ColourColumn("system_id", marks, names))
     assert plot.figure
     figure_parts.system_legend(plot.figure, there, marks)
-    bars = figure_parts.interval_caption(confidence_levels.levels_text(cases))
+    bars = figure_parts.interval_caption(confidence_levels.describe_levels(cases))
     words = (
         "Throughput against the batch size per device. Each network and mode is shown at the setting that most "
         f"systems share. {bars} {KNEE_CAPTION} of the line. A line without a ring still rises at its largest batch."
     )
-    return replace(plot, caption=words + _not_drawn_sentence(cases), records=records_of(cases))
+    return replace(plot, caption=words + _not_drawn_sentence(cases), records=attempts_behind_rows(cases))
 
 
 def knees_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
@@ -83,7 +83,7 @@ def knees_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
     axes = [a for a in ("precision", *varying_axes(cases)) if a != "device" and cases[a].nunique() > 1]
     columns = [Column("model", "Network"), Column("mode", "Mode"), Column("system", "System")]
     columns += [Column("setting", "Setting")] if axes else []
-    columns += [Column("knee", "Knee at batch", "right", _knee_text), Column("at_knee", "Throughput there", "right")]
+    columns += [Column("knee", "Knee at batch", "right", _format_knee), Column("at_knee", "Throughput there", "right")]
     columns += [Column("best", "Best", "right"), Column("best_batch", "at batch", "right")]
     rows: list[list[Cell]] = []
     for (model, mode, system), curve in _iterate_curves(cases, "system_id"):
@@ -104,8 +104,8 @@ def find_knee(curve: pd.DataFrame) -> pd.Series | None:
     return None if first["batch_size"] == curve["batch_size"].max() else first
 
 
-def _draw_panels(shown: pd.DataFrame, hue: Hue) -> Plot:
-    names = _panel_keys(shown)[:_MAX_PANELS]
+def _draw_panels(shown: pd.DataFrame, hue: ColourColumn) -> Plot:
+    names = _network_and_mode_per_panel(shown)[:_MAX_PANELS]
     per_row = 4 if shown["mode"].nunique() > 1 else 3
     figure, panels = figure_parts.panel_grid(len(names), height=1.9, per_row=per_row, sharex=True, sharey=True)
     panel = dict(zip(names, panels, strict=True))
@@ -117,10 +117,12 @@ def _draw_panels(shown: pd.DataFrame, hue: Hue) -> Plot:
         axes.set_xscale("log", base=2)
         make_log_axis(axes, "y")
         own = shown[(shown["model"] == model) & (shown["mode"] == mode)]
-        axes.set_title(f"{look.drawable_text(network_title(model), 22)}\n{figure_parts.panel_title(own)}", fontsize=9)
+        axes.set_title(
+            f"{look.fit_text_for_figure(network_title(model), 22)}\n{figure_parts.panel_title(own)}", fontsize=9
+        )
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     batch = f"Batch per device [{METRICS['throughput'].unit.removesuffix('/s')}]"
-    figure_parts.label_outer(panels, batch, METRICS["throughput"].heading, per_row)
+    figure_parts.label_outer_axes(panels, batch, METRICS["throughput"].heading, per_row)
     return Plot("batch_curves", "", figure, marks=tooltips.found)
 
 
@@ -130,7 +132,7 @@ def _draw_curve(
     """One line with its points, their intervals, and the ring at its knee."""
     first = ""
     for case in curve.to_dict("records"):
-        gid = tooltips.add_case(case, f"{name}: {tooltip_text(case, 'throughput')}", name)
+        gid = tooltips.add_case_tooltip(case, f"{name}: {tooltip_text(case, 'throughput')}", name)
         first = first or gid
         axes.plot([case["batch_size"]], [case["throughput"]], markersize=3.5, ls="none", gid=gid, zorder=3, **mark)
     axes.plot(curve["batch_size"], curve["throughput"], color=mark["color"], lw=1.3, gid=f"{first}-line")
@@ -143,19 +145,19 @@ def _draw_curve(
         axes.plot([place["batch_size"]], [place["throughput"]], color=mark["color"], ls="none", gid=gid, **ring)
 
 
-def _panel_keys(cases: pd.DataFrame) -> list[tuple[str, str]]:
+def _network_and_mode_per_panel(cases: pd.DataFrame) -> list[tuple[str, str]]:
     there = set(zip(cases["model"], cases["mode"], strict=True))
-    return [(model, mode) for model in network_order(cases["model"]) for mode in MODES if (model, mode) in there]
+    return [(model, mode) for model in sort_networks(cases["model"]) for mode in MODES if (model, mode) in there]
 
 
 def _not_drawn_sentence(cases: pd.DataFrame) -> str:
-    left = [f"{network_title(model)} {mode}" for model, mode in _panel_keys(cases)[_MAX_PANELS:]]
+    left = [f"{network_title(model)} {mode}" for model, mode in _network_and_mode_per_panel(cases)[_MAX_PANELS:]]
     return f" Not drawn: {', '.join(left)}; see the tables." if left else ""
 
 
 def _iterate_curves(cases: pd.DataFrame, column: str) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
     """Each line with at least two batches: its network, mode and value of `column`."""
-    place = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
+    place = {name: i for i, name in enumerate([*sort_networks(cases["model"]), *MODES, *PRECISIONS])}
     groups = dict(iter(cases.groupby(["model", "mode", column], sort=False)))
     for key in sorted(groups, key=lambda k: (place[str(k[0])], place[str(k[1])])):
         curve = groups[key].sort_values("batch_size", kind="stable")
@@ -163,5 +165,5 @@ def _iterate_curves(cases: pd.DataFrame, column: str) -> Iterator[tuple[tuple[st
             yield (str(key[0]), str(key[1]), str(key[2])), curve
 
 
-def _knee_text(cell: Cell) -> str:
+def _format_knee(cell: Cell) -> str:
     return str(cell) if isinstance(cell, int) else "still rising"

@@ -12,7 +12,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench import units
-from dlbench.report.analysis.bounds import DIRECTIONS, Roof, median_time, profile_frame, time_bound_of_network
+from dlbench.report.analysis.bounds import (
+    DIRECTIONS,
+    Roof,
+    bounds_of_profiled_layers,
+    median_usable_time,
+    time_bound_of_network,
+)
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
@@ -110,7 +116,7 @@ def overhead_breakdown(networks: pd.DataFrame) -> Plot:
     left.set_xlabel(f"Step time [{unit}]")
     right.set_xlim(0, 100)
     right.set_xlabel("Share [%]")
-    look.add_legend(figure, look.square_markers(dict(_TIME_PARTS.values())))
+    look.add_legend(figure, look.bar_legend_markers(dict(_TIME_PARTS.values())))
     words = (
         "Parts of a step's time: the time of its counted FLOP at the peak rate, the additional time to move the bytes "
         "of its layers, the time to move the optimizer's bytes, and the rest (overhead). If caches make "
@@ -132,7 +138,7 @@ def _draw_mode_rows(left: Axes, right: Axes, own: pd.DataFrame, factor: float) -
         text = units.seconds(step) + (f", {units.digits(step / bound)} × bound" if bound > 0 else "")
         end = max(step, bound) / factor
         left.annotate(text, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8, color=look.MUTED)
-    set_row_labels(left, [look.drawable_text(str(label)) for label in own["label"]])
+    set_row_labels(left, [look.fit_text_for_figure(str(label)) for label in own["label"]])
     for axes in (left, right):
         axes.set_title(panel_title(own))
         look.hide_left_axis(axes)
@@ -142,13 +148,13 @@ def network_bounds_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFram
     """One row per profile, as `overhead_breakdown` takes them."""
     rows = []
     for run, roof in runs:
-        found = time_bound_of_network(profile_frame(run, roof), roof, run.step_s, run.optimizer_bytes)
+        found = time_bound_of_network(bounds_of_profiled_layers(run, roof), roof, run.step_s, run.optimizer_bytes)
         case = run.case
         label = f"{network_title(case['model'])} · {case['precision']} {case['batch_size']}"
         if any(_PARTIAL in (layer.note or "") for layer in run.layers):
             label += " (partial FLOP)"
         times = {name: getattr(found, name) for name in ("flop_s", "memory_s", "optimizer_s")}
-        rows.append({"label": label, **case, **times, "step_s": median_time(run.step_s)})
+        rows.append({"label": label, **case, **times, "step_s": median_usable_time(run.step_s)})
     frame = pd.DataFrame(rows, columns=["label", "mode", "precision", "flop_s", "memory_s", "optimizer_s", "step_s"])
     return frame.astype(dict.fromkeys(frame.columns[3:], float))
 
@@ -163,7 +169,7 @@ def roofline_points(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
     frames = []
     several = len(runs) > 1
     for run, roof in runs:
-        frame = profile_frame(run, roof)
+        frame = bounds_of_profiled_layers(run, roof)
         frames.append(frame.assign(layer=network_title(run.case["model"]) + " " + frame["layer"]) if several else frame)
     return pd.concat(frames, ignore_index=True)
 
@@ -172,7 +178,7 @@ def write_figures(folder: Path, run: ProfileRun, roof: Roof) -> list[Plot]:
     """Draw both figures of one profile into `folder`; gives them, those too that could not be drawn and say why."""
     with look.plot_style():
         plots = [
-            roofline(profile_frame(run, roof), roof, mode_and_precision(run)),
+            roofline(bounds_of_profiled_layers(run, roof), roof, mode_and_precision(run)),
             overhead_breakdown(network_bounds_frame([(run, roof)])),
         ]
         for plot in plots:
@@ -285,6 +291,6 @@ def _label_slowest_layers(axes: Axes, points: pd.DataFrame) -> None:
     """Names at the points that lose most, where they cover nothing."""
     by = "lost_s" if points["lost_s"].notna().any() else "time_s"
     worst = points.sort_values(by, ascending=False, kind="stable").drop_duplicates("layer")
-    names = [look.drawable_text(str(layer), 22) for layer in worst["layer"]]
+    names = [look.fit_text_for_figure(str(layer), 22) for layer in worst["layer"]]
     found = zip(worst["intensity"], worst["flop_rate"], names, strict=True)
     label_points(label_placer(axes, points[["intensity", "flop_rate"]]), found, _MAX_LABELS)

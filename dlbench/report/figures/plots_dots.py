@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlbench.report.analysis.case_selection import MAX_ROWS, values_and_limits
-from dlbench.report.analysis.labels import network_order, network_title
+from dlbench.report.analysis.case_selection import MAX_ROWS, values_and_interval_ends
+from dlbench.report.analysis.labels import network_title, sort_networks
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Tooltip
 from dlbench.report.figures import figure_parts
@@ -24,7 +24,7 @@ from dlbench.report.figures.log_axes import axis_unit, make_log_axis
 
 
 @dataclass(frozen=True)
-class Hue:
+class ColourColumn:
     """What tells the points of a row apart: a column, and the mark of each of its values in their order."""
 
     column: str
@@ -37,7 +37,7 @@ class Hue:
 
 
 def dot_plot(
-    shown: pd.DataFrame, metric: str, hue: Hue, with_batch: bool, with_setting: bool = False
+    shown: pd.DataFrame, metric: str, hue: ColourColumn, with_batch: bool, with_setting: bool = False
 ) -> tuple[Figure, dict[str, Tooltip]]:
     """One point per case with its value as words and its interval as a bar; gives the figure and its marks.
 
@@ -46,7 +46,7 @@ def dot_plot(
         with_batch: name the batch beside each point.
         with_setting: `shown` has a column `setting`, one per network and mode, to stand under the network's name.
     """
-    names = network_order(shown["model"])[:MAX_ROWS]
+    names = sort_networks(shown["model"])[:MAX_ROWS]
     used = [value for value in hue.marks if (shown[hue.column] == value).any()]
     figure = look.new_figure(figure_parts.figure_height(len(names), 0.22 + 0.16 * max(len(used), 1 + with_setting)))
     tooltips = figure_parts.Tooltips()
@@ -62,14 +62,14 @@ def dot_plot(
             y, words = names.index(case["model"]) + offset, unit.show(case[metric])
             words += f" · batch {case['batch_size']}" if with_batch else ""
             name = hue.name(case[hue.column])
-            gid = tooltips.add_case(case, f"{name}: {tooltip_text(case, metric)}", name)
+            gid = tooltips.add_case_tooltip(case, f"{name}: {tooltip_text(case, metric)}", name)
             _draw_dot(axes, case, metric, y, {**hue.marks[case[hue.column]], "gid": gid}, words, left)
         for y in range(len(names) - 1):
             axes.axhline(y + 0.5, color=look.GRID, lw=0.6)
         axes.set_title(figure_parts.panel_title(here))
         axes.set_xlabel(unit.label(METRICS[metric].title))
         figure_parts.set_row_labels(axes, _row_labels(names, here, with_setting, axes is panels[0][0]))
-    _set_common_limits([axes for axes, _ in panels], values_and_limits(shown, metric))
+    _set_common_limits([axes for axes, _ in panels], values_and_interval_ends(shown, metric))
     return figure, tooltips.found
 
 
@@ -83,12 +83,12 @@ def tooltip_text(case: Mapping[Any, Any], metric: str) -> str:
 
 def _row_labels(names: Sequence[str], cases: pd.DataFrame, with_setting: bool, with_name: bool) -> list[str]:
     if not with_setting:
-        return [look.drawable_text(network_title(name)) for name in names]
+        return [look.fit_text_for_figure(network_title(name)) for name in names]
     settings = cases.drop_duplicates("model").set_index("model")["setting"]
     labels = []
     for name in names:
-        parts = [look.drawable_text(network_title(name), 26)] if with_name else []
-        labels.append("\n".join([*parts, look.drawable_text(settings.get(name, ""), 30)]))
+        parts = [look.fit_text_for_figure(network_title(name), 26)] if with_name else []
+        labels.append("\n".join([*parts, look.fit_text_for_figure(settings.get(name, ""), 30)]))
     return labels
 
 

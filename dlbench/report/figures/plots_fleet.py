@@ -43,8 +43,8 @@ def fleet_map(slowdowns: pd.DataFrame) -> Plot:
         values = 100 * part.to_numpy()
         scale = TwoSlopeNorm(0, -100 * top, 100 * top)
         image = axes.imshow(values, aspect="auto", cmap=_COLOURS, norm=scale, interpolation="none")
-        axes.set_xticks(range(len(part.columns)), [look.drawable_text(str(c), 8) for c in part.columns])
-        axes.set_yticks(range(len(part)), [look.drawable_text(str(h), 20) for h in part.index], fontsize=7)
+        axes.set_xticks(range(len(part.columns)), [look.fit_text_for_figure(str(c), 8) for c in part.columns])
+        axes.set_yticks(range(len(part)), [look.fit_text_for_figure(str(h), 20) for h in part.index], fontsize=7)
         axes.grid(visible=False)
         axes.set_xlabel("Device")
         for y, host in enumerate(part.index):

@@ -7,7 +7,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from dlbench.report.analysis.history import HistoryLine
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import label_outer, panel_grid
+from dlbench.report.figures.figure_parts import label_outer_axes, panel_grid
 
 MAX_LINES = 12
 _CHANGE_COLOURS = {
@@ -22,7 +22,7 @@ _CHANGE_COLOURS = {
 def history_plot(found: Sequence[HistoryLine]) -> Plot:
     """One panel per line, those with changes first: step time over that of the first level."""
     name = "history"
-    judged = [line for line in found if line.is_long_enough]
+    judged = [line for line in found if line.has_enough_days]
     if not judged:
         return Plot(name, "No case was measured on enough days.")
     shown = judged[:MAX_LINES]
@@ -41,11 +41,11 @@ def history_plot(found: Sequence[HistoryLine]) -> Plot:
         axes.plot(days, deviation, ".", color=look.BLUE, markersize=3)
         for change in line.changes:
             axes.axvline(date2num(change.day), color=_CHANGE_COLOURS[change.kind], lw=1.2)  # type: ignore[no-untyped-call]
-        axes.set_title(look.drawable_text(line.name, 44), fontsize=8)
+        axes.set_title(look.fit_text_for_figure(line.name, 44), fontsize=8)
         locator = AutoDateLocator(maxticks=4)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    label_outer(panels, "", "Step time [%]")
+    label_outer_axes(panels, "", "Step time [%]")
     more = f" Shown: {len(shown)} of {len(judged)} lines." if len(judged) > len(shown) else ""
     words = (
         f"Each panel shows one case on one kind of device (a line of the table): the step time of each day compared "

@@ -4,11 +4,11 @@ from typing import Any
 
 import pandas as pd
 
-from dlbench.report.analysis.labels import network_order, network_title
+from dlbench.report.analysis.labels import network_title, sort_networks
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import label_outer, panel_grid, panel_title
+from dlbench.report.figures.figure_parts import label_outer_axes, panel_grid, panel_title
 from dlbench.report.figures.log_axes import make_log_axis
 from dlbench.suites.case import MODES, PRECISIONS
 
@@ -25,7 +25,7 @@ _LINE_STYLES: dict[str, dict[str, Any]] = {
 def pipeline_plot(cases: pd.DataFrame) -> Plot:
     """One panel per network, mode and precision: loader alone, device alone, both together."""
     by = ["model", "mode", "precision"]
-    place = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
+    place = {name: i for i, name in enumerate([*sort_networks(cases["model"]), *MODES, *PRECISIONS])}
     keys = sorted(
         cases[by].drop_duplicates().itertuples(index=False, name=None), key=lambda key: [place[part] for part in key]
     )[:_MAX_PANELS]
@@ -36,13 +36,13 @@ def pipeline_plot(cases: pd.DataFrame) -> Plot:
         own = cases[(cases[by] == list(key)).all(axis=1)].sort_values("loader_workers")
         for metric, mark in _LINE_STYLES.items():
             axes.plot(own["loader_workers"], own[metric], markersize=6, **mark)
-        axes.set_title(f"{look.drawable_text(network_title(key[0]), 26)}\n{panel_title(own)}")
+        axes.set_title(f"{look.fit_text_for_figure(network_title(key[0]), 26)}\n{panel_title(own)}")
         if is_wide:
             make_log_axis(axes, "y")
         else:
             axes.set_ylim(bottom=0)
         axes.set_xticks(sorted(own["loader_workers"].unique()))
-    label_outer(panels, "Loader workers", METRICS["throughput"].heading)
+    label_outer_axes(panels, "Loader workers", METRICS["throughput"].heading)
     look.add_legend(figure, {METRICS[metric].title: mark for metric, mark in _LINE_STYLES.items()})
     words = (
         "Loader and device together reach at most the lower of their throughputs. Where squares are below the dashed "

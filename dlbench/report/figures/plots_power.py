@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from dlbench import units
-from dlbench.report.analysis.labels import axis_title, network_title, setting_label
+from dlbench.report.analysis.labels import case_axis_title, network_title, setting_label
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.power_sweep import SWEEP_AXES, Sweep
+from dlbench.report.analysis.power_sweep import SWEEP_AXES, PowerLimitSweep
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 
@@ -13,7 +13,7 @@ _MAX_COLUMNS = 3
 _METRIC_COLOURS = {"throughput": look.BLUE, "energy_per_image": look.VERMILION}
 
 
-def power_plot(sweeps: Sequence[Sweep]) -> Plot:
+def power_plot(sweeps: Sequence[PowerLimitSweep]) -> Plot:
     """One column per sweep: throughput above, energy below; rings mark the best points."""
     drawn = [one for one in sweeps if one.points["limit"].nunique() > 1][:_MAX_COLUMNS]
     if not drawn:
@@ -32,8 +32,8 @@ def power_plot(sweeps: Sequence[Sweep]) -> Plot:
         case = points.iloc[0].to_dict()
         for axes in panels[:, column]:
             work = setting_label(case, ["mode", "precision"])
-            axes.set_title(look.drawable_text(f"{network_title(case['model'])}, {work}", 34))
-        panels[1, column].set_xlabel(f"{axis_title(one.axis)} [{SWEEP_AXES[one.axis]}]")
+            axes.set_title(look.fit_text_for_figure(f"{network_title(case['model'])}, {work}", 34))
+        panels[1, column].set_xlabel(f"{case_axis_title(one.axis)} [{SWEEP_AXES[one.axis]}]")
     left = len(sweeps) - len(drawn)
     more = f" Not drawn: {units.count_text(left, 'sweep')}; see the table." if left else ""
     words = f"Throughput and energy against the power limit or clock. A ring marks the best point of each curve.{more}"

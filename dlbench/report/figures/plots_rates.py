@@ -12,32 +12,32 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import MAX_ROWS, describe_shown_cases, fastest_cases, records_of
-from dlbench.report.analysis.labels import MAIN_AXES, network_order, network_title, varying_axes
+from dlbench.report.analysis.case_selection import MAX_ROWS, attempts_behind_rows, describe_shown_cases, fastest_cases
+from dlbench.report.analysis.labels import MAIN_AXES, network_title, sort_networks, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_parts
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.plots_dots import Hue, dot_plot
+from dlbench.report.figures.plots_dots import ColourColumn, dot_plot
 
 
 def throughput(cases: pd.DataFrame) -> Plot:
     """Images per second per network, mode and precision."""
-    return _metric_dots(cases, "throughput", "throughput", "No case has a throughput.")
+    return _metric_dot_plot(cases, "throughput", "throughput", "No case has a throughput.")
 
 
 def energy(cases: pd.DataFrame) -> Plot:
     """Joules per image per network, mode and precision; says why where no meter was read."""
-    return _metric_dots(cases, "energy", "energy_per_image", no_meter_reason(cases))
+    return _metric_dot_plot(cases, "energy", "energy_per_image", no_meter_reason(cases))
 
 
 def precisions(cases: pd.DataFrame) -> Plot:
     """Throughput of each precision over that of fp32, at the same batch and everything else equal."""
-    pairs = _precision_pairs(cases)
+    pairs = _pair_with_fp32_cases(cases)
     if pairs.empty:
         return Plot("precisions", "No case was measured both in fp32 and in another precision.")
     shown = pairs.sort_values("batch_size").drop_duplicates(["model", "mode", "precision"], keep="last")
-    names = network_order(shown["model"])[:MAX_ROWS]
+    names = sort_networks(shown["model"])[:MAX_ROWS]
     figure = look.new_figure(figure_parts.figure_height(len(names), 0.42))
     panels = figure_parts.split_by_mode(figure, shown, sharex=True)
     for axes, of_mode in panels:
@@ -50,7 +50,7 @@ def precisions(cases: pd.DataFrame) -> Plot:
         axes.axvline(1, color=look.INK, lw=1)
         base = here.drop_duplicates("model").set_index("model").reindex(names)
         rows = zip(base.index, base["base"], base["batch_size"], strict=True)
-        axes.set_yticks(range(len(names)), [_base_label(*row) for row in rows])
+        axes.set_yticks(range(len(names)), [_fp32_reference_label(*row) for row in rows])
         axes.invert_yaxis()
         axes.set_title(f"{figure_parts.panel_title(here)} relative to fp32")
         axes.set_xlabel("Throughput relative to fp32, same batch")
@@ -62,7 +62,7 @@ def precisions(cases: pd.DataFrame) -> Plot:
     words = (
         f"Gain from lower precision at the largest batch that was also measured in fp32. The fp32 value is printed "
         f"next to each ratio. Error bars: the lowest and the highest ratio that the intervals of the two "
-        f"throughputs allow, at a confidence of {confidence_levels.levels_text(cases)}."
+        f"throughputs allow, at a confidence of {confidence_levels.describe_levels(cases)}."
     )
     return Plot("precisions", words + figure_parts.not_drawn_sentence(shown, MAX_ROWS), figure)
 
@@ -73,23 +73,23 @@ def no_meter_reason(cases: pd.DataFrame) -> str:
     return f"No energy meter on this system: {notes[0]}." if len(notes) else "No energy meter on this system."
 
 
-def _metric_dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> Plot:
+def _metric_dot_plot(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> Plot:
     """A metric over orders of magnitude as labelled points: rows are networks, panels modes, colours precisions."""
     known = cases[cases[metric].gt(0)]
     shown = fastest_cases(known, ["model", "mode", "precision"], limit=None)
     if shown.empty:
         return Plot(name, nothing)
-    hue = Hue("precision", figure_parts.precision_markers(shown))
+    hue = ColourColumn("precision", figure_parts.precision_markers(shown))
     figure, tooltips = dot_plot(shown, metric, hue, with_batch=known["batch_size"].nunique() > 1)
     figure_parts.precision_legend(figure, shown)
     has_bars = f"{metric}_low" in shown and bool(shown[f"{metric}_low"].notna().any())
-    bars = f" {figure_parts.interval_caption(confidence_levels.levels_text(shown))}" if has_bars else ""
+    bars = f" {figure_parts.interval_caption(confidence_levels.describe_levels(shown))}" if has_bars else ""
     words = f"{METRICS[metric].description}{bars} {describe_shown_cases(known, shown)}"
     words += figure_parts.not_drawn_sentence(shown, MAX_ROWS)
-    return Plot(name, words, figure, records_of(shown), marks=tooltips)
+    return Plot(name, words, figure, attempts_behind_rows(shown), marks=tooltips)
 
 
-def _precision_pairs(cases: pd.DataFrame) -> pd.DataFrame:
+def _pair_with_fp32_cases(cases: pd.DataFrame) -> pd.DataFrame:
     """Each case that is not fp32 beside its fp32 twin: the ratio of throughputs with a cautious interval."""
     keys = [a for a in (*MAIN_AXES, *varying_axes(cases)) if a != "precision"]
     columns = ["throughput", "throughput_low", "throughput_high"]
@@ -105,6 +105,6 @@ def _precision_pairs(cases: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _base_label(name: str, base: float, batch: float) -> str:
-    title = look.drawable_text(network_title(name), 22)
+def _fp32_reference_label(name: str, base: float, batch: float) -> str:
+    title = look.fit_text_for_figure(network_title(name), 22)
     return title if math.isnan(base) else f"{title}\n{METRICS['throughput'].format(base)}, batch {batch:.0f}"

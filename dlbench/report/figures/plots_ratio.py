@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dlbench import units
-from dlbench.report.analysis.labels import network_order, network_title
-from dlbench.report.analysis.verdicts import Brief, Ratio, sort_precisions
+from dlbench.report.analysis.labels import network_title, sort_networks
+from dlbench.report.analysis.verdicts import BriefData, SystemRatio, sort_precisions
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import Tooltips, system_legend, system_markers
@@ -21,13 +21,13 @@ MAX_NETWORKS = 12
 _MAX_RATIO = 64.0
 
 
-def ratio_plot(brief: Brief) -> Plot:
+def ratio_plot(brief: BriefData) -> Plot:
     """How many times as fast as the baseline each system is."""
     cases, base, names, groups, attempts = brief.cases, brief.base, brief.names, brief.groups, brief.attempts
     used = sort_precisions(group.precision for group in groups)
     modes = [m for m in MODES if any(group.mode == m for group in groups)]
     numbers = {(group.precision, group.mode): set(group.numbers) for group in groups}
-    models = network_order(cases.loc[cases["number"].isin(set().union(*numbers.values())), "model"])
+    models = sort_networks(cases.loc[cases["number"].isin(set().union(*numbers.values())), "model"])
     others = brief.other_systems()
     rows = [(model, mode) for mode in modes for model in models[:MAX_NETWORKS]]
     gap = 0.8  # between modes, in rows
@@ -48,14 +48,14 @@ def ratio_plot(brief: Brief) -> Plot:
                     continue
                 y = place + 0.62 * ((i + 0.5) / len(others) - 0.5)
                 work = f"{network_title(model)}, {precision} {mode}"
-                text = _tooltip(found.invert(), names[system], names[base], work)
+                text = _ratio_tooltip_text(found.invert(), names[system], names[base], work)
                 gid = tooltips.add(text, names[system], attempts[int(here["number"].iloc[0]), system][0])
                 _draw_ratio(axes, found.invert(), y, dict(marks[system]), gid)
                 reached += [r for r in (found.invert().value, *(found.invert().interval or ())) if r > 0]
         axes.set_title(precision)
-        axes.set_xlabel(f"Throughput relative to {look.drawable_text(names[base], 24)} [×], logarithmic")
+        axes.set_xlabel(f"Throughput relative to {look.fit_text_for_figure(names[base], 24)} [×], logarithmic")
         look.hide_left_axis(axes)
-    _label_rows(panels[0], places, modes)
+    _label_ratio_rows(panels[0], places, modes)
     _set_ratio_axis(panels, min(reached), max(reached))
     system_legend(figure, {system: names[system] for system in others}, marks)
     left = f" Not drawn: {len(models) - MAX_NETWORKS} networks; see the tables." if len(models) > MAX_NETWORKS else ""
@@ -72,11 +72,11 @@ def ratio_plot(brief: Brief) -> Plot:
     return Plot("ratios", words, figure, records=records, marks=tooltips.found)
 
 
-def _draw_ratio(axes: Axes, found: Ratio, y: float, mark: dict[str, object], gid: str) -> None:
+def _draw_ratio(axes: Axes, found: SystemRatio, y: float, mark: dict[str, object], gid: str) -> None:
     colour = str(mark["color"])
-    value = _clip_ratio(found.value)
+    value = _clip_ratio_to_axis(found.value)
     if found.interval:
-        ends = [_clip_ratio(end) for end in found.interval]
+        ends = [_clip_ratio_to_axis(end) for end in found.interval]
         axes.plot(ends, [y, y], color=colour, lw=2.4, alpha=0.5, solid_capstyle="butt", gid=f"{gid}-bar")
         for shape, end, true_end in zip("<>", ends, found.interval, strict=True):
             if end not in (true_end, value):
@@ -94,11 +94,11 @@ def _draw_ratio(axes: Axes, found: Ratio, y: float, mark: dict[str, object], gid
         )  # fmt: skip
 
 
-def _clip_ratio(ratio: float) -> float:
+def _clip_ratio_to_axis(ratio: float) -> float:
     return min(_MAX_RATIO, max(1 / _MAX_RATIO, ratio))
 
 
-def _tooltip(found: Ratio, name: str, base: str, work: str) -> str:
+def _ratio_tooltip_text(found: SystemRatio, name: str, base: str, work: str) -> str:
     reach = ", one process or two"
     if found.interval:
         reach = f", 95 % interval {units.ratio(found.interval[0])} to {units.ratio(found.interval[1])}"
@@ -106,8 +106,8 @@ def _tooltip(found: Ratio, name: str, base: str, work: str) -> str:
     return f"{name}: {units.ratio(found.value)} times {base}{reach}; {work}, {cases}"
 
 
-def _label_rows(axes: Axes, places: Mapping[tuple[str, str], float], modes: Sequence[str]) -> None:
-    axes.set_yticks(list(places.values()), [look.drawable_text(network_title(model), 24) for model, _ in places])
+def _label_ratio_rows(axes: Axes, places: Mapping[tuple[str, str], float], modes: Sequence[str]) -> None:
+    axes.set_yticks(list(places.values()), [look.fit_text_for_figure(network_title(model), 24) for model, _ in places])
     axes.set_ylim(max(places.values()) + 0.6, -1.15)
     for mode in modes:
         first = min(place for (_, of), place in places.items() if of == mode)

@@ -12,12 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dlbench import units
-from dlbench.report.analysis.case_selection import fastest_cases, records_of
+from dlbench.report.analysis.case_selection import attempts_behind_rows, fastest_cases
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import case_label, choose_time_unit, label_outer, panel_grid, panel_per_mode
+from dlbench.report.figures.figure_parts import (
+    case_label,
+    choose_time_unit,
+    label_outer_axes,
+    panel_grid,
+    panel_per_mode,
+)
 
 #: Panels of a figure that has one per case.
 MAX_PANELS = 12
@@ -45,7 +51,7 @@ def distribution(cases: pd.DataFrame) -> Plot:
     beyond = any(np.max(d) > reach for d in deviations.values())
     high = reach * (2 * (reach / 10) ** 0.3 if wide else 2.4 if beyond else 1.18)
     for axes, own in panels:
-        _draw_boxes(axes, [deviations[name] for name in own.index], reach, wide)
+        _draw_step_time_boxes(axes, [deviations[name] for name in own.index], reach, wide)
         axes.set_xlabel("Deviation of the step time from its median [%]")
     panels[0][0].set_xlim(low, high)
     words = (
@@ -61,10 +67,10 @@ def distribution(cases: pd.DataFrame) -> Plot:
             for c in few.sort_values("steps").to_dict("records")
         ]
         words += f" Too few steps to be drawn (fewer than {MIN_STEPS}): {units.list_text(names, 8)}."
-    return Plot("distribution", words, figure, records_of(shown))
+    return Plot("distribution", words, figure, attempts_behind_rows(shown))
 
 
-def _draw_boxes(axes: Axes, deviations: list[Any], reach: float, wide: bool) -> None:
+def _draw_step_time_boxes(axes: Axes, deviations: list[Any], reach: float, wide: bool) -> None:
     """A box per case; a `wide` axis is logarithmic beyond 10 %."""
     if wide:
         axes.set_xscale("symlog", linthresh=10, linscale=0.6)
@@ -93,28 +99,28 @@ def time_series(cases: pd.DataFrame) -> Plot:
     figure, panels = panel_grid(len(shown), height=1.6)
     factor, unit = choose_time_unit(shown["samples"].map(np.median))
     for axes, case in zip(panels, shown.to_dict("records"), strict=True):
-        _draw_series(axes, case["samples"] / factor)
+        _draw_step_times(axes, case["samples"] / factor)
         axes.set_title(case_label(case, _TITLE_AXES, 30), fontsize=9)
         axes.margins(x=0.02, y=0.15)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
-    label_outer(panels, "Step", f"Step time [{unit}]")
+    label_outer_axes(panels, "Step", f"Step time [{unit}]")
     words = (
         "Step times during the window. An average would hide a trend or a regular pattern. If a case ran in several "
         "processes, the process with the median step time is shown."
     )
     words += _panels_not_drawn_sentence(cases, shown, "because of too few steps or too little space")
-    return Plot("time_series", words, figure, records_of(shown))
+    return Plot("time_series", words, figure, attempts_behind_rows(shown))
 
 
 def has_varying_power(cases: pd.DataFrame) -> pd.Series[bool]:
     """Whether the power of each case varies by more than `STEADY_POWER` through its window, its first fifth aside."""
 
-    def is_varying(trace: Any) -> bool:
+    def is_power_trace_varying(trace: Any) -> bool:
         late = np.asarray(trace, dtype=float)[len(trace) // 5 :]
         low, high = np.percentile(late, (10, 90)) if late.size else (0.0, 0.0)
         return bool(high - low > STEADY_POWER * np.median(late)) if late.size else False
 
-    return cases["power_w"].map(is_varying).astype(bool)
+    return cases["power_w"].map(is_power_trace_varying).astype(bool)
 
 
 def power(cases: pd.DataFrame) -> Plot:
@@ -139,10 +145,10 @@ def power(cases: pd.DataFrame) -> Plot:
                               ha="right", fontsize=7.5, color=look.MUTED)  # fmt: skip
         axes.set_title(case_label(case, _TITLE_AXES, 30), fontsize=9)
     panels[0].set_ylim(bottom=0)
-    label_outer(panels, "Time in the window [s]", "Power [W]")
+    label_outer_axes(panels, "Time in the window [s]", "Power [W]")
     words = "Sampled power of the first rank's device. Energies are gross: idle power is included."
     words += _panels_not_drawn_sentence(cases, shown, "because of too few readings or too little space")
-    return Plot("power", words, figure, records_of(shown))
+    return Plot("power", words, figure, attempts_behind_rows(shown))
 
 
 def _panels_not_drawn_sentence(cases: pd.DataFrame, shown: pd.DataFrame, why: str) -> str:
@@ -166,7 +172,7 @@ def _draw_outliers(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float6
         axes.annotate(text, (0.995, y), xycoords=place, bbox=behind, **look_of)
 
 
-def _draw_series(axes: Axes, steps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
+def _draw_step_times(axes: Axes, steps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
     if steps.size <= _MAX_POINTS:
         axes.plot(np.arange(1, steps.size + 1), steps, color=look.BLUE, lw=0.8, marker="o", markersize=1.5)
         return

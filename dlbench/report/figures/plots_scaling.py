@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.scaling_curves import KINDS, Curve, Point, confidence_text
+from dlbench.report.analysis.scaling_curves import KINDS, ScalingCurve, ScalingPoint, confidence_text
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import interval_caption, panel_grid, panel_title
@@ -34,7 +34,7 @@ _PANEL_TITLES = {
 _KIND_DESCRIPTIONS = {"weak": "the batch per device is fixed", "strong": "the batch over all devices is fixed"}
 
 
-def scaling_plots(found: list[Curve], ending: str = "") -> list[Plot]:
+def scaling_plots(found: list[ScalingCurve], ending: str = "") -> list[Plot]:
     """A figure for each kind of scaling and mode there is."""
     keys = [(kind, mode) for kind in KINDS for mode in MODES]
     return [
@@ -44,14 +44,14 @@ def scaling_plots(found: list[Curve], ending: str = "") -> list[Plot]:
     ]
 
 
-def _scaling_plot(kind: str, mode: str, found: list[Curve], ending: str) -> Plot:
+def _scaling_plot(kind: str, mode: str, found: list[ScalingCurve], ending: str) -> Plot:
     shown = found[:MAX_CURVES]
     known = [name for name in _PANEL_TITLES if any(getattr(p, name) is not None for c in shown for p in c.points)]
     figure, panels = panel_grid(len(known), height=2.4)
     for axes, name in zip(panels, known, strict=True):
         for curve, colour in zip(shown, _COLOURS, strict=False):
             _draw_curve(axes, curve, name, colour)
-        _set_up_axes(axes, name, shown)
+        _set_up_scaling_axes(axes, name, shown)
     marks: dict[str, dict[str, Any]] = {c.name: {"color": k} for c, k in zip(shown, _COLOURS, strict=False)}
     look.add_legend(figure, marks | {"ideal": {"color": look.MUTED, "marker": "", "ls": ":"}})
     base = "; ".join(
@@ -71,7 +71,7 @@ def _scaling_plot(kind: str, mode: str, found: list[Curve], ending: str) -> Plot
     return Plot(f"scaling_{kind}{of_mode}{ending}", f"{words} {base}.{more}" if base else f"{words}{more}", figure)
 
 
-def _draw_curve(axes: Axes, curve: Curve, name: str, colour: str) -> None:
+def _draw_curve(axes: Axes, curve: ScalingCurve, name: str, colour: str) -> None:
     points = [p for p in curve.points if getattr(p, name) is not None]
     if not points:
         return
@@ -83,7 +83,7 @@ def _draw_curve(axes: Axes, curve: Curve, name: str, colour: str) -> None:
         per_device = first.throughput / first.devices
         all_devices = [p.devices for p in curve.points] + [p.devices for p in curve.predictions()]
         axes.plot(all_devices, [per_device * d for d in all_devices], color=colour, ls=":", lw=1.0)
-    scale, beyond = _prediction_scale(curve, name), curve.predictions()
+    scale, beyond = _prediction_to_panel_value(curve, name), curve.predictions()
     if scale is None or not beyond:
         return
     sizes = [p.devices for p in beyond]
@@ -98,7 +98,7 @@ def _draw_curve(axes: Axes, curve: Curve, name: str, colour: str) -> None:
             axes.plot([devices[-1], *sizes], line, color=colour, ls="--", lw=0.7)
 
 
-def _prediction_scale(curve: Curve, name: str) -> Any:
+def _prediction_to_panel_value(curve: ScalingCurve, name: str) -> Any:
     """From devices and predicted throughput to what the panel shows, where it can be predicted."""
     first = curve.points[0]
     if name == "throughput":
@@ -110,7 +110,7 @@ def _prediction_scale(curve: Curve, name: str) -> Any:
     return lambda devices, throughput: throughput / first.throughput / devices
 
 
-def _error_bars(points: list[Point], name: str) -> np.ndarray:
+def _error_bars(points: list[ScalingPoint], name: str) -> np.ndarray:
     """Lengths of the bars below and above each point; not a number where it has none."""
     values = np.array([getattr(p, name) for p in points])
     low, high = np.array([_point_interval(p, name) for p in points]).T
@@ -118,7 +118,7 @@ def _error_bars(points: list[Point], name: str) -> np.ndarray:
     return bars
 
 
-def _point_interval(point: Point, name: str) -> tuple[float, float]:
+def _point_interval(point: ScalingPoint, name: str) -> tuple[float, float]:
     low, high, by = {
         "throughput": (point.throughput_low, point.throughput_high, 1),
         "speedup": (point.speedup_low, point.speedup_high, 1),
@@ -128,7 +128,7 @@ def _point_interval(point: Point, name: str) -> tuple[float, float]:
     return (math.nan, math.nan) if low is None or high is None else (low / by, high / by)
 
 
-def _set_up_axes(axes: Axes, name: str, shown: list[Curve]) -> None:
+def _set_up_scaling_axes(axes: Axes, name: str, shown: list[ScalingCurve]) -> None:
     unit = f" [{METRICS['throughput'].unit}]" if name == "throughput" else ""
     axes.set_title(f"{_PANEL_TITLES[name]}{unit}\n{panel_title(pd.DataFrame([vars(c) for c in shown]))}")
     axes.set_xlabel("Devices")

@@ -9,16 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import MAX_ROWS, records_of
-from dlbench.report.analysis.labels import network_order, network_title, setting_label, varying_axes
+from dlbench.report.analysis.case_selection import MAX_ROWS, attempts_behind_rows
+from dlbench.report.analysis.labels import network_title, setting_label, sort_networks, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.ranking import with_common_energy_scope
+from dlbench.report.analysis.ranking import keep_common_energy_scope
 from dlbench.report.analysis.side_by_side import axes_equal_across_systems
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_parts
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.log_axes import axis_unit, make_log_axis
-from dlbench.report.figures.plots_dots import Hue, dot_plot, tooltip_text
+from dlbench.report.figures.plots_dots import ColourColumn, dot_plot, tooltip_text
 
 _MAX_PANELS = 12
 
@@ -27,7 +27,7 @@ def metric_over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: s
     """A metric per network, mode and system, at the setting that the systems share.
 
     Args:
-        cases: as `side_by_side.representative_cases` gives them, one row per case and system.
+        cases: as `side_by_side.select_representative_cases` gives them, one row per case and system.
     """
     known = cases[cases[metric].gt(0)]
     if known.empty:
@@ -36,26 +36,32 @@ def metric_over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: s
     axes = axes_equal_across_systems(known, axes)
     shown = known.assign(setting=[setting_label(case, axes) for case in known.to_dict("records")])
     marks = figure_parts.system_markers(names)
-    figure, tooltips = dot_plot(shown, metric, Hue("system_id", marks, names), with_batch=False, with_setting=True)
+    figure, tooltips = dot_plot(
+        shown, metric, ColourColumn("system_id", marks, names), with_batch=False, with_setting=True
+    )
     figure_parts.system_legend(figure, {s: n for s, n in names.items() if (shown["system_id"] == s).any()}, marks)
-    spread = f" {figure_parts.interval_caption(confidence_levels.levels_text(shown))}"
+    spread = f" {figure_parts.interval_caption(confidence_levels.describe_levels(shown))}"
     words = (
         f"{METRICS[metric].description} Each network and mode is shown at the setting that most systems share, printed "
         f"under its name. If several settings were measured on equally many systems, the one with the highest "
         f"throughput is shown.{spread}"
     )
     return Plot(
-        name, words + figure_parts.not_drawn_sentence(shown, MAX_ROWS), figure, records_of(shown), marks=tooltips
+        name,
+        words + figure_parts.not_drawn_sentence(shown, MAX_ROWS),
+        figure,
+        attempts_behind_rows(shown),
+        marks=tooltips,
     )
 
 
 def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     """Energy per image over throughput, with the Pareto front: a panel per network; one row per case and system."""
-    known = _metered_cases(cases)
-    metered = with_common_energy_scope(known)
+    known = _cases_with_energy(cases)
+    metered = keep_common_energy_scope(known)
     if metered.empty:
         return Plot("trade_off", "No energy was measured, so there is no trade-off between energy and throughput.")
-    panels_of = network_order(metered["model"])[:_MAX_PANELS]
+    panels_of = sort_networks(metered["model"])[:_MAX_PANELS]
     figure, panels = figure_parts.panel_grid(len(panels_of), height=2.4, sharex=True, sharey=True)
     marks = figure_parts.system_markers(names)
     tooltips = figure_parts.Tooltips()
@@ -68,13 +74,15 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
             mark: dict[str, Any] = {"ls": "none", "markersize": 4.2, "alpha": 0.75, "markeredgewidth": 0}
             title = names.get(case["system_id"], "unknown")
             energy = METRICS["energy_per_image"].format(case["energy_per_image"])
-            gid = tooltips.add_case(case, f"{title}: {energy}, {tooltip_text(case, 'throughput')}", title)
+            gid = tooltips.add_case_tooltip(case, f"{title}: {energy}, {tooltip_text(case, 'throughput')}", title)
             axes.plot([case["throughput"]], [case["energy_per_image"]], gid=gid, **mark, **marks[case["system_id"]])
-        _draw_front(axes, pareto_front(here))
-        axes.set_title(f"{look.drawable_text(network_title(name), 24)}\n{figure_parts.panel_title(here)}")
+        _draw_pareto_front(axes, pareto_front(here))
+        axes.set_title(f"{look.fit_text_for_figure(network_title(name), 24)}\n{figure_parts.panel_title(here)}")
         axes.margins(0.12)
         axes.xaxis.set_minor_formatter(NullFormatter())
-    figure_parts.label_outer(panels, METRICS["throughput"].heading, joules.label(METRICS["energy_per_image"].title))
+    figure_parts.label_outer_axes(
+        panels, METRICS["throughput"].heading, joules.label(METRICS["energy_per_image"].title)
+    )
     figure_parts.system_legend(figure, {s: n for s, n in names.items() if (metered["system_id"] == s).any()}, marks)
     words = (
         "Each point is a measured setting (precision, batch, devices) of a system; right and low is better. The line "
@@ -86,18 +94,18 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     if left:
         words += f" Left out because their meters do not measure single devices: {', '.join(left)}."
     words += figure_parts.not_drawn_sentence(metered, _MAX_PANELS)
-    return Plot("trade_off", words, figure, records_of(metered), marks=tooltips.found)
+    return Plot("trade_off", words, figure, attempts_behind_rows(metered), marks=tooltips.found)
 
 
 def pareto_fronts(cases: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
     """The points of the Pareto front, for each network and mode in the figure."""
-    metered = with_common_energy_scope(_metered_cases(cases))
-    for name in network_order(metered["model"]):
+    metered = keep_common_energy_scope(_cases_with_energy(cases))
+    for name in sort_networks(metered["model"]):
         here = metered[metered["model"] == name]
         yield (name, str(here["mode"].iloc[0])), pareto_front(here)
 
 
-def _metered_cases(cases: pd.DataFrame) -> pd.DataFrame:
+def _cases_with_energy(cases: pd.DataFrame) -> pd.DataFrame:
     """The cases with energy and throughput: training where a network has any, for most of its cost is there."""
     known = cases[cases["energy_per_image"].gt(0) & cases["throughput"].gt(0)]
     training = set(known.loc[known["mode"] == "training", "model"])
@@ -111,7 +119,7 @@ def pareto_front(cases: pd.DataFrame) -> pd.DataFrame:
     return ordered[ordered["energy_per_image"] < best_before]
 
 
-def _draw_front(axes: Axes, front: pd.DataFrame) -> None:
+def _draw_pareto_front(axes: Axes, front: pd.DataFrame) -> None:
     """The staircase below and right of which nothing lies, and its points ringed."""
     x, y = front["throughput"].to_numpy(), front["energy_per_image"].to_numpy()
     axes.step(x, y, where="post", color=look.MUTED, lw=1.0, ls=(0, (3, 2)), zorder=1)

@@ -9,7 +9,12 @@ from matplotlib.axes import Axes
 
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import describe_shown_cases, fastest_cases, records_of, values_and_limits
+from dlbench.report.analysis.case_selection import (
+    attempts_behind_rows,
+    describe_shown_cases,
+    fastest_cases,
+    values_and_interval_ends,
+)
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.metrics import METRICS
@@ -44,7 +49,7 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     shares = values.div(values.sum(axis=1), axis=0)
     tooltips = figure_parts.Tooltips()
     ids = [
-        [tooltips.add_case(case, _phase_tooltip(case, str(part), share)) for part, share in row.items()]
+        [tooltips.add_case_tooltip(case, _phase_tooltip(case, str(part), share)) for part, share in row.items()]
         for case, row in zip(shown.to_dict("records"), shares.to_dict("records"), strict=True)
     ]
     figure_parts.draw_stacked_bars(left, values / factor, parts, ids)
@@ -61,12 +66,12 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     left.set_xlabel(f"{METRICS['step_time'].title} [{unit}]")
     right.set_xlim(0, 100)
     right.set_xlabel("Share of the step [%]")
-    look.add_legend(figure, look.square_markers({METRICS[name].title: colour for name, colour in parts.items()}))
+    look.add_legend(figure, look.bar_legend_markers({METRICS[name].title: colour for name, colour in parts.items()}))
     words = f"Time of a training step by phase. {describe_shown_cases(training, shown)}"
     left_out = sorted(set(map(network_title, split["model"])) - set(map(network_title, training["model"])))
     if left_out:
         words += f" Not drawn because of fewer than {MIN_STEPS} steps: {', '.join(left_out)}."
-    return Plot("step_breakdown", words.strip(), figure, records_of(shown), marks=tooltips.found)
+    return Plot("step_breakdown", words.strip(), figure, attempts_behind_rows(shown), marks=tooltips.found)
 
 
 def _phase_tooltip(case: dict[Any, Any], part: str, share: float) -> str:
@@ -87,15 +92,17 @@ def memory(cases: pd.DataFrame) -> Plot:
     tooltips = figure_parts.Tooltips()
     for axes, own in panels:
         rows = own.to_dict("records")
-        parts = [[tooltips.add_case(case, _memory_tooltip(case, part)) for part in _MEMORY_PARTS] for case in rows]
+        parts = [
+            [tooltips.add_case_tooltip(case, _memory_tooltip(case, part)) for part in _MEMORY_PARTS] for case in rows
+        ]
         figure_parts.draw_stacked_bars(axes, own[list(_MEMORY_PARTS)].fillna(0.0) / factor, _MEMORY_PARTS, parts)
         for y, case in enumerate(rows):
             for name in marks:
-                gid = tooltips.add_case(case, _memory_tooltip(case, name))
+                gid = tooltips.add_case_tooltip(case, _memory_tooltip(case, name))
                 axes.plot([case[name] / factor], [y], ls="none", gid=gid, **_MEMORY_MARKS[name])
         axes.set_xlabel(f"Memory per device [{unit}]")
     panels[0][0].set_xlim(0, 1.05 * top / factor)
-    entries = look.square_markers({METRICS[n].title: c for n, c in _MEMORY_PARTS.items() if shown[n].notna().any()})
+    entries = look.bar_legend_markers({METRICS[n].title: c for n, c in _MEMORY_PARTS.items() if shown[n].notna().any()})
     look.add_legend(figure, entries | {METRICS[name].title: _MEMORY_MARKS[name] for name in marks})
     words = f"Memory by kind, and measured peaks. {describe_shown_cases(known, shown)}"
     beyond = shown[shown[list(_MEMORY_PARTS)].sum(axis=1) > shown["memory_allocated"]]
@@ -105,7 +112,7 @@ def memory(cases: pd.DataFrame) -> Plot:
             f" Each part is shown at its own maximum. The maxima occur at different times: activations are freed while "
             f"gradients appear. The sum of the parts therefore exceeds the measured peak for {names}."
         )
-    return Plot("memory", words, figure, records_of(shown), marks=tooltips.found)
+    return Plot("memory", words, figure, attempts_behind_rows(shown), marks=tooltips.found)
 
 
 def _memory_tooltip(case: dict[Any, Any], part: str) -> str:
@@ -119,10 +126,10 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         return Plot("flop_time", "No case has both a step time and a count of its FLOP.")
     figure = look.new_figure(4.6)
     panels = figure_parts.split_by_mode(figure, known, sharex=True, sharey=True)
-    lines = _bound_lines(known)
+    lines = _peak_rate_lines(known)
     flop, time = axis_unit(known["flop_per_step"], "FLOP"), axis_unit(known["step_time"], "s")
     x = np.array([known["flop_per_step"].min() / 4, known["flop_per_step"].max() * 10])
-    times = values_and_limits(known, "step_time")
+    times = values_and_interval_ends(known, "step_time")
     # Room for the bounds below, and above for their names.
     y = (min(known["step_time"].min() / 8, times.min() / 1.5), max(known["step_time"].max() * 4, times.max() * 2))
     tooltips = figure_parts.Tooltips()
@@ -131,8 +138,8 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         make_log_axis(axes, "y", time)
         axes.set_xlim(*x)
         axes.set_ylim(*y)
-        _draw_bounds(axes, x, lines)
-        _draw_cases(axes, own, tooltips)
+        _draw_peak_rate_lines(axes, x, lines)
+        _draw_case_points(axes, own, tooltips)
         axes.set_title(figure_parts.panel_title(own))
         axes.set_xlabel(flop.label("Work per step and device"))
     panels[0][0].set_ylabel(time.label("Step time"))
@@ -152,9 +159,9 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     if len(partial):
         names = ", ".join(dict.fromkeys(network_title(name) for name in partial["model"]))
         bound += f" The FLOP count is partial for {names}: their true work is larger."
-    bars = f" {figure_parts.interval_caption(confidence_levels.levels_text(known))}"
+    bars = f" {figure_parts.interval_caption(confidence_levels.describe_levels(known))}"
     words = f"Step time against the counted work.{bars}{bound}"
-    return Plot("flop_time", words, figure, records_of(known), marks=tooltips.found)
+    return Plot("flop_time", words, figure, attempts_behind_rows(known), marks=tooltips.found)
 
 
 _MEMORY_PARTS = {
@@ -175,7 +182,7 @@ _LINE_STYLES: dict[str, Any] = {_DATASHEET: "-", _MEASURED: (0, (5, 3)), _REACHE
 
 
 @dataclass(frozen=True)
-class _BoundLine:
+class _PeakRateLine:
     """A rate [FLOP/s] that bounds the time from below, by who says so."""
 
     source: str  # of `_LINE_STYLES`
@@ -187,18 +194,18 @@ class _BoundLine:
         return f"{self.source}{of}: {units.rate(self.rate, 'FLOP/s')}"
 
 
-def _bound_lines(known: pd.DataFrame) -> list[_BoundLine]:
+def _peak_rate_lines(known: pd.DataFrame) -> list[_PeakRateLine]:
     """The lines to draw: datasheet and measured peak per precision; without either, the best that was reached."""
     lines = []
     for source, column in ((_DATASHEET, "device_peak"), (_MEASURED, "measured_peak")):
         by_rate: dict[float, list[str]] = {}
         for precision, rate in known.groupby("precision", sort=False)[column].max().dropna().items():
             by_rate.setdefault(float(rate), []).append(str(precision))
-        lines += [_BoundLine(source, rate, tuple(names)) for rate, names in by_rate.items()]
-    return lines or [_BoundLine(_REACHED, float((known["flop_per_step"] / known["step_time"]).max()), ())]
+        lines += [_PeakRateLine(source, rate, tuple(names)) for rate, names in by_rate.items()]
+    return lines or [_PeakRateLine(_REACHED, float((known["flop_per_step"] / known["step_time"]).max()), ())]
 
 
-def _draw_bounds(axes: Axes, x: Any, lines: list[_BoundLine]) -> None:
+def _draw_peak_rate_lines(axes: Axes, x: Any, lines: list[_PeakRateLine]) -> None:
     datasheet = [line.rate for line in lines if line.source == _DATASHEET]
     if datasheet:
         axes.fill_between(x, x / max(datasheet), axes.get_ylim()[0], color=look.GRID, lw=0, zorder=0)
@@ -213,13 +220,13 @@ def _draw_bounds(axes: Axes, x: Any, lines: list[_BoundLine]) -> None:
         axes.annotate(line.name(), xycoords="axes fraction", va="top", fontsize=8, color=colour, **place)
 
 
-def _draw_cases(axes: Axes, cases: pd.DataFrame, tooltips: figure_parts.Tooltips) -> None:
+def _draw_case_points(axes: Axes, cases: pd.DataFrame, tooltips: figure_parts.Tooltips) -> None:
     colours = [look.PRECISION_COLOURS[p] for p in cases["precision"]]
     alpha = 0.9 if len(cases) <= 12 else 0.5
     mark: dict[str, Any] = {"marker": "o", "ls": "none", "markersize": 4.7, "markeredgewidth": 0, "zorder": 3}
     for case, colour in zip(cases.to_dict("records"), colours, strict=True):
         reached = units.rate(case["flop_per_step"] / case["step_time"], "FLOP/s")
-        gid = tooltips.add_case(case, f"{reached}: {tooltip_text(case, 'step_time')}", case["precision"])
+        gid = tooltips.add_case_tooltip(case, f"{reached}: {tooltip_text(case, 'step_time')}", case["precision"])
         axes.plot([case["flop_per_step"]], [case["step_time"]], color=colour, alpha=alpha, gid=gid, **mark)
     low, high = (cases[f"step_time_{end}"].fillna(cases["step_time"]) for end in ("low", "high"))
     axes.vlines(cases["flop_per_step"], low, high, colors=colours, lw=1.1, zorder=3)
@@ -228,6 +235,6 @@ def _draw_cases(axes: Axes, cases: pd.DataFrame, tooltips: figure_parts.Tooltips
 def _label_networks(axes: Axes, cases: pd.DataFrame) -> None:
     """Each network's name beside its slowest case, where there is room for it."""
     shown = cases.sort_values(["step_time", "flop_per_step"]).drop_duplicates("model", keep="last")
-    names = [look.drawable_text(network_title(name), 20) for name in shown["model"]]
+    names = [look.fit_text_for_figure(network_title(name), 20) for name in shown["model"]]
     points = zip(shown["flop_per_step"], shown["step_time"], names, strict=True)
     label_points(label_placer(axes, cases[["flop_per_step", "step_time"]]), points, len(names))

@@ -11,7 +11,7 @@ from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height,
 from dlbench.suites.levers import Change
 
 
-def waterfall(
+def tuning_waterfall_plot(
     changes: Sequence[Change], shipped: float, title: str, goal: str, unit: str, records: tuple[str, ...] = ()
 ) -> Plot:
     """One bar per change, from the figure before it to the one after it, between the default and the tuned one.
@@ -35,9 +35,9 @@ def waterfall(
         axes.barh(y, after - before, left=before, height=0.6, color=colour)
         text = units.rate(after, "") if whole else f"x {units.digits(after / before, 3)}"
         axes.annotate(text, (max(before, after), y), (4, 0), textcoords="offset points", **SMALL_TEXT_STYLE)
-    set_row_labels(axes, [look.drawable_text(name, 40) for name in names])
+    set_row_labels(axes, [look.fit_text_for_figure(name, 40) for name in names])
     axes.set_xlim(0, 1.2 * max(after for _, after in spans))
     axes.set_xlabel(goal_heading(goal, unit))
     model, _, rest = title.partition(",")
-    axes.set_title(f"{look.drawable_text(network_title(model), 26)},{rest}" if rest else network_title(model))
+    axes.set_title(f"{look.fit_text_for_figure(network_title(model), 26)},{rest}" if rest else network_title(model))
     return Plot("waterfall", f"{words} In total x {units.digits(tuned / shipped, 3)}.", figure, records=records)

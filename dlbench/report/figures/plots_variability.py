@@ -40,9 +40,9 @@ def hardware_deviations_plot(
             word = "slow" if unit.deviation > 0 else "fast"
             text = f"{word}: {100 * unit.deviation:+.1f} %"
             axes.annotate(text, (values.max(), y), (8, 0), textcoords="offset points", **SMALL_TEXT_STYLE)
-        system = look.drawable_text(names.get(unit.system, "unknown"), 24)
+        system = look.fit_text_for_figure(names.get(unit.system, "unknown"), 24)
         several = len({u.system for u in shown}) > 1
-        labels.append(look.drawable_text(unit.name, 30) + (f" · {system}" if several else ""))
+        labels.append(look.fit_text_for_figure(unit.name, 30) + (f" · {system}" if several else ""))
     axes.axvline(0, color=look.GREY, lw=0.8)
     set_row_labels(axes, labels)
     axes.margins(x=0.15)

@@ -38,7 +38,7 @@ def _column_cells(column: pd.Series, show: Callable[[pd.Index], list[str]]) -> t
         if numbers.min() < numbers.max():  # neither holds if one is missing
             return "%.6g", numbers.tolist()
     elif column.dtype == object:
-        column = _with_joined_lists(column)
+        column = _join_lists_in_column(column)
     codes, values = pd.factorize(column)
     # What is missing has the code -1: the last.
     shown = show(values)
@@ -50,7 +50,7 @@ def _column_cells(column: pd.Series, show: Callable[[pd.Index], list[str]]) -> t
     return "%s", texts[codes].tolist()
 
 
-def _with_joined_lists(column: pd.Series) -> pd.Series:
+def _join_lists_in_column(column: pd.Series) -> pd.Series:
     """Lists as texts; each object once, for a large store repeats few."""
     cells = column.tolist()
     codes, ids = pd.factorize(np.fromiter(map(id, cells), np.int64, len(cells)))

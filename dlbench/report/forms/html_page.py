@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from dlbench import units
 from dlbench.report.document import Block, Report, Section
 from dlbench.report.figures import figure_style
-from dlbench.report.forms.record_links import Links
+from dlbench.report.forms.record_links import RecordLinks
 from dlbench.table import Cell, Table, alignments, default_text
 from dlbench.version import __version__
 
@@ -32,17 +32,17 @@ def template_environment() -> Environment:
 def html_page(report: Report) -> str:
     """The whole page, with styles, script and figures inside it."""
     environment = template_environment()
-    environment.filters["marked"] = _with_code_spans
+    environment.filters["marked"] = _backticks_to_code_spans
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    links = Links(report.content, report.sections)
+    links = RecordLinks(report.content, report.sections)
     return environment.get_template("page.html").render(
         title=report.title,
         subtitle=report.subtitle,
         sections=report.sections,
         drawn=lambda block: _inline_svg(block, report.svgs, links),
-        more=_hidden_content_text,
-        runs=_runs_link,
+        more=_count_folded_figures_and_tables,
+        runs=_unfolding_run_links,
         cells=_row_cells,
         sorted_by=lambda value: format(value, ".9g") if isinstance(value, float) else value,
         heading=lambda column: column.title_and_unit(),
@@ -57,11 +57,11 @@ def html_page(report: Report) -> str:
     )
 
 
-def _inline_svg(block: Block, svgs: dict[str, str], links: Links) -> Markup:
+def _inline_svg(block: Block, svgs: dict[str, str], links: RecordLinks) -> Markup:
     plot = block.plot
     assert plot
     # matplotlib escapes all texts of a figure, and the caption is escaped here.
-    svg = figure_style.svg_for_page(svgs[plot.name], plot.name, str(escape(plot.caption)))
+    svg = figure_style.adapt_svg_for_page(svgs[plot.name], plot.name, str(escape(plot.caption)))
     marks = plot.marks
 
     def add_tooltip(found: re.Match[str]) -> str:
@@ -71,22 +71,22 @@ def _inline_svg(block: Block, svgs: dict[str, str], links: Links) -> Markup:
         series = f' data-series="{escape(mark.series)}"' if mark.series else ""
         if found[2]:
             return f"<g{series}>"
-        target = links.target(mark.record)
+        target = links.find_row_id_of_attempt(mark.record)
         to = f' data-target="{escape(target)}"' if target else ""
         return f'<g class="mark" tabindex="0"{series}{to}><title>{escape(mark.text)}</title>'
 
     return Markup(re.sub(f'<g id="{re.escape(plot.name)}-(mark-[0-9]+)(-[a-z]+)?">', add_tooltip, svg))
 
 
-def _runs_link(links: Links, attempts: Cell) -> Markup:
+def _unfolding_run_links(links: RecordLinks, attempts: Cell) -> Markup:
     """The runs behind a row as a number that unfolds into links."""
     ids = str(attempts).split()
-    targets = [(links.target(attempt), attempt.partition("-")[2] or attempt) for attempt in ids]
+    targets = [(links.find_row_id_of_attempt(attempt), attempt.partition("-")[2] or attempt) for attempt in ids]
     items = Markup("<br>").join(Markup('<a href="#{}">{}</a>').format(*one) if one[0] else one[1] for one in targets)
     return Markup("<details><summary>{}</summary>{}</details>").format(len(ids), items)
 
 
-def _hidden_content_text(section: Section) -> str:
+def _count_folded_figures_and_tables(section: Section) -> str:
     """What a folded chapter holds: "2 figures, 3 tables"."""
     rest = section.remaining_blocks()
     figures = sum(1 for block in rest if block.plot and block.plot.figure)
@@ -95,7 +95,7 @@ def _hidden_content_text(section: Section) -> str:
     return ", ".join(parts) or "text"
 
 
-def _with_code_spans(text: str) -> Markup:
+def _backticks_to_code_spans(text: str) -> Markup:
     """`text` for the page, with what stands between backticks as code."""
     escaped = _SPACE_BEFORE_PERCENT.sub("\u00a0", str(escape(text)))  # no line begins with a %
     return Markup(_CODE_SPAN.sub(r"<code>\1</code>", escaped))

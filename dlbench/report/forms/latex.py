@@ -36,11 +36,11 @@ def latex_tables(sections: Sequence[Section]) -> str:
         for block in section.blocks:
             listed = block.folded and section.id == "provenance"
             if block.table and block.table.rows and not listed:
-                lines += _long_table(block.table, block.heading or block.table.title or section.title)
+                lines += _longtable_lines(block.table, block.heading or block.table.title or section.title)
     return "\n".join(lines) + "\n"
 
 
-def _long_table(table: Table, caption: str) -> list[str]:
+def _longtable_lines(table: Table, caption: str) -> list[str]:
     parts = split_into_sheets(table, _PAGE_WIDTH - _GAP * len(table.columns), MAX_ROWS)
     lines = ["", r"\begingroup\footnotesize\setlength{\tabcolsep}{3pt}"]
     for number, sheet in enumerate(parts, 1):

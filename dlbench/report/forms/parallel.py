@@ -33,7 +33,7 @@ class PendingTask:
 
     def result(self) -> Any:
         """What the task gives, waited for; what it raises is raised here."""
-        self.crew.finish(self)
+        self.crew.wait_for_task(self)
         assert self.found
         value, error = self.found
         if error is not None:
@@ -75,7 +75,7 @@ class TaskPool:
         count = max(1, min(len(things), _num_processes()))
         return [things[first::count] for first in range(count) if things[first::count]]
 
-    def finish(self, wanted: PendingTask) -> None:
+    def wait_for_task(self, wanted: PendingTask) -> None:
         """Come back when a task is done: by its process, or by this one where there is no other."""
         while wanted.found is None and self._running and not self._is_unknown_task(wanted):
             self._collect_and_start(None)
@@ -83,7 +83,7 @@ class TaskPool:
             # No other core, no memory for more processes, or its process died: what fails again says why.
             if wanted in self._waiting:
                 self._waiting.remove(wanted)
-            wanted.found = _call_task(wanted.task)
+            wanted.found = _run_and_catch_exception(wanted.task)
 
     def _is_unknown_task(self, wanted: PendingTask) -> bool:
         return wanted not in self._waiting and all(pending is not wanted for pending, _ in self._running.values())
@@ -133,10 +133,10 @@ def _run_in_child(task: Callable[[], Any], heard: Connection, answer: Connection
     # To look for garbage among what this process has from its parent would copy all of it; and it will not live long.
     gc.freeze()
     gc.disable()
-    answer.send(_call_task(task))
+    answer.send(_run_and_catch_exception(task))
 
 
-def _call_task(task: Callable[[], Any]) -> tuple[Any, Exception | None]:
+def _run_and_catch_exception(task: Callable[[], Any]) -> tuple[Any, Exception | None]:
     try:
         return task(), None
     except Exception as error:

@@ -16,7 +16,7 @@ import matplotlib
 import typst
 from matplotlib import font_manager
 
-from dlbench.report.analysis.labels import shorten
+from dlbench.report.analysis.labels import shorten_in_middle
 from dlbench.report.document import Block, Plot, Section
 from dlbench.report.forms.table_layout import Sheet, printed_notes, split_into_sheets
 from dlbench.table import Table
@@ -50,7 +50,11 @@ def write_pdf(
         "subtitle": f"{subtitle} · dlbench {__version__}",
         "version": __version__,
         "sections": [
-            {"title": s.title, "finding": s.finding, "blocks": [_block_data(block, figures) for block in s.blocks]}
+            {
+                "title": s.title,
+                "finding": s.finding,
+                "blocks": [_block_template_data(block, figures) for block in s.blocks],
+            }
             for s in sections
         ],
     }
@@ -58,24 +62,26 @@ def write_pdf(
         _TEMPLATE.read_bytes(),
         root=str(figures.resolve()) if figures.is_dir() else str(path.parent.resolve()),
         font_paths=typst.Fonts(include_system_fonts=False, font_paths=[str(_FONTS)]),
-        sys_inputs={"data": json.dumps(_with_drawable_texts(data))},
+        sys_inputs={"data": json.dumps(_replace_missing_glyphs(data))},
     ).compile(output=str(path), format="pdf", timestamp=when.replace(microsecond=0))
 
 
-def _block_data(block: Block, figures: Path) -> dict[str, Any]:
+def _block_template_data(block: Block, figures: Path) -> dict[str, Any]:
     return {
         "heading": block.heading,
         "words": block.words,
         "large": block.emphasis,
         "points": block.points,
-        "cards": [{"value": f.value, "label": f.label, "note": shorten(f.note, _MAX_NOTE)} for f in block.figures],
-        "plot": _plot_data(block.plot, figures) if block.plot else None,
-        "sheets": _table_sheets(block.table) if block.table else [],
+        "cards": [
+            {"value": f.value, "label": f.label, "note": shorten_in_middle(f.note, _MAX_NOTE)} for f in block.figures
+        ],
+        "plot": _plot_template_data(block.plot, figures) if block.plot else None,
+        "sheets": _sheets_template_data(block.table) if block.table else [],
         "notes": printed_notes(block.table, MAX_ROWS) if block.table else [],
     }
 
 
-def _plot_data(plot: Plot, figures: Path) -> dict[str, Any]:
+def _plot_template_data(plot: Plot, figures: Path) -> dict[str, Any]:
     """A figure as wide as the page, but low enough for its heading and caption."""
     file, width = None, 0.0
     if plot.figure:
@@ -86,12 +92,12 @@ def _plot_data(plot: Plot, figures: Path) -> dict[str, Any]:
     return {"file": file, "width": width, "caption": plot.caption}
 
 
-def _table_sheets(table: Table) -> list[dict[str, Any]]:
+def _sheets_template_data(table: Table) -> list[dict[str, Any]]:
     sheets = split_into_sheets(table, (_PAGE_WIDTH - _PADDING * len(table.columns)) / _CHARACTER, MAX_ROWS)
-    return [_sheet_data(sheet) for sheet in sheets]
+    return [_sheet_template_data(sheet) for sheet in sheets]
 
 
-def _sheet_data(sheet: Sheet) -> dict[str, Any]:
+def _sheet_template_data(sheet: Sheet) -> dict[str, Any]:
     widths = [width * _CHARACTER + _PADDING for width in sheet.widths]
     shrunk = min(1.0, _PAGE_WIDTH / sum(widths))
     return {
@@ -102,15 +108,15 @@ def _sheet_data(sheet: Sheet) -> dict[str, Any]:
     }
 
 
-def _with_drawable_texts(data: Any) -> Any:
+def _replace_missing_glyphs(data: Any) -> Any:
     if isinstance(data, dict):
-        return {key: _with_drawable_texts(value) for key, value in data.items()}
+        return {key: _replace_missing_glyphs(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_with_drawable_texts(value) for value in data]
-    return _drawable_text(data) if isinstance(data, str) else data
+        return [_replace_missing_glyphs(value) for value in data]
+    return _replace_missing_glyphs_in_text(data) if isinstance(data, str) else data
 
 
-def _drawable_text(text: str) -> str:
+def _replace_missing_glyphs_in_text(text: str) -> str:
     """`text` with a box for each character that the font lacks; no line begins with a %."""
     text = re.sub(r"(?<=\d) %", "\u00a0%", text)
     known = _font_characters()

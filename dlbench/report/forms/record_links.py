@@ -15,14 +15,14 @@ from dlbench.table import Cell, Table
 MAX_LISTED = 60
 
 
-class Links:
+class RecordLinks:
     """Where on a page each attempt stands with its folder and its command."""
 
     def __init__(self, content: Content, sections: Sequence[Section]) -> None:
         tables = [block.table for section in sections for block in section.blocks if block.table]
-        self._home = next((table for table in tables if _is_target_table(table, "attempt_id")), None)
+        self._home = next((table for table in tables if _is_attempts_or_runs_table(table, "attempt_id")), None)
         self._known = {str(row["attempt_id"]) for row in self._home.records()} if self._home else set()
-        self._home_of_runs = next((table for table in tables if _is_target_table(table, "run_id")), None)
+        self._home_of_runs = next((table for table in tables if _is_attempts_or_runs_table(table, "run_id")), None)
         runs = self._home_of_runs.records() if self._home_of_runs else []
         self._runs = {str(row["run_id"]): f"{row['measured']}, {row['started_at']}" for row in runs}
         axes = ["mode", "precision", "batch_size", *varying_axes(content.shown)]
@@ -36,30 +36,32 @@ class Links:
             for case in content.shown[["attempt_id", "system_id", "model", *axes]].to_dict("records")
         }
 
-    def anchor(self, table: Table, row: Sequence[Cell]) -> str:
+    def row_id(self, table: Table, row: Sequence[Cell]) -> str:
         """The id of a row of the table of attempts, or of that of runs; "" for every other table."""
         if table is self._home_of_runs:
-            return f"run-{_row_cell(table, row, 'run_id')}"
-        return self.target(_row_cell(table, row, "attempt_id")) if table is self._home else ""
+            return f"run-{_find_cell_of_column(table, row, 'run_id')}"
+        return (
+            self.find_row_id_of_attempt(_find_cell_of_column(table, row, "attempt_id")) if table is self._home else ""
+        )
 
-    def target(self, attempt_id: Cell) -> str:
+    def find_row_id_of_attempt(self, attempt_id: Cell) -> str:
         """The id of the row that tells all of this attempt; "" where the page does not hold it."""
         return f"attempt-{attempt_id}" if attempt_id in self._known else ""
 
-    def is_link(self, table: Table, key: str) -> bool:
+    def is_attempt_link_column(self, table: Table, key: str) -> bool:
         """Whether the cells of this column lead to the table of attempts."""
         return key == "attempt_id" and table is not self._home
 
-    def records(self, block: Block) -> list[tuple[str, str]]:
+    def attempt_links_of_figure(self, block: Block) -> list[tuple[str, str]]:
         """The ids of the rows of the attempts and runs that a figure shows, and what to call them."""
-        listed = (r for r in _records_of_plot(block.plot) if self.target(r) and r in self._labels)
-        attempts = [(self.target(r), self._labels[r]) for r in islice(listed, MAX_LISTED)]
+        listed = (r for r in _records_of_plot(block.plot) if self.find_row_id_of_attempt(r) and r in self._labels)
+        attempts = [(self.find_row_id_of_attempt(r), self._labels[r]) for r in islice(listed, MAX_LISTED)]
         runs = block.plot.runs if block.plot else ()
         return attempts + [(f"run-{r}", self._runs[r]) for r in runs if r in self._runs]
 
-    def num_unlisted(self, block: Block) -> int:
-        """How many of a figure's attempts `records` leaves out."""
-        listed = sum(1 for r in _records_of_plot(block.plot) if self.target(r) and r in self._labels)
+    def num_unlisted_attempts(self, block: Block) -> int:
+        """How many of a figure's attempts `attempt_links_of_figure` leaves out."""
+        listed = sum(1 for r in _records_of_plot(block.plot) if self.find_row_id_of_attempt(r) and r in self._labels)
         return len(_records_of_plot(block.plot)) - min(listed, MAX_LISTED)
 
 
@@ -67,9 +69,9 @@ def _records_of_plot(plot: Plot | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(plot.records)) if plot else ()
 
 
-def _is_target_table(table: Table, key: str) -> bool:
+def _is_attempts_or_runs_table(table: Table, key: str) -> bool:
     return {key, "command"} <= {column.key for column in table.columns}
 
 
-def _row_cell(table: Table, row: Sequence[Cell], key: str) -> Cell:
+def _find_cell_of_column(table: Table, row: Sequence[Cell], key: str) -> Cell:
     return next(cell for column, cell in zip(table.columns, row, strict=True) if column.key == key)

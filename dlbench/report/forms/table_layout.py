@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dlbench.report.analysis.labels import shorten
+from dlbench.report.analysis.labels import shorten_in_middle
 from dlbench.table import Table, alignments, cell_texts
 
 #: A column asks for no more characters than this: longer texts are broken into lines.
@@ -47,11 +47,11 @@ def split_into_sheets(table: Table, page_width: float, max_rows: int) -> list[Sh
     aligns = alignments(table)
     found = []
     for part in _columns_per_sheet(least, page_width):
-        widths = _fit_widths([wanted[i] for i in part], [least[i] for i in part], page_width)
+        widths = _fit_column_widths([wanted[i] for i in part], [least[i] for i in part], page_width)
         found.append(
             Sheet(
                 headings=[headings[i] for i in part],
-                rows=[[_truncate(row[i], w) for i, w in zip(part, widths, strict=True)] for row in rows],
+                rows=[[_truncate_cell_text(row[i], w) for i, w in zip(part, widths, strict=True)] for row in rows],
                 aligns=[aligns[i] for i in part],
                 widths=widths,
                 wrapped=[max(map(_longest_line, columns[i])) > w for i, w in zip(part, widths, strict=True)],
@@ -74,12 +74,12 @@ def add_break_points(text: str) -> str:
     return re.sub(r"[^\s\u200b]{20}(?=[^\s\u200b])", "\\g<0>\u200b", text)
 
 
-def _truncate(text: str, width: float) -> str:
+def _truncate_cell_text(text: str, width: float) -> str:
     """`text` in no more than `MAX_LINES` lines of its own, and in no more characters than these hold at this width."""
     lines = text.split("\n")
     if len(lines) > MAX_LINES:
         lines = [*lines[: MAX_LINES - 1], f"… and {len(lines) - MAX_LINES + 1} more lines"]
-    return shorten("\n".join(lines), int(MAX_LINES * width))
+    return shorten_in_middle("\n".join(lines), int(MAX_LINES * width))
 
 
 def _columns_per_sheet(least: Sequence[float], page_width: float) -> list[list[int]]:
@@ -93,7 +93,7 @@ def _columns_per_sheet(least: Sequence[float], page_width: float) -> list[list[i
     return [*parts, part]
 
 
-def _fit_widths(wanted: Sequence[float], least: Sequence[float], page_width: float) -> list[float]:
+def _fit_column_widths(wanted: Sequence[float], least: Sequence[float], page_width: float) -> list[float]:
     """As wide as wanted; where that is too much, all give way in proportion to what they can spare."""
     wanted = [max(w, m) for w, m in zip(wanted, least, strict=True)]
     spare = sum(wanted) - sum(least)

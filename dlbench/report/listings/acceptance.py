@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dlbench import units
-from dlbench.report.analysis.acceptance import VERDICTS, Acceptance, Judgement
+from dlbench.report.analysis.acceptance import VERDICTS, AcceptanceFile, CriterionResult
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.forms.html_page import template_environment
 from dlbench.results.parts import find_parts
@@ -15,7 +15,7 @@ from dlbench.table import Cell, Column, Table, alignments, cell_texts, signed_pe
 from dlbench.version import __version__
 
 
-def acceptance_table(judgements: Sequence[Judgement], raw: bool = False) -> Table:
+def acceptance_table(judgements: Sequence[CriterionResult], raw: bool = False) -> Table:
     """One row per line, with value, interval and margin; `raw`: as numbers in the metric's SI unit, for programs."""
     columns = [
         Column("line", "Line", "right"),
@@ -30,10 +30,10 @@ def acceptance_table(judgements: Sequence[Judgement], raw: bool = False) -> Tabl
         Column("processes", "Processes", "right"),
         Column("reason", "Reason"),
     ]
-    return Table(columns, [_line_row(number, one, raw) for number, one in enumerate(judgements, 1)])
+    return Table(columns, [_criterion_row(number, one, raw) for number, one in enumerate(judgements, 1)])
 
 
-def _line_row(number: int, one: Judgement, raw: bool) -> list[Cell]:
+def _criterion_row(number: int, one: CriterionResult, raw: bool) -> list[Cell]:
     metric = METRICS[one.line.metric]
     sign = "≥" if one.line.at_least else "≤"
     tolerance = f" {'−' if one.line.at_least else '+'} {units.percent(one.line.tolerance)}"
@@ -45,20 +45,20 @@ def _line_row(number: int, one: Judgement, raw: bool) -> list[Cell]:
         one.verdict,
         f"{sign} {metric.format(one.line.bound)}{tolerance if one.line.tolerance else ''}",
         *(value if raw or value is None else metric.format(value) for value in figures),
-        one.margin,
+        one.margin_to_limit,
         one.processes,
         "; ".join(words for words in (one.reason, one.line.note) if words) or None,
     ]
 
 
-def summary_line(acceptance: Acceptance, judgements: Sequence[Judgement]) -> str:
+def summary_line(acceptance: AcceptanceFile, judgements: Sequence[CriterionResult]) -> str:
     """The closing line: ``Lot 2: 3 passed, 1 failed, 0 not decided``."""
     counts = Counter(one.verdict for one in judgements)
     return f"{acceptance.name}: {', '.join(f'{counts[verdict]} {verdict}' for verdict in VERDICTS)}"
 
 
 def acceptance_page(
-    acceptance: Acceptance, file: Path, judgements: Sequence[Judgement], sources: Sequence[str | Path]
+    acceptance: AcceptanceFile, file: Path, judgements: Sequence[CriterionResult], sources: Sequence[str | Path]
 ) -> str:
     """A page of HTML for the file: the lines, what they were judged by (with digests), and room for signatures."""
     table = acceptance_table(judgements)
@@ -73,13 +73,13 @@ def acceptance_page(
         file=file.name,
         file_digest=hashlib.sha256(file.read_bytes()).hexdigest(),
         parts=len(parts),
-        parts_digest=files_digest(parts),
+        parts_digest=sha256_of_files(parts),
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=__version__,
     )
 
 
-def files_digest(files: Sequence[Path]) -> str:
+def sha256_of_files(files: Sequence[Path]) -> str:
     """SHA-256 over the SHA-256 of each file, by its digest: names and places do not matter."""
     digests = []
     for file in files:

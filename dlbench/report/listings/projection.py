@@ -5,12 +5,12 @@ import pandas as pd
 from dlbench import units
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis import confidence_levels, derived_metrics
-from dlbench.report.analysis.case_warnings import add_warning_words, describe_status
+from dlbench.report.analysis.case_warnings import add_warnings_column, describe_status_and_warnings
 from dlbench.report.analysis.projection import Prices, unused_price_notes
-from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
+from dlbench.report.analysis.side_by_side import add_case_numbers, summarize_processes
 from dlbench.report.chapters.projection_section import (
     OVER_PROCESSES_TEXT,
-    named_assumptions,
+    prefix_assumptions_with_system,
     project_case,
     projection_cells,
 )
@@ -31,11 +31,11 @@ def projection_table(
     Raises BadInput if there is no such training, or images or epochs are not above zero.
     """
     # As in a report: a machine's CPU and its GPUs are different systems, and so are two settings of a CPU.
-    rows = systems.join_sources([systems.with_source(rows, systems.Source("results"), 0)])
+    rows = systems.join_sources([systems.add_source_columns(rows, systems.ResultsSource("results"), 0)])
     names = systems.system_names(rows)
     # Repeats are processes of one case: their common value, and its interval.
-    processes = with_case_numbers(derived_metrics.with_intervals(_measured_trainings(rows, models)))
-    cases = add_warning_words(summarize_processes(processes), processes)
+    processes = add_case_numbers(derived_metrics.add_metric_intervals(_measured_trainings(rows, models)))
+    cases = add_warnings_column(summarize_processes(processes), processes)
     columns = _projection_columns([a for a in _AXES if a in _ALWAYS_SHOWN or cases[a].nunique() > 1], prices)
     found: list[dict[str, Cell]] = []
     assumptions: dict[str, None] = {}
@@ -44,12 +44,12 @@ def projection_table(
         if value is None:
             continue
         name = names.get(case["system_id"], "unknown")
-        projection = project_case(case, num_images, num_epochs, prices.for_system(name) if prices else None)
+        projection = project_case(case, num_images, num_epochs, prices.prices_of_system(name) if prices else None)
         # Images and epochs are the title, the number of devices is a column.
-        assumptions |= dict.fromkeys(named_assumptions(projection.assumptions[1:], name, prices))
+        assumptions |= dict.fromkeys(prefix_assumptions_with_system(projection.assumptions[1:], name, prices))
         row: dict[str, Cell] = {axis: case[axis] for axis in _AXES}
         row |= {"system": name, "processes": int(case["processes"]), "throughput": value}
-        row |= {"warnings": describe_status(case)}
+        row |= {"warnings": describe_status_and_warnings(case)}
         found.append(row | projection_cells(case, projection))
     if not found:
         raise BadInput("these trainings have no step times, so no projection is possible")
@@ -59,7 +59,7 @@ def projection_table(
         notes.append(f"n: number of processes of a case. Interval in the columns from and to: {OVER_PROCESSES_TEXT}.")
     if len(found) > without_interval:
         notes.append(
-            f"Confidence level of the interval in the columns from and to: {confidence_levels.levels_text(cases)}."
+            f"Confidence level of the interval in the columns from and to: {confidence_levels.describe_levels(cases)}."
         )
     if without_interval:
         notes.append(
@@ -86,8 +86,8 @@ def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.Data
     wanted = wanted[(wanted["mode"] == "training") & wanted["status"].isin(DONE_STATUSES)]
     if wanted.empty:
         raise BadInput(f"these results have no training of {', '.join(models or known)}; measure it first")
-    attempts = systems.with_systems(derived_metrics.attempts_from_rows(wanted), wanted)
-    return derived_metrics.with_network_names(derived_metrics.latest_attempts(attempts))
+    attempts = systems.add_system_ids(derived_metrics.attempts_from_rows(wanted), wanted)
+    return derived_metrics.make_network_names_unique(derived_metrics.latest_attempts(attempts))
 
 
 def _projection_columns(axes: list[str], prices: Prices | None) -> list[Column]:

@@ -26,10 +26,10 @@ def format_query(sql: str, sources: Sequence[str | Path], format: str) -> str:
         [v if isinstance(v, str | int | float | bool | None) else json.dumps(v, ensure_ascii=False) for v in row]
         for row in rows
     ]
-    return render(Table([Column(name, show=_terminal_text) for name in names], cells), format)
+    return render(Table([Column(name, show=_shorten_for_terminal) for name in names], cells), format)
 
 
-def _terminal_text(cell: Cell) -> str:
+def _shorten_for_terminal(cell: Cell) -> str:
     """On one line, without what a terminal might obey, long lists by their beginning."""
     if isinstance(cell, int | float) and not isinstance(cell, bool):
         return default_text(cell) if isinstance(cell, float) and not math.isfinite(cell) else str(cell)

@@ -74,7 +74,7 @@ def describe_attempt(table: pa.Table, attempt: str, part: Path) -> dict[str, Any
     """All that the rows of one attempt tell, as JSON types: SI units, lists of samples summarised, nothing rounded."""
     table = table.filter(pc.equal(table["attempt_id"], attempt)).sort_by("rank")
     rows = table.to_pylist()
-    cases = derived_metrics.with_intervals(derived_metrics.attempts_from_rows(table.to_pandas()))
+    cases = derived_metrics.add_metric_intervals(derived_metrics.attempts_from_rows(table.to_pandas()))
     case = cases.iloc[0].to_dict()
     first = rows[0]
     facts = [name for name in first if name.startswith("system_") and name not in ("system_key", "system_details")]
@@ -87,20 +87,20 @@ def describe_attempt(table: pa.Table, attempt: str, part: Path) -> dict[str, Any
         "command": tables.rerun_command(case, str(part.parent) if has_folder else ""),
         "case": {axis: first[axis] for axis in AXES},
         "protocol": json.loads(first["protocol"] or "{}"),
-        "metrics": {name: _metric_values(case, name) for name in METRICS if name in case},
-        "ranks": [_rank_values(row) for row in rows],
+        "metrics": {name: _metric_value_and_interval(case, name) for name in METRICS if name in case},
+        "ranks": [_summarize_rank(row) for row in rows],
         "system": {**system, "details": parse_details(first.get("system_details"))},
     }
 
 
-def _metric_values(case: dict[Any, Any], name: str) -> dict[str, Any]:
+def _metric_value_and_interval(case: dict[Any, Any], name: str) -> dict[str, Any]:
     values = {"value": name, "low": f"{name}_low", "high": f"{name}_high"}
     known = {key: float(case[column]) for key, column in values.items() if not pd.isna(case.get(column, np.nan))}
     level = {"confidence": float(case["confidence"])} if "low" in known else {}
     return {**known, **level, "unit": METRICS[name].unit} if known else {"value": None, "unit": METRICS[name].unit}
 
 
-def _rank_values(row: dict[str, Any]) -> dict[str, Any]:
+def _summarize_rank(row: dict[str, Any]) -> dict[str, Any]:
     """What one rank measured: its numbers, and of each list of numbers a summary."""
     found: dict[str, Any] = {}
     for field in SCHEMA:
@@ -161,11 +161,11 @@ def _name_value_lines(title: str, values: dict[str, Any]) -> str:
 def _wrap_value(name: str, value: Any, width: int) -> list[str]:
     """A value as lines: a long list breaks between its items, a text where it does itself."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        text = ", ".join(_value_text(name, item) for item in value)
+        text = ", ".join(_format_record_value(name, item) for item in value)
         return textwrap.wrap(text, max(40, width), break_long_words=False, break_on_hyphens=False)
     if isinstance(value, str):
-        return [_value_text(name, line) for line in value.splitlines() if line.strip()] or [""]
-    return [_value_text(name, value)]
+        return [_format_record_value(name, line) for line in value.splitlines() if line.strip()] or [""]
+    return [_format_record_value(name, value)]
 
 
 def _metrics_table(record: dict[str, Any]) -> Table:
@@ -187,13 +187,13 @@ def _samples_table(title: str, samples: dict[str, dict[str, float]]) -> Table:
     names = ("count", "min", "p5", "median", "p95", "p99", "max")
     columns = [Column("name", "Name"), *(Column(name, name, "right") for name in names)]
     rows: list[list[Cell]] = [
-        [name, *(str(v["count"]) if key == "count" else _value_text(name, v[key]) for key in names)]
+        [name, *(str(v["count"]) if key == "count" else _format_record_value(name, v[key]) for key in names)]
         for name, v in samples.items()
     ]
     return Table(columns, rows, title)
 
 
-def _value_text(name: str, value: Any) -> str:
+def _format_record_value(name: str, value: Any) -> str:
     """A value with its unit, on one line and without what a terminal might obey."""
     if isinstance(value, bool):
         return "yes" if value else "no"

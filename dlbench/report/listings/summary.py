@@ -8,7 +8,7 @@ from typing import Any
 from dlbench import units
 from dlbench.process_statistics import MIN_PROCESSES
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import shorten
+from dlbench.report.analysis.labels import shorten_in_middle
 from dlbench.report.chapters import tables
 from dlbench.stats import reason_without_interval
 from dlbench.suites.case import AXES
@@ -91,7 +91,7 @@ def _short_heading(column: Column) -> Column:
     """`column` under a shorter heading: the unit says enough."""
     title, unit = column.title_and_unit()
     if column.key == "model":
-        return Column(column.key, title, "left", lambda name: shorten(str(name), 18))
+        return Column(column.key, title, "left", lambda name: shorten_in_middle(str(name), 18))
     if column.key in ("throughput", "flop_rate", "energy_per_image"):
         return Column(column.key, unit, column.align, column.show)
     if column.key == "mfu":

@@ -41,13 +41,13 @@ def median_intervals(steps: RaggedArray, confidence: Floats) -> Floats:
     return limits
 
 
-def protocol_confidences(protocols: Sequence[str | None]) -> Floats:
+def confidence_of_each_protocol(protocols: Sequence[str | None]) -> Floats:
     """The confidence that each protocol, as JSON text, asks for; NaN of one that is none."""
-    return np.array([protocol_value(text, "confidence") for text in protocols], dtype=np.float64)
+    return np.array([read_protocol_number(text, "confidence") for text in protocols], dtype=np.float64)
 
 
 @lru_cache(maxsize=10_000)
-def protocol_value(protocol: str | None, key: str) -> float:
+def read_protocol_number(protocol: str | None, key: str) -> float:
     """The number that a protocol, as JSON text, has for a key, or its default; NaN if the text is no protocol."""
     try:
         return float(json.loads(protocol or "{}").get(key, getattr(Protocol, key)))
@@ -103,12 +103,12 @@ def _variance_inflation(times: Floats, ordered: Floats, middle: Floats) -> Float
     edges = np.arange(num_cells + 1) * n // num_cells
     # A row for each cell, whose windows lie next to each other then.
     sums = np.ascontiguousarray(np.add.reduceat(signs, edges[:-1], axis=1, dtype=np.int32).T)
-    power = _cosine_power(sums * 0.5 - np.diff(edges)[:, np.newaxis] * mean, n)
+    power = _sum_squared_cosine_amplitudes(sums * 0.5 - np.diff(edges)[:, np.newaxis] * mean, n)
     ends = (signs[:, 0].astype(np.int32) + signs[:, -1]) / 2
     products = (signs[:, :-1] * signs[:, 1:]).sum(axis=1, dtype=np.int64) / 4
     with np.errstate(divide="ignore", invalid="ignore"):
         lag1 = (products - mean * ((above - below) - ends) + (n - 1) * (mean * mean)) / squares
-        inflation: Floats = power / stats.NUM_WAVES / variance / _cosine_power_ratio(lag1, n)
+        inflation: Floats = power / stats.NUM_WAVES / variance / _cosine_power_ratio_per_correlation(lag1, n)
     clustered = _cluster_inflation(times, ordered, edges)
     r = np.maximum(0.0, lag1)
     counts = clustered * (1 - r) > stats.CLUSTER_LIMIT * (1 + r)
@@ -127,12 +127,16 @@ def _cluster_inflation(times: Floats, ordered: Floats, edges: NDArray[np.int64])
         cells = marks if edges.size == n + 1 else np.add.reduceat(marks, edges[:-1], axis=1, dtype=np.int32)
         variance = num_marks * (n - num_marks) / n / n
         with np.errstate(divide="ignore", invalid="ignore"):
-            inflation = _cosine_power(np.ascontiguousarray(cells.T, dtype=np.float64), n) / stats.NUM_WAVES / variance
+            inflation = (
+                _sum_squared_cosine_amplitudes(np.ascontiguousarray(cells.T, dtype=np.float64), n)
+                / stats.NUM_WAVES
+                / variance
+            )
         largest = np.where(variance > 0, np.maximum(largest, inflation), largest)
     return largest
 
 
-def _cosine_power(cells: Floats, n: int) -> Floats:
+def _sum_squared_cosine_amplitudes(cells: Floats, n: int) -> Floats:
     """2/n times the sum of the 8 squared cosine sums of each window; `cells` has a row for each cell."""
     num_cells, num_rows = cells.shape
     totals = np.zeros((stats.NUM_WAVES, num_rows))
@@ -145,7 +149,7 @@ def _cosine_power(cells: Floats, n: int) -> Floats:
     return power * 2 / n
 
 
-def _cosine_power_ratio(lag1: Floats, n: int) -> Floats:
+def _cosine_power_ratio_per_correlation(lag1: Floats, n: int) -> Floats:
     # NumPy's sine need not be that of the standard library; windows of one length have few different correlations.
     values, places = np.unique(lag1, return_inverse=True)
     return np.array([stats.cosine_power_ratio(v, n) if np.isfinite(v) else np.nan for v in values.tolist()])[places]

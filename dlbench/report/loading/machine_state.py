@@ -18,11 +18,11 @@ _MOST_FILES, _MOST_PROPERTIES, _LONGEST = 1000, 5000, 300
 NodeState = dict[str, str]
 
 
-def read_states(sources: Sequence[str | Path]) -> tuple[dict[str, NodeState], list[str]]:
+def read_node_states(sources: Sequence[str | Path]) -> tuple[dict[str, NodeState], list[str]]:
     """Return the state of each node by its name, and a sentence for each file that cannot be used."""
     states: dict[str, NodeState] = {}
     problems: list[str] = []
-    for file in islice(_state_files(sources), _MOST_FILES):
+    for file in islice(_find_state_files(sources), _MOST_FILES):
         try:
             content = load_json(read_text(file))
             if not isinstance(content, dict) or "MachineState" not in content:
@@ -31,25 +31,25 @@ def read_states(sources: Sequence[str | Path]) -> tuple[dict[str, NodeState], li
             words = error.strerror if isinstance(error, OSError) else error
             problems.append(f"cannot read {file}: {excerpt(str(words), 200)[1:-1]}; skipped")
             continue
-        state = dict(islice(_flatten(content), _MOST_PROPERTIES))
+        state = dict(islice(_flatten_nested_values(content), _MOST_PROPERTIES))
         name = state.get("HostInfo/Hostname") or file.stem
         states[name if name not in states else f"{name} ({file.stem})"] = state
     return states, problems
 
 
-def _state_files(sources: Sequence[str | Path]) -> Iterator[Path]:
+def _find_state_files(sources: Sequence[str | Path]) -> Iterator[Path]:
     for source in sources:
         if Path(source).is_dir():
             for pattern in (f"{MACHINE_STATE_FOLDER}/*.json", f"nodes/*/{MACHINE_STATE_FOLDER}/*.json"):
                 yield from sorted(Path(source).glob(pattern))
 
 
-def _flatten(values: dict[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flatten_nested_values(values: dict[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in values.items():
         if key == "_meta":  # how MachineState reads it again
             continue
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}/")
+            yield from _flatten_nested_values(value, f"{prefix}{key}/")
         elif value is not None:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             yield f"{prefix}{key}", " ".join(text[:_LONGEST].split())

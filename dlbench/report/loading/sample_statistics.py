@@ -56,19 +56,19 @@ class SlowestSteps:
     rank: NDArray[np.int32]
 
 
-def slowest_steps(steps: RaggedArray, ranks: RanksOfAttempts) -> SlowestSteps:
+def slowest_rank_steps(steps: RaggedArray, ranks: RanksOfAttempts) -> SlowestSteps:
     """The steps that all ranks of an attempt have; none for an attempt with a time that cannot be right."""
-    counts = _shortest_lists(steps, ranks)
+    counts = _shortest_list_lengths(steps, ranks)
     begins = np.cumsum(counts) - counts
     times = steps.values
-    if not all_single_rank(ranks):
-        times = times[_element_indices(steps.starts[ranks.first], counts)]
+    if not has_one_rank_per_attempt(ranks):
+        times = times[_indices_in_segments(steps.starts[ranks.first], counts)]
     rank = np.zeros(times.size, np.int32)
     good = is_possible_time(times)
     for number in range(1, int(ranks.count.max(initial=1))):
         has = np.flatnonzero(ranks.count > number)
-        here = _element_indices(begins[has], counts[has])
-        own = steps.values[_element_indices(steps.starts[ranks.first[has] + number], counts[has])]
+        here = _indices_in_segments(begins[has], counts[has])
+        own = steps.values[_indices_in_segments(steps.starts[ranks.first[has] + number], counts[has])]
         good[here] &= is_possible_time(own)
         slower = own > times[here]
         times[here[slower]] = own[slower]
@@ -94,17 +94,19 @@ def sample_statistics(
     every = np.where(stride > 1, stride, 1).astype(np.int64)
     values = _step_statistics(found.steps)
     for name, column in PHASES.items():
-        values[name] = _phase_median(lists[column], ranks, found, every)
+        values[name] = _median_phase_of_slowest_rank(lists[column], ranks, found, every)
     return pd.DataFrame(values, index=ranks.attempts, columns=list(STATISTICS))
 
 
-def slowest_median(steps: RaggedArray, ranks: RanksOfAttempts) -> Floats:
+def slowest_rank_median(steps: RaggedArray, ranks: RanksOfAttempts) -> Floats:
     """The largest median step [s] of the ranks of each attempt; NaN where a rank has no steps that can be right."""
     rows = RanksOfAttempts([], np.arange(steps.lengths.size), np.ones(steps.lengths.size, np.int64))
-    own = slowest_steps(steps, rows).steps
+    own = slowest_rank_steps(steps, rows).steps
     full = np.flatnonzero(own.lengths)
     n, starts = own.lengths[full], own.starts[full]
-    medians = _scatter(_quantiles(_sort_within(own.values, starts, n), starts, n, 0.5), full, own.lengths.size)
+    medians = _scatter_to_positions(
+        _quantiles(_sort_each_segment(own.values, starts, n), starts, n, 0.5), full, own.lengths.size
+    )
     largest: Floats = np.maximum.reduceat(medians, ranks.first) if ranks.first.size else medians
     return largest
 
@@ -113,7 +115,7 @@ def _step_statistics(steps: RaggedArray) -> dict[str, Floats]:
     counts = steps.lengths
     full = np.flatnonzero(counts)
     n, starts, values = counts[full], steps.starts[full], steps.values
-    ordered = _sort_within(values, starts, n)
+    ordered = _sort_each_segment(values, starts, n)
     p25, p50, p75, p95, p99 = (_quantiles(ordered, starts, n, share) for share in (0.25, 0.5, 0.75, 0.95, 0.99))
     far = 3 * (p75 - p25)
     outside = (values < np.repeat(p25 - far, n)) | (values > np.repeat(p75 + far, n))
@@ -137,10 +139,12 @@ def _step_statistics(steps: RaggedArray) -> dict[str, Floats]:
             "autocorrelation": np.where(varied, lagged / squares, np.nan),
             "outliers": outliers,
         }
-    return {name: _scatter(some, full, counts.size) for name, some in found.items()}
+    return {name: _scatter_to_positions(some, full, counts.size) for name, some in found.items()}
 
 
-def _phase_median(samples: RaggedArray, ranks: RanksOfAttempts, found: SlowestSteps, stride: Ints) -> Floats:
+def _median_phase_of_slowest_rank(
+    samples: RaggedArray, ranks: RanksOfAttempts, found: SlowestSteps, stride: Ints
+) -> Floats:
     """Median time of a phase, in each step of the rank that was slowest in it.
 
     NaN where a rank lacks it or has a time that cannot be right: every phase of a step is work of its own.
@@ -153,20 +157,22 @@ def _phase_median(samples: RaggedArray, ranks: RanksOfAttempts, found: SlowestSt
     alike = every == np.minimum.reduceat(stride, ranks.first)
     bad = np.concatenate(([0], np.cumsum(~is_possible_time(samples.values))))[samples.starts]
     spoilt = bad[ranks.first + ranks.count] > bad[ranks.first]
-    known = np.flatnonzero((num_steps > 0) & alike & (_shortest_lists(samples, ranks) >= taken) & ~spoilt)
+    known = np.flatnonzero((num_steps > 0) & alike & (_shortest_list_lengths(samples, ranks) >= taken) & ~spoilt)
     n = taken[known]
-    if all_single_rank(ranks):
+    if has_one_rank_per_attempt(ranks):
         values, starts = samples.values, samples.starts[known]
     else:
-        index = _element_indices(np.zeros_like(n), n)
+        index = _indices_in_segments(np.zeros_like(n), n)
         step = np.repeat(found.steps.starts[known], n) + index * np.repeat(every[known], n)
         row = np.repeat(ranks.first[known], n) + found.rank[step]
         values = samples.values[samples.starts[row] + index]
         starts = np.cumsum(n) - n
-    return _scatter(_quantiles(_sort_within(values, starts, n), starts, n, 0.5), known, num_steps.size)
+    return _scatter_to_positions(
+        _quantiles(_sort_each_segment(values, starts, n), starts, n, 0.5), known, num_steps.size
+    )
 
 
-def all_single_rank(ranks: RanksOfAttempts) -> bool:
+def has_one_rank_per_attempt(ranks: RanksOfAttempts) -> bool:
     """Whether each attempt has one rank: its samples are taken as they lie then."""
     return int(ranks.count.max(initial=1)) == 1
 
@@ -176,7 +182,7 @@ def is_possible_time(times: Floats) -> NDArray[np.bool_]:
     return (times >= SHORTEST_STEP_S) & (times <= LONGEST_STEP_S)
 
 
-def _shortest_lists(lists: RaggedArray, ranks: RanksOfAttempts) -> Ints:
+def _shortest_list_lengths(lists: RaggedArray, ranks: RanksOfAttempts) -> Ints:
     """The length of the shortest list of each attempt's ranks."""
     if ranks.first.size == 0:
         return np.empty(0, np.int64)
@@ -184,14 +190,14 @@ def _shortest_lists(lists: RaggedArray, ranks: RanksOfAttempts) -> Ints:
     return shortest
 
 
-def _element_indices(starts: Ints, counts: Ints) -> Ints:
+def _indices_in_segments(starts: Ints, counts: Ints) -> Ints:
     """Where the elements of stretches lie, stretch after stretch."""
     before = np.cumsum(counts) - counts
     places: Ints = np.arange(counts.sum()) + np.repeat(starts - before, counts)
     return places
 
 
-def _sort_within(values: Floats, starts: Ints, counts: Ints) -> Floats:
+def _sort_each_segment(values: Floats, starts: Ints, counts: Ints) -> Floats:
     ordered = values.copy()
     # Stretches of one length are rows of a matrix, which are sorted in a fraction of the time of one after the other.
     for length in np.unique(counts).tolist():
@@ -214,7 +220,7 @@ def _segment_sums(values: NDArray[np.float64] | NDArray[np.bool_], starts: Ints)
     return np.add.reduceat(values, starts, dtype=np.float64) if starts.size else np.empty(0)
 
 
-def _scatter(some: Floats, places: Ints, size: int) -> Floats:
+def _scatter_to_positions(some: Floats, places: Ints, size: int) -> Floats:
     """`some` at their places among `size`, NaN elsewhere."""
     values = np.full(size, np.nan)
     values[places] = some

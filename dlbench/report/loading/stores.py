@@ -42,7 +42,7 @@ _CHAPTER_COLUMNS = (
 #: The columns that metrics and the names of systems follow from.
 METRIC_COLUMNS = tuple(n for n in ROW_COLUMNS if n not in _CHAPTER_COLUMNS)
 
-#: One row per attempt: `slowest_median` is the largest median step of its ranks [s].
+#: One row per attempt: `slowest_rank_median` is the largest median step of its ranks [s].
 _STATISTIC_COLUMNS = (*sample_statistics.STATISTICS, *sample_statistics.LIMIT_COLUMNS, "slowest_median")
 
 #: Called with a sentence on how far the reading is.
@@ -76,7 +76,7 @@ class LoadedStores:
             files |= self.readers[int(str(number))].files_of(some.index.tolist())
         return files
 
-    def samples_of(self, attempts: list[str]) -> pd.DataFrame:
+    def read_samples_of_attempts(self, attempts: list[str]) -> pd.DataFrame:
         """The samples of these attempts, in their order.
 
         The columns are `sample_statistics`, `TRACE_COLUMNS` and `COMMUNICATION_COLUMNS`.
@@ -93,7 +93,7 @@ class LoadedStores:
 
 
 def load_stores(
-    sources: Sequence[systems.Source],
+    sources: Sequence[systems.ResultsSource],
     progress: ProgressCallback | None = None,
     columns: Sequence[str] = ROW_COLUMNS,
     with_sides: bool = False,
@@ -106,49 +106,51 @@ def load_stores(
     frames: list[pd.DataFrame] = []
     statistics: list[pd.DataFrame] = []
     for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
-        batches = reader.batches((*columns, *sample_statistics.COLUMNS), _read_progress(progress, source.path))
-        frames.append(systems.with_source(to_frame(_scalar_tables(batches, statistics), columns), source, number))
+        batches = reader.batches((*columns, *sample_statistics.COLUMNS), _progress_of_file(progress, source.path))
+        frames.append(
+            systems.add_source_columns(to_frame(_scalar_tables(batches, statistics), columns), source, number)
+        )
     # What is read once more, later, is not to be counted again.
     counts = [(reader.num_rows, reader.num_rows - reader.num_held, reader.num_copies) for reader in readers]
     num_rows, num_passed_over, num_copies = (sum(of_kind) for of_kind in zip(*counts, strict=True))
-    num_copies += _num_copies(frames)
+    num_copies += _count_duplicate_rows(frames)
     rows = systems.join_sources(frames, with_sides)
     known = pd.concat(statistics) if statistics else pd.DataFrame(columns=_STATISTIC_COLUMNS)
     # An attempt that several sources hold counts as it stands in the first.
     known = known[~known.index.duplicated()]
     first = rows[["attempt_id", "source_number"]].drop_duplicates("attempt_id").set_index("attempt_id")
-    rows = rows.assign(**{_DETAILS_COLUMN: _first_details(rows, readers)})
+    rows = rows.assign(**{_DETAILS_COLUMN: _details_of_first_rows(rows, readers)})
     return LoadedStores(rows, known, readers, first["source_number"], num_rows, num_passed_over, num_copies)
 
 
-def _num_copies(frames: Sequence[pd.DataFrame]) -> int:
+def _count_duplicate_rows(frames: Sequence[pd.DataFrame]) -> int:
     """Rows of an attempt and rank that a source before holds as well."""
     if len(frames) < 2:
         return 0
     return int(pd.concat([frame[["attempt_id", "rank"]] for frame in frames], ignore_index=True).duplicated().sum())
 
 
-def _read_progress(progress: ProgressCallback | None, path: str) -> Callable[[int, int], None] | None:
+def _progress_of_file(progress: ProgressCallback | None, path: str) -> Callable[[int, int], None] | None:
     return progress and (lambda done, total: progress(f"{path}: {done} of {total} parts read"))
 
 
 def _scalar_tables(batches: Iterable[Batch], statistics: list[pd.DataFrame]) -> Iterator[pa.Table]:
     """What is no sample, while `statistics` takes what the samples say."""
     for batch in batches:
-        statistics.append(_batch_statistics(batch))
+        statistics.append(_statistics_of_batch(batch))
         yield batch.scalars
 
 
-def _batch_statistics(batch: Batch) -> pd.DataFrame:
+def _statistics_of_batch(batch: Batch) -> pd.DataFrame:
     ranks = _ranks_of_attempts(batch)
     stride = batch.scalars["phase_stride"].to_numpy()
-    found = sample_statistics.slowest_steps(batch.lists["step_s"], ranks)
+    found = sample_statistics.slowest_rank_steps(batch.lists["step_s"], ranks)
     known = sample_statistics.sample_statistics(found, batch.lists, ranks, stride)
     protocols = batch.scalars["protocol"].take(pa.array(ranks.first)).to_pylist()
-    limits = intervals.median_intervals(found.steps, intervals.protocol_confidences(protocols))
+    limits = intervals.median_intervals(found.steps, intervals.confidence_of_each_protocol(protocols))
     # A median of one rank is that of the slowest.
-    alone = sample_statistics.all_single_rank(ranks)
-    medians = known["step_time"] if alone else sample_statistics.slowest_median(batch.lists["step_s"], ranks)
+    alone = sample_statistics.has_one_rank_per_attempt(ranks)
+    medians = known["step_time"] if alone else sample_statistics.slowest_rank_median(batch.lists["step_s"], ranks)
     return known.assign(**dict(zip(sample_statistics.LIMIT_COLUMNS, limits.T, strict=True)), slowest_median=medians)
 
 
@@ -164,7 +166,9 @@ def _attempt_batches(source_of: pd.Series, readers: Sequence[Reader], columns: S
 
 def _batch_samples(batch: Batch) -> pd.DataFrame:
     ranks = _ranks_of_attempts(batch)
-    values: dict[str, Any] = {"samples": sample_statistics.slowest_steps(batch.lists["step_s"], ranks).steps.arrays()}
+    values: dict[str, Any] = {
+        "samples": sample_statistics.slowest_rank_steps(batch.lists["step_s"], ranks).steps.arrays()
+    }
     for name in TRACE_COLUMNS:
         traces = batch.lists[name].arrays()
         values[name] = [traces[row] for row in ranks.first.tolist()]
@@ -181,7 +185,7 @@ def _unsynced_medians(
     NaN without steps, and where a rank has one that cannot be right.
     """
     limits = np.full((steps.lengths.size, 3), np.nan)
-    confidence = intervals.protocol_confidences(protocols)
+    confidence = intervals.confidence_of_each_protocol(protocols)
     for row in np.flatnonzero(steps.lengths).tolist():
         own = steps.row(row)
         if not sample_statistics.is_possible_time(own).all():
@@ -193,7 +197,7 @@ def _unsynced_medians(
     return np.where(np.isfinite(largest), largest, np.nan)
 
 
-def _first_details(rows: pd.DataFrame, readers: Sequence[Reader]) -> pd.Series:
+def _details_of_first_rows(rows: pd.DataFrame, readers: Sequence[Reader]) -> pd.Series:
     """`system_details` of the first row of each system, and nothing in all others."""
     described = rows[rows["system_hostname"].fillna("") != ""].drop_duplicates("system_id")
     details = pd.Series(None, rows.index, dtype=object)

@@ -29,14 +29,14 @@ _SETTING_COLUMNS = ("system_cpu_cores", "system_cpu_threads", "threads", "memory
 
 
 @dataclass(frozen=True)
-class Source:
+class ResultsSource:
     """Where results lie, and what the user calls the system that they are of."""
 
     path: str
     name: str | None = None
 
 
-def parse_source(text: str | Path) -> Source:
+def parse_source(text: str | Path) -> ResultsSource:
     """``H200=results/h200`` names a source; what exists as it stands is a path, '=' or not.
 
     Raises BadInput if there is nothing before or behind '='.
@@ -45,13 +45,13 @@ def parse_source(text: str | Path) -> Source:
     name, equals, path = whole.partition("=")
     # Not pathlib's: that takes no absolute patterns.
     if not equals or Path(whole).exists() or glob.glob(whole, recursive=True):  # noqa: PTH207
-        return Source(whole)
+        return ResultsSource(whole)
     if not name.strip() or not path:
         raise BadInput(f"cannot use the source '{whole}': write NAME=SOURCE, such as H200=results/h200")
-    return Source(path, " ".join(name.split()))
+    return ResultsSource(path, " ".join(name.split()))
 
 
-def with_source(rows: pd.DataFrame, source: Source, number: int) -> pd.DataFrame:
+def add_source_columns(rows: pd.DataFrame, source: ResultsSource, number: int) -> pd.DataFrame:
     """The rows of one source, with its name and its place among the sources."""
     name = pd.Series(source.name, index=rows.index, dtype=object)
     return rows.assign(source_name=name, source_number=number)
@@ -70,7 +70,7 @@ def join_sources(tables: Sequence[pd.DataFrame], with_sides: bool = False) -> pd
     return rows.assign(system_id=system_ids(rows))
 
 
-def sides_of_one_experiment(suites: pd.Series, labels: pd.Series) -> dict[tuple[str, str], ab_sides.Side] | None:
+def ab_side_by_label(suites: pd.Series, labels: pd.Series) -> dict[tuple[str, str], ab_sides.Side] | None:
     """The side of each suite and label that occurs; None unless all are of the two sides of one A/B experiment."""
     if not suites.astype(str).str.endswith(("-a", "-b")).all():
         return None
@@ -80,9 +80,9 @@ def sides_of_one_experiment(suites: pd.Series, labels: pd.Series) -> dict[tuple[
     return sides if one else None
 
 
-def sides_by_system(cases: pd.DataFrame) -> dict[str, ab_sides.Side]:
+def ab_side_by_system(cases: pd.DataFrame) -> dict[str, ab_sides.Side]:
     """The side of each system, where each is of one side of one A/B experiment; else, and without labels, nothing."""
-    sides = sides_of_one_experiment(cases["suite"], cases["label"]) if "label" in cases and len(cases) else None
+    sides = ab_side_by_label(cases["suite"], cases["label"]) if "label" in cases and len(cases) else None
     if sides is None or cases["suite"].groupby(cases["system_id"]).nunique().max() > 1:
         return {}
     first = cases.drop_duplicates("system_id")
@@ -92,7 +92,7 @@ def sides_by_system(cases: pd.DataFrame) -> dict[str, ab_sides.Side]:
 
 def _name_ab_sides(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` of one A/B experiment on one machine, the sides as names of sources: each is a system; else `rows`."""
-    sides = sides_of_one_experiment(rows["suite"], rows["label"]) if len(rows) else None
+    sides = ab_side_by_label(rows["suite"], rows["label"]) if len(rows) else None
     if sides is None or rows["source_name"].nunique(dropna=False) > 1:
         return rows
     of_row = [sides[str(s), str(n)] for s, n in zip(rows["suite"], rows["label"], strict=True)]
@@ -125,14 +125,14 @@ def system_ids(rows: pd.DataFrame) -> pd.Series[str]:
     only = keys.transform("first").where(keys.transform("nunique").eq(1))
     key = rows["system_key"].fillna(only).astype(object).fillna(_UNKNOWN_SYSTEM).astype(str)
     found: pd.Series[str] = name + "/" + key + "/" + rows["device"].astype(str)
-    return found + _setting_suffixes(rows, found)
+    return found + _cpu_setting_suffixes(rows, found)
 
 
 #: In the id of a system: nobody knows which it is.
 _UNKNOWN_SYSTEM = "unknown"
 
 
-def with_systems(cases: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+def add_system_ids(cases: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """`cases` (one per attempt) with the `system_id` of their rows (one per rank), or what these give."""
     doubled = rows.duplicated("attempt_id")
     first = (rows[~doubled] if doubled.any() else rows).reset_index(drop=True)
@@ -146,12 +146,12 @@ def is_unknown_system(system_ids: pd.Series) -> pd.Series[bool]:
     return system_ids.astype(str).str.contains(f"/{_UNKNOWN_SYSTEM}/", regex=False)
 
 
-def _setting_suffixes(rows: pd.DataFrame, system_ids: pd.Series[str]) -> pd.Series[str]:
+def _cpu_setting_suffixes(rows: pd.DataFrame, system_ids: pd.Series[str]) -> pd.Series[str]:
     """What is to be added to the ids where attempts of a CPU differ in cores, threads or memory; "" elsewhere."""
     first = rows[rows["device"].eq("cpu")].drop_duplicates("attempt_id")
     if first.empty:
         return pd.Series("", rows.index)
-    facts = _system_facts(first)
+    facts = _cpu_settings_of_attempts(first)
     known = facts["system_cpu_threads"].notna()
     number = facts.groupby(list(_SETTING_COLUMNS), dropna=False, sort=False).ngroup()
     # Once for each setting: there are few of them, and many attempts.
@@ -170,7 +170,7 @@ def _setting_suffixes(rows: pd.DataFrame, system_ids: pd.Series[str]) -> pd.Seri
     return rows["attempt_id"].map(pd.Series(added.to_numpy(), first["attempt_id"])).fillna("").astype(str)
 
 
-def _system_facts(first: pd.DataFrame) -> pd.DataFrame:
+def _cpu_settings_of_attempts(first: pd.DataFrame) -> pd.DataFrame:
     """Cores, threads of one process, and size of the memory of each attempt, by its first row.
 
     `single`: the threads are known to be those of one process, not the share of a rank.
@@ -209,51 +209,51 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
     best = rows.loc[order.index].set_index("system_id")
     described = best.loc[ids].copy().reset_index()  # in one piece: pandas warns of more than 100
     hardware = described["device_name"].fillna(described["system_cpu_model"]).fillna(described["system_hostname"])
-    settings = _system_facts(described).to_dict("records")
+    settings = _cpu_settings_of_attempts(described).to_dict("records")
     rows_by_name = described.assign(hardware=hardware).to_dict("records")
     facts = [
         {**row, **_describe_cpu_settings(row | setting)} for row, setting in zip(rows_by_name, settings, strict=True)
     ]
     bases = [str(fact["hardware"] if _is_missing(fact["source_name"]) else fact["source_name"]) for fact in facts]
-    return dict(zip(described["system_id"], _distinct_names(bases, facts), strict=True))
+    return dict(zip(described["system_id"], _make_names_distinct(bases, facts), strict=True))
 
 
 def _describe_cpu_settings(fact: Mapping[Any, Any]) -> dict[str, str]:
     """What a CPU may use; nothing for other devices."""
     if fact["device"] != "cpu":
         return {}
-    threads = _count_text(fact["threads"], "thread") + ("" if fact["single"] else " per rank")
+    threads = _count_with_noun(fact["threads"], "thread") + ("" if fact["single"] else " per rank")
     memory = "unknown size" if _is_missing(fact["memory"]) else f"{fact['memory'] / 2**30:g} GiB"
     quota = "all" if _is_missing(fact["system_cpu_quota"]) else f"{fact['system_cpu_quota']:g}"
     return {
-        "cores_and_threads": f"{_count_text(fact['system_cpu_cores'], 'core')}, {threads}",
-        "logical_cores": _count_text(fact["system_cpu_threads"], "logical core"),
-        "node_cores": f"node of {_count_text(fact['system_node_cpu_cores'], 'core')}",
+        "cores_and_threads": f"{_count_with_noun(fact['system_cpu_cores'], 'core')}, {threads}",
+        "logical_cores": _count_with_noun(fact["system_cpu_threads"], "logical core"),
+        "node_cores": f"node of {_count_with_noun(fact['system_node_cpu_cores'], 'core')}",
         "node_memory": f"memory of {memory}",
         "quota": f"quota of {quota} cores",
         "binding": "no binding" if _is_missing(fact["system_cpu_binding"]) else str(fact["system_cpu_binding"]),
     }
 
 
-def _count_text(value: Any, noun: str) -> str:
+def _count_with_noun(value: Any, noun: str) -> str:
     return f"unknown {noun}s" if _is_missing(value) else units.count_text(int(value), noun)
 
 
-def _distinct_names(bases: list[str], facts: list[dict[Any, Any]]) -> list[str]:
+def _make_names_distinct(bases: list[str], facts: list[dict[Any, Any]]) -> list[str]:
     added: list[list[str]] = [[] for _ in bases]
     for column, word in _DISTINGUISHING_COLUMNS.items():
         same_names: dict[tuple[str, ...], list[int]] = {}
         for i, base in enumerate(bases):
             same_names.setdefault((base, *added[i]), []).append(i)
         for alike in same_names.values():
-            values = [_fact_text(facts[i].get(column)) for i in alike]
+            values = [_format_system_fact(facts[i].get(column)) for i in alike]
             if len(set(values)) > 1:
                 for i, value in zip(alike, values, strict=True):
                     added[i].append(word + value)
     return [f"{base} ({', '.join(parts)})" if parts else base for base, parts in zip(bases, added, strict=True)]
 
 
-def _fact_text(value: Any) -> str:
+def _format_system_fact(value: Any) -> str:
     if _is_missing(value):
         return "unknown"
     return f"{value:.0f}" if isinstance(value, float) else str(value)

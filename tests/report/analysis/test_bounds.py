@@ -103,7 +103,7 @@ def test_a_layer_says_what_is_not_in_its_flop():
 
 
 def test_the_median_leaves_out_what_is_no_time():
-    assert bounds.median_time((0.0, 2.0, math.nan, 4.0, None, 3.0)) == 3.0
+    assert bounds.median_usable_time((0.0, 2.0, math.nan, 4.0, None, 3.0)) == 3.0
 
 
 def test_a_network_is_the_sum_of_its_layers_and_its_optimizer():
@@ -212,7 +212,7 @@ def profile(**change):
 
 def test_coverage_and_the_cost_of_hooks_by_hand():
     run = profile()
-    assert bounds.layers_time_share(run) == pytest.approx((1 + 3 + 2 + 4 + 1) / 13)
+    assert bounds.share_of_time_in_layers(run) == pytest.approx((1 + 3 + 2 + 4 + 1) / 13)
     assert bounds.profiling_overhead(run) == pytest.approx(6.5 / 5 - 1)
     table = bounds_tables.profile_table(run, ROOF)
     assert any("Layers take 85 %" in note for note in table.notes)
@@ -250,7 +250,7 @@ def test_a_profile_of_nothing_but_zeros_says_so_and_invents_nothing():
     table = bounds_tables.profile_table(run, Roof("fp32"))
     assert table.records()[0]["lost_s"] is None
     assert any("unknown" in note for note in table.notes)
-    assert bounds.layers_time_share(run) is None
+    assert bounds.share_of_time_in_layers(run) is None
 
 
 def test_frames_have_numbers_even_where_all_are_missing():

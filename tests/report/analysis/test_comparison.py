@@ -4,8 +4,8 @@ import json
 import pytest
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.report.analysis.comparison import compare_sides, regressions, why_undecided
-from dlbench.report.analysis.comparison_matching import ComparisonRules, paired_rows
+from dlbench.report.analysis.comparison import compare_sides, find_regressions, why_regression_undecided
+from dlbench.report.analysis.comparison_matching import ComparisonRules, select_attempts_of_sides
 from dlbench.report.chapters.comparison_tables import comparison_tables, summary_line
 from dlbench.results import store
 from dlbench.results.schema import to_table
@@ -232,7 +232,7 @@ def test_a_failed_case_says_why_and_is_a_regression_where_base_has_it():
     line = next(line for line in found.lines if line.setting["model"] == "lenet5")
     assert line.verdict == "failed"
     assert "oom: out of memory" in line.note
-    assert regressions(found, 5.0) == [line]
+    assert find_regressions(found, 5.0) == [line]
     assert summary_line(found) == "1 compared: 0 slower, 0 faster, 1 same, 0 not decided; 1 not compared: 1 failed"
 
 
@@ -241,28 +241,28 @@ def test_repeats_that_crash_in_target_alone_are_a_regression_although_the_others
     found = compare_stores(rows(processes(CASE)), rows(some))
     (line,) = found.lines
     assert (line.verdict, line.comparison.num_processes_b) == ("same", 3)
-    assert regressions(found, 5.0) == [line]
-    assert why_undecided(line, 5.0) is None
+    assert find_regressions(found, 5.0) == [line]
+    assert why_regression_undecided(line, 5.0) is None
     assert "TARGET: 1 attempt not used (crashed: worker ended by signal 11" in line.note
     # A case that fails at times in BASE as well has not become worse by that.
     flaky = [*processes(CASE, count=3), processes(CASE, side="d", status="crashed")[3]]
-    assert regressions(compare_stores(rows(flaky), rows(some)), 5.0) == []
+    assert find_regressions(compare_stores(rows(flaky), rows(some)), 5.0) == []
     gone = processes(CASE, side="b", status="crashed")
-    assert len(regressions(compare_stores(rows(flaky), rows(gone)), 5.0)) == 1
+    assert len(find_regressions(compare_stores(rows(flaky), rows(gone)), 5.0)) == 1
 
 
 def test_a_crash_among_preempted_repeats_is_what_is_said():
     some = [processes(CASE, side="b", status=status)[i] for i, status in enumerate(("crashed", "preempted"))]
     found = compare_stores(rows(processes(CASE)), rows(some))
-    assert len(regressions(found, 5.0)) == 1
+    assert len(find_regressions(found, 5.0)) == 1
     assert found.lines[0].note.startswith("TARGET: crashed: ")
 
 
 def test_what_was_preempted_or_had_no_meter_is_undecided_and_no_regression():
     base, ended = processes(CASE), processes(CASE, side="b", status="preempted")
     found = compare_stores(rows(base), rows(ended))
-    assert regressions(found, 5.0) == []
-    assert why_undecided(found.lines[0], 5.0) == "TARGET: preempted: job ended by SIGTERM"
+    assert find_regressions(found, 5.0) == []
+    assert why_regression_undecided(found.lines[0], 5.0) == "TARGET: preempted: job ended by SIGTERM"
     on_gpu = dataclasses.replace(CASE, device="cuda")
     blind = {"energy_j": None, "energy_source": "none", "energy_scope": None, "energy_note": "the meter was lost"}
     found = compare_stores(
@@ -270,17 +270,17 @@ def test_what_was_preempted_or_had_no_meter_is_undecided_and_no_regression():
         rows(processes(on_gpu, system=fake.GPU, side="b", **blind)),
         ComparisonRules(metric="energy_per_image"),
     )
-    assert regressions(found, 5.0) == []
-    assert why_undecided(found.lines[0], 5.0) == "TARGET: no energy was measured (the meter was lost)"
+    assert find_regressions(found, 5.0) == []
+    assert why_regression_undecided(found.lines[0], 5.0) == "TARGET: no energy was measured (the meter was lost)"
 
 
 def test_a_regression_is_slower_for_certain_and_by_more_than_allowed():
     found = compare_stores(rows(processes(CASE)), rows(processes(CASE, 1.05, side="b")))
-    assert len(regressions(found, 4.0)) == 1
-    assert regressions(found, 6.0) == []
+    assert len(find_regressions(found, 4.0)) == 1
+    assert find_regressions(found, 6.0) == []
     unsure = compare_stores(rows(processes(CASE)), rows(processes(CASE, 1.5, 1, side="b")))
-    assert regressions(unsure, 4.0) == []
-    assert why_undecided(unsure.lines[0], 4.0) == "because there are too few processes"
+    assert find_regressions(unsure, 4.0) == []
+    assert why_regression_undecided(unsure.lines[0], 4.0) == "because there are too few processes"
 
 
 def test_a_certain_slowdown_that_may_be_beyond_the_gate_is_not_known_to_pass():
@@ -288,10 +288,10 @@ def test_a_certain_slowdown_that_may_be_beyond_the_gate_is_not_known_to_pass():
     (line,) = found.lines
     assert line.verdict == "slower"
     gate = 100 * ((line.comparison.ratio + line.comparison.high) / 2 - 1)
-    assert regressions(found, gate) == []
-    assert why_undecided(line, gate) == f"because the interval includes an increase of more than {gate:g} %"
-    assert why_undecided(line, 4.0) is None  # it fails
-    assert why_undecided(line, 30.0) is None
+    assert find_regressions(found, gate) == []
+    assert why_regression_undecided(line, gate) == f"because the interval includes an increase of more than {gate:g} %"
+    assert why_regression_undecided(line, 4.0) is None  # it fails
+    assert why_regression_undecided(line, 30.0) is None
 
 
 def test_of_a_case_whose_interval_reaches_beyond_the_gate_it_is_not_known():
@@ -302,9 +302,9 @@ def test_of_a_case_whose_interval_reaches_beyond_the_gate_it_is_not_known():
     (line,) = lines_of([processes(CASE)], [unlike])
     assert line.verdict == "not decided"
     assert 1.03 < line.comparison.high < 1.2
-    assert why_undecided(line, 3.0) == "because the interval includes an increase of more than 3 %"
-    assert why_undecided(line, 20.0) is None
-    assert regressions(compare_stores(rows(processes(CASE)), rows(unlike)), 3.0) == []
+    assert why_regression_undecided(line, 3.0) == "because the interval includes an increase of more than 3 %"
+    assert why_regression_undecided(line, 20.0) is None
+    assert find_regressions(compare_stores(rows(processes(CASE)), rows(unlike)), 3.0) == []
 
 
 def test_what_differs_between_the_systems_is_listed_and_nothing_else():
@@ -356,7 +356,7 @@ def test_energies_of_different_meters_are_refused_when_measured_in_turns_too():
         for r in range(4)
         for half, suite, source in ((0, "x-a", "nvml_counter"), (1, "x-b", "rapl"))
     ]  # fmt: skip
-    cases, sides = paired_rows(rows(made), ("x-a", "x-b")), ("x-a", "x-b")
+    cases, sides = select_attempts_of_sides(rows(made), ("x-a", "x-b")), ("x-a", "x-b")
     found = {
         metric: compare_sides(cases, sides, [(on_gpu, on_gpu)], 4, ComparisonRules(metric=metric)).lines[0]
         for metric in ("energy_per_image", "step_time")
@@ -429,7 +429,7 @@ def test_processes_without_any_spread_are_no_certainty():
     (line,) = found.lines
     assert (line.verdict, line.comparison.low) == ("not decided", None)
     assert "the clock is too coarse, or the values are copies" in note_of(found)
-    assert why_undecided(line, 5.0) == "because all processes have the same value"
+    assert why_regression_undecided(line, 5.0) == "because all processes have the same value"
 
 
 def test_what_holds_for_all_cases_is_said_once():

@@ -14,7 +14,7 @@ from dlbench.report.analysis.comparison_statistics import (
     DEFAULT_PAIRS,
     compare,
     correct_by_holm,
-    holm,
+    holm_adjusted_p_values,
 )
 
 compare_pairs = partial(compare, paired=True)
@@ -118,7 +118,7 @@ def test_one_process_a_side_is_never_a_verdict_however_many_steps_it_has():
     comparison = compare([process(0.010, rng, 5000)], [process(0.015, rng, 5000)])
     assert comparison.basis == "assumed"
     assert comparison.verdict == "not decided"
-    assert "run 3 or more on each side" in comparison.caveat
+    assert "run 3 or more on each side" in comparison.caveat_of_verdict
     # The windows alone would claim ±0.05 %.
     assert comparison.high / comparison.low > 1.05
 
@@ -129,7 +129,7 @@ def test_a_stated_spread_between_processes_allows_a_verdict_and_is_marked():
     assert compare([a], [b], between_processes=0.005).verdict == "not decided"
     found = compare([a], [far], between_processes=0.005)
     assert found.verdict == "slower"
-    assert "the value of --between-processes" in found.caveat
+    assert "the value of --between-processes" in found.caveat_of_verdict
 
 
 def test_two_processes_that_disagree_widen_the_interval_beyond_what_is_assumed():
@@ -144,7 +144,7 @@ def test_a_single_step_a_side_gives_a_ratio_and_nothing_else():
     assert comparison.ratio == pytest.approx(2)
     assert (comparison.low, comparison.high, comparison.p_value) == (None, None, None)
     assert comparison.verdict == "not decided"
-    assert "too few to estimate" in comparison.caveat
+    assert "too few to estimate" in comparison.caveat_of_verdict
 
 
 @pytest.mark.parametrize("function", [compare, compare_pairs])
@@ -154,7 +154,7 @@ def test_processes_without_any_spread_show_a_coarse_clock_and_nothing_else(funct
     assert comparison.ratio == pytest.approx(factor)
     assert (comparison.low, comparison.high, comparison.p_value) == (None, None, None)
     assert comparison.verdict == "not decided"
-    assert "the clock is too coarse, or the values are copies" in comparison.caveat
+    assert "the clock is too coarse, or the values are copies" in comparison.caveat_of_verdict
 
 
 def test_a_single_value_adds_nothing_to_a_spread_that_is_stated():
@@ -182,13 +182,13 @@ def test_missing_processes_steps_and_partners_are_named():
 
 
 def test_holm_gives_the_textbook_values():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert holm_adjusted_p_values([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_adjusted_p_values([0.6, 0.9]) == [1.0, 1.0]
+    assert holm_adjusted_p_values([]) == []
 
 
 def test_holm_leaves_out_what_was_not_tested():
-    assert holm([None, 0.02, 0.03]) == [None, 0.04, 0.04]
+    assert holm_adjusted_p_values([None, 0.02, 0.03]) == [None, 0.04, 0.04]
 
 
 def test_correction_keeps_false_findings_out_of_a_table_of_84_comparisons():

@@ -101,7 +101,7 @@ def test_exports_and_the_record_hold_the_level(tmp_path):
 
 def test_where_levels_meet_each_row_says_its_own(tmp_path):
     content = read_content([filled(tmp_path, 0.9, 0.95)])
-    assert confidence_levels.levels_text(content.shown) == "90 % or 95 % (set in each case's protocol)"
+    assert confidence_levels.describe_levels(content.shown) == "90 % or 95 % (set in each case's protocol)"
     rows = tables.comparison_table(content.shown, {}).records()
     assert sorted(row["confidence"] for row in rows) == [0.9] * 4 + [0.95] * 4
     text = captions(content, sections.comparison_section)
@@ -113,4 +113,4 @@ def test_a_protocol_that_asks_for_nothing_means_95_percent(tmp_path):
     case = {k: v for k, v in record.case.items() if k != "protocol"}
     content = read_content([fakes.fill(tmp_path, [dataclasses.replace(record, case=case | {"protocol": {}})])])
     assert content.shown["confidence"].tolist() == [0.95]
-    assert confidence_levels.levels_text(content.shown) == "95 %"
+    assert confidence_levels.describe_levels(content.shown) == "95 %"

@@ -95,7 +95,7 @@ def test_correlated_noise_raises_few_alarms():
         noise = rng.normal(size=150)
         for i in range(1, noise.size):
             noise[i] += 0.5 * noise[i - 1]
-        alarms += bool(change_points.level_changes(noise, 0.05))
+        alarms += bool(change_points.find_level_changes(noise, 0.05))
     assert alarms <= 30
 
 

@@ -397,14 +397,14 @@ def test_a_time_that_cannot_be_gives_no_statistics(bad):
 
 def test_the_interval_of_the_throughput_is_that_of_the_step_time():
     steps = fakes.noisy_steps(0.1, 300, seed=2)
-    case = derived_metrics.with_intervals(tidy(training(step_s=steps))).iloc[0]
+    case = derived_metrics.add_metric_intervals(tidy(training(step_s=steps))).iloc[0]
     interval = stats.median_interval(steps, 0.95)
     assert case["step_time_low"] == interval.low
     assert case["throughput_low"] == pytest.approx(10 / interval.high)
     assert case["throughput_high"] == pytest.approx(10 / interval.low)
     assert case["step_time_half_width"] == pytest.approx(interval.relative_half_width)
     assert case["distance_to_bound_low"] == pytest.approx(case["distance_to_bound"] * interval.low / interval.value)
-    few = derived_metrics.with_intervals(tidy(training())).iloc[0]
+    few = derived_metrics.add_metric_intervals(tidy(training())).iloc[0]
     assert math.isnan(few["throughput_low"])
 
 
@@ -420,7 +420,7 @@ def test_the_latest_success_counts_and_else_the_latest_attempt():
 
 
 def test_an_empty_store_has_no_cases_but_all_columns():
-    cases = derived_metrics.with_intervals(
+    cases = derived_metrics.add_metric_intervals(
         derived_metrics.latest_attempts(derived_metrics.attempts_from_rows(SCHEMA.empty_table().to_pandas()))
     )
     assert len(cases) == 0

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from dlbench.errors import BadInput, InvalidMeasurement, UnknownName
-from dlbench.report.analysis.projection import Prices, make_prices, project, read_prices
+from dlbench.report.analysis.projection import Prices, make_prices, project_training, read_prices
 from dlbench.stats import Interval
 
 THROUGHPUT = Interval(1000.0, 950.0, 1100.0, 0.95)
@@ -15,7 +15,7 @@ POWER = Interval(500.0, 490.0, 510.0, 0.95)
 
 
 def test_time_is_images_times_epochs_over_throughput_with_its_limits_turned_around():
-    time_s = project(1_000_000, 90, THROUGHPUT).time_s
+    time_s = project_training(1_000_000, 90, THROUGHPUT).time_s
     assert time_s.value == pytest.approx(90_000)
     assert time_s.low == pytest.approx(90e6 / 1100)
     assert time_s.high == pytest.approx(90e6 / 950)
@@ -23,21 +23,21 @@ def test_time_is_images_times_epochs_over_throughput_with_its_limits_turned_arou
 
 
 def test_energy_is_power_times_time_and_both_limits_count():
-    energy = project(1_000_000, 90, THROUGHPUT, power_w=POWER).energy_j
+    energy = project_training(1_000_000, 90, THROUGHPUT, power_w=POWER).energy_j
     assert energy.value == pytest.approx(45e6)
     assert energy.high == pytest.approx(510 * 90e6 / 950)
     assert energy.confidence == pytest.approx(0.90)
 
 
 def test_power_without_an_interval_leaves_the_confidence_of_time():
-    energy = project(1_000_000, 90, THROUGHPUT, power_w=500.0).energy_j
+    energy = project_training(1_000_000, 90, THROUGHPUT, power_w=500.0).energy_j
     assert energy.low == pytest.approx(500 * 90e6 / 1100)
     assert energy.confidence == pytest.approx(0.95)
 
 
 def test_cost_counts_electricity_of_the_building_and_hours_of_every_device():
     prices = Prices("EUR", per_kwh=0.20, per_device_hour=2.0, pue=1.5)
-    found = project(1_000_000, 90, THROUGHPUT, num_devices=4, power_w=2000.0, prices=prices)
+    found = project_training(1_000_000, 90, THROUGHPUT, num_devices=4, power_w=2000.0, prices=prices)
     kwh = 2000 * 90_000 / 3.6e6
     assert found.device_hours.value == pytest.approx(100)
     assert found.cost.value == pytest.approx(kwh * 0.20 * 1.5 + 100 * 2.0)
@@ -47,21 +47,21 @@ def test_cost_counts_electricity_of_the_building_and_hours_of_every_device():
 
 def test_without_a_meter_energy_is_missing_and_so_is_a_cost_that_needs_it():
     prices = Prices("EUR", per_kwh=0.20, per_device_hour=2.0)
-    found = project(1000, 1, THROUGHPUT, prices=prices)
+    found = project_training(1000, 1, THROUGHPUT, prices=prices)
     assert found.energy_j is None
     assert found.cost is None
     assert any("The cost is missing" in sentence for sentence in found.assumptions)
 
 
 def test_without_a_price_of_electricity_no_meter_is_needed():
-    found = project(3_600_000, 1, THROUGHPUT, num_devices=2, prices=Prices("USD", per_device_hour=3.0))
+    found = project_training(3_600_000, 1, THROUGHPUT, num_devices=2, prices=Prices("USD", per_device_hour=3.0))
     assert found.cost.value == pytest.approx(6.0)
     assert any("electricity is included" in sentence for sentence in found.assumptions)
 
 
 def test_the_assumptions_are_sentences_with_the_numbers_used():
     prices = Prices("EUR", per_kwh=0.20, pue=1.3)
-    sentences = project(1281167, 90, THROUGHPUT, power_w=POWER, prices=prices).assumptions
+    sentences = project_training(1281167, 90, THROUGHPUT, power_w=POWER, prices=prices).assumptions
     assert sentences[0] == "90 epochs of 1281167 images on 1 device."
     assert all(sentence.endswith(".") for sentence in sentences)
     text = " ".join(sentences)
@@ -72,7 +72,7 @@ def test_the_assumptions_are_sentences_with_the_numbers_used():
 
 @pytest.mark.parametrize(("scope", "words"), [("package", "whole CPU packages"), ("device", "hosts"), (None, "hosts")])
 def test_what_is_in_the_energy_follows_the_scope_of_the_meter(scope, words):
-    found = project(1000, 1, THROUGHPUT, power_w=POWER, energy_scope=scope).assumptions
+    found = project_training(1000, 1, THROUGHPUT, power_w=POWER, energy_scope=scope).assumptions
     (sentence,) = [s for s in found if s.startswith("Energy is")]
     assert words in sentence
     assert ("gross energy of the devices" in sentence) == (scope != "package")
@@ -81,19 +81,19 @@ def test_what_is_in_the_energy_follows_the_scope_of_the_meter(scope, words):
 @pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf])
 def test_a_training_of_nothing_is_refused(bad):
     with pytest.raises(BadInput, match="number of images"):
-        project(bad, 90, THROUGHPUT)
+        project_training(bad, 90, THROUGHPUT)
     with pytest.raises(BadInput, match="number of epochs"):
-        project(1000, bad, THROUGHPUT)
+        project_training(1000, bad, THROUGHPUT)
     with pytest.raises(BadInput, match="number of devices"):
-        project(1000, 90, THROUGHPUT, num_devices=bad)
+        project_training(1000, 90, THROUGHPUT, num_devices=bad)
 
 
 @pytest.mark.parametrize("bad", [0.0, -5.0, math.nan, math.inf])
 def test_a_throughput_or_power_that_means_nothing_is_refused(bad):
     with pytest.raises(InvalidMeasurement, match="throughput is"):
-        project(1000, 1, Interval(bad, bad, bad, 0.95))
+        project_training(1000, 1, Interval(bad, bad, bad, 0.95))
     with pytest.raises(InvalidMeasurement, match="power is"):
-        project(1000, 1, THROUGHPUT, power_w=bad)
+        project_training(1000, 1, THROUGHPUT, power_w=bad)
 
 
 def test_a_price_file_is_read(tmp_path):
@@ -163,12 +163,12 @@ def test_a_system_may_have_prices_of_its_own(tmp_path):
     file = tmp_path / "prices.toml"
     file.write_text('currency = "EUR"\nper_kwh = 0.2\nper_device_hour = 2.0\n[systems.H200]\nper_device_hour = 5.0\n')
     prices = read_prices(file)
-    assert (prices.for_system("H200").per_device_hour, prices.for_system("H200").per_kwh) == (5.0, 0.2)
-    assert prices.for_system("A100").per_device_hour == 2.0
-    assert prices.for_system("A100").currency == prices.for_system("H200").currency == "EUR"
+    assert (prices.prices_of_system("H200").per_device_hour, prices.prices_of_system("H200").per_kwh) == (5.0, 0.2)
+    assert prices.prices_of_system("A100").per_device_hour == 2.0
+    assert prices.prices_of_system("A100").currency == prices.prices_of_system("H200").currency == "EUR"
     only = make_prices({"currency": "EUR", "systems": {"H200": {"per_device_hour": 5.0}}})
-    assert only.for_system("A100") is None
-    assert only.for_system("H200").per_device_hour == 5.0
+    assert only.prices_of_system("A100") is None
+    assert only.prices_of_system("H200").per_device_hour == 5.0
 
 
 @pytest.mark.parametrize(

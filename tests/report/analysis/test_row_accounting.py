@@ -198,7 +198,7 @@ def test_ranks_count_as_rows_and_attempts_as_attempts(tmp_path):
 def test_networks_for_which_a_figure_has_no_room_are_named():
     cases = [Case(f"net{i:02}", batch_size=b, device="cuda") for i in range(26) for b in (1, 2)]
     rows = to_table([fakes.record(case, number=i, step_s=STEPS) for i, case in enumerate(cases)]).to_pandas()
-    frame = derived_metrics.with_intervals(derived_metrics.attempts_from_rows(rows))
+    frame = derived_metrics.add_metric_intervals(derived_metrics.attempts_from_rows(rows))
     drawn = plots_rates.throughput(frame).caption
     assert drawn.endswith("Not drawn: net24, net25; see the tables.")
     panels = plots_batch.batch_curves(frame).caption

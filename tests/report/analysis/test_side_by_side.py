@@ -13,13 +13,13 @@ from dlbench.report.analysis import ranking
 from dlbench.report.analysis.case_warnings import summarize_case_warnings
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.side_by_side import (
-    left_out_table,
-    median_processes,
-    process_windows,
-    representative_cases,
+    add_case_numbers,
+    process_values_with_intervals,
+    select_median_processes,
+    select_representative_cases,
     shared_cases,
     summarize_processes,
-    with_case_numbers,
+    unshared_cases_table,
 )
 from dlbench.report.chapters import tables_systems
 from dlbench.report.chapters.sections import comparison_section
@@ -40,7 +40,7 @@ def two(tmp_path, ours=CASES, theirs=CASES, more=(), **options):
 
 
 def reasons(content):
-    rows = left_out_table(content).records()
+    rows = unshared_cases_table(content).records()
     assert all(row["cases"] == 1 for row in rows if row["model"] == "AlexNet")
     return [(row["model"], row["system"], row["reason"]) for row in rows]
 
@@ -50,7 +50,7 @@ def test_cases_that_agree_in_all_but_the_system_stand_side_by_side(tmp_path):
     shared = shared_cases(content)
     assert shared.cases["number"].nunique() == len(CASES)
     assert shared.cases.groupby("number")["system_id"].nunique().eq(2).all()
-    assert left_out_table(content).rows == []
+    assert unshared_cases_table(content).rows == []
 
 
 def test_a_cpu_stands_beside_a_gpu(tmp_path):
@@ -62,7 +62,7 @@ def test_a_cpu_stands_beside_a_gpu(tmp_path):
 def test_what_one_system_alone_has_is_left_out(tmp_path):
     content = two(tmp_path, theirs=CASES[: len(CASES) // 2])
     assert reasons(content) == [("VGG-16", "H200", "no other system has this case")] * 2  # training and inference
-    assert [row["cases"] for row in left_out_table(content).records()] == [4, 4]
+    assert [row["cases"] for row in unshared_cases_table(content).records()] == [4, 4]
 
 
 def test_another_version_protocol_or_layout_is_left_out_with_both_values(tmp_path):
@@ -120,7 +120,7 @@ def test_repeats_are_processes_of_one_case_with_their_mean_and_interval(tmp_path
     mine = content.shown[(content.shown["system_id"] == cases["system_id"].iloc[0])]
     mine = mine[(mine["mode"] == cases["mode"].iloc[0]) & (mine["batch_size"] == cases["batch_size"].iloc[0])]
     assert cases["throughput"].iloc[0] == pytest.approx(statistics.geometric_mean(mine["throughput"]))
-    interval = process_interval(process_windows(mine))
+    interval = process_interval(process_values_with_intervals(mine))
     work = cases["throughput"].iloc[0] * interval.value
     assert cases["step_time_low"].iloc[0] == pytest.approx(interval.low)
     assert cases["throughput_low"].iloc[0] == pytest.approx(work / interval.high)
@@ -151,7 +151,7 @@ def test_a_case_is_stable_exactly_where_its_processes_agree_within_the_target_wh
         )
         for i in range(3)
     ]
-    processes = with_case_numbers(read_content([fakes.fill(tmp_path / "store", made)]).shown)
+    processes = add_case_numbers(read_content([fakes.fill(tmp_path / "store", made)]).shown)
     cases = summarize_processes(processes)
     (found,) = cases.to_dict("records")
     assert (found["half_width"] <= 0.01, found["status"]) == (status == "ok", status)
@@ -166,7 +166,7 @@ def headline(content):
 def test_two_unsure_processes_are_not_sure_because_their_medians_are_near_each_other(tmp_path):
     wide = np.random.default_rng(1).lognormal(0.0, 0.3, 60)
     content = processes(tmp_path, *(tuple((step_s * wide).tolist()) for step_s in (0.1, 0.1001)))
-    (case,) = summarize_processes(with_case_numbers(content.shown)).to_dict("records")
+    (case,) = summarize_processes(add_case_numbers(content.shown)).to_dict("records")
     for metric in ("step_time", "throughput", "flop_rate"):
         assert case[f"{metric}_low"] == content.shown[f"{metric}_low"].min() < content.shown[metric].min()
         assert case[f"{metric}_high"] == content.shown[f"{metric}_high"].max() > content.shown[metric].max()
@@ -176,7 +176,7 @@ def test_two_unsure_processes_are_not_sure_because_their_medians_are_near_each_o
 
 def test_the_medians_of_two_processes_alone_are_no_interval_and_those_of_three_are(tmp_path):
     two = processes(tmp_path / "2", (0.1,), (0.10005,))
-    (case,) = summarize_processes(with_case_numbers(two.shown)).to_dict("records")
+    (case,) = summarize_processes(add_case_numbers(two.shown)).to_dict("records")
     assert case["processes"] == 2
     assert math.isnan(case["throughput_low"])
     assert math.isnan(case["step_time_high"])
@@ -184,7 +184,7 @@ def test_the_medians_of_two_processes_alone_are_no_interval_and_those_of_three_a
     assert case["memory_allocated_low"] == two.shown["memory_allocated"].min()
     assert "±" not in headline(two)
     three = processes(tmp_path / "3", (0.1,), (0.11,), (0.12,))
-    (case,) = summarize_processes(with_case_numbers(three.shown)).to_dict("records")
+    (case,) = summarize_processes(add_case_numbers(three.shown)).to_dict("records")
     assert case["step_time"] == pytest.approx((0.1 * 0.11 * 0.12) ** (1 / 3))
     assert case["step_time_low"] < 0.1 < 0.12 < case["step_time_high"]
     # Symmetric in logarithms: 1/1.57 to 1.57.
@@ -209,7 +209,7 @@ def test_wide_intervals_stand_in_every_table_by_their_ends_and_in_csv_as_a_numbe
 
 def test_processes_that_fall_into_two_groups_are_shown_as_such(tmp_path):
     content = processes(tmp_path, *(fakes.noisy_steps(step_s, 60, i) for i, step_s in enumerate((0.1, 0.1, 0.2, 0.2))))
-    (case,) = summarize_processes(with_case_numbers(content.shown)).to_dict("records")
+    (case,) = summarize_processes(add_case_numbers(content.shown)).to_dict("records")
     assert case["groups"].startswith("2 processes at 100")
     assert "and 2 at 200" in case["groups"]
     table = combined_processes_table(content.shown, content.system_names)
@@ -232,7 +232,7 @@ def test_a_table_over_processes_keeps_single_runs_apart(tmp_path):
 
 def test_a_process_without_an_interval_counts_with_its_median(tmp_path):
     content = processes(tmp_path, fakes.noisy_steps(0.1, 60, 1), (0.2,))
-    (case,) = summarize_processes(with_case_numbers(content.shown)).to_dict("records")
+    (case,) = summarize_processes(add_case_numbers(content.shown)).to_dict("records")
     assert case["step_time_low"] == content.shown["step_time_low"].min()
     assert case["step_time_high"] == 0.2
 
@@ -243,31 +243,31 @@ def test_the_process_in_the_middle_stands_for_samples_that_have_no_median(tmp_pa
     made = [fakes.record(Case("lenet5", repeat=i), number=i, step_s=(t,) * 30) for i, t in enumerate(times)]
     made += [fakes.record(Case("vgg16"), number=9, step_s=(0.5,) * 30)]
     shown = read_content([fakes.fill(tmp_path / "store", made)]).shown
-    found = median_processes(shown).set_index("model")["step_time"]
+    found = select_median_processes(shown).set_index("model")["step_time"]
     assert dict(found) == {"lenet5": sorted(times)[place], "vgg16": 0.5}
-    assert set(median_processes(shown)["attempt_id"]) <= set(shown["attempt_id"])
+    assert set(select_median_processes(shown)["attempt_id"]) <= set(shown["attempt_id"])
 
 
 def test_of_each_network_and_mode_the_setting_of_most_systems_and_then_the_fastest_stands_for_it(tmp_path):
     faster = Case("alexnet", "training", "amp_bf16", "channels_last", 512, "cuda")
-    cases = representative_cases(shared_cases(two(tmp_path, [*CASES, faster], CASES)).cases)
+    cases = select_representative_cases(shared_cases(two(tmp_path, [*CASES, faster], CASES)).cases)
     assert list(cases.drop_duplicates("number")["model"]) == ["alexnet", "alexnet", "vgg16", "vgg16"]
     assert set(cases["precision"]) == {"amp_bf16"}
     assert set(cases["batch_size"]) == {64}
 
 
 def test_several_processes_on_each_side_make_a_winner_with_an_interval(tmp_path):
-    standings = ranking.standings(shared_cases(two(tmp_path, repeats=5)).processes, "throughput")
+    standings = ranking.find_case_winners(shared_cases(two(tmp_path, repeats=5)).processes, "throughput")
     assert {s.outcome for s in standings} == {ranking.BETTER}
     for s in standings:
         assert s.low < s.ratio < s.high
         assert s.low > 1
-        assert s.margin.startswith("+")
+        assert s.lead_with_interval.startswith("+")
 
 
 def test_one_process_on_each_side_makes_no_winner(tmp_path):
     content = two(tmp_path)
-    standings = ranking.standings(shared_cases(content).processes, "throughput")
+    standings = ranking.find_case_winners(shared_cases(content).processes, "throughput")
     assert {s.outcome for s in standings} == {ranking.NOT_DECIDED}
     assert {(s.low, s.high) for s in standings} == {(None, None)}
 
@@ -276,7 +276,7 @@ def test_one_process_on_each_side_makes_no_winner(tmp_path):
 def test_neither_of_two_of_one_kind_is_ahead(tmp_path, repeats):
     a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES, ("x",), repeats))
     b = fake.store(tmp_path / "b", fake.campaign(fake.H200, CASES, ("y",), repeats, first=500))
-    standings = ranking.standings(shared_cases(read_content([f"a={a}", f"b={b}"])).processes, "throughput")
+    standings = ranking.find_case_winners(shared_cases(read_content([f"a={a}", f"b={b}"])).processes, "throughput")
     assert len(standings) == len(CASES)
     outcomes = [s.outcome for s in standings]
     # Corrected for their number, so that even one false winner among them is rare; a question mark is not.
@@ -289,9 +289,9 @@ def test_neither_of_two_of_one_kind_is_ahead(tmp_path, repeats):
 def test_less_is_better_for_energy_and_memory(tmp_path):
     processes = shared_cases(two(tmp_path, repeats=3)).processes
     for metric in ("energy_per_image", "memory_allocated"):
-        for s in ranking.standings(processes, metric):
+        for s in ranking.find_case_winners(processes, metric):
             assert s.value <= s.runner_up_value
-    same_memory = ranking.standings(processes, "memory_allocated")
+    same_memory = ranking.find_case_winners(processes, "memory_allocated")
     assert {s.outcome for s in same_memory} == {ranking.SAME}
 
 
@@ -301,8 +301,8 @@ def test_energies_of_different_scopes_are_not_ranked(tmp_path):
         for r in fake.campaign(fake.A100, CASES, first=500)
     ]
     content = two(tmp_path, CASES, [], node)
-    assert ranking.standings(shared_cases(content).processes, "energy_per_image") == []
-    assert len(ranking.standings(shared_cases(content).processes, "throughput")) == len(CASES)
+    assert ranking.find_case_winners(shared_cases(content).processes, "energy_per_image") == []
+    assert len(ranking.find_case_winners(shared_cases(content).processes, "throughput")) == len(CASES)
 
 
 def test_speedups_have_their_absolute_base_and_no_mean(tmp_path):
@@ -339,7 +339,9 @@ def test_tables_over_systems_print_in_every_form(tmp_path):
 def test_a_single_system_shares_nothing(tmp_path):
     content = read_content([fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))])
     assert shared_cases(content).cases.empty
-    assert [cell for row in left_out_table(content).rows for cell in row[-1:]] == ["no other system has this case"] * 4
+    assert [cell for row in unshared_cases_table(content).rows for cell in row[-1:]] == [
+        "no other system has this case"
+    ] * 4
 
 
 def test_small_ratios_keep_their_digits_in_the_table_of_speedups(tmp_path):

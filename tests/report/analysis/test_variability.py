@@ -16,7 +16,7 @@ HOSTS = [f"node{i:02}" for i in range(6)]
 
 
 def cases_of(tmp_path, **options):
-    return variability.repeated_processes(
+    return variability.find_repeated_processes(
         read_content([fake.store(tmp_path, fake.campaign(fake.H200, CASES, **options))])
     )
 
@@ -54,7 +54,7 @@ def test_of_two_hosts_the_slower_one_is_named(tmp_path):
 def test_too_few_processes_on_too_few_hosts_tell_nothing(tmp_path):
     slow = {"hosts": HOSTS[:2], "repeats": 2, "slow": lambda host: 1.5 if host == "node01" else 1.0}
     content = read_content([fake.store(tmp_path, fake.campaign(fake.H200, CASES[:3], **slow))])
-    found = variability.hardware_deviations(variability.repeated_processes(content))
+    found = variability.hardware_deviations(variability.find_repeated_processes(content))
     assert len(found) == 4
     assert not any(unit.off for unit in found)
     rows = variability.hardware_deviations_table(found, {}).records()
@@ -80,7 +80,7 @@ def test_devices_are_told_apart_where_hosts_have_several(tmp_path):
 
 def test_the_spread_of_each_case_is_in_a_table(tmp_path):
     content = read_content([fake.store(tmp_path, fake.campaign(fake.H200, CASES, HOSTS, 12))])
-    table = variability.process_spread_table(variability.repeated_processes(content), content.system_names)
+    table = variability.process_spread_table(variability.find_repeated_processes(content), content.system_names)
     assert len(table.rows) == len(CASES)
     for row in table.records():
         assert row["processes"] == 12

@@ -3,13 +3,13 @@
 import pytest
 
 from dlbench.errors import BadInput, DlbenchError
-from dlbench.report.analysis.workload_mix import WorkShare, read_mix
+from dlbench.report.analysis.workload_mix import WorkShare, read_workload_mix
 
 
 def mix(tmp_path, text):
     path = tmp_path / "mix.toml"
     path.write_text(text)
-    return read_mix(path)
+    return read_workload_mix(path)
 
 
 def test_work_is_read_with_and_without_mode_and_precision(tmp_path):

@@ -98,7 +98,7 @@ def test_a_mean_ratio_hides_no_reversal_and_none_stands_without_an_absolute_valu
 
 def test_ratios_of_the_table_are_those_of_the_brief(blocks, content):
     _, rows, _ = systems_of(blocks)
-    found = verdicts.prepare_brief(content)
+    found = verdicts.prepare_brief_data(content)
     ids = {name: system for system, name in found.names.items()}
     numbers = [n for group in found.groups if group.name == "fp32 inference" for n in group.numbers]
     ratio = found.ratio("time", found.base, ids["Cedar"], numbers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dlbench.report.analysis.content import read_content
-from dlbench.report.analysis.power_sweep import find_sweeps
+from dlbench.report.analysis.power_sweep import find_power_limit_sweeps
 from dlbench.report.chapters.power_section import power_section
 from dlbench.report.figures import figure_style
 from dlbench.suites.case import Case
@@ -36,7 +36,7 @@ def content(tmp_path):
 
 
 def test_a_sweep_names_its_best_points_for_throughput_energy_and_product(content):
-    (sweep,) = find_sweeps(content.shown)
+    (sweep,) = find_power_limit_sweeps(content.shown)
     assert sweep.points["limit"].tolist() == [300, 500, 700]
     energies_j = [power_w * step_s / 64 for step_s, power_w in (POINTS[300], POINTS[500], POINTS[0])]
     assert sweep.points["energy_per_image"].tolist() == pytest.approx(energies_j)

@@ -124,7 +124,7 @@ def test_names_that_are_long_odd_or_formulas_are_drawn_as_texts(tmp_path):
 def test_a_figure_for_the_page_has_its_own_ids_and_no_address(gpu_cases, tmp_path):
     with figure_style.plot_style():
         svg = figure_style.save_figure(plots_rates.throughput(gpu_cases).figure, tmp_path, "throughput")
-    inline = figure_style.svg_for_page(svg, "throughput", "what it shows")
+    inline = figure_style.adapt_svg_for_page(svg, "throughput", "what it shows")
     assert inline.startswith('<svg viewBox="')
     assert 'aria-label="what it shows"' in inline
     assert "http" not in inline

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from dlbench.report.analysis.verdicts import Brief, CaseGroup
+from dlbench.report.analysis.verdicts import BriefData, PrecisionModeGroup
 from dlbench.report.figures import figure_style
 from dlbench.report.figures.plots_ratio import ratio_plot
 
@@ -16,10 +16,10 @@ def plot_of(ratios, spread=0.01):
     cases = pd.DataFrame({"number": range(len(ratios)), "model": models, "mode": "training", "precision": "fp32"})
     logs = {(i, "a"): noise for i in range(len(ratios))}
     logs |= {(i, "b"): [-math.log(ratio) + one for one in noise] for i, ratio in enumerate(ratios)}
-    groups = [CaseGroup("training", "fp32", tuple(range(len(ratios))))]
+    groups = [PrecisionModeGroup("training", "fp32", tuple(range(len(ratios))))]
     attempts = {key: [f"{key}"] for key in logs}
     with figure_style.plot_style():
-        return ratio_plot(Brief({"a": "A", "b": "B"}, "a", groups, cases, {"time": logs}, attempts))
+        return ratio_plot(BriefData({"a": "A", "b": "B"}, "a", groups, cases, {"time": logs}, attempts))
 
 
 def axis_of(plot):

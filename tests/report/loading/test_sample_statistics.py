@@ -24,7 +24,7 @@ def described(attempts, stride=None):
     ranks = sample_statistics.RanksOfAttempts.from_attempt_ids([attempt for attempt, _ in rows])
     every = np.ones(len(rows)) if stride is None else np.array(stride, dtype=float)
     return sample_statistics.sample_statistics(
-        sample_statistics.slowest_steps(columns["step_s"], ranks), columns, ranks, every
+        sample_statistics.slowest_rank_steps(columns["step_s"], ranks), columns, ranks, every
     )
 
 
@@ -123,7 +123,7 @@ def test_a_phase_with_a_time_that_cannot_be_is_missing_and_the_others_are_not(ba
 
 def test_the_steps_of_each_attempt_are_those_of_its_slowest_rank():
     rows = lists([[1.0, 5.0, 2.0], [3.0, 4.0], [7.0], [8.0, math.nan]])
-    found = sample_statistics.slowest_steps(
+    found = sample_statistics.slowest_rank_steps(
         rows, sample_statistics.RanksOfAttempts.from_attempt_ids(["a", "a", "b", "c"])
     )
     assert [list(found.steps.row(i)) for i in range(3)] == [[3.0, 5.0], [7.0], []]

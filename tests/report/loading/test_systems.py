@@ -6,8 +6,8 @@ import pytest
 
 from dlbench.errors import BadInput, StoreError, UnknownName
 from dlbench.report.analysis.content import read_content
-from dlbench.report.analysis.scaling_curves import find_curves
-from dlbench.report.loading.systems import Source, parse_source
+from dlbench.report.analysis.scaling_curves import find_scaling_curves
+from dlbench.report.loading.systems import ResultsSource, parse_source
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 from tests.fakes import systems as fake
@@ -20,17 +20,17 @@ def names_of(*sources):
 
 
 def test_a_name_before_an_equals_sign_names_the_source():
-    assert parse_source("H200=results/h200") == Source("results/h200", "H200")
-    assert parse_source("two  words=results") == Source("results", "two words")
-    assert parse_source("results/h200") == Source("results/h200")
+    assert parse_source("H200=results/h200") == ResultsSource("results/h200", "H200")
+    assert parse_source("two  words=results") == ResultsSource("results", "two words")
+    assert parse_source("results/h200") == ResultsSource("results/h200")
 
 
 def test_a_path_that_exists_is_a_path_whatever_is_in_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "date=1").mkdir()
-    assert parse_source("date=1") == Source("date=1")
-    assert parse_source("dat?=*") == Source("dat?=*")
-    assert parse_source("date=2") == Source("2", "date")
+    assert parse_source("date=1") == ResultsSource("date=1")
+    assert parse_source("dat?=*") == ResultsSource("dat?=*")
+    assert parse_source("date=2") == ResultsSource("2", "date")
 
 
 @pytest.mark.parametrize("text", ["=results", "  =results", "H200="])
@@ -180,7 +180,7 @@ def test_ranks_with_a_share_of_the_threads_are_of_the_system_of_one_process(tmp_
     made = [dataclasses.replace(record, system_key="one key") for record in made]
     content = read_content([fakes.fill(tmp_path / "s", made)])
     assert list(content.system_names.values()) == ["AMD EPYC 7B13"]
-    (curve, *_) = find_curves(content.cases_of_system(next(iter(content.system_names))))
+    (curve, *_) = find_scaling_curves(content.cases_of_system(next(iter(content.system_names))))
     assert [point.devices for point in curve.points] == [1, 2]
 
 
