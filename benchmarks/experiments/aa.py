@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT))
 
 from scipy import stats  # noqa: E402
 
-from dlbench.report.analysis.comparison_statistics import Comparison, compare  # noqa: E402
+from dlbench.report.analysis.comparison_statistics import Comparison, compare_process_groups  # noqa: E402
 from dlbench.results.records import Measurement, Outcome, Record  # noqa: E402
 from dlbench.suites.case import Case, Protocol  # noqa: E402
 
@@ -279,7 +279,9 @@ def single_pairs(steps: Steps, index: int, role: str, rounds: list[int]) -> list
     found = []
     for r in rounds if len(rounds) > 3 else []:
         spread = stdev([logs[other] for other in rounds if other != r])
-        found.append(compare([steps[index, r, "first"]], [steps[index, r, role]], between_processes=spread))
+        found.append(
+            compare_process_groups([steps[index, r, "first"]], [steps[index, r, role]], between_processes=spread)
+        )
     return found
 
 
@@ -312,8 +314,8 @@ def _block(medians: Medians, index: int, rounds: list[int]) -> Block:
         a = [[medians[index, r, ROLES[coin]]] for r, coin in zip(rounds, coins, strict=True)]
         b = [[medians[index, r, ROLES[1 - coin]]] for r, coin in zip(rounds, coins, strict=True)]
         slow = [[medians[index, r, "slow"]] for r in rounds]
-        equal.append(compare(a, b, paired=True))
-        slower.append(compare(a, slow, paired=True))
+        equal.append(compare_process_groups(a, b, paired=True))
+        slower.append(compare_process_groups(a, slow, paired=True))
     return Block(index, rounds, equal, slower)
 
 
@@ -328,7 +330,7 @@ Their step times are in `data/aa.parquet`; `dlbench.load` reads it.
 **Method.** A round is three processes of one case in random order: the network, the same network again, and the
 network with a busy wait of 3 % of its own step time in every step. The cases alternate. Ten consecutive rounds make a
 block. A pause of ten minutes or another commit of dlbench begins a new block. A block is what `dlbench ab` runs with
-its ten pairs: `compare` of pairs over the medians, verdict at 95 % with the margin of 1 %.
+its ten pairs: `compare_process_groups` of pairs over the medians, verdict at 95 % with the margin of 1 %.
 
 **The metronome.** A machine is never completely idle. Disturbances can hide a difference of 3 % from ten pairs,
 whatever the test. The third case therefore waits 10 ms per step by the clock, and its slower version 10.3 ms.
@@ -337,7 +339,8 @@ machine would give.
 
 **Three evaluations.** *As drawn*: a block is one comparison, the first process of each round against the second. Which
 is first was drawn before the run. *Pair by pair*: each round is a comparison of one process with one process, by
-`compare`; the spread between processes is taken from the other rounds, as with `--between-processes`. *All throws*:
+`compare_process_groups`; the spread between processes is taken from the other rounds, as with `--between-processes`.
+*All throws*:
 which of two equal processes is A is decided by a coin, which a process cannot notice. Each of the 2^10 throws of a
 block is therefore a comparison that could have happened. This keeps the share near its level by construction, whatever
 the processes do. It shows only that the t distribution is adequate for these step times. For the slowdown it is a fair

@@ -26,7 +26,7 @@ from scipy.optimize import brentq
 from scipy.signal import lfilter
 
 from dlbench import stats
-from dlbench.report.analysis.comparison_statistics import compare
+from dlbench.report.analysis.comparison_statistics import compare_process_groups
 from dlbench.stats import Interval, drift, is_steady, median_interval
 
 SIZES = (20, 30, 50, 100, 300, 1000, 5000)
@@ -304,7 +304,7 @@ def compared(cell: tuple[str, bool, int, float, float, int]) -> tuple[float, flo
     for _ in range(repetitions):
         medians = 0.010 * np.exp(spread * between(kind, k, rng)) * np.array([[1], [1 + change]])
         a, b = ([[m] for m in side] for side in medians.tolist())
-        verdicts.append(compare(a, b, paired=in_pairs).verdict)
+        verdicts.append(compare_process_groups(a, b, paired=in_pairs).verdict)
     faster, slower, same = (verdicts.count(v) / repetitions for v in ("faster", "slower", "same"))
     return faster, slower, same, 1 - faster - slower - same
 

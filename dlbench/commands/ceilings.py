@@ -61,7 +61,7 @@ def _unmeasured_precisions(results: Path, device: str, wanted: list[str] | None)
     """Precisions (from `wanted`, or all) without a measured ceiling of this system."""
     from dlbench.errors import DeviceUnavailable
     from dlbench.launch import probe
-    from dlbench.report.analysis.bounds import MEASURED, find_roof
+    from dlbench.report.analysis.bounds import MEASURED, find_device_roofline
     from dlbench.results import bounds_schema
     from dlbench.results.bounds_records import DeviceIdentity
     from dlbench.results.records import BUSY_SHARE
@@ -80,4 +80,4 @@ def _unmeasured_precisions(results: Path, device: str, wanted: list[str] | None)
     if kind == "cuda" and found.device_kind != "cuda":
         raise DeviceUnavailable("device 'cuda' was requested, but PyTorch finds no usable GPU here")
     names = wanted or found.facts["precisions"][kind]
-    return [name for name in names if find_roof(ceilings, where, name).flop_source != MEASURED]
+    return [name for name in names if find_device_roofline(ceilings, where, name).flop_source != MEASURED]

@@ -38,7 +38,7 @@ MAX_TRACE_STEPS = 1000
 
 def _profile(options: argparse.Namespace) -> int:
     from dlbench.launch.results_folder import check_folder
-    from dlbench.report.analysis.bounds import find_roof
+    from dlbench.report.analysis.bounds import find_device_roofline
     from dlbench.report.chapters.bounds_tables import profile_table
     from dlbench.results import bounds_records, bounds_schema
     from dlbench.suites.suite import build_single_case
@@ -60,7 +60,7 @@ def _profile(options: argparse.Namespace) -> int:
     if text is None:
         return SOME_FAILED
     run = bounds_records.parse_run(bounds_records.ProfileRun, text, run_id=run_id, started_at=started_at)
-    roof = find_roof(bounds_schema.read_ceilings(options.results), run.where, case.precision)
+    roof = find_device_roofline(bounds_schema.read_ceilings(options.results), run.where, case.precision)
     bounds_schema.write_layers(folder, run)
     _write_outputs(folder, run, roof)
     arguments.print_tables(options.format, profile_table(run, roof, None if options.all else 20))

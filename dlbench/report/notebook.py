@@ -81,7 +81,7 @@ def _draw_figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str |
         # All systems side by side, at the settings that they share.
         names = {str(key): str(name) for key, name in zip(cases["system_id"], cases["system"], strict=True)}
         cases = select_representative_cases(summarize_processes(add_case_numbers(cases)))
-        draw = partial(plots_systems.metric_over_systems, names=names, metric=metric, name=metric)
+        draw = partial(plots_systems.metric_over_systems_plot, names=names, metric=metric, name=metric)
     else:
         cases = _cases_of_system(cases, system)
         if cases.empty:

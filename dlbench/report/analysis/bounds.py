@@ -42,7 +42,7 @@ _CACHE_REUSE_MARGIN = 0.98
 
 
 @dataclass(frozen=True)
-class Roof:
+class DeviceRoofline:
     """What one device can reach at one precision, and who says so; None where nobody does."""
 
     precision: str
@@ -60,7 +60,7 @@ class Roof:
         return f"The bounds assume a peak of {rate} in {self.precision} and a memory bandwidth of {speed}."
 
 
-def find_roof(ceilings: pd.DataFrame | None, where: DeviceIdentity, precision: str) -> Roof:
+def find_device_roofline(ceilings: pd.DataFrame | None, where: DeviceIdentity, precision: str) -> DeviceRoofline:
     """The roof of a device at a case's precision: measured on the same system, else from its datasheet, else unknown.
 
     Args:
@@ -77,7 +77,7 @@ def find_roof(ceilings: pd.DataFrame | None, where: DeviceIdentity, precision: s
         flop, flop_source = (peaks.flop_per_s(precision) if peaks else None), DATASHEET
     if moved is None:
         moved, bytes_source = datasheet_bytes_per_s(peaks), DATASHEET
-    return Roof(precision, flop, moved, flop_source if flop else None, bytes_source if moved else None)
+    return DeviceRoofline(precision, flop, moved, flop_source if flop else None, bytes_source if moved else None)
 
 
 def datasheet_bytes_per_s(peaks: DevicePeaks | None) -> float | None:
@@ -103,7 +103,7 @@ def _highest_positive_rate(rows: pd.DataFrame, column: str) -> float | None:
     return float(values.max()) if values.size else None
 
 
-def time_bound(flop: float, moved_bytes: float, roof: Roof) -> tuple[float | None, str | None]:
+def least_time_and_limit(flop: float, moved_bytes: float, roof: DeviceRoofline) -> tuple[float | None, str | None]:
     """The least time [s] for so much work, and what limits it: `FLOP` or `MEMORY`. No work takes no time.
 
     None where a rate that the work needs is unknown, or the work is no number.
@@ -119,7 +119,7 @@ def time_bound(flop: float, moved_bytes: float, roof: Roof) -> tuple[float | Non
     return bound_s, limit if bound_s > 0 else None
 
 
-def layer_bounds(layers: pd.DataFrame, roof: Roof) -> pd.DataFrame:
+def layer_bounds(layers: pd.DataFrame, roof: DeviceRoofline) -> pd.DataFrame:
     """Each layer with its median times, its bounds, and its distance to them, slowest against its bound first.
 
     Args:
@@ -144,14 +144,14 @@ _NUMBER_COLUMNS += ["time_s", "bound_s", "lost_s", "distance"]
 _BOUND_COLUMNS = ["layer", "kind", *_NUMBER_COLUMNS, "forward_limit", "backward_limit", "limited_by", "note"]
 
 
-def _layer_with_bounds(layer: dict[Any, Any], roof: Roof) -> dict[str, Any]:
+def _layer_with_bounds(layer: dict[Any, Any], roof: DeviceRoofline) -> dict[str, Any]:
     # What pandas has for a missing text is a number.
     counts = layer["note"] if isinstance(layer.get("note"), str) else ""
     row: dict[str, Any] = {"layer": layer["layer"], "kind": layer["kind"], "note": counts}
     limits: dict[str, float] = {}
     for way in DIRECTIONS:
         moved = layer[f"{way}_elements"] * ELEMENT_BYTES[roof.precision] + layer[f"{way}_fixed_bytes"]
-        bound_s, limit = time_bound(layer[f"{way}_flop"], moved, roof)
+        bound_s, limit = least_time_and_limit(layer[f"{way}_flop"], moved, roof)
         row |= {f"{way}_s": median_usable_time(layer[f"{way}_s"]), f"{way}_flop": layer[f"{way}_flop"]}
         row |= {f"{way}_bytes": moved, f"{way}_bound_s": bound_s, f"{way}_limit": limit}
         if limit and bound_s:
@@ -207,7 +207,7 @@ class NetworkBound:
 
 
 def time_bound_of_network(
-    layers: pd.DataFrame, roof: Roof, step_s: Sequence[float], optimizer_bytes: float
+    layers: pd.DataFrame, roof: DeviceRoofline, step_s: Sequence[float], optimizer_bytes: float
 ) -> NetworkBound:
     """The bound of a step: the sum of the bounds of its layers, forward and backward, and of the optimizer.
 
@@ -218,9 +218,9 @@ def time_bound_of_network(
     """
     step = median_usable_time(step_s)
     columns = [f"{way}_bound_s" for way in DIRECTIONS]
-    optimizer_s = time_bound(0, optimizer_bytes, roof)[0]
+    optimizer_s = least_time_and_limit(0, optimizer_bytes, roof)[0]
     flop = float(layers[[f"{way}_flop" for way in DIRECTIONS]].to_numpy(dtype=float).sum())
-    flop_s = time_bound(flop, 0, roof)[0]
+    flop_s = least_time_and_limit(flop, 0, roof)[0]
     if layers.empty or flop_s is None or bool(layers[columns].isna().to_numpy().any()):
         return NetworkBound(None, None, optimizer_s, step)
     return NetworkBound(flop_s, float(layers[columns].to_numpy().sum()) - flop_s, optimizer_s, step)
@@ -239,7 +239,7 @@ def profiling_overhead(run: ProfileRun) -> float | None:
     return hooked / plain - 1 if plain and hooked else None
 
 
-def bounds_of_profiled_layers(run: ProfileRun, roof: Roof) -> pd.DataFrame:
+def bounds_of_profiled_layers(run: ProfileRun, roof: DeviceRoofline) -> pd.DataFrame:
     """`layer_bounds` of a profile, with each layer's `share` of the median profiled step."""
     frame = layer_bounds(layers_frame(run.layers), roof)
     step = median_usable_time(run.hooked_step_s)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlbench.report.analysis.bounds import MEASURED, find_roof, layer_bounds, time_bound_of_network
+from dlbench.report.analysis.bounds import MEASURED, find_device_roofline, layer_bounds, time_bound_of_network
 from dlbench.results.bounds_records import DeviceIdentity
 from dlbench.results.bounds_schema import layers_frame
 from dlbench.results.bounds_store import StoredBounds
@@ -36,7 +36,7 @@ def add_bound_metrics(attempts: pd.DataFrame, rows: pd.DataFrame, stored: Stored
     for (system_key, kind, name, threads, precision), places in groups.items():
         threads = None if threads is None else int(threads)
         where = DeviceIdentity(system_key or "", kind or "", device_name=name, torch_threads=threads)
-        roof = find_roof(stored.ceilings, where, precision)
+        roof = find_device_roofline(stored.ceilings, where, precision)
         if roof.flop_source == MEASURED:
             peaks[places] = roof.flop_per_s
         for (*work, compiled), same in _group_cases_by_columns(cases.iloc[places], (*_WORK_COLUMNS, "compile")).items():

@@ -16,8 +16,8 @@ import pandas as pd
 from dlbench.errors import BadInput
 from dlbench.report.analysis.comparison_lines import (
     ComparisonLine,
+    build_comparison_line,
     compare_processes,
-    comparison_line,
     correct_for_multiple_comparisons,
     explain_meter_mismatch,
     process_warning_notes,
@@ -27,12 +27,12 @@ from dlbench.report.analysis.comparison_matching import (
     AttemptGroup,
     ComparisonRules,
     MatchKey,
+    combine_settings_of_groups,
+    combine_settings_of_sides,
     find_back_to_back_pair,
     find_nearest_match_key,
     group_attempts,
     is_usable_attempt,
-    merge_group_settings,
-    merge_settings,
     select_attempts_of_sides,
     system_differences,
 )
@@ -78,7 +78,9 @@ def compare_cases(a: pd.DataFrame, b: pd.DataFrame, rules: ComparisonRules) -> C
         remarks.append(f"This compares hardware: {devices[0].pop()} in BASE, {devices[1].pop()} in TARGET.")
     if rules.ignore:
         remarks.append(f"Ignored differences (--ignore): {', '.join(sorted(rules.ignore))}.")
-    lines = list(_comparison_lines(group_attempts(a, names, rules), group_attempts(b, names, rules), names, rules))
+    lines = list(
+        _build_comparison_lines(group_attempts(a, names, rules), group_attempts(b, names, rules), names, rules)
+    )
     if all(line.verdict in ("refused", "missing") for line in lines):
         raise BadInput(f"no case of BASE can be compared with a case of TARGET: {_why_nothing_compared(lines)}")
     used = [side[side["_good"]] for side in (a, b)]
@@ -108,7 +110,7 @@ def compare_sides(
         whole = [pair for pair in found if pair is not None and all(is_usable_attempt(half, rules) for half in pair)]
         a, b = [half for half, _ in whole], [half for _, half in whole]
         frames = pd.DataFrame(a, columns=cases.columns), pd.DataFrame(b, columns=cases.columns)
-        setting = merge_settings(case_a.to_dict(), case_b.to_dict())
+        setting = combine_settings_of_sides(case_a.to_dict(), case_b.to_dict())
         if not whole:
             note = f"none of the {pairs} pairs was measured on both sides"
             lines.append(ComparisonLine(setting, "failed", note=note))
@@ -182,18 +184,18 @@ def why_regression_undecided(line: ComparisonLine, percent: float) -> str | None
     return None
 
 
-def _comparison_lines(
+def _build_comparison_lines(
     base: dict[MatchKey, AttemptGroup], target: dict[MatchKey, AttemptGroup], names: list[str], rules: ComparisonRules
 ) -> Iterator[ComparisonLine]:  # fmt: skip
     spare = [key for key in target if key not in base]
     for key, group in base.items():
         if key in target:
-            line = comparison_line(group, target[key], rules)
+            line = build_comparison_line(group, target[key], rules)
         else:
             line = _line_of_case_without_target(group, target, spare, names)
         yield replace(line, in_base=not group.good.empty)
     for key in spare:
-        yield ComparisonLine(merge_group_settings(target[key]), "missing", note="only in TARGET", in_base=False)
+        yield ComparisonLine(combine_settings_of_groups(target[key]), "missing", note="only in TARGET", in_base=False)
 
 
 def _line_of_case_without_target(
@@ -202,10 +204,10 @@ def _line_of_case_without_target(
     """The line of a case that TARGET does not have; the nearest that it has instead is no longer spare."""
     near = find_nearest_match_key(group.key, spare, names)
     if near is None:
-        return ComparisonLine(merge_group_settings(group), "missing", note="only in BASE")
+        return ComparisonLine(combine_settings_of_groups(group), "missing", note="only in BASE")
     spare.remove(near)
     reasons = [_describe_difference(n, x, y) for n, x, y in zip(names, group.key, near, strict=True) if x != y]
-    return ComparisonLine(merge_group_settings(group, target[near]), "refused", note="; ".join(reasons))
+    return ComparisonLine(combine_settings_of_groups(group, target[near]), "refused", note="; ".join(reasons))
 
 
 def _describe_difference(name: str, base: Any, target: Any) -> str:

@@ -13,10 +13,10 @@ from dlbench.report.analysis.comparison_matching import (
     IDENTITY_COLUMNS,
     AttemptGroup,
     ComparisonRules,
+    combine_settings_of_groups,
     is_cell_filled,
-    merge_group_settings,
 )
-from dlbench.report.analysis.comparison_statistics import Comparison, compare, correct_by_holm
+from dlbench.report.analysis.comparison_statistics import Comparison, compare_process_groups, correct_by_holm
 from dlbench.report.analysis.derived_metrics import NO_KEY_TEXT
 from dlbench.results.records import DONE_STATUSES
 from dlbench.table import Cell
@@ -44,9 +44,9 @@ class ComparisonLine:
     in_base: bool = True  # BASE measured it; what it did not cannot regress
 
 
-def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonRules) -> ComparisonLine:
+def build_comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonRules) -> ComparisonLine:
     """The line of one case that both sides have; its verdict waits for `correct_for_multiple_comparisons`."""
-    setting = merge_group_settings(base, target)
+    setting = combine_settings_of_groups(base, target)
     sides = (("BASE", base), ("TARGET", target))
     for side, group in sides:
         reason = _explain_mixed_attempts(group, side, rules)
@@ -174,7 +174,9 @@ def compare_processes(
         else [[float(value) / w] for value in side[rules.metric]]
         for side, w in zip((a, b), work, strict=True)
     )
-    found = compare(first, second, rules.confidence, rules.margin, rules.between_processes, single_values, paired)
+    found = compare_process_groups(
+        first, second, rules.confidence, rules.margin, rules.between_processes, single_values, paired
+    )
     means = [math.exp(fmean(map(math.log, s[rules.metric]))) / w for s, w in zip((a, b), work, strict=True)]
     return (found, means[0], means[1]), notes
 

@@ -116,7 +116,7 @@ class AttemptGroup:
 def read_selected_rows(source: str, where: Sequence[str], option: str) -> pd.DataFrame:
     """The rows of a store that are selected, with the columns that a comparison needs.
 
-    Raises StoreError if the source does not exist, BadInput as `select_rows` does.
+    Raises StoreError if the source does not exist, BadInput as `select_rows_by_values` does.
     """
     reader = Reader.from_sources([source])
     for text in where:
@@ -125,11 +125,11 @@ def read_selected_rows(source: str, where: Sequence[str], option: str) -> pd.Dat
     columns = [name for name in READ_COLUMNS if name in names]
     rows = to_frame((_drop_unselected_rows(table, where) for table in reader.tables(columns)), columns)
     store.warn_skipped(reader.problems)
-    return select_rows(rows, where, option)
+    return select_rows_by_values(rows, where, option)
 
 
 def _drop_unselected_rows(table: pa.Table, where: Sequence[str]) -> pa.Table:
-    """The rows that `select_rows` may keep; the others need no memory."""
+    """The rows that `select_rows_by_values` may keep; the others need no memory."""
     for text in where:
         column, _, value = text.partition("=")
         if pa.types.is_string(table.schema.field(column).type):
@@ -141,7 +141,7 @@ def usable_attempts_of_side(
     rows: pd.DataFrame, where: Sequence[str], every: bool, name: str, rules: ComparisonRules
 ) -> pd.DataFrame:
     """One row per attempt of a side that counts, with its system's facts and whether it is usable (`_good`)."""
-    rows = select_rows(rows, where, f"--{name.lower()}-where")
+    rows = select_rows_by_values(rows, where, f"--{name.lower()}-where")
     if rows.empty:
         raise BadInput(f"{name} contains no records" + (f" with {', '.join(where)}" if where else ""))
     # Two settings of a CPU are two systems, though records of earlier versions have one key for both.
@@ -168,7 +168,7 @@ def fill_missing_axes(cases: pd.DataFrame) -> pd.DataFrame:
     return cases
 
 
-def select_rows(rows: pd.DataFrame, where: Sequence[str], option: str) -> pd.DataFrame:
+def select_rows_by_values(rows: pd.DataFrame, where: Sequence[str], option: str) -> pd.DataFrame:
     """The rows in which each named column has the given value, written as text: ``precision=fp32``.
 
     Raises BadInput if a selection is not KEY=VALUE, or names no column.
@@ -259,10 +259,10 @@ def ran_back_to_back(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
     return bool(-0.01 <= gap_s <= MAX_PAIR_GAP_S)
 
 
-def merge_group_settings(group: AttemptGroup, other: AttemptGroup | None = None) -> dict[str, Cell]:
-    """As `merge_settings`, from the first attempts of one or two groups."""
+def combine_settings_of_groups(group: AttemptGroup, other: AttemptGroup | None = None) -> dict[str, Cell]:
+    """As `combine_settings_of_sides`, from the first attempts of one or two groups."""
     first = _identity_of_first_attempt(group)
-    return merge_settings(first, first if other is None else _identity_of_first_attempt(other))
+    return combine_settings_of_sides(first, first if other is None else _identity_of_first_attempt(other))
 
 
 def _identity_of_first_attempt(group: AttemptGroup) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def _identity_of_first_attempt(group: AttemptGroup) -> dict[str, Any]:
     return {name: attempts[name].iloc[0] for name in IDENTITY_COLUMNS}
 
 
-def merge_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Cell]:
+def combine_settings_of_sides(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Cell]:
     """The axes of a comparison; where its sides differ, both values."""
     return {
         name: _to_python_scalar(first[name]) if first[name] == second[name] else f"{first[name]} → {second[name]}"

@@ -7,10 +7,10 @@ SC15, rules 5 to 8; Kalibera & Jones 2013, ISMM, "Rigorous Benchmarking in Reaso
 
     d = mean log B - mean log A,        ratio B/A = exp d,        interval exp(d ± t · standard error)
 
-- `compare` of pairs: A and B ran in turns; Student's t over the differences within each pair. What drifts over minutes
-  is common to both and cancels. This is the way to measure; `DEFAULT_PAIRS` says how many.
-- `compare`: independent processes; Welch's t, which lets the sides differ in variance and number. Its standard errors
-  are those of `process_statistics.process_interval`, `DRIFT_ALLOWANCE` included.
+- `compare_process_groups` of pairs: A and B ran in turns; Student's t over the differences within each pair. What
+  drifts over minutes is common to both and cancels. This is the way to measure; `DEFAULT_PAIRS` says how many.
+- `compare_process_groups`: independent processes; Welch's t, which lets the sides differ in variance and number. Its
+  standard errors are those of `process_statistics.process_interval`, `DRIFT_ALLOWANCE` included.
 - Fewer than three processes on a side cannot show how processes differ. The interval is then widened by a spread that
   is assumed, and the verdict stays `not decided`: on a shared machine of two cores, 24 fresh processes of one program
   had medians from 10 to 30 ms, each with an interval of its own of ±8 %. Only who knows the spread of a machine, from
@@ -164,7 +164,7 @@ class Comparison:
         return ""
 
 
-def compare(
+def compare_process_groups(
     a: Processes,
     b: Processes,
     confidence: float = 0.95,
@@ -194,7 +194,7 @@ def compare(
             f"pairs need equal numbers of processes of A and B, not {len(a)} and {len(b)}; leave out "
             "the records of the additional processes"
         )
-    logs_a, logs_b = _log_medians(a, "A"), _log_medians(b, "B")
+    logs_a, logs_b = _log_median_of_each_process(a, "A"), _log_median_of_each_process(b, "B")
     d = fmean(logs_b) - fmean(logs_a)
     if min(len(a), len(b)) < MIN_PROCESSES:
         error = _assumed_standard_error(a, b, logs_a, logs_b, between_processes, single_values)
@@ -301,7 +301,7 @@ def _comparison_from_standard_error(
     )
 
 
-def _log_medians(processes: Processes, side: str) -> list[float]:
+def _log_median_of_each_process(processes: Processes, side: str) -> list[float]:
     if not processes:
         raise InvalidMeasurement(f"side {side} of the comparison has no measured process")
     for number, steps in enumerate(processes, 1):

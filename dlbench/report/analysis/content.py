@@ -127,7 +127,7 @@ def read_content(
     latest = derived_metrics.latest_attempts(attempts)
     usable = latest["status"].isin(DONE_STATUSES) & latest["steps"].gt(0)
     measured = latest if usable.all() else latest[usable]
-    chosen = choose_cases(measured, MAX_CASES if max_shown is None else max_shown)
+    chosen = limit_shown_cases(measured, MAX_CASES if max_shown is None else max_shown)
     if with_rows:
         # Sections look at these case by case, which columns of Arrow's texts are slow at.
         chosen = chosen.astype(dict.fromkeys(chosen.select_dtypes("str"), object))
@@ -225,7 +225,7 @@ def _count_used_and_unused_rows(
     return row_accounting.RowCounts(loaded.num_rows, rows, counts)
 
 
-def choose_cases(cases: pd.DataFrame, limit: float) -> pd.DataFrame:
+def limit_shown_cases(cases: pd.DataFrame, limit: float) -> pd.DataFrame:
     """At most so many cases, of every system and network some: of each setting the latest, and of these the fastest.
 
     A setting are all axes but `repeat`. Its earlier repeats come only when every setting has had its turn.

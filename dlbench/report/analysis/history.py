@@ -35,7 +35,7 @@ _FACT_TITLES = {"suite": "suite", "suite_version": "suite version", "protocol": 
 
 
 @dataclass(frozen=True)
-class Change:
+class HistoryChange:
     """A day from which on a line is different."""
 
     day: datetime
@@ -63,7 +63,7 @@ class HistoryLine:
     high_s: NDArray[np.float64]
     processes: int
     noise: float  # from day to day, as a share
-    changes: tuple[Change, ...]
+    changes: tuple[HistoryChange, ...]
 
     @property
     def has_enough_days(self) -> bool:
@@ -79,7 +79,7 @@ class History:
     false_alarms: float
     notes: tuple[str, ...]
 
-    def changes(self, since: datetime | None = None) -> list[tuple[HistoryLine, Change]]:
+    def changes(self, since: datetime | None = None) -> list[tuple[HistoryLine, HistoryChange]]:
         """All changes from a day on, by time."""
         found = [(line, change) for line in self.lines for change in line.changes]
         later = [(line, change) for line, change in found if since is None or change.day >= since]
@@ -125,7 +125,7 @@ def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> H
     # Two tests of each line: its level and its spread.
     chance = -math.expm1(math.log1p(-false_alarms) / max(1, 2 * long))
     axes = [axis for axis in varying_settings(points) if axis != "device"]
-    lines = [_build_line(own.drop_duplicates("day", keep="last"), axes, chance) for own in groups]
+    lines = [_build_history_line(own.drop_duplicates("day", keep="last"), axes, chance) for own in groups]
     short = len(groups) - long
     if short:
         notes.append(
@@ -136,7 +136,7 @@ def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> H
     return History(tuple(ordered), false_alarms, tuple(notes))
 
 
-def _build_line(points: pd.DataFrame, axes: Sequence[str], chance: float) -> HistoryLine:
+def _build_history_line(points: pd.DataFrame, axes: Sequence[str], chance: float) -> HistoryLine:
     logs = points["log_step"].to_numpy(dtype=float)
     first: dict[Any, Any] = points.iloc[0].to_dict()
     reach = np.array(
@@ -164,7 +164,7 @@ def _half_width_of_mean_over_processes(processes: float, sd: float) -> float:
 
 def _find_changes(
     logs: NDArray[np.float64], points: pd.DataFrame, moments: Sequence[datetime], chance: float
-) -> list[Change]:
+) -> list[HistoryChange]:
     spreads = change_points.find_spread_changes(logs, chance)
     starts = change_points.find_level_changes(logs, chance, spreads)
     ends = [*starts[1:], logs.size] if starts else []
@@ -176,19 +176,21 @@ def _find_changes(
         later = levels[number + 2 :]
         back = bool(later) and end - start <= _BACK_WITHIN and abs(later[0] - before) < _BACK_SHARE * abs(shift)
         kind = "temporary" if back else "regression" if shift > 0 else "improvement"
-        found.append(Change(moments[start], start, kind, math.expm1(shift), _changed_system_facts(points, start)))
+        found.append(
+            HistoryChange(moments[start], start, kind, math.expm1(shift), _changed_system_facts(points, start))
+        )
     around = logs - np.repeat(levels, np.diff([0, *starts, logs.size]))
     for start in spreads:
         before, after = (change_points.noise_between_neighbours(some) for some in (around[:start], around[start:]))
         ratio = after / max(1e-12, before)
         kind = "unstable" if ratio > 1 else "steadier"
-        found.append(Change(moments[start], start, kind, ratio, _changed_system_facts(points, start)))
+        found.append(HistoryChange(moments[start], start, kind, ratio, _changed_system_facts(points, start)))
     return sorted(_drop_returns_to_normal(found), key=lambda change: change.index)
 
 
-def _drop_returns_to_normal(changes: list[Change]) -> list[Change]:
+def _drop_returns_to_normal(changes: list[HistoryChange]) -> list[HistoryChange]:
     """The changes without those that only end a temporary one."""
-    kept: list[Change] = []
+    kept: list[HistoryChange] = []
     ended = False
     for change in changes:
         if not (ended and change.is_level_change):

@@ -15,7 +15,12 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.process_statistics import MIN_PROCESSES
-from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN, Comparison, compare, correct_by_holm
+from dlbench.report.analysis.comparison_statistics import (
+    DEFAULT_MARGIN,
+    Comparison,
+    compare_process_groups,
+    correct_by_holm,
+)
 from dlbench.report.analysis.metrics import METRICS
 
 BETTER, SAME, NOT_DECIDED = "better", "same", "not decided"
@@ -99,7 +104,7 @@ def speedup(base: pd.DataFrame, target: pd.DataFrame) -> Comparison:
         [steps.tolist() if few else [float(middle)] for steps, middle in zip(s["samples"], s["step_time"], strict=True)]
         for s in (base, target)
     ]
-    return compare(sides[0], sides[1]).invert()
+    return compare_process_groups(sides[0], sides[1]).invert()
 
 
 def _find_winner_of_case(number: int, case: pd.DataFrame, medians: pd.Series[float], metric: str) -> CaseWinner:
@@ -120,7 +125,7 @@ def _find_winner_of_case(number: int, case: pd.DataFrame, medians: pd.Series[flo
         low, high = (None if limit is None else limit * shift for limit in (steps.low, steps.high))
         return replace(standing, comparison=replace(steps, ratio=steps.ratio * shift, low=low, high=high))
     values = [[[float(value)] for value in side[metric]] for side in (base, target)]
-    return replace(standing, comparison=compare(values[0], values[1]))
+    return replace(standing, comparison=compare_process_groups(values[0], values[1]))
 
 
 def _set_outcome_from_comparison(standing: CaseWinner, found: Comparison | None) -> CaseWinner:

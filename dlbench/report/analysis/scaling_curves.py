@@ -154,7 +154,7 @@ def find_scaling_curves(cases: pd.DataFrame) -> list[ScalingCurve]:
             base = single[(single[plain] == first[plain]).all(axis=1)].tail(1)
             name = _curve_name(first, batch, several)
             mode, precision = str(first["mode"]), str(first["precision"])
-            for way, own in _split_curves(group.drop_duplicates(["nodes", "devices_per_node"], keep="last")):
+            for way, own in _split_into_curves(group.drop_duplicates(["nodes", "devices_per_node"], keep="last")):
                 sizes = pd.concat([base, own]).sort_values("devices")
                 if len(sizes) > 1:
                     points = tuple(_curve_points(sizes))
@@ -164,12 +164,12 @@ def find_scaling_curves(cases: pd.DataFrame) -> list[ScalingCurve]:
     return found
 
 
-def confidence_text(found: Sequence[ScalingCurve]) -> str:
+def curves_confidence_text(found: Sequence[ScalingCurve]) -> str:
     """The confidence of all intervals of these curves, in words."""
     return confidence_levels.format_levels(sorted({level for curve in found for level in curve.confidence}))
 
 
-def _split_curves(sizes: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+def _split_into_curves(sizes: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Sizes that form one curve, with what names it: all of them, unless a number of devices is there twice."""
     if not sizes["devices"].duplicated().any():
         return [("", sizes)]

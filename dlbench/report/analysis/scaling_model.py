@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 _Array = NDArray[np.float64]
 
 
-def nnls(matrix: _Array, values: _Array) -> tuple[_Array, float]:
+def nonnegative_least_squares(matrix: _Array, values: _Array) -> tuple[_Array, float]:
     """Least squares without negative coefficients, and the norm of what is left (Lawson & Hanson 1974)."""
     # It takes some time to import, and most reports fit no model.
     from scipy import optimize
@@ -140,7 +140,9 @@ def _fit_compute(samples: Sequence[ScalingSample]) -> tuple[float, float]:
     batches, times = np.array([b for b, _ in pairs]), np.array([c for _, c in pairs])
     if np.unique(batches).size < 2:
         return float(np.median(times)), 0.0
-    (fixed_s, per_image_s), _ = nnls(np.stack([1 / times, batches / times], axis=1), np.ones(len(times)))
+    (fixed_s, per_image_s), _ = nonnegative_least_squares(
+        np.stack([1 / times, batches / times], axis=1), np.ones(len(times))
+    )
     return float(fixed_s), float(per_image_s)
 
 
@@ -150,12 +152,12 @@ def _fit_communication(devices: _Array, times: _Array, weights: _Array, noise: f
     Latency counts only where it explains more than noise does: made of noise it is a large error at larger sizes.
     """
     shares = (devices - 1) / devices * weights
-    (alone_s,), error = nnls(shares[:, None], times * weights)
+    (alone_s,), error = nonnegative_least_squares(shares[:, None], times * weights)
     without = (float(error), "ring", float(alone_s), 0.0)
     best = (math.inf, "ring", 0.0, 0.0)
     for name, hops in HOPS.items():
         matrix = np.stack([shares, hops(devices) * weights], axis=1)
-        (transfer_s, latency_s), error = nnls(matrix, times * weights)
+        (transfer_s, latency_s), error = nonnegative_least_squares(matrix, times * weights)
         best = min(best, (float(error), name, float(transfer_s), float(latency_s)))
     return best[1:] if without[0] > max(noise * math.sqrt(len(times)), 2 * best[0]) else without[1:]
 

@@ -42,14 +42,16 @@ class SharedCases:
 
 
 @lru_cache(maxsize=1)
-def shared_cases(content: Content) -> SharedCases:
+def find_shared_cases(content: Content) -> SharedCases:
     """What the systems of a report share; empty for a single one."""
     if content.shown["system_id"].nunique() < 2:
         return SharedCases(content.shown.iloc[:0], content.shown.iloc[:0], {})
     processes = processes_of_shared_cases(content)
     if processes.empty:
         return SharedCases(processes, processes, {})
-    return SharedCases(processes, sort_cases(summarize_processes(processes)), failure_texts(content, processes))
+    return SharedCases(
+        processes, sort_cases(summarize_processes(processes)), describe_failures_per_system(content, processes)
+    )
 
 
 def processes_of_shared_cases(content: Content) -> pd.DataFrame:
@@ -238,7 +240,7 @@ def sort_cases(cases: pd.DataFrame, by: Sequence[str] = (*_WORK_AXES, "number"))
 _NAMING_AXES = ("model", "mode", "precision")
 
 
-def failure_texts(content: Content, cases: pd.DataFrame) -> dict[tuple[int, str], str]:
+def describe_failures_per_system(content: Content, cases: pd.DataFrame) -> dict[tuple[int, str], str]:
     """How a case of `cases` (see `processes_of_shared_cases`) ended on the systems that have no result for it."""
     if content.failed.empty or cases.empty:
         return {}

@@ -30,7 +30,7 @@ class TuningResult:
     records: tuple[str, ...]
 
 
-def goal_heading(goal: str, unit: str) -> str:
+def tuning_goal_heading(goal: str, unit: str) -> str:
     """Name of the figure with its unit; higher is better."""
     return f"Throughput [{unit}/s]" if goal == "throughput" else f"Samples per energy [{unit}/J]"
 
@@ -40,7 +40,7 @@ def title(shipped: Case) -> str:
     return f"{shipped.model}, {shipped.mode}, {shipped.precision} by default"
 
 
-def find_searches(cases: pd.DataFrame) -> Iterator[TuningResult]:
+def find_tuning_searches(cases: pd.DataFrame) -> Iterator[TuningResult]:
     """Yield the searches among measured cases, without rows that do not tell their setting or its figure."""
     rows = cases[cases["suite"].astype(str).str.startswith(TUNE_PREFIX)]
     goal = rows["label"].where(rows["label"] == "energy", "throughput")
@@ -48,10 +48,10 @@ def find_searches(cases: pd.DataFrame) -> Iterator[TuningResult]:
     told = rows[_SETTING].notna().all(axis=1) & figure.gt(0) & figure.lt(math.inf)
     rows = rows.assign(goal=goal, figure=figure)[told]
     for (system_id, _), own in rows.groupby(["system_id", "suite"], sort=False):
-        yield _read_search(str(system_id), own.sort_values("started_at"))
+        yield _read_tuning_search(str(system_id), own.sort_values("started_at"))
 
 
-def _read_search(system_id: str, rows: pd.DataFrame) -> TuningResult:
+def _read_tuning_search(system_id: str, rows: pd.DataFrame) -> TuningResult:
     found: dict[Case, dict[int, list[float]]] = {}
     for row in rows.to_dict("records"):
         # The longest window counts; its steps tell its length.

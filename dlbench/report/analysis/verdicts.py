@@ -20,7 +20,7 @@ from dlbench.report.analysis.comparison_statistics import Comparison, compare_ca
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.projection import Prices
 from dlbench.report.analysis.ranking import MEMORY_METRICS, keep_common_energy_scope, most_available_metric
-from dlbench.report.analysis.side_by_side import shared_cases
+from dlbench.report.analysis.side_by_side import find_shared_cases
 from dlbench.report.analysis.workload_mix import WorkShare
 from dlbench.suites.case import MODES, PRECISIONS
 
@@ -129,7 +129,7 @@ class BriefData:
 
 def prepare_brief_data(content: Content) -> BriefData | None:
     """The numbers behind the brief; None where systems share no case."""
-    shared = shared_cases(content)
+    shared = find_shared_cases(content)
     if shared.cases.empty:
         return None
     there = set(shared.cases["system_id"])
@@ -139,15 +139,15 @@ def prepare_brief_data(content: Content) -> BriefData | None:
     # The sides of an A/B experiment may differ in the batch: their times are per sample.
     processes = processes.assign(**{TIME_COLUMN: 1 / processes["throughput"]})
     columns = compared_metrics(processes)
-    logs = {what: logarithms_of_metric(processes, column, bool(content.sides)) for what, column in columns.items()}
+    logs = {what: log_metric_per_process(processes, column, bool(content.sides)) for what, column in columns.items()}
     attempts: dict[tuple[int, str], list[str]] = {}
     for number, system, attempt in processes[["number", "system_id", "attempt_id"]].itertuples(index=False):
         attempts.setdefault((int(number), str(system)), []).append(str(attempt))
-    groups = case_groups(shared.cases, list(names))
+    groups = group_by_precision_and_mode(shared.cases, list(names))
     return BriefData(names, base, groups, shared.cases, logs, attempts, bool(content.sides))
 
 
-def case_groups(cases: pd.DataFrame, systems: Sequence[str]) -> list[PrecisionModeGroup]:
+def group_by_precision_and_mode(cases: pd.DataFrame, systems: Sequence[str]) -> list[PrecisionModeGroup]:
     """The precisions and modes in which all `systems` share cases (a row per case and system); training first.
 
     Where the sides of an A/B experiment differ in precision, that of the group is such as "fp32 → tf32".
@@ -201,7 +201,7 @@ def add_cost_per_image(processes: pd.DataFrame, prices: Prices | None, names: Ma
     return processes.assign(**{COST_COLUMN: costs})
 
 
-def logarithms_of_metric(
+def log_metric_per_process(
     processes: pd.DataFrame, metric: str, paired: bool = False
 ) -> dict[tuple[int, str], list[float]]:
     """The logarithm of a metric in each process, by case and system; energies of one kind of meter only.
@@ -251,7 +251,7 @@ def workload_mix_ratio(
     return _combine_case_ratios(pairs, [time / sum(times) for time in times], total, paired)
 
 
-def case_weights(mix: Sequence[WorkShare], cases: pd.DataFrame) -> tuple[dict[int, float], list[WorkShare]]:
+def weigh_cases_by_mix(mix: Sequence[WorkShare], cases: pd.DataFrame) -> tuple[dict[int, float], list[WorkShare]]:
     """The share of each case, that of a kind of work spread evenly over its cases; and the work that has no case."""
     shares: dict[int, float] = {}
     missing = []

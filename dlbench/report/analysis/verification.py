@@ -100,7 +100,7 @@ def verify(sources: Sequence[str | Path]) -> Verification:
         found.rows += 1
         if row["status"] not in DONE_STATUSES:
             continue
-        across.add_row(row)
+        across.compare_with_earlier_rows(row)
         for check in CHECKS:
             words = check.of_row(row)
             if words is not None:
@@ -132,7 +132,7 @@ class _CrossRowChecks:
         self._protocols: dict[tuple[Any, ...], tuple[str, str]] = {}
         self._ranks: dict[str, tuple[int, int]] = {}
 
-    def add_row(self, row: Row) -> None:
+    def compare_with_earlier_rows(self, row: Row) -> None:
         """Remember a measured row, and compare it with those before."""
         attempt = row["attempt_id"]
         held = self._ranks.get(attempt, (0, 0))[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis.bounds import Roof, find_roof
+from dlbench.report.analysis.bounds import DeviceRoofline, find_device_roofline
 from dlbench.report.analysis.case_selection import representative_network
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import case_name, sort_networks
@@ -45,11 +45,11 @@ class MeasuredDevice:
     ceilings: pd.DataFrame
     profiles: tuple[ProfileRun, ...]  # of each case the latest
 
-    def roof_of_profile(self, run: ProfileRun) -> Roof:
+    def roof_of_profile(self, run: ProfileRun) -> DeviceRoofline:
         """What the bound of a profile is taken from."""
-        return find_roof(self.ceilings, run.where, run.case["precision"])
+        return find_device_roofline(self.ceilings, run.where, run.case["precision"])
 
-    def runs(self, profiles: Iterable[ProfileRun]) -> tuple[str, ...]:
+    def run_ids_of_figure(self, profiles: Iterable[ProfileRun]) -> tuple[str, ...]:
         """The runs that a figure of these profiles is drawn from: theirs, and those of the ceilings."""
         return (*(run.run_id for run in profiles), *self.ceilings["run_id"].dropna().unique())
 
@@ -78,11 +78,13 @@ def measured_devices(content: Content) -> list[MeasuredDevice]:
     for _, rows in stored.ceilings.groupby("run_id", sort=False, dropna=False):
         first = rows.iloc[0]
         where = DeviceIdentity(**{f.name: none_if_missing(first[f.name]) for f in dataclasses.fields(DeviceIdentity)})
-        names[_device_key(where)] = _device_name(content, where)
-        ceilings[_device_key(where)] = pd.concat([ceilings.get(_device_key(where), rows.iloc[:0]), rows])
+        names[_device_identity_key(where)] = _device_name(content, where)
+        ceilings[_device_identity_key(where)] = pd.concat(
+            [ceilings.get(_device_identity_key(where), rows.iloc[:0]), rows]
+        )
     for run in stored.profiles:
-        names[_device_key(run.where)] = _device_name(content, run.where)
-        profiles.setdefault(_device_key(run.where), {})[f"{run.case} {run.network_key}"] = run
+        names[_device_identity_key(run.where)] = _device_name(content, run.where)
+        profiles.setdefault(_device_identity_key(run.where), {})[f"{run.case} {run.network_key}"] = run
     order = list(content.system_names.values())
     found = [
         MeasuredDevice(name, ceilings.get(key, stored.ceilings.iloc[:0]), _sort_runs(profiles.get(key, {}).values()))
@@ -102,15 +104,19 @@ def _device_blocks(device: MeasuredDevice, suffix: str, drawn: bool) -> Iterator
         yield Block(heading=f"Layers by time lost: {case_name(run.case)} ({device.name})", table=table, folded=True)
 
 
-def _figure_blocks(device: MeasuredDevice, runs: Sequence[tuple[ProfileRun, Roof]], suffix: str) -> Iterator[Block]:
+def _figure_blocks(
+    device: MeasuredDevice, runs: Sequence[tuple[ProfileRun, DeviceRoofline]], suffix: str
+) -> Iterator[Block]:
     plot = plots_bounds.overhead_breakdown(plots_bounds.network_bounds_frame(runs))
-    plot = _add_plot_name_suffix(plot, suffix, device.runs(device.profiles))
+    plot = _add_plot_name_suffix(plot, suffix, device.run_ids_of_figure(device.profiles))
     yield Block(heading=f"Where the time goes: {device.name}", plot=plot)
     works = {(run.case["mode"], run.case["precision"]): plots_bounds.mode_and_precision(run) for run in device.profiles}
     for key, title in works.items():
         same = [(run, roof) for run, roof in runs if (run.case["mode"], run.case["precision"]) == key]
         plot = plots_bounds.roofline(plots_bounds.roofline_points(same), same[0][1], title)
-        plot = _add_plot_name_suffix(plot, f"-{'-'.join(key)}{suffix}", device.runs(run for run, _ in same))
+        plot = _add_plot_name_suffix(
+            plot, f"-{'-'.join(key)}{suffix}", device.run_ids_of_figure(run for run, _ in same)
+        )
         yield Block(heading=f"Roofline: {device.name}, {', '.join(key)}", plot=plot)
 
 
@@ -165,7 +171,7 @@ def _example_profile_command(content: Content) -> str:
     return shlex.join(profile_command(case | alone))
 
 
-def _device_key(where: DeviceIdentity) -> tuple[object, ...]:
+def _device_identity_key(where: DeviceIdentity) -> tuple[object, ...]:
     """On a CPU the number of threads makes another device."""
     cpu = where.device_kind == "cpu"
     return where.system_key, where.device_kind, where.device_name, where.torch_threads if cpu else None

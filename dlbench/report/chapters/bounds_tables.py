@@ -22,7 +22,7 @@ INTERRUPTED_SHARE = 0.9
 DATASHEET_TOLERANCE = 0.01
 
 
-def profile_table(run: ProfileRun, roof: bounds.Roof, limit: int | None = 20) -> Table:
+def profile_table(run: ProfileRun, roof: bounds.DeviceRoofline, limit: int | None = 20) -> Table:
     """The layers by time lost to the bound, and below what the numbers mean; all of them where `limit` is None."""
     frame = bounds.bounds_of_profiled_layers(run, roof)
     case, network = run.case, bounds.time_bound_of_network(frame, roof, run.step_s, run.optimizer_bytes)
@@ -46,7 +46,7 @@ def profile_table(run: ProfileRun, roof: bounds.Roof, limit: int | None = 20) ->
 
 
 def _profile_notes(
-    run: ProfileRun, roof: bounds.Roof, frame: pd.DataFrame, network: bounds.NetworkBound, shown: int
+    run: ProfileRun, roof: bounds.DeviceRoofline, frame: pd.DataFrame, network: bounds.NetworkBound, shown: int
 ) -> list[str]:
     notes = []
     if hidden := len(frame) - shown:

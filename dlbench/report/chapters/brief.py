@@ -41,7 +41,7 @@ def brief_blocks(content: Content) -> list[Block]:
     missing: list[WorkShare] = []
     mixed = []
     if content.mix:
-        weights, missing = verdicts.case_weights(content.mix, _select_cases_of_groups(brief))
+        weights, missing = verdicts.weigh_cases_by_mix(content.mix, _select_cases_of_groups(brief))
         mixed = [Block(words=_workload_mix_sentence(brief, weights))] if weights else []
     cautions = _cautions(content, brief, missing)
     sentence = brief_sentence(brief)
@@ -168,7 +168,7 @@ def _leaders_table(brief: BriefData) -> Table:
     columns += [*(Column(what, title) for what, title in criteria.items()), Column("but", "Opposite result")]
     rows: list[list[Cell]] = []
     for group in brief.groups:
-        best = [_leader_cell(brief, leaders[what].get(group)) for what in criteria]
+        best = [_leading_system_cell(brief, leaders[what].get(group)) for what in criteria]
         fastest = leaders["time"].get(group)
         rows.append([group.name, len(group.numbers), *best, _networks_won_by_second(brief, fastest) if fastest else ""])
     notes = [
@@ -186,7 +186,7 @@ def _leaders_table(brief: BriefData) -> Table:
     return Table(columns, rows, notes=notes).without_empty_columns(["but"])
 
 
-def _leader_cell(brief: BriefData, one: LeadingSystem | None) -> str:
+def _leading_system_cell(brief: BriefData, one: LeadingSystem | None) -> str:
     if one is None:
         return units.MISSING
     best, second = brief.names[one.best], brief.names[one.second]

@@ -91,7 +91,7 @@ def systems_table(content: Content, cases: pd.DataFrame) -> Table:
         name = content.system_names.get(case["system_id"], "unknown")
         prices = content.prices.prices_of_system(name) if content.prices else None
         first = [name, network_title(case["model"]), units.rate(case["flop_rate"], "FLOP/s")]
-        rows += [[*first, n.name, *_training_cells(case, n, prices)] for n in trained_networks()]
+        rows += [[*first, n.name, *_training_projection_cells(case, n, prices)] for n in trained_networks()]
     notes = [
         "Time, energy and cost are for the counted compute, or for the published one if none was counted. Energy is "
         "that of the metered devices, with idle power."
@@ -99,7 +99,9 @@ def systems_table(content: Content, cases: pd.DataFrame) -> Table:
     return Table(columns, rows, notes=notes)
 
 
-def _training_cells(case: Mapping[Hashable, Any], wanted: TrainedNetwork, prices: Prices | None) -> list[Cell]:
+def _training_projection_cells(
+    case: Mapping[Hashable, Any], wanted: TrainedNetwork, prices: Prices | None
+) -> list[Cell]:
     flop = wanted.counted_flop or wanted.flop
     time_s = flop / case["flop_rate"]
     energy_j = case["energy_per_gflop"] * flop / 1e9 if case["energy_per_gflop"] > 0 else None

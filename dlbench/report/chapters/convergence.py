@@ -71,8 +71,8 @@ def training_table(epochs: pd.DataFrame) -> Table:
         rows.append(
             [
                 *(network_title(run["model"]), *(_to_python_scalar(run[name]) for name in axes), run["status"]),
-                f"{run['target_metric']} {sign} {_format_value(run['target_value'], accuracy)}",
-                _format_value(run["best_value"], accuracy),
+                f"{run['target_metric']} {sign} {_format_share_or_number(run['target_value'], accuracy)}",
+                _format_share_or_number(run["best_value"], accuracy),
                 int(run["epochs_to_target"]) if reached else int(run["epoch"]),
                 units.seconds(run["time_to_target_s"]) if reached else units.MISSING,
                 f"{units.digits(run['energy_to_target_j'])} J" if run["energy_to_target_j"] > 0 else units.MISSING,
@@ -150,7 +150,7 @@ def _to_python_scalar(value: Any) -> Cell:
     return value if isinstance(value, str) else float(value) if isinstance(value, float) else int(value)
 
 
-def _format_value(value: float, is_share: bool) -> str:
+def _format_share_or_number(value: float, is_share: bool) -> str:
     if value != value:
         return units.MISSING
     return f"{100 * value:.1f} %" if is_share else f"{value:.3g}"

@@ -179,12 +179,12 @@ def _row_mask_per_system(content: Content) -> list[pd.Series[bool]]:
 
 def _distinct_values_text(values: pd.Series, name: str, missing: bool = False) -> str:
     """All different values of one property, as one text; with `missing` also that some records have none."""
-    shown = [_format_value(value, name) for value in values.dropna().unique()]
+    shown = [_format_system_property(value, name) for value in values.dropna().unique()]
     shown += ["none"] if missing and values.isna().any() else []
     return units.list_text(shown, 8) if shown else units.MISSING
 
 
-def _format_value(value: object, name: str) -> str:
+def _format_system_property(value: object, name: str) -> str:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool):
         return "yes" if value else "no"

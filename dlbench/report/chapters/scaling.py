@@ -12,7 +12,7 @@ from dlbench.report.analysis.scaling_curves import (
     ScalingCurve,
     ScalingPoint,
     ThroughputPrediction,
-    confidence_text,
+    curves_confidence_text,
     find_scaling_curves,
 )
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
@@ -63,7 +63,7 @@ def scaling_table(found: list[ScalingCurve]) -> Table:
     ]
     unknown = any(p.speedup is not None and p.speedup_low is None for curve in found for p in curve.points)
     usual = all(curve.confidence == (USUAL_CONFIDENCE,) for curve in found)
-    notes = [] if usual else [f"Confidence of ± and of the intervals: {confidence_text(found)}."]
+    notes = [] if usual else [f"Confidence of ± and of the intervals: {curves_confidence_text(found)}."]
     return Table(columns, rows, notes=[*notes, *([UNKNOWN_SPREAD] if unknown else [])])
 
 

@@ -43,7 +43,7 @@ def comparison_section(content: Content) -> Section:
     """All measured cases with all that is known of them, to sort and to filter; repeats are one row."""
     if content.shown.empty:
         return Section("comparison", "Comparison", [Block(words=NOTHING_MEASURED)])
-    cases = tables.merge_repeats(content.shown)
+    cases = tables.merge_repeats_per_case(content.shown)
     table = tables.move_common_axes_to_note(tables.comparison_table(cases, content.system_names))
     shown, num_cases = len(content.shown), len(content.shown) + content.left_out
     runs = f" from {units.count_text(shown, 'run')}" if len(cases) < shown else ""
@@ -70,14 +70,14 @@ def throughput_section(content: Content) -> Section:
     """Throughput, over the batch and by precision where there are several."""
     several_batches = content.shown.groupby("model")["batch_size"].nunique().gt(1).any()
     several_precisions = content.shown["precision"].nunique() > 1
-    over_systems = systems_blocks.metric_over_systems(content, "throughput", "throughput")
+    over_systems = systems_blocks.metric_over_systems_blocks(content, "throughput", "throughput")
     blocks = over_systems or _plot_per_system(content, plots_rates.throughput)
-    blocks += batch_blocks(content) if several_batches else []
+    blocks += batch_size_blocks(content) if several_batches else []
     blocks += _plot_per_system(content, plots_rates.precisions) if several_precisions else []
     return Section("throughput", "Throughput", blocks, opening_sentences.throughput_opening(content))
 
 
-def batch_blocks(content: Content) -> list[Block]:
+def batch_size_blocks(content: Content) -> list[Block]:
     """Throughput over the batch with its knees: of one system by precision, of several in one panel per network."""
     if len(measured_systems(content)) < 2:
         return _plot_per_system(content, plots_batch.batch_curves)
@@ -102,9 +102,9 @@ def memory_section(content: Content) -> Section:
 
 def energy_section(content: Content) -> Section:
     """Energy per image, what throughput costs of it, and the power behind it."""
-    blocks = systems_blocks.metric_over_systems(content, "energy_per_image", "energy")
+    blocks = systems_blocks.metric_over_systems_blocks(content, "energy_per_image", "energy")
     blocks = blocks or _plot_per_system(content, plots_rates.energy)
-    blocks += systems_blocks.energy_trade_off(content)
+    blocks += systems_blocks.energy_trade_off_blocks(content)
     traced = content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1).astype(bool)
     if plots_samples.has_varying_power(content.shown[traced]).any():
         blocks += _plot_per_system(content, plots_samples.power)
@@ -165,7 +165,7 @@ def trainings_section(content: Content) -> Section:
 
 def published_section(content: Content) -> Section:
     """Published throughputs of the same networks on the same devices, with all in which they differ."""
-    table, num_others = published_throughputs_table(_merge_repeats(content.shown), measured_systems(content))
+    table, num_others = published_throughputs_table(_merge_processes_per_case(content.shown), measured_systems(content))
     elsewhere = f"{units.count_text(num_others, 'published result')} of these networks on other devices are left out."
     if not table.rows:
         words = "No published results of these networks on these devices are known."
@@ -184,7 +184,7 @@ def published_section(content: Content) -> Section:
     return Section("published", "Published results", blocks, finding)
 
 
-def cnn_table(content: Content) -> Section:
+def cnn_table_section(content: Content) -> Section:
     """The published table of CNNs beside what is counted: the facts behind every FLOP of this report."""
     published = audit.read_published()
     # The catalogue has no sizes and numbers of filters.
@@ -261,7 +261,7 @@ SECTIONS: tuple[Callable[[Content], Section], ...] = (
     projection_section,
     published_section,
     compute_section,
-    cnn_table,
+    cnn_table_section,
     failures_section,
     method_section,
     provenance_section,
@@ -320,10 +320,10 @@ def _shown_cases_of_system(content: Content, system: str) -> tuple[pd.DataFrame,
     """The shown cases of a system, process by process and as cases, with the attempts behind each as `records`."""
     cases = content.cases_of_system(system)
     cases = cases.assign(records=cases["attempt_id"].map(lambda attempt: (attempt,)))
-    return cases, _merge_repeats(cases)
+    return cases, _merge_processes_per_case(cases)
 
 
-def _merge_repeats(cases: pd.DataFrame) -> pd.DataFrame:
+def _merge_processes_per_case(cases: pd.DataFrame) -> pd.DataFrame:
     """One row per case, where repeats are several processes of it."""
     if cases["repeat"].nunique() < 2:
         return cases

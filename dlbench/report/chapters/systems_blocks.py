@@ -27,18 +27,18 @@ def add_attempt_ids(cases: pd.DataFrame, content: Content) -> pd.DataFrame:
     return cases.assign(records=pd.Series(found, cases.index, dtype=object))
 
 
-def metric_over_systems(content: Content, metric: str, name: str) -> list[Block]:
+def metric_over_systems_blocks(content: Content, metric: str, name: str) -> list[Block]:
     """One figure of a metric over all systems, where they share any case."""
     if len(measured_systems(content)) < 2:
         return []
-    shared = side_by_side.shared_cases(content)
+    shared = side_by_side.find_shared_cases(content)
     if shared.cases.empty:
         return []
     cases = add_attempt_ids(side_by_side.select_representative_cases(shared.cases), content)
-    return [Block(plot=plots_systems.metric_over_systems(cases, measured_systems(content), metric, name))]
+    return [Block(plot=plots_systems.metric_over_systems_plot(cases, measured_systems(content), metric, name))]
 
 
-def energy_trade_off(content: Content) -> list[Block]:
+def energy_trade_off_blocks(content: Content) -> list[Block]:
     """Energy against throughput with the Pareto front, and the points of the front; only where there are energies."""
     shown = content.shown
     if not shown["energy_per_image"].gt(0).any():
@@ -47,7 +47,7 @@ def energy_trade_off(content: Content) -> list[Block]:
     names = measured_systems(content)
     front = _pareto_table(cases, names)
     return [
-        Block(heading="Energy against throughput", plot=plots_systems.energy_trade_off(cases, names)),
+        Block(heading="Energy against throughput", plot=plots_systems.energy_over_throughput_plot(cases, names)),
         Block(heading="Points of the Pareto fronts", table=front, folded=True),
     ]
 
@@ -71,14 +71,14 @@ def process_spread_blocks(content: Content) -> list[Block]:
     blocks.append(Block(heading="Cases whose processes differ most", table=table, folded=True))
     hosts, devices = ([unit for unit in found if unit.kind == kind] for kind in ("host", "device"))
     if hosts:
-        blocks += _hardware_blocks(hosts, cases, names, "host", variability.RULE_TEXT)
+        blocks += _hardware_deviation_blocks(hosts, cases, names, "host", variability.RULE_TEXT)
     # Hosts with one device each have been told apart already.
     if len(devices) > len(hosts):
-        blocks += _hardware_blocks(devices, cases, names, "device", "" if hosts else variability.RULE_TEXT)
+        blocks += _hardware_deviation_blocks(devices, cases, names, "device", "" if hosts else variability.RULE_TEXT)
     return blocks
 
 
-def _hardware_blocks(
+def _hardware_deviation_blocks(
     units: list[variability.HardwareDeviation], cases: pd.DataFrame, names: dict[str, str], kind: str, rule: str
 ) -> list[Block]:
     plot = plots_variability.hardware_deviations_plot(units, cases, names, kind)

@@ -21,7 +21,7 @@ def systems_section(content: Content) -> Section:
     """Every case that systems share, a column per system; nothing for a single system."""
     if len(measured_systems(content)) < 2:
         return Section("systems", TITLE)
-    shared = side_by_side.shared_cases(content)
+    shared = side_by_side.find_shared_cases(content)
     blocks: list[Block] = []
     if len(shared.cases):
         # The verdicts of an A/B experiment are those of its pairs, which the brief has.

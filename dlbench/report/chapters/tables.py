@@ -74,7 +74,7 @@ _SUMMARY_UNITS = {"mfu": "% of peak"}
 _SI_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 
 
-def merge_repeats(shown: pd.DataFrame) -> pd.DataFrame:
+def merge_repeats_per_case(shown: pd.DataFrame) -> pd.DataFrame:
     """One row per case where cases were measured several times: medians, `processes`, and all attempts as `runs`.
 
     Settings that `dlbench ab` labels stay apart, though they may differ in no axis, unless each is a system.
@@ -93,7 +93,7 @@ def merge_repeats(shown: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
-    """Every run, or case of `merge_repeats`, with its metrics, each column in one unit to be compared by eye."""
+    """Every run, or case of `merge_repeats_per_case`, with its metrics, each column in one unit."""
     shown = sort_attempts(shown)
     # Where steps are even, sustained throughput says nothing more.
     hidden = [] if has_uneven_steps(shown).any() else ["sustained_throughput"]
@@ -125,7 +125,7 @@ def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table
         cells = case_cells(case, axes, system_names)
         cells += [case["label"] if isinstance(case["label"], str) else ""] if labelled else []
         cells += [
-            case_half_width(case, name) if name == "step_time_half_width" else number_or_none(case[name])
+            half_width_with_interval(case, name) if name == "step_time_half_width" else number_or_none(case[name])
             for name in known
         ]
         rows.append([*cells[:place], *judged, *cells[place:], case["runs" if several else "attempt_id"]])
@@ -150,7 +150,7 @@ def case_cells(case: Mapping[Hashable, Any], axes: Sequence[str], names: Mapping
     return [*system, *(network_title(str(case[axis])) if axis == "model" else case[axis] for axis in axes)]
 
 
-def case_half_width(case: Mapping[Hashable, Any], name: str) -> Cell:
+def half_width_with_interval(case: Mapping[Hashable, Any], name: str) -> Cell:
     """The half-width `name` of a case, with both ends of its throughput."""
     fraction = number_or_none(case[name])
     ends = (case[f"throughput{end}"] for end in ("", "_low", "_high"))
@@ -201,14 +201,14 @@ def summary_table(shown: pd.DataFrame) -> Table:
     rows: list[list[Cell]] = []
     for model in sort_networks(best.index.get_level_values("model")):
         cases = {mode: best.loc[[(model, mode)]].iloc[0] for mode in MODES if (model, mode) in best.index}
-        values = [_summary_cell(cases[mode], name) if mode in cases else None for mode, name in wanted]
+        values = [_summary_table_cell(cases[mode], name) if mode in cases else None for mode, name in wanted]
         warned = [f"{mode}: {said}" for mode, case in cases.items() if (said := describe_status_and_warnings(case))]
         rows.append([network_title(model), *values, "; ".join(warned)])
     return Table([*columns, Column("warnings", "Warnings", "left")], rows).without_empty_columns(["warnings"])
 
 
-def _summary_cell(case: pd.Series, name: str) -> Cell:
-    return case_half_width(case.to_dict(), name) if name == "half_width" else number_or_none(case[name])
+def _summary_table_cell(case: pd.Series, name: str) -> Cell:
+    return half_width_with_interval(case.to_dict(), name) if name == "half_width" else number_or_none(case[name])
 
 
 def failures_table(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:
@@ -421,8 +421,12 @@ def combined_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) 
         cells = case_cells(case, axes, system_names)
         groups = case["groups"] if isinstance(case["groups"], str) else ""
         own = within[case["number"], case["system_id"]]
-        cells += [int(case["processes"]), number_or_none(case["throughput"]), case_half_width(case, "half_width")]
-        cells += [number_or_none(case["next_run"]), case_half_width(own, "half_width")]
+        cells += [
+            int(case["processes"]),
+            number_or_none(case["throughput"]),
+            half_width_with_interval(case, "half_width"),
+        ]
+        cells += [number_or_none(case["next_run"]), half_width_with_interval(own, "half_width")]
         rows.append([*cells, groups])
     return Table(columns, rows).without_empty_columns(["groups"])
 

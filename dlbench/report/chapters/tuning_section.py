@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dlbench import units
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title
-from dlbench.report.analysis.tuning import TuningResult, find_searches, goal_heading, title
+from dlbench.report.analysis.tuning import TuningResult, find_tuning_searches, title, tuning_goal_heading
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_tuning import tuning_waterfall_plot
 from dlbench.suites.levers import Change
@@ -21,7 +21,7 @@ _INTRODUCTION = (
 
 def tuning_section(content: Content) -> Section:
     """Default and tuned settings; without blocks where nothing was tuned."""
-    found = list(find_searches(content.shown))
+    found = list(find_tuning_searches(content.shown))
     if not found:
         return Section("tuning", "Default and tuned settings")
     blocks = [Block(words=_INTRODUCTION)]
@@ -44,7 +44,7 @@ def tuning_table(changes: Sequence[Change], shipped: float, goal: str, unit: str
     """
     columns = [
         Column("change", "Setting"),
-        Column("figure", goal_heading(goal, unit), "right"),
+        Column("figure", tuning_goal_heading(goal, unit), "right"),
         Column("ratio", "Gives", "right", lambda cell: "" if cell is None else f"x {units.digits(float(cell), 3)}"),
         Column("total", "In total", "right", lambda cell: f"x {units.digits(float(cell or 0.0), 3)}"),
     ]

@@ -54,7 +54,7 @@ class LabelPlacer:
         return None
 
 
-def label_placer(axes: Axes, points: pd.DataFrame) -> LabelPlacer:
+def new_label_placer(axes: Axes, points: pd.DataFrame) -> LabelPlacer:
     """The places on a panel that is laid out; `points` has the columns x and y of every point on it."""
     marks = axes.transData.transform(points.to_numpy(dtype=float)) * _points_per_pixel(axes)
     texts = [tuple(float(v) * _points_per_pixel(axes) for v in text.get_window_extent().extents) for text in axes.texts]

@@ -32,7 +32,7 @@ class AxisUnit:
         return f"{title} [{self.name}]" if self.name else title
 
 
-def axis_unit(values: Iterable[float], unit: str) -> AxisUnit:
+def choose_axis_unit(values: Iterable[float], unit: str) -> AxisUnit:
     """The unit for an axis that holds `values`: the prefix is that of the middle of the axis.
 
     Args:

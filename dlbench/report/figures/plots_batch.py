@@ -16,7 +16,7 @@ from dlbench.report.document import Plot
 from dlbench.report.figures import figure_parts
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.log_axes import make_log_axis
-from dlbench.report.figures.plots_dots import ColourColumn, tooltip_text
+from dlbench.report.figures.plots_dots import ColourColumn, value_with_interval_text
 from dlbench.suites.case import MODES, PRECISIONS
 from dlbench.table import Cell, Column, Table
 
@@ -132,7 +132,7 @@ def _draw_curve(
     """One line with its points, their intervals, and the ring at its knee."""
     first = ""
     for case in curve.to_dict("records"):
-        gid = tooltips.add_case_tooltip(case, f"{name}: {tooltip_text(case, 'throughput')}", name)
+        gid = tooltips.add_case_tooltip(case, f"{name}: {value_with_interval_text(case, 'throughput')}", name)
         first = first or gid
         axes.plot([case["batch_size"]], [case["throughput"]], markersize=3.5, ls="none", gid=gid, zorder=3, **mark)
     axes.plot(curve["batch_size"], curve["throughput"], color=mark["color"], lw=1.3, gid=f"{first}-line")

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from dlbench import units
 from dlbench.report.analysis.bounds import (
     DIRECTIONS,
-    Roof,
+    DeviceRoofline,
     bounds_of_profiled_layers,
     median_usable_time,
     time_bound_of_network,
@@ -23,8 +23,8 @@ from dlbench.report.analysis.labels import network_title
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import choose_time_unit, draw_stacked_bars, panel_title, set_row_labels
-from dlbench.report.figures.label_placement import label_placer, label_points
-from dlbench.report.figures.log_axes import axis_unit, make_log_axis
+from dlbench.report.figures.label_placement import label_points, new_label_placer
+from dlbench.report.figures.log_axes import choose_axis_unit, make_log_axis
 from dlbench.results.bounds_records import ProfileRun
 from dlbench.suites.case import MODES
 
@@ -48,7 +48,7 @@ _MAX_LABELS = 6
 _MAX_ROWS = 24
 
 
-def roofline(layers: pd.DataFrame, roof: Roof, title: str) -> Plot:
+def roofline(layers: pd.DataFrame, roof: DeviceRoofline, title: str) -> Plot:
     """FLOP/s over arithmetic intensity of every layer that multiplies and adds, under the device's ceilings.
 
     Layers without counted FLOP (normalisation, activation, pooling) have no intensity: beside them stand the bytes per
@@ -144,7 +144,7 @@ def _draw_mode_rows(left: Axes, right: Axes, own: pd.DataFrame, factor: float) -
         look.hide_left_axis(axes)
 
 
-def network_bounds_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
+def network_bounds_frame(runs: Sequence[tuple[ProfileRun, DeviceRoofline]]) -> pd.DataFrame:
     """One row per profile, as `overhead_breakdown` takes them."""
     rows = []
     for run, roof in runs:
@@ -164,7 +164,7 @@ def mode_and_precision(run: ProfileRun) -> str:
     return panel_title(pd.DataFrame([run.case]))
 
 
-def roofline_points(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
+def roofline_points(runs: Sequence[tuple[ProfileRun, DeviceRoofline]]) -> pd.DataFrame:
     """The layers of several profiles under one roof, as `roofline` takes them, named by their networks as well."""
     frames = []
     several = len(runs) > 1
@@ -174,7 +174,7 @@ def roofline_points(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def write_figures(folder: Path, run: ProfileRun, roof: Roof) -> list[Plot]:
+def write_figures(folder: Path, run: ProfileRun, roof: DeviceRoofline) -> list[Plot]:
     """Draw both figures of one profile into `folder`; gives them, those too that could not be drawn and say why."""
     with look.plot_style():
         plots = [
@@ -200,7 +200,7 @@ def all_reduce_plot(rows: pd.DataFrame) -> Plot:
         return Plot("all_reduce", "No all-reduce over several ranks has a usable time.")
     figure = look.new_figure(3.6)
     axes = figure.subplots()
-    size, speed = axis_unit(known["size_bytes"], "B"), axis_unit(known["bus_bytes_per_s"], "B/s")
+    size, speed = choose_axis_unit(known["size_bytes"], "B"), choose_axis_unit(known["bus_bytes_per_s"], "B/s")
     make_log_axis(axes, "x", size)
     make_log_axis(axes, "y", speed)
     entries: dict[str, dict[str, Any]] = {}
@@ -237,8 +237,8 @@ def _layer_points(layers: pd.DataFrame, way: str) -> pd.DataFrame:
     )
 
 
-def _draw_roof(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
-    rate = axis_unit(points["flop_rate"], "FLOP/s")
+def _draw_roof(axes: Axes, points: pd.DataFrame, roof: DeviceRoofline) -> None:
+    rate = choose_axis_unit(points["flop_rate"], "FLOP/s")
     make_log_axis(axes, "x")
     make_log_axis(axes, "y", rate)
     axes.set_ylabel(rate.label("Rate reached"))
@@ -264,14 +264,14 @@ def _draw_roof(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
     axes.set_ylim(points["flop_rate"].min() / 4, top * 4)
 
 
-def _draw_bandwidth_layers(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
+def _draw_bandwidth_layers(axes: Axes, points: pd.DataFrame, roof: DeviceRoofline) -> None:
     """Bytes per second of layers without counted FLOP, one column each way."""
     axes.set_xticks(range(len(DIRECTIONS)), [way.capitalize() for way in DIRECTIONS])
     axes.set_xlim(-0.6, len(DIRECTIONS) - 0.4)
     if points.empty:
         axes.set_yticks([])
         return
-    speed = axis_unit(points["byte_rate"], "B/s")
+    speed = choose_axis_unit(points["byte_rate"], "B/s")
     make_log_axis(axes, "y", speed)
     for column, way in enumerate(DIRECTIONS):
         here = points[points["way"] == way]
@@ -293,4 +293,4 @@ def _label_slowest_layers(axes: Axes, points: pd.DataFrame) -> None:
     worst = points.sort_values(by, ascending=False, kind="stable").drop_duplicates("layer")
     names = [look.fit_text_for_figure(str(layer), 22) for layer in worst["layer"]]
     found = zip(worst["intensity"], worst["flop_rate"], names, strict=True)
-    label_points(label_placer(axes, points[["intensity", "flop_rate"]]), found, _MAX_LABELS)
+    label_points(new_label_placer(axes, points[["intensity", "flop_rate"]]), found, _MAX_LABELS)

@@ -20,7 +20,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Tooltip
 from dlbench.report.figures import figure_parts
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.log_axes import axis_unit, make_log_axis
+from dlbench.report.figures.log_axes import choose_axis_unit, make_log_axis
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def dot_plot(
     used = [value for value in hue.marks if (shown[hue.column] == value).any()]
     figure = look.new_figure(figure_parts.figure_height(len(names), 0.22 + 0.16 * max(len(used), 1 + with_setting)))
     tooltips = figure_parts.Tooltips()
-    unit = axis_unit(shown[metric], METRICS[metric].unit)
+    unit = choose_axis_unit(shown[metric], METRICS[metric].unit)
     panels = figure_parts.split_by_mode(figure, shown, sharex=True, sharey=not with_setting)
     for axes, of_mode in panels:
         make_log_axis(axes, "x", unit)
@@ -62,18 +62,18 @@ def dot_plot(
             y, words = names.index(case["model"]) + offset, unit.show(case[metric])
             words += f" · batch {case['batch_size']}" if with_batch else ""
             name = hue.name(case[hue.column])
-            gid = tooltips.add_case_tooltip(case, f"{name}: {tooltip_text(case, metric)}", name)
+            gid = tooltips.add_case_tooltip(case, f"{name}: {value_with_interval_text(case, metric)}", name)
             _draw_dot(axes, case, metric, y, {**hue.marks[case[hue.column]], "gid": gid}, words, left)
         for y in range(len(names) - 1):
             axes.axhline(y + 0.5, color=look.GRID, lw=0.6)
         axes.set_title(figure_parts.panel_title(here))
         axes.set_xlabel(unit.label(METRICS[metric].title))
         figure_parts.set_row_labels(axes, _row_labels(names, here, with_setting, axes is panels[0][0]))
-    _set_common_limits([axes for axes, _ in panels], values_and_interval_ends(shown, metric))
+    _set_common_axis_limits([axes for axes, _ in panels], values_and_interval_ends(shown, metric))
     return figure, tooltips.found
 
 
-def tooltip_text(case: Mapping[Any, Any], metric: str) -> str:
+def value_with_interval_text(case: Mapping[Any, Any], metric: str) -> str:
     """The value of a case with its interval."""
     show = METRICS[metric].format
     low, high = case.get(f"{metric}_low", math.nan), case.get(f"{metric}_high", math.nan)
@@ -92,7 +92,7 @@ def _row_labels(names: Sequence[str], cases: pd.DataFrame, with_setting: bool, w
     return labels
 
 
-def _set_common_limits(panels: Sequence[Axes], values: pd.Series[float]) -> None:
+def _set_common_axis_limits(panels: Sequence[Axes], values: pd.Series[float]) -> None:
     low, high = values.min(), values.max()
     margin = 10 ** (0.1 * max(0.7, math.log10(high / low)))
     panels[0].set_xlim(low / margin, high * margin)

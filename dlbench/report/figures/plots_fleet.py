@@ -18,7 +18,7 @@ _COLOURS = LinearSegmentedColormap.from_list("fleet", [look.BLUE, "#f2f4f7", loo
 
 
 def fleet_map(slowdowns: pd.DataFrame) -> Plot:
-    """The map of node by device; `slowdowns` as `dlbench.report.analysis.fleet.Fleet` holds them."""
+    """The map of node by device; `slowdowns` as `dlbench.report.analysis.fleet.FleetComparison` holds them."""
     name = "fleet-map"
     if slowdowns.empty:
         return Plot(name, "No unit was measured.")

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.scaling_curves import KINDS, ScalingCurve, ScalingPoint, confidence_text
+from dlbench.report.analysis.scaling_curves import KINDS, ScalingCurve, ScalingPoint, curves_confidence_text
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import interval_caption, panel_grid, panel_title
@@ -38,13 +38,13 @@ def scaling_plots(found: list[ScalingCurve], ending: str = "") -> list[Plot]:
     """A figure for each kind of scaling and mode there is."""
     keys = [(kind, mode) for kind in KINDS for mode in MODES]
     return [
-        _scaling_plot(kind, mode, own, ending)
+        _scaling_plot_of_mode(kind, mode, own, ending)
         for kind, mode in keys
         if (own := [c for c in found if (c.kind, c.mode) == (kind, mode)])
     ]
 
 
-def _scaling_plot(kind: str, mode: str, found: list[ScalingCurve], ending: str) -> Plot:
+def _scaling_plot_of_mode(kind: str, mode: str, found: list[ScalingCurve], ending: str) -> Plot:
     shown = found[:MAX_CURVES]
     known = [name for name in _PANEL_TITLES if any(getattr(p, name) is not None for c in shown for p in c.points)]
     figure, panels = panel_grid(len(known), height=2.4)
@@ -59,7 +59,7 @@ def _scaling_plot(kind: str, mode: str, found: list[ScalingCurve], ending: str) 
         for c in shown
         if c.points[0].devices == 1
     )
-    bars = interval_caption(confidence_text(shown))
+    bars = interval_caption(curves_confidence_text(shown))
     words = (
         f"{kind.capitalize()} scaling: {_KIND_DESCRIPTIONS[kind]}. {bars} Hollow points and dashed lines "
         f"are predictions."

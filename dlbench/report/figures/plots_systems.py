@@ -17,13 +17,13 @@ from dlbench.report.analysis.side_by_side import axes_equal_across_systems
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_parts
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.log_axes import axis_unit, make_log_axis
-from dlbench.report.figures.plots_dots import ColourColumn, dot_plot, tooltip_text
+from dlbench.report.figures.log_axes import choose_axis_unit, make_log_axis
+from dlbench.report.figures.plots_dots import ColourColumn, dot_plot, value_with_interval_text
 
 _MAX_PANELS = 12
 
 
-def metric_over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, name: str) -> Plot:
+def metric_over_systems_plot(cases: pd.DataFrame, names: Mapping[str, str], metric: str, name: str) -> Plot:
     """A metric per network, mode and system, at the setting that the systems share.
 
     Args:
@@ -55,7 +55,7 @@ def metric_over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: s
     )
 
 
-def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
+def energy_over_throughput_plot(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     """Energy per image over throughput, with the Pareto front: a panel per network; one row per case and system."""
     known = _cases_with_energy(cases)
     metered = keep_common_energy_scope(known)
@@ -65,7 +65,7 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     figure, panels = figure_parts.panel_grid(len(panels_of), height=2.4, sharex=True, sharey=True)
     marks = figure_parts.system_markers(names)
     tooltips = figure_parts.Tooltips()
-    joules = axis_unit(metered["energy_per_image"], METRICS["energy_per_image"].unit)
+    joules = choose_axis_unit(metered["energy_per_image"], METRICS["energy_per_image"].unit)
     for axes, name in zip(panels, panels_of, strict=True):
         here = metered[metered["model"] == name]
         make_log_axis(axes, "x")
@@ -74,7 +74,9 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
             mark: dict[str, Any] = {"ls": "none", "markersize": 4.2, "alpha": 0.75, "markeredgewidth": 0}
             title = names.get(case["system_id"], "unknown")
             energy = METRICS["energy_per_image"].format(case["energy_per_image"])
-            gid = tooltips.add_case_tooltip(case, f"{title}: {energy}, {tooltip_text(case, 'throughput')}", title)
+            gid = tooltips.add_case_tooltip(
+                case, f"{title}: {energy}, {value_with_interval_text(case, 'throughput')}", title
+            )
             axes.plot([case["throughput"]], [case["energy_per_image"]], gid=gid, **mark, **marks[case["system_id"]])
         _draw_pareto_front(axes, pareto_front(here))
         axes.set_title(f"{look.fit_text_for_figure(network_title(name), 24)}\n{figure_parts.panel_title(here)}")

@@ -21,9 +21,9 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_parts
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.label_placement import label_placer, label_points
-from dlbench.report.figures.log_axes import axis_unit, make_log_axis
-from dlbench.report.figures.plots_dots import tooltip_text
+from dlbench.report.figures.label_placement import label_points, new_label_placer
+from dlbench.report.figures.log_axes import choose_axis_unit, make_log_axis
+from dlbench.report.figures.plots_dots import value_with_interval_text
 
 
 def step_breakdown(cases: pd.DataFrame) -> Plot:
@@ -127,7 +127,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     figure = look.new_figure(4.6)
     panels = figure_parts.split_by_mode(figure, known, sharex=True, sharey=True)
     lines = _peak_rate_lines(known)
-    flop, time = axis_unit(known["flop_per_step"], "FLOP"), axis_unit(known["step_time"], "s")
+    flop, time = choose_axis_unit(known["flop_per_step"], "FLOP"), choose_axis_unit(known["step_time"], "s")
     x = np.array([known["flop_per_step"].min() / 4, known["flop_per_step"].max() * 10])
     times = values_and_interval_ends(known, "step_time")
     # Room for the bounds below, and above for their names.
@@ -226,7 +226,9 @@ def _draw_case_points(axes: Axes, cases: pd.DataFrame, tooltips: figure_parts.To
     mark: dict[str, Any] = {"marker": "o", "ls": "none", "markersize": 4.7, "markeredgewidth": 0, "zorder": 3}
     for case, colour in zip(cases.to_dict("records"), colours, strict=True):
         reached = units.rate(case["flop_per_step"] / case["step_time"], "FLOP/s")
-        gid = tooltips.add_case_tooltip(case, f"{reached}: {tooltip_text(case, 'step_time')}", case["precision"])
+        gid = tooltips.add_case_tooltip(
+            case, f"{reached}: {value_with_interval_text(case, 'step_time')}", case["precision"]
+        )
         axes.plot([case["flop_per_step"]], [case["step_time"]], color=colour, alpha=alpha, gid=gid, **mark)
     low, high = (cases[f"step_time_{end}"].fillna(cases["step_time"]) for end in ("low", "high"))
     axes.vlines(cases["flop_per_step"], low, high, colors=colours, lw=1.1, zorder=3)
@@ -237,4 +239,4 @@ def _label_networks(axes: Axes, cases: pd.DataFrame) -> None:
     shown = cases.sort_values(["step_time", "flop_per_step"]).drop_duplicates("model", keep="last")
     names = [look.fit_text_for_figure(network_title(name), 20) for name in shown["model"]]
     points = zip(shown["flop_per_step"], shown["step_time"], names, strict=True)
-    label_points(label_placer(axes, cases[["flop_per_step", "step_time"]]), points, len(names))
+    label_points(new_label_placer(axes, cases[["flop_per_step", "step_time"]]), points, len(names))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dlbench import units
 from dlbench.report.analysis.labels import network_title
-from dlbench.report.analysis.tuning import goal_heading
+from dlbench.report.analysis.tuning import tuning_goal_heading
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, set_row_labels
@@ -37,7 +37,7 @@ def tuning_waterfall_plot(
         axes.annotate(text, (max(before, after), y), (4, 0), textcoords="offset points", **SMALL_TEXT_STYLE)
     set_row_labels(axes, [look.fit_text_for_figure(name, 40) for name in names])
     axes.set_xlim(0, 1.2 * max(after for _, after in spans))
-    axes.set_xlabel(goal_heading(goal, unit))
+    axes.set_xlabel(tuning_goal_heading(goal, unit))
     model, _, rest = title.partition(",")
     axes.set_title(f"{look.fit_text_for_figure(network_title(model), 26)},{rest}" if rest else network_title(model))
     return Plot("waterfall", f"{words} In total x {units.digits(tuned / shipped, 3)}.", figure, records=records)

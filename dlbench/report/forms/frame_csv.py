@@ -24,14 +24,16 @@ def csv_parts(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[str]:
     shown = [_value_formatter(frame[name]) for name in columns]
     for start in range(0, len(frame), _ROWS_PER_PART):
         chunk = slice(start, min(start + _ROWS_PER_PART, len(frame)))
-        cells = [_column_cells(frame[name].iloc[chunk], show) for name, show in zip(columns, shown, strict=True)]
+        cells = [
+            _column_pattern_and_cells(frame[name].iloc[chunk], show) for name, show in zip(columns, shown, strict=True)
+        ]
         pattern = ",".join(field for field, _ in cells) + "\n"
         varying = [values for _, values in cells if values is not None]
         rows = zip(*varying, strict=True) if varying else [()] * (chunk.stop - start)
         yield "".join(map(pattern.__mod__, rows))
 
 
-def _column_cells(column: pd.Series, show: Callable[[pd.Index], list[str]]) -> tuple[str, list[Any] | None]:
+def _column_pattern_and_cells(column: pd.Series, show: Callable[[pd.Index], list[str]]) -> tuple[str, list[Any] | None]:
     """A field of the pattern of a row, and what goes into it row by row; None where all rows are alike."""
     if column.dtype == np.float64:
         numbers = column.to_numpy()

@@ -43,7 +43,7 @@ def html_page(report: Report) -> str:
         drawn=lambda block: _inline_svg(block, report.svgs, links),
         more=_count_folded_figures_and_tables,
         runs=_unfolding_run_links,
-        cells=_row_cells,
+        cells=_cell_texts_and_sort_values,
         sorted_by=lambda value: format(value, ".9g") if isinstance(value, float) else value,
         heading=lambda column: column.title_and_unit(),
         alignments=alignments,
@@ -101,7 +101,7 @@ def _backticks_to_code_spans(text: str) -> Markup:
     return Markup(_CODE_SPAN.sub(r"<code>\1</code>", escaped))
 
 
-def _row_cells(table: Table, row: Sequence[Cell]) -> list[tuple[str, Cell]]:
+def _cell_texts_and_sort_values(table: Table, row: Sequence[Cell]) -> list[tuple[str, Cell]]:
     """The shown text of each cell, and the value to sort by."""
     return [((column.show or default_text)(cell), cell) for column, cell in zip(table.columns, row, strict=True)]
 

@@ -3,7 +3,7 @@ r"""The tables of a report for a LaTeX document: ``\input{tables.tex}``, or ``pd
 from collections.abc import Sequence
 
 from dlbench.report.document import Section
-from dlbench.report.forms.table_layout import Sheet, printed_notes, split_into_sheets
+from dlbench.report.forms.table_layout import TableSheet, printed_notes, split_into_sheets
 from dlbench.table import Table, escape_latex, latex_row
 
 #: A landscape A4 page in \footnotesize holds about so many characters, the gaps between columns counted as `_GAP`.
@@ -45,12 +45,12 @@ def _longtable_lines(table: Table, caption: str) -> list[str]:
     lines = ["", r"\begingroup\footnotesize\setlength{\tabcolsep}{3pt}"]
     for number, sheet in enumerate(parts, 1):
         part = f" (part {number} of {len(parts)})" if len(parts) > 1 else ""
-        lines += _sheet_lines(sheet, caption + part)
+        lines += _sheet_latex_lines(sheet, caption + part)
     lines += [rf"{escape_latex(note)}\par" for note in printed_notes(table, MAX_ROWS)]
     return [*lines, r"\endgroup"]
 
 
-def _sheet_lines(sheet: Sheet, caption: str) -> list[str]:
+def _sheet_latex_lines(sheet: TableSheet, caption: str) -> list[str]:
     columns = zip(sheet.widths, sheet.aligns, sheet.wrapped, strict=True)
     head = latex_row(sheet.headings)
     return [

@@ -77,7 +77,7 @@ class TaskPool:
 
     def wait_for_task(self, wanted: PendingTask) -> None:
         """Come back when a task is done: by its process, or by this one where there is no other."""
-        while wanted.found is None and self._running and not self._is_unknown_task(wanted):
+        while wanted.found is None and self._running and not self._is_not_pending(wanted):
             self._collect_and_start(None)
         if wanted.found is None:
             # No other core, no memory for more processes, or its process died: what fails again says why.
@@ -85,7 +85,7 @@ class TaskPool:
                 self._waiting.remove(wanted)
             wanted.found = _run_and_catch_exception(wanted.task)
 
-    def _is_unknown_task(self, wanted: PendingTask) -> bool:
+    def _is_not_pending(self, wanted: PendingTask) -> bool:
         return wanted not in self._waiting and all(pending is not wanted for pending, _ in self._running.values())
 
     def _collect_and_start(self, timeout_s: float | None) -> None:

@@ -18,7 +18,7 @@ from matplotlib import font_manager
 
 from dlbench.report.analysis.labels import shorten_in_middle
 from dlbench.report.document import Block, Plot, Section
-from dlbench.report.forms.table_layout import Sheet, printed_notes, split_into_sheets
+from dlbench.report.forms.table_layout import TableSheet, printed_notes, split_into_sheets
 from dlbench.table import Table
 from dlbench.version import __version__
 
@@ -97,7 +97,7 @@ def _sheets_template_data(table: Table) -> list[dict[str, Any]]:
     return [_sheet_template_data(sheet) for sheet in sheets]
 
 
-def _sheet_template_data(sheet: Sheet) -> dict[str, Any]:
+def _sheet_template_data(sheet: TableSheet) -> dict[str, Any]:
     widths = [width * _CHARACTER + _PADDING for width in sheet.widths]
     shrunk = min(1.0, _PAGE_WIDTH / sum(widths))
     return {

@@ -19,7 +19,7 @@ MAX_LINES = 18
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TableSheet:
     """A table, or the part of it that fits the width of a page: texts, and of each column its width in characters."""
 
     headings: Sequence[str]
@@ -33,7 +33,7 @@ class Sheet:
         return [[add_break_points(c) if w else c for c, w in zip(row, self.wrapped, strict=True)] for row in self.rows]
 
 
-def split_into_sheets(table: Table, page_width: float, max_rows: int) -> list[Sheet]:
+def split_into_sheets(table: Table, page_width: float, max_rows: int) -> list[TableSheet]:
     """`table` as sheets that are at most `page_width` characters wide; each repeats the first column.
 
     Args:
@@ -49,7 +49,7 @@ def split_into_sheets(table: Table, page_width: float, max_rows: int) -> list[Sh
     for part in _columns_per_sheet(least, page_width):
         widths = _fit_column_widths([wanted[i] for i in part], [least[i] for i in part], page_width)
         found.append(
-            Sheet(
+            TableSheet(
                 headings=[headings[i] for i in part],
                 rows=[[_truncate_cell_text(row[i], w) for i, w in zip(part, widths, strict=True)] for row in rows],
                 aligns=[aligns[i] for i in part],

@@ -2,11 +2,11 @@
 
 from dlbench import units
 from dlbench.node_list import compress_nodes
-from dlbench.report.analysis.fleet import Fleet
+from dlbench.report.analysis.fleet import FleetComparison
 from dlbench.table import Cell, Column, Table, number_or_none, percent_text
 
 
-def outliers_table(found: Fleet) -> Table:
+def outliers_table(found: FleetComparison) -> Table:
     """One row per unit that is slower than chance explains, with the likely reason."""
     columns = [
         Column("node", "Node"),
@@ -29,7 +29,7 @@ def outliers_table(found: Fleet) -> Table:
     return Table(columns, rows, title="Slow units" if rows else "")
 
 
-def distributions_table(found: Fleet) -> Table:
+def distributions_table(found: FleetComparison) -> Table:
     """One row per case and reading: how its units differ."""
     columns = [
         Column("kind", "Device"),
@@ -59,7 +59,7 @@ def distributions_table(found: Fleet) -> Table:
     return Table(columns, rows, title="Distribution over the units", notes=notes)
 
 
-def _published_range_note(found: Fleet) -> list[str]:
+def _published_range_note(found: FleetComparison) -> list[str]:
     """The ranges of this fleet beside those of Sinha et al. 2022 (SC22, "Not All GPUs Are Created Equal")."""
     ranges = [one.range for one in found.distributions if one.limit is not None]
     if not ranges:
@@ -71,7 +71,7 @@ def _published_range_note(found: Fleet) -> list[str]:
     ]
 
 
-def summary_line(found: Fleet) -> str:
+def summary_line(found: FleetComparison) -> str:
     """The closing line: how many units are slow, and the nodes to drain."""
     if not found.tests:
         return "cannot decide: no case was measured on enough devices or nodes"

@@ -153,12 +153,12 @@ def _name_value_lines(title: str, values: dict[str, Any]) -> str:
     width = max(map(len, known), default=0)
     lines = []
     for name, value in known.items():
-        first, *more = _wrap_value(name, value, (terminal_width() or _LINE_WIDTH) - width - 2)
+        first, *more = _wrap_value_into_lines(name, value, (terminal_width() or _LINE_WIDTH) - width - 2)
         lines += [f"{name.ljust(width)}  {first}", *(" " * (width + 2) + line for line in more)]
     return "\n".join([title, "", *lines] if title and lines else lines) + ("\n" if lines else "")
 
 
-def _wrap_value(name: str, value: Any, width: int) -> list[str]:
+def _wrap_value_into_lines(name: str, value: Any, width: int) -> list[str]:
     """A value as lines: a long list breaks between its items, a text where it does itself."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         text = ", ".join(_format_record_value(name, item) for item in value)

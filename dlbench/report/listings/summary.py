@@ -27,7 +27,7 @@ _COLUMNS_TO_DROP = (
 
 
 def _why_no_interval(case: Mapping[Hashable, Any]) -> str:
-    """Why a row of `merge_repeats` has no ±: over several processes by their number, of a single one by its steps."""
+    """Why a row of `merge_repeats_per_case` has no ±: too few or equal processes, or the steps of a single one."""
     if (processes := case.get("processes", 1)) > 1:
         return f"fewer than {MIN_PROCESSES} processes" if processes < MIN_PROCESSES else "processes with equal values"
     return reason_without_interval(case["steps"], case["confidence"])
@@ -46,13 +46,13 @@ def terminal_summary(content: Content) -> str:
     for system, name in content.system_names.items():
         cases = content.cases_of_system(system)
         if len(cases):
-            merged = tables.merge_repeats(cases)
+            merged = tables.merge_repeats_per_case(cases)
             without = merged[merged["step_time_half_width"].isna() & merged["steps"].notna()]
             reasons.update(map(_why_no_interval, without.to_dict("records")))
             table = tables.comparison_table(merged, {})
             left_out += max(0, len(table.rows) - room)
             if room > 0:
-                parts.append(_fit_table(Table(table.columns, table.rows[:room], name), width))
+                parts.append(_fit_table_to_width(Table(table.columns, table.rows[:room], name), width))
             room -= len(table.rows)
     sources = shlex.join(content.sources)
     for reason, count in reasons.items():
@@ -68,11 +68,11 @@ def terminal_summary(content: Content) -> str:
     return "\n".join([*parts, *("\n".join(wrap_text(note, width)) + "\n" for note in notes)])
 
 
-def _fit_table(table: Table, width: int) -> str:
+def _fit_table_to_width(table: Table, width: int) -> str:
     """`table` as text: what is the same in all rows goes to the title, and columns go until it fits."""
     same = [i for i, c in enumerate(table.columns) if c.key in AXES and len({row[i] for row in table.rows}) == 1]
     values = [f"{table.columns[i].heading.lower()} {table.rows[0][i]}" for i in same]
-    headed = Table([_short_heading(c) for c in table.columns], table.rows, " · ".join([table.title, *values]))
+    headed = Table([_shorten_column_heading(c) for c in table.columns], table.rows, " · ".join([table.title, *values]))
     table = _without_columns(headed, same)
     for key in (None, *_COLUMNS_TO_DROP):
         table = _without_columns(table, [i for i, column in enumerate(table.columns) if column.key == key])
@@ -87,7 +87,7 @@ def _without_columns(table: Table, indices: Sequence[int]) -> Table:
     return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], table.title)
 
 
-def _short_heading(column: Column) -> Column:
+def _shorten_column_heading(column: Column) -> Column:
     """`column` under a shorter heading: the unit says enough."""
     title, unit = column.title_and_unit()
     if column.key == "model":

@@ -37,7 +37,7 @@ def median_intervals(steps: RaggedArray, confidence: Floats) -> Floats:
             continue
         for some in np.split(rows, range(max(1, _STEPS_AT_ONCE // n), rows.size, max(1, _STEPS_AT_ONCE // n))):
             times = steps.values[steps.starts[some, np.newaxis] + np.arange(n)]
-            limits[some] = _interval_limits(times, _student_quantiles(confidence[some]))
+            limits[some] = _median_interval_limits(times, _student_quantiles(confidence[some]))
     return limits
 
 
@@ -64,7 +64,7 @@ def _student_quantiles(confidence: Floats) -> Floats:
     return np.array(quantiles)[places]
 
 
-def _interval_limits(times: Floats, t: Floats) -> Floats:
+def _median_interval_limits(times: Floats, t: Floats) -> Floats:
     """The limits of windows of one length: a row of `times` each."""
     n = times.shape[1]
     ordered = np.sort(times, axis=1)

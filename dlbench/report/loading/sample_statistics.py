@@ -92,7 +92,7 @@ def sample_statistics(
         stride: of each row; its phases were taken in every so many-th step, from the first on. NaN is every step.
     """
     every = np.where(stride > 1, stride, 1).astype(np.int64)
-    values = _step_statistics(found.steps)
+    values = _step_time_statistics(found.steps)
     for name, column in PHASES.items():
         values[name] = _median_phase_of_slowest_rank(lists[column], ranks, found, every)
     return pd.DataFrame(values, index=ranks.attempts, columns=list(STATISTICS))
@@ -111,7 +111,7 @@ def slowest_rank_median(steps: RaggedArray, ranks: RanksOfAttempts) -> Floats:
     return largest
 
 
-def _step_statistics(steps: RaggedArray) -> dict[str, Floats]:
+def _step_time_statistics(steps: RaggedArray) -> dict[str, Floats]:
     counts = steps.lengths
     full = np.flatnonzero(counts)
     n, starts, values = counts[full], steps.starts[full], steps.values

@@ -84,7 +84,7 @@ class LoadedStores:
         without synchronisation [s] and its interval; NaN where there is none.
         """
         columns = ("step_s", "unsynced_step_s", "protocol", *TRACE_COLUMNS)
-        batches = _attempt_batches(self.source_of.loc[attempts], self.readers, columns)
+        batches = _batches_with_attempts(self.source_of.loc[attempts], self.readers, columns)
         kept = [_batch_samples(batch) for batch in batches]
         if not kept:
             kept = [pd.DataFrame(columns=["samples", *TRACE_COLUMNS, *COMMUNICATION_COLUMNS])]
@@ -158,7 +158,7 @@ def _ranks_of_attempts(batch: Batch) -> sample_statistics.RanksOfAttempts:
     return sample_statistics.RanksOfAttempts.from_attempt_ids(batch.scalars["attempt_id"].to_pylist())
 
 
-def _attempt_batches(source_of: pd.Series, readers: Sequence[Reader], columns: Sequence[str]) -> Iterator[Batch]:
+def _batches_with_attempts(source_of: pd.Series, readers: Sequence[Reader], columns: Sequence[str]) -> Iterator[Batch]:
     """The batches that hold these attempts, each from the source that it counts in."""
     for number, attempts in source_of.groupby(source_of):
         yield from readers[int(str(number))].read_attempts(attempts.index.tolist(), columns)
@@ -203,7 +203,7 @@ def _details_of_first_rows(rows: pd.DataFrame, readers: Sequence[Reader]) -> pd.
     details = pd.Series(None, rows.index, dtype=object)
     places = {(attempt, rank): i for i, attempt, rank in described[["attempt_id", "rank"]].itertuples()}
     source_of = described.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
-    for batch in _attempt_batches(source_of, readers, (_DETAILS_COLUMN,)):
+    for batch in _batches_with_attempts(source_of, readers, (_DETAILS_COLUMN,)):
         for row in batch.scalars.select(["attempt_id", "rank", _DETAILS_COLUMN]).to_pylist():
             place = places.get((row["attempt_id"], row["rank"]))
             if place is not None:

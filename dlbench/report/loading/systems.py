@@ -66,7 +66,7 @@ def join_sources(tables: Sequence[pd.DataFrame], with_sides: bool = False) -> pd
     rows = filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
     doubled = rows.duplicated(["attempt_id", "rank"])
     rows = rows[~doubled].reset_index(drop=True) if doubled.any() else rows
-    rows = _name_ab_sides(rows) if with_sides else rows
+    rows = _name_sources_by_ab_side(rows) if with_sides else rows
     return rows.assign(system_id=system_ids(rows))
 
 
@@ -90,7 +90,7 @@ def ab_side_by_system(cases: pd.DataFrame) -> dict[str, ab_sides.Side]:
     return {str(system): sides[key] for system, key in zip(first["system_id"], keys, strict=True)}
 
 
-def _name_ab_sides(rows: pd.DataFrame) -> pd.DataFrame:
+def _name_sources_by_ab_side(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` of one A/B experiment on one machine, the sides as names of sources: each is a system; else `rows`."""
     sides = ab_side_by_label(rows["suite"], rows["label"]) if len(rows) else None
     if sides is None or rows["source_name"].nunique(dropna=False) > 1:

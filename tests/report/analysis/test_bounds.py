@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dlbench.report.analysis import bounds
-from dlbench.report.analysis.bounds import FLOP, MEMORY, NetworkBound, Roof, time_bound
+from dlbench.report.analysis.bounds import FLOP, MEMORY, DeviceRoofline, NetworkBound, least_time_and_limit
 from dlbench.report.chapters import bounds_tables
 from dlbench.results.bounds_records import Ceiling, CeilingRun, DeviceIdentity, LayerTime, ProfileRun
 from dlbench.results.bounds_schema import ceilings_frame, layers_frame, read_ceilings, write_ceilings
@@ -19,7 +19,7 @@ from dlbench.suites.case import Case
 from dlbench.table import FORMATS, render
 
 #: 100 FLOP/s and 10 B/s: ten FLOP per byte is the ridge.
-ROOF = Roof("fp32", 100.0, 10.0, "measured", "measured")
+ROOF = DeviceRoofline("fp32", 100.0, 10.0, "measured", "measured")
 HERE = DeviceIdentity(
     "0123456789ab", "cpu", hostname="here", cpu_model="A CPU", torch_version="2.15.0", torch_threads=2
 )
@@ -44,20 +44,20 @@ def layer(name="conv", forward_s=(1.0,), backward_s=(2.0,), **work):
 
 
 def test_the_bound_is_the_larger_of_both_times():
-    assert time_bound(500, 10, ROOF) == (5.0, FLOP)
-    assert time_bound(500, 100, ROOF) == (10.0, MEMORY)
-    assert time_bound(0, 10, ROOF) == (1.0, MEMORY)
-    assert time_bound(0, 0, ROOF) == (0.0, None)
+    assert least_time_and_limit(500, 10, ROOF) == (5.0, FLOP)
+    assert least_time_and_limit(500, 100, ROOF) == (10.0, MEMORY)
+    assert least_time_and_limit(0, 10, ROOF) == (1.0, MEMORY)
+    assert least_time_and_limit(0, 0, ROOF) == (0.0, None)
 
 
 @pytest.mark.parametrize("work", [(math.nan, 1), (1, math.nan), (-1, 1), (1, math.inf)])
 def test_work_that_is_no_number_has_no_bound(work):
-    assert time_bound(*work, ROOF) == (None, None)
+    assert least_time_and_limit(*work, ROOF) == (None, None)
 
 
 def test_without_a_rate_there_is_no_bound_for_what_needs_it():
-    assert time_bound(5, 5, Roof("fp32", 100.0, None)) == (None, None)
-    assert time_bound(5, 0, Roof("fp32", 100.0, None)) == (0.05, FLOP)
+    assert least_time_and_limit(5, 5, DeviceRoofline("fp32", 100.0, None)) == (None, None)
+    assert least_time_and_limit(5, 0, DeviceRoofline("fp32", 100.0, None)) == (0.05, FLOP)
 
 
 def test_a_layer_by_hand():
@@ -118,40 +118,40 @@ def test_a_network_is_the_sum_of_its_layers_and_its_optimizer():
 
 
 def test_a_network_without_roof_or_step_has_no_distance():
-    frame = bounds.layer_bounds(layers_frame((layer(forward_flop=1, forward_elements=1),)), Roof("fp32"))
-    assert bounds.time_bound_of_network(frame, Roof("fp32"), (1.0,), 0).ratio_to_bound is None
+    frame = bounds.layer_bounds(layers_frame((layer(forward_flop=1, forward_elements=1),)), DeviceRoofline("fp32"))
+    assert bounds.time_bound_of_network(frame, DeviceRoofline("fp32"), (1.0,), 0).ratio_to_bound is None
     known = bounds.layer_bounds(layers_frame((layer(forward_flop=1),)), ROOF)
     assert bounds.time_bound_of_network(known, ROOF, (0.0, math.nan), 0).ratio_to_bound is None
     assert bounds.time_bound_of_network(known.iloc[:0], ROOF, (1.0,), 0).bound_s is None
 
 
 def test_the_roof_is_the_best_measured_of_the_same_system():
-    roof = bounds.find_roof(ceilings_frame(ceilings()), HERE, "fp32")
-    assert roof == Roof("fp32", 300.0, 30.0, "measured", "measured")
-    assert bounds.find_roof(ceilings_frame(ceilings()), HERE, "amp_bf16").flop_per_s == 1000.0
+    roof = bounds.find_device_roofline(ceilings_frame(ceilings()), HERE, "fp32")
+    assert roof == DeviceRoofline("fp32", 300.0, 30.0, "measured", "measured")
+    assert bounds.find_device_roofline(ceilings_frame(ceilings()), HERE, "amp_bf16").flop_per_s == 1000.0
 
 
 @pytest.mark.parametrize("change", [{"system_key": "x"}, {"device_kind": "cuda"}, {"torch_threads": 1}])
 def test_another_system_has_another_roof(change):
     other = dataclasses.replace(HERE, **change)
-    assert bounds.find_roof(ceilings_frame(ceilings()), other, "fp32") == Roof("fp32")
+    assert bounds.find_device_roofline(ceilings_frame(ceilings()), other, "fp32") == DeviceRoofline("fp32")
 
 
 def test_a_gpu_without_ceilings_has_its_datasheet():
-    roof = bounds.find_roof(None, H200, "amp_bf16")
-    assert roof == Roof("amp_bf16", 989e12, 4.8e12, "datasheet", "datasheet")
+    roof = bounds.find_device_roofline(None, H200, "amp_bf16")
+    assert roof == DeviceRoofline("amp_bf16", 989e12, 4.8e12, "datasheet", "datasheet")
     assert "989 TFLOP/s (datasheet)" in roof.describe()
 
 
 def test_what_was_not_measured_on_a_gpu_comes_from_the_datasheet():
-    roof = bounds.find_roof(ceilings_frame(ceilings(H200)), H200, "tf32")
+    roof = bounds.find_device_roofline(ceilings_frame(ceilings(H200)), H200, "tf32")
     assert (roof.flop_source, roof.bytes_source) == ("datasheet", "measured")
 
 
 def test_no_ceilings_in_the_store_is_no_error_and_says_what_to_do(tmp_path):
     found = read_ceilings(tmp_path)
     assert found.empty
-    assert "run `dlbench ceilings` to measure the peak" in bounds.find_roof(found, HERE, "fp32").describe()
+    assert "run `dlbench ceilings` to measure the peak" in bounds.find_device_roofline(found, HERE, "fp32").describe()
 
 
 def test_a_corrupt_part_is_named_and_passed_over(tmp_path):
@@ -170,7 +170,7 @@ def test_the_best_run_counts_where_there_are_several(tmp_path):
     write_ceilings(tmp_path, dataclasses.replace(ceilings(run_id="b"), ceilings=slower))
     rows = read_ceilings(tmp_path)
     assert len(rows) == 14
-    assert bounds.find_roof(rows, HERE, "fp32").flop_per_s == 300.0
+    assert bounds.find_device_roofline(rows, HERE, "fp32").flop_per_s == 300.0
 
 
 def test_the_table_of_ceilings_has_the_best_of_each_kind():
@@ -235,7 +235,7 @@ def test_interrupted_steps_are_said_where_the_medians_do_not_add_up():
 
 def test_without_a_roof_the_slowest_layer_comes_first():
     rows = (LayerTime("flatten", "Flatten", (0.1,)), layer("conv", (2.0,), forward_flop=5, forward_elements=1))
-    frame = bounds.layer_bounds(layers_frame(rows), Roof("fp32"))
+    frame = bounds.layer_bounds(layers_frame(rows), DeviceRoofline("fp32"))
     assert list(frame["layer"]) == ["conv", "flatten"]
 
 
@@ -247,13 +247,13 @@ def test_the_table_prints_in_every_format(form):
 
 def test_a_profile_of_nothing_but_zeros_says_so_and_invents_nothing():
     run = profile(step_s=(0.0,), hooked_step_s=(0.0, None), layers=(layer("x", (0.0, 0.0), (0.0,), forward_flop=5),))
-    table = bounds_tables.profile_table(run, Roof("fp32"))
+    table = bounds_tables.profile_table(run, DeviceRoofline("fp32"))
     assert table.records()[0]["lost_s"] is None
     assert any("unknown" in note for note in table.notes)
     assert bounds.share_of_time_in_layers(run) is None
 
 
 def test_frames_have_numbers_even_where_all_are_missing():
-    frame = bounds.layer_bounds(layers_frame((layer(forward_flop=1),)), Roof("fp32"))
+    frame = bounds.layer_bounds(layers_frame((layer(forward_flop=1),)), DeviceRoofline("fp32"))
     assert frame["bound_s"].dtype == float
     assert isinstance(frame, pd.DataFrame)

@@ -12,12 +12,12 @@ from dlbench.errors import InvalidMeasurement
 from dlbench.process_statistics import ProcessWindow, process_interval, student_quantile
 from dlbench.report.analysis.comparison_statistics import (
     DEFAULT_PAIRS,
-    compare,
+    compare_process_groups,
     correct_by_holm,
     holm_adjusted_p_values,
 )
 
-compare_pairs = partial(compare, paired=True)
+compare_pairs = partial(compare_process_groups, paired=True)
 
 
 def process(median_s: float, rng: random.Random, steps: int = 60) -> list[float]:
@@ -30,7 +30,7 @@ def medians(count: int, spread: float, rng: random.Random, factor: float = 1.0) 
     return [[0.01 * factor * math.exp(spread * rng.gauss(0, 1))] for _ in range(count)]
 
 
-@pytest.mark.parametrize("function", [compare, compare_pairs])
+@pytest.mark.parametrize("function", [compare_process_groups, compare_pairs])
 @pytest.mark.parametrize("count", [3, 5, DEFAULT_PAIRS])
 def test_at_most_5_percent_of_comparisons_of_a_with_itself_are_called_different(function, count):
     rng = random.Random(f"{count}")
@@ -45,7 +45,7 @@ def test_at_most_5_percent_of_comparisons_of_a_with_itself_are_called_different(
 def test_the_standard_error_of_independent_processes_is_that_of_the_interval_of_each_side():
     rng = random.Random(11)
     a, b = medians(3, 0.01, rng), medians(3, 0.01, rng)
-    found = compare(a, b)
+    found = compare_process_groups(a, b)
     sides = [process_interval([ProcessWindow(value) for (value,) in side]) for side in (a, b)]
     errors = [math.log(side.high / side.low) / 2 / student_quantile(2, 0.95) for side in sides]
     assert found.standard_error == pytest.approx(math.hypot(*errors))
@@ -79,13 +79,13 @@ def test_a_drift_of_the_machine_hides_a_slowdown_from_independent_processes_but_
     a = [process(0.01 * s, rng) for s in speeds]
     b = [process(0.0103 * s, rng) for s in speeds]
     assert compare_pairs(a, b).verdict == "slower"
-    assert compare(a, b).verdict == "not decided"
+    assert compare_process_groups(a, b).verdict == "not decided"
 
 
 def test_swapping_the_sides_turns_ratio_interval_and_verdict_around():
     rng = random.Random(4)
     a, b = medians(6, 0.005, rng), medians(7, 0.005, rng, 1.05)
-    forth, back = compare(a, b), compare(b, a)
+    forth, back = compare_process_groups(a, b), compare_process_groups(b, a)
     assert (forth.verdict, back.verdict) == ("slower", "faster")
     assert forth.ratio * back.ratio == pytest.approx(1)
     assert forth.low * back.high == pytest.approx(1)
@@ -94,7 +94,7 @@ def test_swapping_the_sides_turns_ratio_interval_and_verdict_around():
 
 
 def test_sides_that_do_not_overlap_at_all_have_a_chance_of_one():
-    comparison = compare([[0.010], [0.011], [0.012]], [[0.020], [0.021], [0.022]])
+    comparison = compare_process_groups([[0.010], [0.011], [0.012]], [[0.020], [0.021], [0.022]])
     assert comparison.chance_b_slower == 1
     assert comparison.verdict == "slower"
     assert comparison.low > 1
@@ -103,19 +103,19 @@ def test_sides_that_do_not_overlap_at_all_have_a_chance_of_one():
 def test_a_difference_that_is_certain_but_below_the_margin_is_called_same():
     rng = random.Random(5)
     a, b = medians(10, 0.001, rng), medians(10, 0.001, rng, 1.004)
-    assert compare(a, b).p_value < 0.01
-    assert compare(a, b).verdict == "same"
-    assert compare(a, b, margin=0.0).verdict == "slower"
+    assert compare_process_groups(a, b).p_value < 0.01
+    assert compare_process_groups(a, b).verdict == "same"
+    assert compare_process_groups(a, b, margin=0.0).verdict == "slower"
 
 
 def test_a_wide_interval_around_one_is_not_decided_and_not_same():
     rng = random.Random(6)
-    assert compare(medians(3, 0.05, rng), medians(3, 0.05, rng)).verdict == "not decided"
+    assert compare_process_groups(medians(3, 0.05, rng), medians(3, 0.05, rng)).verdict == "not decided"
 
 
 def test_one_process_a_side_is_never_a_verdict_however_many_steps_it_has():
     rng = random.Random(7)
-    comparison = compare([process(0.010, rng, 5000)], [process(0.015, rng, 5000)])
+    comparison = compare_process_groups([process(0.010, rng, 5000)], [process(0.015, rng, 5000)])
     assert comparison.basis == "assumed"
     assert comparison.verdict == "not decided"
     assert "run 3 or more on each side" in comparison.caveat_of_verdict
@@ -126,28 +126,28 @@ def test_one_process_a_side_is_never_a_verdict_however_many_steps_it_has():
 def test_a_stated_spread_between_processes_allows_a_verdict_and_is_marked():
     rng = random.Random(8)
     a, b, far = process(0.010, rng, 1000), process(0.0101, rng, 1000), process(0.011, rng, 1000)
-    assert compare([a], [b], between_processes=0.005).verdict == "not decided"
-    found = compare([a], [far], between_processes=0.005)
+    assert compare_process_groups([a], [b], between_processes=0.005).verdict == "not decided"
+    found = compare_process_groups([a], [far], between_processes=0.005)
     assert found.verdict == "slower"
     assert "the value of --between-processes" in found.caveat_of_verdict
 
 
 def test_two_processes_that_disagree_widen_the_interval_beyond_what_is_assumed():
     rng = random.Random(9)
-    quiet = compare([process(0.01, rng) for _ in range(2)], [process(0.01, rng) for _ in range(2)])
-    torn = compare([process(0.01, rng), process(0.03, rng)], [process(0.01, rng) for _ in range(2)])
+    quiet = compare_process_groups([process(0.01, rng) for _ in range(2)], [process(0.01, rng) for _ in range(2)])
+    torn = compare_process_groups([process(0.01, rng), process(0.03, rng)], [process(0.01, rng) for _ in range(2)])
     assert math.log(torn.high / torn.low) > 5 * math.log(quiet.high / quiet.low)
 
 
 def test_a_single_step_a_side_gives_a_ratio_and_nothing_else():
-    comparison = compare([[0.01]], [[0.02]])
+    comparison = compare_process_groups([[0.01]], [[0.02]])
     assert comparison.ratio == pytest.approx(2)
     assert (comparison.low, comparison.high, comparison.p_value) == (None, None, None)
     assert comparison.verdict == "not decided"
     assert "too few to estimate" in comparison.caveat_of_verdict
 
 
-@pytest.mark.parametrize("function", [compare, compare_pairs])
+@pytest.mark.parametrize("function", [compare_process_groups, compare_pairs])
 @pytest.mark.parametrize("factor", [1.0, 1.02])
 def test_processes_without_any_spread_show_a_coarse_clock_and_nothing_else(function, factor):
     comparison = function([[0.01]] * 5, [[0.01 * factor]] * 5)
@@ -158,25 +158,25 @@ def test_processes_without_any_spread_show_a_coarse_clock_and_nothing_else(funct
 
 
 def test_a_single_value_adds_nothing_to_a_spread_that_is_stated():
-    comparison = compare([[1.0]], [[1.2]], between_processes=0.01, single_values=True)
+    comparison = compare_process_groups([[1.0]], [[1.2]], between_processes=0.01, single_values=True)
     assert comparison.verdict == "slower"
     assert math.log(comparison.high / 1.2) == pytest.approx(1.96 * math.sqrt(2) * 0.01, rel=1e-3)
     # Of a single step, or of a few, the median is not known well enough.
-    assert compare([[1.0]], [[1.2]], between_processes=0.01).low is None
-    assert compare([[1.0, 1.1]], [[1.2, 1.3]], between_processes=0.01).low is None
+    assert compare_process_groups([[1.0]], [[1.2]], between_processes=0.01).low is None
+    assert compare_process_groups([[1.0, 1.1]], [[1.2, 1.3]], between_processes=0.01).low is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])
 def test_a_time_that_is_none_is_refused(bad):
     with pytest.raises(InvalidMeasurement, match="finite and above zero"):
-        compare([[0.01]] * 3, [[0.01], [0.01], [bad]])
+        compare_process_groups([[0.01]] * 3, [[0.01], [0.01], [bad]])
 
 
 def test_missing_processes_steps_and_partners_are_named():
     with pytest.raises(InvalidMeasurement, match="side B of the comparison has no measured process"):
-        compare([[0.01]], [])
+        compare_process_groups([[0.01]], [])
     with pytest.raises(InvalidMeasurement, match="process 2 of side A has no steps"):
-        compare([[0.01], [], [0.01]], [[0.01]] * 3)
+        compare_process_groups([[0.01], [], [0.01]], [[0.01]] * 3)
     with pytest.raises(InvalidMeasurement, match="not 3 and 4"):
         compare_pairs([[0.01]] * 3, [[0.01]] * 4)
 
@@ -220,7 +220,7 @@ def test_processes_that_differ_beyond_all_reason_have_an_interval_without_end():
     assert found.verdict == "not decided"
 
 
-@pytest.mark.parametrize("function", [compare, compare_pairs])
+@pytest.mark.parametrize("function", [compare_process_groups, compare_pairs])
 def test_as_many_more_runs_as_it_says_decide_in_most_cases(function):
     rng = random.Random(7)
     decided = asked = 0
@@ -237,26 +237,26 @@ def test_as_many_more_runs_as_it_says_decide_in_most_cases(function):
 
 def test_nothing_more_is_needed_where_a_verdict_has_fallen():
     rng = random.Random(8)
-    found = compare(medians(5, 0.001, rng), medians(5, 0.001, rng, 1.2))
+    found = compare_process_groups(medians(5, 0.001, rng), medians(5, 0.001, rng, 1.2))
     assert (found.verdict, found.more_processes_needed, found.verdict_text) == ("slower", 0, "slower")
-    same = compare(medians(9, 0.001, rng), medians(9, 0.001, rng))
+    same = compare_process_groups(medians(9, 0.001, rng), medians(9, 0.001, rng))
     assert same.verdict_text == "no difference beyond 1.0 %"
 
 
 def test_one_process_on_a_side_needs_two_more():
     rng = random.Random(9)
-    found = compare([process(0.01, rng)], [process(0.0101, rng)])
+    found = compare_process_groups([process(0.01, rng)], [process(0.0101, rng)])
     assert (found.more_processes_needed, found.verdict_text) == (2, "not decided (needs 2 more processes)")
 
 
 def test_more_runs_are_needed_where_a_whole_table_is_corrected():
     rng = random.Random(10)
-    found = compare(medians(4, 0.01, rng), medians(4, 0.01, rng, 1.01))
+    found = compare_process_groups(medians(4, 0.01, rng), medians(4, 0.01, rng, 1.01))
     assert found.verdict == "not decided"
     together = correct_by_holm([found] * 20)[0]
     assert together.more_processes_needed >= found.more_processes_needed
 
 
 def test_copies_without_spread_are_decided_by_no_number_of_runs():
-    found = compare([[0.01]] * 4, [[0.01]] * 4)
+    found = compare_process_groups([[0.01]] * 4, [[0.01]] * 4)
     assert (found.more_processes_needed, found.verdict_text) == (None, "not decided")

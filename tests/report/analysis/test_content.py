@@ -11,7 +11,7 @@ import pytest
 
 import dlbench
 from dlbench.report.analysis import content, derived_metrics
-from dlbench.report.analysis.content import choose_cases, read_content
+from dlbench.report.analysis.content import limit_shown_cases, read_content
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.forms.frame_csv import csv_parts
 from dlbench.results import reader, store
@@ -93,7 +93,7 @@ def test_of_too_many_cases_every_system_network_and_setting_keeps_some(tmp_path,
     assert (len(found.shown), found.left_out) == (12, 24)
     assert len(found.shown.groupby(["system_id", "model", "batch_size"])) == 12
     assert set(found.shown["repeat"]) == {2}
-    fastest = choose_cases(everything.shown, 4).groupby(["system_id", "model"])["throughput"].max()
+    fastest = limit_shown_cases(everything.shown, 4).groupby(["system_id", "model"])["throughput"].max()
     assert fastest.equals(
         everything.shown[everything.shown["repeat"] == 2].groupby(["system_id", "model"])["throughput"].max()
     )

@@ -14,10 +14,10 @@ from dlbench.report.analysis.case_warnings import summarize_case_warnings
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.side_by_side import (
     add_case_numbers,
+    find_shared_cases,
     process_values_with_intervals,
     select_median_processes,
     select_representative_cases,
-    shared_cases,
     summarize_processes,
     unshared_cases_table,
 )
@@ -47,7 +47,7 @@ def reasons(content):
 
 def test_cases_that_agree_in_all_but_the_system_stand_side_by_side(tmp_path):
     content = two(tmp_path)
-    shared = shared_cases(content)
+    shared = find_shared_cases(content)
     assert shared.cases["number"].nunique() == len(CASES)
     assert shared.cases.groupby("number")["system_id"].nunique().eq(2).all()
     assert unshared_cases_table(content).rows == []
@@ -56,7 +56,7 @@ def test_cases_that_agree_in_all_but_the_system_stand_side_by_side(tmp_path):
 def test_a_cpu_stands_beside_a_gpu(tmp_path):
     a = fake.store(tmp_path / "a", fakes.quick(fakes.GPU)[:4])
     b = fake.store(tmp_path / "b", fakes.quick(fakes.CPU)[:4])
-    assert shared_cases(read_content([a, b])).cases["number"].nunique() == 4
+    assert find_shared_cases(read_content([a, b])).cases["number"].nunique() == 4
 
 
 def test_what_one_system_alone_has_is_left_out(tmp_path):
@@ -82,7 +82,7 @@ def test_another_version_protocol_or_layout_is_left_out_with_both_values(tmp_pat
 
 def test_a_protocol_that_differs_in_its_time_limit_alone_is_the_same(tmp_path):
     patient = dataclasses.replace(CASES[0], protocol=Protocol(timeout_s=9000.0))
-    assert len(shared_cases(two(tmp_path, [CASES[0]], [patient])).cases) == 2
+    assert len(find_shared_cases(two(tmp_path, [CASES[0]], [patient])).cases) == 2
 
 
 def test_a_failure_elsewhere_is_the_reason_and_stands_in_the_table(tmp_path):
@@ -91,7 +91,7 @@ def test_a_failure_elsewhere_is_the_reason_and_stands_in_the_table(tmp_path):
     alone = two(tmp_path / "1", [CASES[0]], CASES[1:2], [oom])
     assert ("AlexNet", "H200", "no result on A100: oom") in reasons(alone)
     content = read_content([*alone.sources, l40s])
-    shared = shared_cases(content)
+    shared = find_shared_cases(content)
     table = tables_systems.metric_table(shared.cases, content.system_names, "throughput", shared.failed)
     assert "oom" not in {c.heading for c in table.columns}
     assert table.records()[0]["system_1"] > 0
@@ -103,7 +103,7 @@ def test_failed_there_stands_in_place_of_the_number(tmp_path):
     b = fake.store(tmp_path / "b", fake.campaign(fake.A100, CASES[:2], first=500))
     c = fake.store(tmp_path / "c", fake.campaign(fake.L40S, CASES[1:2], first=800), [oom])
     content = read_content([f"x={a}", f"y={b}", f"z={c}"])
-    shared = shared_cases(content)
+    shared = find_shared_cases(content)
     rows = tables_systems.metric_table(shared.cases, content.system_names, "throughput", shared.failed).records()
     assert rows[0]["system_3"] == "oom"
     speedups = tables_systems.speedups_table(
@@ -114,7 +114,7 @@ def test_failed_there_stands_in_place_of_the_number(tmp_path):
 
 def test_repeats_are_processes_of_one_case_with_their_mean_and_interval(tmp_path):
     content = two(tmp_path, CASES[:2], CASES[:2], repeats=5)
-    cases = shared_cases(content).cases
+    cases = find_shared_cases(content).cases
     assert len(cases) == 4
     assert list(cases["processes"]) == [5] * 4
     mine = content.shown[(content.shown["system_id"] == cases["system_id"].iloc[0])]
@@ -250,14 +250,14 @@ def test_the_process_in_the_middle_stands_for_samples_that_have_no_median(tmp_pa
 
 def test_of_each_network_and_mode_the_setting_of_most_systems_and_then_the_fastest_stands_for_it(tmp_path):
     faster = Case("alexnet", "training", "amp_bf16", "channels_last", 512, "cuda")
-    cases = select_representative_cases(shared_cases(two(tmp_path, [*CASES, faster], CASES)).cases)
+    cases = select_representative_cases(find_shared_cases(two(tmp_path, [*CASES, faster], CASES)).cases)
     assert list(cases.drop_duplicates("number")["model"]) == ["alexnet", "alexnet", "vgg16", "vgg16"]
     assert set(cases["precision"]) == {"amp_bf16"}
     assert set(cases["batch_size"]) == {64}
 
 
 def test_several_processes_on_each_side_make_a_winner_with_an_interval(tmp_path):
-    standings = ranking.find_case_winners(shared_cases(two(tmp_path, repeats=5)).processes, "throughput")
+    standings = ranking.find_case_winners(find_shared_cases(two(tmp_path, repeats=5)).processes, "throughput")
     assert {s.outcome for s in standings} == {ranking.BETTER}
     for s in standings:
         assert s.low < s.ratio < s.high
@@ -267,7 +267,7 @@ def test_several_processes_on_each_side_make_a_winner_with_an_interval(tmp_path)
 
 def test_one_process_on_each_side_makes_no_winner(tmp_path):
     content = two(tmp_path)
-    standings = ranking.find_case_winners(shared_cases(content).processes, "throughput")
+    standings = ranking.find_case_winners(find_shared_cases(content).processes, "throughput")
     assert {s.outcome for s in standings} == {ranking.NOT_DECIDED}
     assert {(s.low, s.high) for s in standings} == {(None, None)}
 
@@ -276,7 +276,7 @@ def test_one_process_on_each_side_makes_no_winner(tmp_path):
 def test_neither_of_two_of_one_kind_is_ahead(tmp_path, repeats):
     a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES, ("x",), repeats))
     b = fake.store(tmp_path / "b", fake.campaign(fake.H200, CASES, ("y",), repeats, first=500))
-    standings = ranking.find_case_winners(shared_cases(read_content([f"a={a}", f"b={b}"])).processes, "throughput")
+    standings = ranking.find_case_winners(find_shared_cases(read_content([f"a={a}", f"b={b}"])).processes, "throughput")
     assert len(standings) == len(CASES)
     outcomes = [s.outcome for s in standings]
     # Corrected for their number, so that even one false winner among them is rare; a question mark is not.
@@ -287,7 +287,7 @@ def test_neither_of_two_of_one_kind_is_ahead(tmp_path, repeats):
 
 
 def test_less_is_better_for_energy_and_memory(tmp_path):
-    processes = shared_cases(two(tmp_path, repeats=3)).processes
+    processes = find_shared_cases(two(tmp_path, repeats=3)).processes
     for metric in ("energy_per_image", "memory_allocated"):
         for s in ranking.find_case_winners(processes, metric):
             assert s.value <= s.runner_up_value
@@ -301,13 +301,13 @@ def test_energies_of_different_scopes_are_not_ranked(tmp_path):
         for r in fake.campaign(fake.A100, CASES, first=500)
     ]
     content = two(tmp_path, CASES, [], node)
-    assert ranking.find_case_winners(shared_cases(content).processes, "energy_per_image") == []
-    assert len(ranking.find_case_winners(shared_cases(content).processes, "throughput")) == len(CASES)
+    assert ranking.find_case_winners(find_shared_cases(content).processes, "energy_per_image") == []
+    assert len(ranking.find_case_winners(find_shared_cases(content).processes, "throughput")) == len(CASES)
 
 
 def test_speedups_have_their_absolute_base_and_no_mean(tmp_path):
     content = two(tmp_path, repeats=3)
-    shared, names = shared_cases(content), content.system_names
+    shared, names = find_shared_cases(content), content.system_names
     table = tables_systems.speedups_table(shared.cases, shared.processes, names, next(iter(names)), {})
     assert len(table.rows) == len(CASES)
     for row in table.records():
@@ -320,7 +320,7 @@ def test_speedups_have_their_absolute_base_and_no_mean(tmp_path):
 
 def test_without_repeats_a_speedup_has_no_interval_and_the_note_says_why(tmp_path):
     content = two(tmp_path)
-    shared, names = shared_cases(content), content.system_names
+    shared, names = find_shared_cases(content), content.system_names
     table = tables_systems.speedups_table(shared.cases, shared.processes, names, next(iter(names)), {})
     assert "interval_1" not in {c.key for c in table.columns}
     assert any("fewer than three processes" in note for note in table.notes)
@@ -328,7 +328,7 @@ def test_without_repeats_a_speedup_has_no_interval_and_the_note_says_why(tmp_pat
 
 def test_tables_over_systems_print_in_every_form(tmp_path):
     content = two(tmp_path)
-    shared = shared_cases(content)
+    shared = find_shared_cases(content)
     for metric in ranking.ranking_metrics(shared.processes):
         table = tables_systems.metric_table(shared.cases, content.system_names, metric, shared.failed)
         assert "H200" in text_table(table)
@@ -338,7 +338,7 @@ def test_tables_over_systems_print_in_every_form(tmp_path):
 
 def test_a_single_system_shares_nothing(tmp_path):
     content = read_content([fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))])
-    assert shared_cases(content).cases.empty
+    assert find_shared_cases(content).cases.empty
     assert [cell for row in unshared_cases_table(content).rows for cell in row[-1:]] == [
         "no other system has this case"
     ] * 4
@@ -349,7 +349,7 @@ def test_small_ratios_keep_their_digits_in_the_table_of_speedups(tmp_path):
     fast = fake.store(tmp_path / "a", fake.campaign(fake.H200, case, repeats=3))
     slow = fake.store(tmp_path / "b", fake.campaign(fake.A100, case, repeats=3, first=500, slow=lambda host: 80.0))
     content = read_content([f"H200={fast}", f"A100={slow}"])
-    shared, names = shared_cases(content), content.system_names
+    shared, names = find_shared_cases(content), content.system_names
     base = content.baseline_id(names)
     table = tables_systems.speedups_table(shared.cases, shared.processes, names, base, shared.failed)
     (row,) = cell_texts(table)

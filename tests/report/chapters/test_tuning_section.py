@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dlbench.report.analysis.content import read_content
-from dlbench.report.analysis.tuning import find_searches
+from dlbench.report.analysis.tuning import find_tuning_searches
 from dlbench.report.chapters.tuning_section import tuning_section
 from dlbench.report.figures import figure_style
 from dlbench.suites.case import Case, Protocol
@@ -64,10 +64,10 @@ def test_a_search_is_told_from_the_rows_that_have_a_setting_and_a_figure(store):
     place = table.column_names.index("freeze")
     odd = pa.array(["off", b"\xff", "off", "off"], pa.binary()).cast(pa.string(), safe=False)
     pq.write_table(table.set_column(place, "freeze", odd), part)
-    (found,) = find_searches(read_content([str(store)]).shown)
+    (found,) = find_tuning_searches(read_content([str(store)]).shown)
     assert (found.num_settings, found.shipped) == (2, pytest.approx(100.0))
 
 
 def test_a_search_for_energy_without_energy_is_none(tmp_path):
     records = [dataclasses.replace(measured(n, FIRST, 100.0), label="energy") for n in range(2)]
-    assert not list(find_searches(read_content([str(fakes.fill(tmp_path, records))]).shown))
+    assert not list(find_tuning_searches(read_content([str(fakes.fill(tmp_path, records))]).shown))

@@ -253,7 +253,7 @@ def test_a_logarithmic_axis_has_ticks_however_little_it_spans(low, high, labels)
     ],
 )
 def test_an_axis_has_one_unit_which_its_label_names(values, unit, name, ticks):
-    found = log_axes.axis_unit(values, unit)
+    found = log_axes.choose_axis_unit(values, unit)
     assert found.label("Title") == f"Title [{name}]"
     assert {value: found.tick(value) for value in ticks} == ticks
 

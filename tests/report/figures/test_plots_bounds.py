@@ -8,7 +8,7 @@ import math
 import pytest
 from matplotlib.text import Text
 
-from dlbench.report.analysis.bounds import Roof, layer_bounds
+from dlbench.report.analysis.bounds import DeviceRoofline, layer_bounds
 from dlbench.report.figures import figure_style, plots_bounds
 from dlbench.results.bounds_schema import layers_frame
 from tests.report.analysis.test_bounds import ROOF, layer, profile
@@ -31,7 +31,9 @@ def draw(plot, folder):
         return made, figure_style.save_figure(made.figure, folder, made.name)
 
 
-@pytest.mark.parametrize("roof", [ROOF, Roof("fp32"), Roof("fp32", 100.0), Roof("fp32", None, 10.0)])
+@pytest.mark.parametrize(
+    "roof", [ROOF, DeviceRoofline("fp32"), DeviceRoofline("fp32", 100.0), DeviceRoofline("fp32", None, 10.0)]
+)
 def test_the_roofline_is_drawn_with_whatever_roof_is_known(roof, tmp_path):
     plot, svg = draw(lambda: plots_bounds.roofline(frame(roof), roof, "Training · fp32"), tmp_path)
     assert plot.name == "roofline"
@@ -141,7 +143,7 @@ def test_nothing_to_draw_gives_a_sentence():
 
 
 def test_a_profile_without_roof_still_gets_its_roofline(tmp_path):
-    plots = plots_bounds.write_figures(tmp_path, profile(), Roof("fp32"))
+    plots = plots_bounds.write_figures(tmp_path, profile(), DeviceRoofline("fp32"))
     assert [p.figure is not None for p in plots] == [True, False]
     assert (tmp_path / "roofline.svg").exists()
     assert not (tmp_path / "where_time_goes.svg").exists()

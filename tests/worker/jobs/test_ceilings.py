@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
-from dlbench.report.analysis.bounds import find_roof
+from dlbench.report.analysis.bounds import find_device_roofline
 from dlbench.report.chapters.bounds_tables import ceilings_table
 from dlbench.results.bounds_records import Ceiling, CeilingRun, DeviceIdentity, parse_run, to_json
 from dlbench.results.bounds_schema import CEILINGS_SCHEMA, ceilings_frame, read_ceilings, write_ceilings
@@ -96,7 +96,7 @@ def test_a_sustained_ceiling_repeats_the_best_shape_of_its_kind_and_bounds_nothi
     assert sustained["matmul_sustained"].shape == max(products, key=lambda c: c.flop / min(c.time_s)).shape
     assert len(sustained["copy_sustained"].time_s) >= ceilings.MIN_SAMPLES
     frame = ceilings_frame(dataclasses.replace(run, run_id="r", started_at="2026-11-20T08:00:00+00:00"))
-    roof = find_roof(frame, run.where, "fp32")
+    roof = find_device_roofline(frame, run.where, "fp32")
     assert roof.flop_per_s == frame.loc[frame["kind"].isin(["matmul", "conv"]), "best_flop_per_s"].max()
     shown = {row["kind"].split()[0]: row for row in ceilings_table(frame).records()}
     assert shown["matmul_sustained"]["best"] == shown["matmul_sustained"]["median"]
