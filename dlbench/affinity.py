@@ -14,6 +14,6 @@ def allowed_cores() -> frozenset[int]:
     return _CORES_AT_START
 
 
-def has_torchrun_thread_default(environ: Mapping[str, str]) -> bool:
+def is_thread_count_from_torchrun(environ: Mapping[str, str]) -> bool:
     """Whether OMP_NUM_THREADS=1 comes from torchrun, which sets it for several ranks if it is unset."""
     return environ.get("OMP_NUM_THREADS") == "1" and "TORCHELASTIC_RUN_ID" in environ

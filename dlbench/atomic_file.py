@@ -26,7 +26,7 @@ _EARLIER_TEMPORARY_NAME = re.compile(r"\..+\.parquet\.\d+\.tmp|\..+\.json\.\d+(?
 def temporary_name(target: Path) -> Path:
     """Return the temporary name for `target`: in the same folder, unique to this process."""
     pid = os.getpid()
-    writer = f"{_boot_and_namespace_digest()}-{pid}-{process_identity.start_time(pid) or 0}"
+    writer = f"{_boot_and_namespace_digest()}-{pid}-{process_identity.process_start_time(pid) or 0}"
     return target.with_name(f".{target.name}.{writer}.tmp")
 
 
@@ -89,9 +89,11 @@ def is_writer_running(name: str) -> bool | None:
     found = _TEMPORARY_NAME.fullmatch(name)
     if found is None or found["place"] != _boot_and_namespace_digest():
         return None
-    who = {"pid": int(found["pid"]), "pid_started": found["start"], **process_identity.boot_and_namespace()}
+    who = {"pid": int(found["pid"]), "pid_started": found["start"], **process_identity.boot_id_and_pid_namespace()}
     return process_identity.is_running(who)
 
 
 def _boot_and_namespace_digest() -> str:
-    return hashlib.sha256("\n".join(map(str, process_identity.boot_and_namespace().values())).encode()).hexdigest()[:8]
+    return hashlib.sha256(
+        "\n".join(map(str, process_identity.boot_id_and_pid_namespace().values())).encode()
+    ).hexdigest()[:8]

@@ -20,7 +20,7 @@ RECIPES = ROOT / "containers"
 REPORTS = ROOT / "reports"
 
 
-def search_folders(kind: str) -> list[Path]:
+def folders_to_search(kind: str) -> list[Path]:
     """Return the folders searched for files of this kind, user folders first."""
     own = [Path(folder) for folder in os.environ.get("DLBENCH_PATH", "").split(os.pathsep) if folder]
     places = [Path(), *own, ROOT]
@@ -31,7 +31,7 @@ def search_folders(kind: str) -> list[Path]:
 def available_files(kind: str) -> dict[str, Path]:
     """Return all files of this kind by name; the first found wins."""
     files: dict[str, Path] = {}
-    for folder in search_folders(kind):
+    for folder in folders_to_search(kind):
         for file in sorted(folder.glob("*.toml")):
             files.setdefault(file.stem, file)
     return files
@@ -46,7 +46,7 @@ def find_file(kind: str, name: str | Path) -> Path:
         if not file.is_file():
             raise BadInput(f"{kind} '{name}' does not exist; check the path")
         return file
-    for folder in search_folders(kind):
+    for folder in folders_to_search(kind):
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
     raise UnknownName(kind, name, available_files(kind), hint="You can also give the path of a TOML file.")

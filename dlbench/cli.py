@@ -25,7 +25,7 @@ EXTRA_OF_PACKAGE = {
 }
 
 
-class Parser(argparse.ArgumentParser):
+class OneLineErrorParser(argparse.ArgumentParser):
     """Argument parser that reports errors in one line and suggests the nearest option."""
 
     def error(self, message: str) -> NoReturn:
@@ -44,18 +44,18 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser(names: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """Build the command line with these commands; each subparser holds its function as `command`."""
-    parser = Parser(
+    parser = OneLineErrorParser(
         prog="dlbench",
         usage="dlbench [-h] [--version] [-q | -v] COMMAND ...",
         description="Benchmark deep-learning networks: time, FLOP, memory, energy, variability and hardware bounds.",
-        epilog=_command_list(),
+        epilog=_command_list_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"dlbench {__version__}")
     _add_verbosity(parser)
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", help=argparse.SUPPRESS, prog="dlbench")
     for name in names:
-        importlib.import_module(f"dlbench.commands.{name}").add(commands)
+        importlib.import_module(f"dlbench.commands.{name}").add_parser(commands)
         _add_verbosity(commands.choices[name])
     return parser
 
@@ -141,7 +141,7 @@ def _add_verbosity(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _command_list() -> str:
+def _command_list_text() -> str:
     width = max(map(len, COMMANDS))
     blocks = []
     for group, commands in GROUPS.items():

@@ -22,15 +22,15 @@ def available_bytes() -> int:
 
     Raises DeviceUnavailable if the kernel reports no value.
     """
-    free_kib = read_kernel_value(MEMINFO, "MemAvailable:")
+    free_kib = read_kernel_file_number(MEMINFO, "MemAvailable:")
     if free_kib is None:
         raise DeviceUnavailable(f"{MEMINFO} has no MemAvailable; set a limit with --memory")
-    return min([1024 * free_kib, *(room for _, room in _limited_cgroups())])
+    return min([1024 * free_kib, *(room for _, room in _cgroup_limits_and_remaining())])
 
 
 def cgroup_limits() -> list[int]:
     """Return the limits of the control groups of this process [bytes]; empty if unlimited."""
-    return [limit for limit, _ in _limited_cgroups()]
+    return [limit for limit, _ in _cgroup_limits_and_remaining()]
 
 
 def allocatable_bytes() -> int:
@@ -38,15 +38,15 @@ def allocatable_bytes() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if limit == resource.RLIM_INFINITY:
         return available_bytes()
-    return min(available_bytes(), max(0, limit - data_segment_bytes()))
+    return min(available_bytes(), max(0, limit - used_data_segment_bytes()))
 
 
-def data_segment_bytes() -> int:
+def used_data_segment_bytes() -> int:
     """Return the bytes that count against RLIMIT_DATA of this process; 0 if unknown."""
-    return 1024 * (read_kernel_value(Path("/proc/self/status"), "VmData:") or 0)
+    return 1024 * (read_kernel_file_number(Path("/proc/self/status"), "VmData:") or 0)
 
 
-def read_kernel_value(file: Path, name: str) -> int | None:
+def read_kernel_file_number(file: Path, name: str) -> int | None:
     """Return the number behind `name`, on a line of its own in a file of the kernel; None if it is missing."""
     try:
         lines = (line.split() for line in file.read_text().splitlines())
@@ -55,21 +55,21 @@ def read_kernel_value(file: Path, name: str) -> int | None:
         return None
 
 
-def _limited_cgroups() -> Iterator[tuple[int, int]]:
+def _cgroup_limits_and_remaining() -> Iterator[tuple[int, int]]:
     """Return limit and remaining bytes of each limited control group of this process."""
     for root, limit_file, used_file, cache_name in _CGROUP_FILES:
-        for group in control_groups(root, "" if root == CGROUP else "memory"):
+        for group in own_and_parent_cgroups(root, "" if root == CGROUP else "memory"):
             try:
                 limit = (group / limit_file).read_text().strip()
                 used = int((group / used_file).read_text())
-                cache = read_kernel_value(group / "memory.stat", cache_name) or 0
+                cache = read_kernel_file_number(group / "memory.stat", cache_name) or 0
             except (OSError, ValueError):
                 continue
             if limit.isdigit():
                 yield int(limit), max(0, int(limit) - max(0, used - cache))
 
 
-def control_groups(root: Path, controller: str) -> Iterator[Path]:
+def own_and_parent_cgroups(root: Path, controller: str) -> Iterator[Path]:
     """Return the control group of this process and all its parents; in a container its own group is the root.
 
     `root` is the mount point, `controller` one of version 1, such as "memory"; "" for version 2.

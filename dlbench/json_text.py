@@ -47,7 +47,7 @@ def load_json(text: str) -> Any:
     raise ValueError("it is nested too deeply")
 
 
-def read_object(file: Path) -> dict[str, Any] | None:
+def read_json_object(file: Path) -> dict[str, Any] | None:
     """Read a JSON object from a file; None if the file cannot be read or contains something else."""
     try:
         values = load_json(read_text(file))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 
 from dlbench.errors import BadInput
-from dlbench.safe_names import excerpt
+from dlbench.safe_names import short_repr
 
 #: No cluster has more nodes than this; a mistyped range would fill the memory.
 MAX_NODES = 100_000
@@ -19,14 +19,14 @@ def expand_nodes(text: str) -> list[str]:
     names: dict[str, None] = {}
     # At the commas that stand outside brackets.
     for part in filter(None, map(str.strip, re.split(r",(?![^\[]*\])", text))):
-        pieces = [list(_expand_piece(piece, text)) for piece in re.split(r"(\[[^][]*\])", part) if piece]
+        pieces = [list(_expand_node_pattern(piece, text)) for piece in re.split(r"(\[[^][]*\])", part) if piece]
         if len(names) + math.prod(map(len, pieces)) > MAX_NODES:
-            raise BadInput(f"the node list {excerpt(text)} has more than {MAX_NODES} nodes")
+            raise BadInput(f"the node list {short_repr(text)} has more than {MAX_NODES} nodes")
         names |= dict.fromkeys("".join(words) for words in product(*pieces))
     for name in names:
         if not _NODE_NAME.fullmatch(name):
             raise BadInput(
-                f"{excerpt(name)} in the node list {excerpt(text)} is not a node name; write for example n[1-3,7]"
+                f"{short_repr(name)} in the node list {short_repr(text)} is not a node name; write for example n[1-3,7]"
             )
     if not names:
         raise BadInput("the node list is empty; write n[1-3,7]")
@@ -52,7 +52,7 @@ def compress_nodes(names: Iterable[str]) -> str:
             for ends in _consecutive_runs(sorted(numbers))
         ]
         folded.append(f"{head}{ranges[0] if len(numbers) == 1 else '[' + ','.join(ranges) + ']'}{tail}")
-    return ",".join(sorted(folded, key=natural_key))
+    return ",".join(sorted(folded, key=natural_sort_key))
 
 
 def _merge_zero_padded(groups: dict[tuple[str, str, int], list[int]]) -> dict[tuple[str, str, int], list[int]]:
@@ -75,7 +75,7 @@ def _consecutive_runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
     yield first, last
 
 
-def _expand_piece(piece: str, text: str) -> Iterator[str]:
+def _expand_node_pattern(piece: str, text: str) -> Iterator[str]:
     """The texts that a piece stands for: itself, or the numbers of a bracket."""
     if not piece.startswith("["):
         yield piece
@@ -84,18 +84,18 @@ def _expand_piece(piece: str, text: str) -> Iterator[str]:
         found = _NUMBER_RANGE.fullmatch(part.strip())
         if not found:
             raise BadInput(
-                f"{excerpt(piece)} in the node list {excerpt(text)} is not a range of numbers; write for example "
+                f"{short_repr(piece)} in the node list {short_repr(text)} is not a range of numbers; write for example "
                 f"n[1-3,7]"
             )
         first, last = found[1], found[2] or found[1]
         if int(last) < int(first):
-            raise BadInput(f"the range {part.strip()} in the node list {excerpt(text)} runs backwards")
+            raise BadInput(f"the range {part.strip()} in the node list {short_repr(text)} runs backwards")
         if int(last) - int(first) >= MAX_NODES:
-            raise BadInput(f"the node list {excerpt(text)} has more than {MAX_NODES} nodes")
+            raise BadInput(f"the node list {short_repr(text)} has more than {MAX_NODES} nodes")
         width = len(first) if first.startswith("0") else 0
         yield from (f"{number:0{width}}" for number in range(int(first), int(last) + 1))
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
+def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
     """A key that sorts n2 before n10."""
     return [(0, int(word), "") if word.isdigit() else (1, 0, word) for word in re.split(r"([0-9]+)", name) if word]

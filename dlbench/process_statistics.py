@@ -3,8 +3,8 @@
 The median step time differs from process to process (addresses, clocks, other jobs) by more than the interval of one
 window. So the process is the sample, and its value is the logarithm of its median step time. Two intervals:
 
-- `ProcessInterval.low` and `high`: of the mean of processes. This is the ± of reports, and what a rerun of the whole
-  campaign confirms;
+- `IntervalOverProcesses.low` and `high`: of the mean of processes. This is the ± of reports, and what a rerun of the
+whole campaign confirms;
 - `next_low` and `next_high`: a prediction for one more process.
 
 Coverage is measured by `benchmarks/experiments/reruns.py`; `docs/experiments/reruns.md` has the tables.
@@ -56,7 +56,7 @@ class ProcessWindow:
 
 
 @dataclass(frozen=True)
-class ProcessInterval:
+class IntervalOverProcesses:
     """The geometric mean over processes, its interval, and where the next process is expected; all in one unit."""
 
     value: float
@@ -86,7 +86,7 @@ class ProcessInterval:
         return half_width_of_mean(self.spread, self.window_error, processes, self.confidence)
 
 
-def process_interval(windows: Sequence[ProcessWindow], confidence: float = 0.95) -> ProcessInterval | None:
+def interval_over_processes(windows: Sequence[ProcessWindow], confidence: float = 0.95) -> IntervalOverProcesses | None:
     """Compute the interval of the mean of processes, and the prediction for one more.
 
     With y the logarithms of k medians and s their standard deviation, Student's t with k - 1 degrees gives
@@ -118,14 +118,16 @@ def process_interval(windows: Sequence[ProcessWindow], confidence: float = 0.95)
     spread = stdev(logs)
     if spread < 1e-12:
         return None
-    window_error = _within_window_error(windows)
+    window_error = _typical_window_error(windows)
     of_mean = half_width_of_mean(spread, window_error, k, confidence)
     of_next = of_mean * math.sqrt(k + 1) * NEXT_ALLOWANCE / DRIFT_ALLOWANCE
     middle = fmean(logs)
     low, high, next_low, next_high = (
-        bounded_exp(middle + signed) for signed in (-of_mean, of_mean, -of_next, of_next)
+        exp_within_float_range(middle + signed) for signed in (-of_mean, of_mean, -of_next, of_next)
     )  # fmt: skip
-    return ProcessInterval(bounded_exp(middle), low, high, next_low, next_high, confidence, k, spread, window_error)
+    return IntervalOverProcesses(
+        exp_within_float_range(middle), low, high, next_low, next_high, confidence, k, spread, window_error
+    )
 
 
 def half_width_of_mean(spread: float, window_error: float, num_processes: int, confidence: float) -> float:
@@ -140,7 +142,7 @@ def half_width_of_mean(spread: float, window_error: float, num_processes: int, c
     return DRIFT_ALLOWANCE * of_one / math.sqrt(num_processes)
 
 
-def _within_window_error(windows: Sequence[ProcessWindow]) -> float:
+def _typical_window_error(windows: Sequence[ProcessWindow]) -> float:
     """Standard error of a typical window (one with a burst is none): the median of all that have one, else 0."""
     errors = [window.log_standard_error for window in windows if window.log_standard_error is not None]
     return median(errors) if errors else 0.0
@@ -156,7 +158,7 @@ class FastAndSlowGroups:
     @property
     def text(self) -> str:
         """Both groups: ``2 processes at 10.0 ms and 1 at 12.0 ms``."""
-        fast, slow = (units.seconds(geometric_mean(group)) for group in (self.fast, self.slow))
+        fast, slow = (units.seconds_text(geometric_mean(group)) for group in (self.fast, self.slow))
         noun = "process" if len(self.fast) == 1 else "processes"
         return f"{len(self.fast)} {noun} at {fast} and {len(self.slow)} at {slow}"
 
@@ -173,7 +175,7 @@ def split_into_two_groups(windows: Sequence[ProcessWindow]) -> FastAndSlowGroups
     logs = [math.log(window.value) for window in ordered]
     gap, at = max((b - a, i + 1) for i, (a, b) in enumerate(pairwise(logs)))
     ranges = max(logs[at - 1] - logs[0], logs[-1] - logs[at])
-    if gap < max(MIN_GAP, GAP_OVER_RANGE * ranges, GAP_OVER_WINDOW * 1.96 * _within_window_error(windows)):
+    if gap < max(MIN_GAP, GAP_OVER_RANGE * ranges, GAP_OVER_WINDOW * 1.96 * _typical_window_error(windows)):
         return None
     values = tuple(window.value for window in ordered)
     return FastAndSlowGroups(values[:at], values[at:])
@@ -220,6 +222,6 @@ def _student_probability(t: float, degrees: int) -> float:
     return 2 / math.pi * (theta + sine * total) if odd else sine * total
 
 
-def bounded_exp(logarithm: float) -> float:
+def exp_within_float_range(logarithm: float) -> float:
     """The ratio of a logarithm, within what a float and its inverse hold: intervals of wild processes have no end."""
     return math.exp(max(-_MAX_LOG, min(_MAX_LOG, logarithm)))

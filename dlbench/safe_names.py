@@ -6,7 +6,7 @@ import unicodedata
 MAX_NAME_BYTES = 200
 
 
-def why_unsafe(name: object) -> str:
+def why_unsafe_name(name: object) -> str:
     """Return why `name` is not a safe file or folder name; "" if it is safe.
 
     Letters of any language are allowed, but no separators, control characters, or leading dots.
@@ -24,7 +24,7 @@ def why_unsafe(name: object) -> str:
     return ""
 
 
-def excerpt(value: object, limit: int = 80) -> str:
+def short_repr(value: object, limit: int = 80) -> str:
     """Format a value for a message: as Python writes it, on one line, at most `limit` characters."""
     try:
         text = repr(value[:limit] if isinstance(value, str) else value)

@@ -93,10 +93,10 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     Raises:
         InvalidMeasurement: a sample is NaN, infinite, zero or negative.
     """
-    return _interval(validate_times(samples), confidence, search_clusters=True)
+    return _median_interval(validate_times(samples), confidence, search_clusters=True)
 
 
-def _interval(times: list[float], confidence: float, *, search_clusters: bool) -> Interval | None:
+def _median_interval(times: list[float], confidence: float, *, search_clusters: bool) -> Interval | None:
     n = len(times)
     if n < MIN_SAMPLES_FOR_INTERVAL:
         return None
@@ -154,7 +154,7 @@ def is_steady(samples: Sequence[float], tolerance: float = 0.002) -> bool:
     return _mann_whitney_p(later, earlier) > 0.05
 
 
-def drift(samples: Sequence[float], confidence: float = 0.99) -> float | None:
+def step_time_drift(samples: Sequence[float], confidence: float = 0.99) -> float | None:
     """Relative change of the median step time from the first half of a window to the second, None if not significant.
 
     Positive means slower. Significant is a change larger than √(h₁² + h₂²), where h₁ and h₂ are the half-widths of the
@@ -164,7 +164,7 @@ def drift(samples: Sequence[float], confidence: float = 0.99) -> float | None:
     """
     times = validate_times(samples)
     half = len(times) // 2
-    first, second = (_interval(part, confidence, search_clusters=False) for part in (times[:half], times[half:]))
+    first, second = (_median_interval(part, confidence, search_clusters=False) for part in (times[:half], times[half:]))
     if first is None or second is None:
         return None
     change = second.value - first.value

@@ -18,7 +18,7 @@ from dlbench.csv_cells import csv_line
 from dlbench.errors import UnknownName
 from dlbench.json_text import dump_json
 from dlbench.table_width import fit_to_width, terminal_width, wrap_text
-from dlbench.units import GROUP_SEPARATOR, MISSING, digits
+from dlbench.units import GROUP_SEPARATOR, MISSING, number_text
 
 Cell = str | int | float | bool | None
 
@@ -102,7 +102,7 @@ def render_all(tables: Sequence[Table], format: str) -> str:
     return FORMATS[format](tables)
 
 
-def default_text(value: Cell) -> str:
+def default_cell_text(value: Cell) -> str:
     """Format a cell by default, if its column defines no format."""
     if isinstance(value, NumberWithText):
         return value.text
@@ -113,7 +113,7 @@ def default_text(value: Cell) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace(",", GROUP_SEPARATOR) if abs(value) >= 10_000 else str(value)
     if isinstance(value, float):
-        return digits(value) if math.isfinite(value) else ("∞" if value > 0 else "-∞")
+        return number_text(value) if math.isfinite(value) else ("∞" if value > 0 else "-∞")
     return value
 
 
@@ -124,16 +124,16 @@ def number_or_none(value: object) -> float | None:
 
 def quantity_format(unit: str) -> Callable[[Cell], str]:
     """Return a cell format for numbers of `unit`, with an SI prefix."""
-    return lambda cell: units.quantity(number_or_none(cell), unit)
+    return lambda cell: units.quantity_text(number_or_none(cell), unit)
 
 
 def _number_format(show: Callable[[float | None], str]) -> Callable[[Cell], str]:
     return lambda cell: show(number_or_none(cell))
 
 
-bytes_text = _number_format(units.bytes_)
-seconds_text = _number_format(units.seconds)
-percent_text = _number_format(units.percent)
+bytes_text = _number_format(units.bytes_text)
+seconds_text = _number_format(units.seconds_text)
+percent_text = _number_format(units.percent_text)
 
 
 def with_shared_unit(table: Table, *keys: str) -> Table:
@@ -142,7 +142,7 @@ def with_shared_unit(table: Table, *keys: str) -> Table:
     known = [number for row in table.rows for i in chosen if (number := number_or_none(row[i])) is not None]
 
     def duration_text(cell: Cell) -> str:
-        return units.seconds(number_or_none(cell), like=min(known))
+        return units.seconds_text(number_or_none(cell), like=min(known))
 
     columns = [replace(c, show=duration_text) if i in chosen and known else c for i, c in enumerate(table.columns)]
     return replace(table, columns=columns)
@@ -157,7 +157,7 @@ def half_width_text(cell: Cell) -> str:
     """Format half of an interval's width under a heading "±", as `units.half_width` does."""
     fraction = number_or_none(cell)
     if isinstance(cell, NumberWithText) or fraction is None:
-        return default_text(cell)
+        return default_cell_text(cell)
     return units.half_width(fraction).removeprefix("±")
 
 
@@ -170,7 +170,7 @@ def signed_percent_text(cell: Cell) -> str:
 def three_digits_text(cell: Cell) -> str:
     """Format a number with three significant digits."""
     value = number_or_none(cell)
-    return MISSING if value is None else digits(value)
+    return MISSING if value is None else number_text(value)
 
 
 def text_table(table: Table, width: int | None = None) -> str:
@@ -181,7 +181,7 @@ def text_table(table: Table, width: int | None = None) -> str:
             several lines. None prints everything.
     """
     rows = [list(map(_printable_line, row)) for row in ([c.heading for c in table.columns], *cell_texts(table))]
-    aligns, columns, notes = alignments(table), len(table.columns), list(table.notes)
+    aligns, columns, notes = column_alignments(table), len(table.columns), list(table.notes)
     if width is not None:
         rows, columns = fit_to_width(rows, aligns, width)
     if columns < len(table.columns):
@@ -199,7 +199,7 @@ def text_table(table: Table, width: int | None = None) -> str:
 
 def markdown_table(table: Table) -> str:
     """Format `table` as GitHub-flavoured Markdown; special characters are escaped."""
-    rules = ["---:" if align == "right" else ":---" for align in alignments(table)]
+    rules = ["---:" if align == "right" else ":---" for align in column_alignments(table)]
     rows = [[c.heading for c in table.columns], *cell_texts(table)]
     lines = ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows]
     lines.insert(1, "| " + " | ".join(rules) + " |")
@@ -221,7 +221,7 @@ def csv_table(table: Table) -> str:
 
 def latex_table(table: Table) -> str:
     r"""Format `table` as a LaTeX tabular with booktabs rules; with a title as a float with caption."""
-    spec = "".join("r" if align == "right" else "l" for align in alignments(table))
+    spec = "".join("r" if align == "right" else "l" for align in column_alignments(table))
     head, *rows = [latex_row(row) for row in ([c.heading for c in table.columns], *cell_texts(table))]
     lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
     if table.title:
@@ -253,10 +253,10 @@ def latex_row(cells: Sequence[str]) -> str:
 def cell_texts(table: Table) -> list[list[str]]:
     """Format the cells of `table`."""
     rows = [*table.rows, *([table.sums] if table.sums else [])]
-    return [[(c.show or default_text)(cell) for c, cell in zip(table.columns, row, strict=True)] for row in rows]
+    return [[(c.show or default_cell_text)(cell) for c, cell in zip(table.columns, row, strict=True)] for row in rows]
 
 
-def alignments(table: Table) -> list[str]:
+def column_alignments(table: Table) -> list[str]:
     """Return "left" or "right" per column: numbers right, unless the column defines it."""
     found = []
     for index, column in enumerate(table.columns):

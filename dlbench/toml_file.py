@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.safe_names import excerpt
+from dlbench.safe_names import short_repr
 
 #: Maximum size; suites, profiles and price lists are far smaller.
 MAX_FILE_BYTES = 1_000_000
@@ -32,7 +32,7 @@ class TomlFile:
     text: str
     values: dict[str, Any]
 
-    def place(self, key: str, table: str = "") -> str:
+    def file_and_line(self, key: str, table: str = "") -> str:
         """Return `FILE:LINE` of the key in its table (or of the table of that name), of the table, or only the file."""
         current, table_line = "", 0
         for number, line in enumerate(self.text.splitlines(), start=1):
@@ -51,7 +51,7 @@ class TomlFile:
         """Return the value of a top-level key, with type check; see `require_type`."""
         if key not in self.values:
             return default
-        return require_type(self.values[key], kind, key, self.place(key), wanted)
+        return require_type(self.values[key], kind, key, self.file_and_line(key), wanted)
 
     def table(self, name: str) -> dict[str, Any]:
         """Return the table of this name; empty if missing."""
@@ -63,11 +63,11 @@ class TomlFile:
         for key in keys:
             if key not in known:
                 called = f"{kind} in [{table}]" if table and kind == "key" else kind
-                raise UnknownName(called, key, known, self.place(key, table))
+                raise UnknownName(called, key, known, self.file_and_line(key, table))
 
     def raise_invalid(self, value: Any, key: str, wanted: str, table: str = "") -> NoReturn:
         """Raise BadInput: the value of this key is invalid."""
-        raise_invalid(value, f"{table}.{key}" if table else key, wanted, self.place(key, table))
+        raise_invalid(value, f"{table}.{key}" if table else key, wanted, self.file_and_line(key, table))
 
 
 def require_type(value: Any, kind: type, name: str, where: str, wanted: str = "") -> Any:
@@ -92,7 +92,7 @@ def require_type(value: Any, kind: type, name: str, where: str, wanted: str = ""
 
 def raise_invalid(value: Any, name: str, wanted: str, where: str) -> NoReturn:
     """Raise BadInput: a value is invalid."""
-    raise BadInput(f"{where}{': ' if where else ''}{name} is {excerpt(value, 200)}; it must be {wanted}")
+    raise BadInput(f"{where}{': ' if where else ''}{name} is {short_repr(value, 200)}; it must be {wanted}")
 
 
 def read_toml(file: Path, what: str) -> TomlFile:

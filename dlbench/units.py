@@ -23,7 +23,7 @@ MISSING = "–"
 GROUP_SEPARATOR = "\u202f"
 
 
-def digits(value: float, significant: int = 3) -> str:
+def number_text(value: float, significant: int = 3) -> str:
     """Format `value` with significant digits, without exponent, grouped from 10 000 on; a dash if not finite."""
     if not math.isfinite(value):
         return MISSING
@@ -35,8 +35,8 @@ def digits(value: float, significant: int = 3) -> str:
     return text.replace(",", GROUP_SEPARATOR) if abs(rounded) >= 10_000 else text.replace(",", "")
 
 
-def quantity(value: float | None, unit: str, significant: int = 3) -> str:
-    """Format `value` with an SI prefix: ``quantity(4.136e9, "FLOP") == "4.14 GFLOP"``; an en dash for None or NaN.
+def quantity_text(value: float | None, unit: str, significant: int = 3) -> str:
+    """Format `value` with an SI prefix: ``quantity_text(4.136e9, "FLOP") == "4.14 GFLOP"``; an en dash for None or NaN.
 
     Rates of samples have no prefix, so that one table or figure does not hold 950 img/s and 1.2 kimg/s.
     """
@@ -45,15 +45,15 @@ def quantity(value: float | None, unit: str, significant: int = 3) -> str:
     if math.isinf(value):
         return f"{'-' if value < 0 else ''}∞ {unit}"
     factor, prefix = si_prefix(value, unit)
-    return f"{digits(value / factor, significant)} {prefix}{unit}".rstrip()
+    return f"{number_text(value / factor, significant)} {prefix}{unit}".rstrip()
 
 
-def rate(value: float | None, unit: str, significant: int = 3) -> str:
-    """Format counts and rates as `quantity`, but without prefixes below 1: ``rate(0.386, "img/s") == "0.386
+def rate_text(value: float | None, unit: str, significant: int = 3) -> str:
+    """Format counts and rates as `quantity_text`, but without prefixes below 1: ``rate_text(0.386, "img/s") == "0.386
     img/s"``."""
     if value is not None and 0 < abs(value) < 1:
-        return f"{digits(value, significant)} {unit}".rstrip()
-    return quantity(value, unit, significant)
+        return f"{number_text(value, significant)} {unit}".rstrip()
+    return quantity_text(value, unit, significant)
 
 
 def count_text(number: int, noun: str) -> str:
@@ -80,7 +80,7 @@ def si_prefix(value: float, unit: str) -> tuple[float, str]:
     return _PREFIXES[-1]
 
 
-def seconds(value: float | None, significant: int = 3, like: float | None = None) -> str:
+def seconds_text(value: float | None, significant: int = 3, like: float | None = None) -> str:
     """Format a duration: ns, µs, ms or s below two minutes, then minutes, hours and days.
 
     `like` is the duration that determines the unit instead, so that a column has a single one.
@@ -89,12 +89,12 @@ def seconds(value: float | None, significant: int = 3, like: float | None = None
         return MISSING
     scale = abs(value if like is None else like)
     if scale < 120 or math.isinf(value):
-        return quantity(value, "s", significant)
+        return quantity_text(value, "s", significant)
     if scale < 2 * 3600:
-        return f"{digits(value / 60, significant)} min"
+        return f"{number_text(value / 60, significant)} min"
     if scale < 2 * 86400:
-        return f"{digits(value / 3600, significant)} h"
-    return f"{digits(value / 86400, significant)} d"
+        return f"{number_text(value / 3600, significant)} h"
+    return f"{number_text(value / 86400, significant)} d"
 
 
 def nominal_memory_size(value: float) -> int:
@@ -106,21 +106,21 @@ def nominal_memory_size(value: float) -> int:
     return int(round(value / quarter) * quarter)
 
 
-def bytes_(value: float | None, significant: int = 3) -> str:
-    """Format a memory size with binary prefixes: ``bytes_(2**30) == "1.00 GiB"``."""
+def bytes_text(value: float | None, significant: int = 3) -> str:
+    """Format a memory size with binary prefixes: ``bytes_text(2**30) == "1.00 GiB"``."""
     if value is None or not math.isfinite(value):
         return MISSING
     for factor, name in _BINARY_PREFIXES:
         if abs(value) >= factor * 0.9995:
-            return f"{digits(value / factor, significant)} {name}"
+            return f"{number_text(value / factor, significant)} {name}"
     return f"{value:.0f} B"
 
 
-def percent(fraction: float | None, significant: int = 2) -> str:
-    """Format a fraction as percent: ``percent(0.0042) == "0.42 %"``."""
+def percent_text(fraction: float | None, significant: int = 2) -> str:
+    """Format a fraction as percent: ``percent_text(0.0042) == "0.42 %"``."""
     if fraction is None or not math.isfinite(fraction):
         return MISSING
-    return f"{digits(100 * fraction, significant)} %"
+    return f"{number_text(100 * fraction, significant)} %"
 
 
 def half_width(fraction: float | None, ends: tuple[float, float] | None = None) -> str:
@@ -138,9 +138,9 @@ def half_width(fraction: float | None, ends: tuple[float, float] | None = None) 
     low, high = (100 * (end - 1) for end in ends)
     if high > _LARGEST_PERCENT:
         return "±> 100 %"
-    below, above = (digits(abs(end), 2) for end in (low, high))
+    below, above = (number_text(abs(end), 2) for end in (low, high))
     if fraction <= _ALMOST_SYMMETRIC or (below == above and low <= 0 <= high):
-        return f"±{percent(fraction)}"
+        return f"±{percent_text(fraction)}"
     return f"{'−' if low < 0 else '+'}{below} to {'−' if high < 0 else '+'}{above} %"
 
 
@@ -149,8 +149,8 @@ def ratio(value: float | None, significant: int = 3) -> str:
     if value is None or math.isnan(value):
         return MISSING
     if 0 < value < 1 / _LARGEST_RATIO:
-        return f"< {digits(1 / _LARGEST_RATIO, 1)}"
-    return f"> {digits(_LARGEST_RATIO, 1)}" if value > _LARGEST_RATIO else digits(value, significant)
+        return f"< {number_text(1 / _LARGEST_RATIO, 1)}"
+    return f"> {number_text(_LARGEST_RATIO, 1)}" if value > _LARGEST_RATIO else number_text(value, significant)
 
 
 def confidence_text(confidence: float) -> str:

@@ -63,7 +63,7 @@ def test_groups_of_version_1_are_found_by_their_controller(machine):
 
 def test_a_limit_of_the_process_counts_for_what_it_is_itself_allowed(machine, monkeypatch):
     monkeypatch.setattr(free_memory.resource, "getrlimit", lambda kind: (3 * GIB, resource.RLIM_INFINITY))
-    monkeypatch.setattr(free_memory, "data_segment_bytes", lambda: GIB)
+    monkeypatch.setattr(free_memory, "used_data_segment_bytes", lambda: GIB)
     assert free_memory.allocatable_bytes() == 2 * GIB
     assert free_memory.available_bytes() == 64 * GIB
 
@@ -76,4 +76,4 @@ def test_a_kernel_that_does_not_tell_is_named(machine, tmp_path):
 
 def test_this_machine_and_this_process_have_memory():
     assert free_memory.allocatable_bytes() > 0
-    assert free_memory.data_segment_bytes() > 0
+    assert free_memory.used_data_segment_bytes() > 0

@@ -13,7 +13,7 @@ from dlbench.errors import InvalidMeasurement
 from dlbench.process_statistics import (
     MIN_PROCESSES,
     ProcessWindow,
-    process_interval,
+    interval_over_processes,
     processes_needed,
     split_into_two_groups,
     student_quantile,
@@ -34,7 +34,7 @@ def test_students_quantile_is_that_of_the_tables(degrees, confidence, quantile):
 
 
 def test_three_processes_have_an_interval_around_their_geometric_mean():
-    found = process_interval(windows(0.010, 0.0102, 0.0099))
+    found = interval_over_processes(windows(0.010, 0.0102, 0.0099))
     assert found.value == pytest.approx((0.010 * 0.0102 * 0.0099) ** (1 / 3))
     spread = math.sqrt(sum((math.log(x) - math.log(found.value)) ** 2 for x in (0.010, 0.0102, 0.0099)) / 2)
     assert math.log(found.high / found.value) == pytest.approx(2 * 4.3027 * spread / math.sqrt(3), rel=1e-4)
@@ -43,20 +43,20 @@ def test_three_processes_have_an_interval_around_their_geometric_mean():
 
 @pytest.mark.parametrize("medians", [(), (0.01,), (0.01, 0.011), (0.01, 0.01, 0.01)])
 def test_too_few_processes_or_copies_of_one_have_no_interval(medians):
-    assert process_interval(windows(*medians)) is None
+    assert interval_over_processes(windows(*medians)) is None
 
 
 def test_the_windows_count_where_medians_agree_by_chance():
     close = (0.0100000, 0.0100001, 0.0100002)
-    alone = process_interval(windows(*close))
-    read = process_interval([ProcessWindow(value, value * 0.98, value * 1.02) for value in close])
+    alone = interval_over_processes(windows(*close))
+    read = interval_over_processes([ProcessWindow(value, value * 0.98, value * 1.02) for value in close])
     assert read.relative_half_width > 100 * alone.relative_half_width
     assert read.relative_half_width >= 0.02 / math.sqrt(3)
 
 
 def test_a_median_that_is_no_time_is_an_error():
     with pytest.raises(InvalidMeasurement, match="nan"):
-        process_interval(windows(0.01, math.nan, 0.01))
+        interval_over_processes(windows(0.01, math.nan, 0.01))
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3])
@@ -66,7 +66,7 @@ def test_a_rerun_lies_inside_in_about_95_percent_also_where_conditions_drift(cor
         y = [rng.gauss(0, 1)]
         for _ in range(12):
             y.append(correlation * y[-1] + math.sqrt(1 - correlation**2) * rng.gauss(0, 1))
-        found = process_interval(windows(*(math.exp(0.02 * value) for value in y[:3])))
+        found = interval_over_processes(windows(*(math.exp(0.02 * value) for value in y[:3])))
         held += found.low <= math.exp(0.02 * fmean(y[3:])) <= found.high
         held_next += found.next_low <= math.exp(0.02 * y[3]) <= found.next_high
     assert held / trials >= 0.93
@@ -93,7 +93,7 @@ def test_a_gap_that_the_windows_cannot_resolve_makes_no_groups():
 def test_the_number_of_processes_for_a_target_brings_the_interval_there():
     rng = random.Random(5)
     values = [math.exp(0.01 * NormalDist().inv_cdf(rng.random())) for _ in range(4)]
-    found = process_interval(windows(*values))
+    found = interval_over_processes(windows(*values))
 
     def needed(target):
         return processes_needed(lambda k: found.expected_half_width(k) <= target, found.num_processes)

@@ -190,7 +190,7 @@ def test_a_steady_trend_over_the_whole_window_leaves_no_narrow_interval():
     [
         stats.median_interval,
         stats.is_steady,
-        stats.drift,
+        stats.step_time_drift,
         stats.relative_iqr,
         lambda samples: stats.percentile(samples, 50),
     ],
@@ -261,24 +261,24 @@ def test_independent_steady_steps_end_warm_up_in_at_least_nine_cases_of_ten():
 def test_a_window_that_slows_down_shows_its_drift():
     rng = random.Random(10)
     steps = [0.01 * (1 + 0.02 * rng.gauss(0, 1)) * (1.05 if i >= 250 else 1.0) for i in range(500)]
-    assert stats.drift(steps) == pytest.approx(0.05, abs=0.01)
-    assert stats.drift(steps[::-1]) == pytest.approx(-0.05, abs=0.01)
+    assert stats.step_time_drift(steps) == pytest.approx(0.05, abs=0.01)
+    assert stats.step_time_drift(steps[::-1]) == pytest.approx(-0.05, abs=0.01)
 
 
 def test_a_slow_rise_above_a_hard_floor_is_a_drift():
     rng = random.Random(22)
     steps = [x * (1 + 0.03 * i / 1000) for i, x in enumerate(skewed(0.0, 1000, rng))]
-    assert stats.drift(steps) == pytest.approx(0.015, abs=0.005)
+    assert stats.step_time_drift(steps) == pytest.approx(0.015, abs=0.005)
 
 
 def test_quiet_windows_are_hardly_ever_called_drifting():
     rng = random.Random(11)
-    flagged = sum(stats.drift(skewed(0.6, 400, rng)) is not None for _ in range(300))
+    flagged = sum(stats.step_time_drift(skewed(0.6, 400, rng)) is not None for _ in range(300))
     assert flagged <= 9
 
 
 def test_a_short_window_has_no_drift():
-    assert stats.drift([0.01] * 10 + [0.02] * 10) is None
+    assert stats.step_time_drift([0.01] * 10 + [0.02] * 10) is None
 
 
 def test_percentiles_interpolate_as_numpy_does():

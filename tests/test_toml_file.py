@@ -93,6 +93,6 @@ def test_a_key_is_found_in_its_own_table(tmp_path):
     file = tmp_path / "x.toml"
     file.write_text("name = 'x'\n[a]\nkey = 1\n[b]\nkey = 2\n[[c]]\nkey = 3\n")
     found = read_toml(file, "a file")
-    assert [found.place("key", table).rpartition(":")[2] for table in ("a", "b", "c")] == ["3", "5", "7"]
-    assert found.place("c") == f"{file}:6"
-    assert found.place("key", "none") == str(file)
+    assert [found.file_and_line("key", table).rpartition(":")[2] for table in ("a", "b", "c")] == ["3", "5", "7"]
+    assert found.file_and_line("c") == f"{file}:6"
+    assert found.file_and_line("key", "none") == str(file)

@@ -22,7 +22,7 @@ def test_an_interval_is_a_half_width_or_so_wide_that_nothing_is_known(fraction, 
 
 @pytest.mark.parametrize("reach", [1.25, 1.4, 2.0, 5.0])
 def test_a_wide_interval_in_logarithms_is_shown_by_both_ends(reach):
-    down, up = units.digits(100 * (1 - 1 / reach), 2), units.digits(100 * (reach - 1), 2)
+    down, up = units.number_text(100 * (1 - 1 / reach), 2), units.number_text(100 * (reach - 1), 2)
     assert down != up
     assert units.half_width((reach - 1 / reach) / 2) == f"−{down} to +{up} %"
     assert units.half_width((reach - 1 / reach) / 2, (1 / reach, reach)) == f"−{down} to +{up} %"

@@ -158,7 +158,7 @@ def main() -> int:
 
 def make_store(folder: Path, store: Store) -> None:
     """Write the records: each a case of its own, so that a report has to show all of them."""
-    from dlbench.results.parts import ONE_ATTEMPT_CODEC, open_signed_writer
+    from dlbench.results.parts import ONE_ATTEMPT_CODEC, open_part_writer
 
     folder.mkdir(parents=True)
     patterns = _patterns(store.systems, store.libraries)
@@ -168,7 +168,7 @@ def make_store(folder: Path, store: Store) -> None:
         if store.apart:
             for row in range(rows.num_rows):
                 target = folder / f"{rows['attempt_id'][row]}.parquet"
-                with open_signed_writer(target, compression=ONE_ATTEMPT_CODEC) as part:
+                with open_part_writer(target, compression=ONE_ATTEMPT_CODEC) as part:
                     part.write_table(rows.slice(row, 1))
             continue
         writer = writer or pq.ParquetWriter(folder / "merged-fake.parquet", rows.schema, compression="zstd")

@@ -27,7 +27,7 @@ from scipy.signal import lfilter
 
 from dlbench import stats
 from dlbench.report.analysis.comparison_statistics import compare_process_groups
-from dlbench.stats import Interval, drift, is_steady, median_interval
+from dlbench.stats import Interval, is_steady, median_interval, step_time_drift
 
 SIZES = (20, 30, 50, 100, 300, 1000, 5000)
 RHOS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9)
@@ -271,7 +271,8 @@ def drifted(cell: tuple[float, int, float, int]) -> float:
     rng = seeded("drift", rho, n, change)
     ramp = 1 + change * np.linspace(0, 1, n)
     return (
-        sum(drift((heavy_tail(rho, n, rng)[0] * ramp).tolist()) is not None for _ in range(repetitions)) / repetitions
+        sum(step_time_drift((heavy_tail(rho, n, rng)[0] * ramp).tolist()) is not None for _ in range(repetitions))
+        / repetitions
     )
 
 

@@ -75,7 +75,7 @@ def changed(case: Case, lever: str) -> Case:
 def block(workload: Workload, seconds: float) -> float:
     """Mean time of a step [s] over a block of steps."""
     assert workload.settings is not None
-    workload.settings.set()
+    workload.settings.apply()
     with workload.inference_context():
         began = now = time.perf_counter()
         steps = 0

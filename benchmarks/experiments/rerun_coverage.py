@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dlbench import process_statistics, stats
-from dlbench.process_statistics import ProcessWindow, process_interval, student_quantile
+from dlbench.process_statistics import ProcessWindow, interval_over_processes, student_quantile
 from dlbench.report.analysis.comparison_statistics import compare_cases
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +91,7 @@ def student_alone(triple: Series) -> tuple[tuple[float, float], tuple[float, flo
 
 def the_rule(triple: Series) -> tuple[tuple[float, float], tuple[float, float]] | None:
     """What dlbench states now."""
-    found = process_interval([p["window"] for p in triple])
+    found = interval_over_processes([p["window"] for p in triple])
     return None if found is None else ((found.low, found.high), (found.next_low, found.next_high))
 
 
@@ -225,7 +225,7 @@ interval is computed from {TRIPLE} processes about {SPACING_S:.0f} s apart, as i
 compared with the geometric mean of the next {LATER} processes. The prediction is compared with the next process.
 Triples overlap, so neighbouring triples are not independent.
 
-The rule (`dlbench.process_statistics.process_interval`): Student's t over the logarithms of the medians, times
+The rule (`dlbench.process_statistics.interval_over_processes`): Student's t over the logarithms of the medians, times
 {process_statistics.DRIFT_ALLOWANCE:g} for the mean and {process_statistics.NEXT_ALLOWANCE:g} for the next process, and
 never narrower than the intervals of the windows. Student's t alone is too narrow for two reasons. Conditions drift
 between processes. And a few processes are much slower than the others: three processes often have none of them, ten

@@ -72,7 +72,7 @@ def make(root: Path, suite: Suite, number: int) -> None:
         (attempt.folder / "result.json").write_text(outcome.to_json(), encoding="utf-8")
         (attempt.folder / "stderr.txt").write_text("phase: warmup\nphase: window\n", encoding="utf-8")
         (attempt.folder / "record.json").write_text(record.to_json(), encoding="utf-8")
-        store.append(root, record)
+        store.append_record(root, record)
 
 
 def measure(folder: Path, suite_file: Path, options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from dlbench import units
 from dlbench.campaign import results_maintenance
 from dlbench.launch import supervise
 from dlbench.launch.ab_experiment import Experiment, ExperimentProgress
-from dlbench.launch.attempts import SystemKeys, system_key_for
+from dlbench.launch.attempts import SystemKeys, system_key_of_device_kind
 from dlbench.messages import say
 from dlbench.results.records import DONE_STATUSES, Record
 
@@ -41,7 +41,7 @@ def run_experiment(
     results_maintenance.rebuild_parts(root, results_maintenance.read_stored_attempts(root).without_part)
     rows = _experiment_rows(root, experiment, system_keys, networks)
     whole = find_measured_pairs(rows, experiment.suite_names, experiment.matches, pairs)
-    order = experiment.order(pairs)
+    order = experiment.run_order(pairs)
     waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
     progress = ExperimentProgress(2 * len(order), [case for match in experiment.matches for case in match])
     progress.number = 2 * (len(order) - len(waiting))
@@ -51,7 +51,7 @@ def run_experiment(
         say(f"skipped: {units.count_text(len(whole), 'pair')} already measured")
 
     def store_record(record: Record) -> None:
-        store.append(root, record, make_folder=False)
+        store.append_record(root, record, make_folder=False)
         progress.print_finished(record)
 
     of_side = {
@@ -61,10 +61,10 @@ def run_experiment(
             suite_version=experiment.suite_version,
             system_key=key,
             on_record=store_record,
-            on_tick=progress.tick,
+            on_tick=progress.show_running_case,
             on_note=say,
-            label=experiment.label(side),
-            environment=experiment.setting(side).environment,
+            label=experiment.label_of_side(side),
+            environment=experiment.setting_of_side(side).environment,
             network_keys=of_networks,
             **campaign,
         )
@@ -77,7 +77,7 @@ def run_experiment(
             for turn in pair
             for record in supervise.run_cases([turn.case], of_side[turn.side], fresh=True)
         )
-    for remark in progress.remarks():
+    for remark in progress.describe_missing_intervals():
         say(f"{remark}; raise protocol.max_time_s")
     return failed
 
@@ -110,6 +110,9 @@ def _experiment_rows(
     rows = rows[(rows["suite_version"] == experiment.suite_version) & rows["suite"].isin(experiment.suite_names)]
     keys = dict(zip(experiment.suite_names, system_keys, strict=True))
     of_networks = dict(zip(experiment.suite_names, networks, strict=True))
-    wanted = [system_key_for(keys[suite], device) for suite, device in zip(rows["suite"], rows["device"], strict=True)]
+    wanted = [
+        system_key_of_device_kind(keys[suite], device)
+        for suite, device in zip(rows["suite"], rows["device"], strict=True)
+    ]
     today = [of_networks[suite].get(model, "") for suite, model in zip(rows["suite"], rows["model"], strict=True)]
     return rows[(rows["system_key"] == wanted) & (rows["network_key"].fillna("") == today)]

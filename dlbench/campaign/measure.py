@@ -13,7 +13,7 @@ from dlbench import units
 from dlbench.campaign import results_maintenance
 from dlbench.campaign.results_maintenance import StoredAttempts
 from dlbench.campaign.schedule import Schedule
-from dlbench.campaign.setting_search import Search
+from dlbench.campaign.setting_search import SettingSearch
 from dlbench.errors import StoreError
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.launch import attempts, claims, supervise
@@ -69,7 +69,9 @@ def measure_cases(
     return measure_with_schedule(campaign, cases, fresh, Schedule(cases, max_processes, budget_s, say))
 
 
-def measure_with_schedule(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule | Search) -> int:
+def measure_with_schedule(
+    campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule | SettingSearch
+) -> int:
     """Measure what the schedule yields; return the exit status."""
     try:
         return _measure_all(campaign, cases, fresh, schedule)
@@ -78,14 +80,14 @@ def measure_with_schedule(campaign: Campaign, cases: list[Case], fresh: bool, sc
         return SOME_FAILED
 
 
-def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule | Search) -> int:
+def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule | SettingSearch) -> int:
     root = campaign.root
     assert campaign.folder is not None
     campaign.folder.check()
     results_maintenance.close_open_attempts(root)
     began = time.monotonic()
     found = results_maintenance.read_stored_attempts(root)
-    store = results_maintenance.import_store()
+    store = results_maintenance.import_store_or_none()
     if store:
         results_maintenance.rebuild_parts(root, found.without_part)
     else:
@@ -99,12 +101,12 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
 
     def store_record(record: Record) -> None:
         if store:
-            store.append(root, record, make_folder=False)
+            store.append_record(root, record, make_folder=False)
         schedule.add_record(record)
         progress.total = max(progress.total, len(cases) + schedule.num_extra)
         progress.print_finished(record)
 
-    further = _processes_beyond_plan(campaign, cases, found.ended) if schedule.adds_processes else ()
+    further = _extra_processes_measured_earlier(campaign, cases, found.ended) if schedule.adds_processes else ()
     known = [] if fresh else [*cases, *further]
     measured = [case for case in known if campaign.key(case) in found.ended]
     if waiting or schedule.adds_processes or len(measured) <= MAX_EARLIER_RECORDS:
@@ -113,9 +115,9 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     campaign = dataclasses.replace(
         campaign,
         on_record=store_record,
-        on_tick=progress.tick,
+        on_tick=progress.show_running_case,
         on_note=say,
-        facts=schedule.known_facts,
+        facts=schedule.facts_from_earlier_process,
         stored=frozenset(found.ended),
         stored_ids=found.ids,
     )
@@ -151,19 +153,22 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     return SOME_FAILED if failed else OK
 
 
-def _print_summary(schedule: Schedule | Search, progress: Progress, root: Path) -> None:
+def _print_summary(schedule: Schedule | SettingSearch, progress: Progress, root: Path) -> None:
     """Print why figures have no interval, skipped processes, and the figures over the processes of each case."""
     how_to_fix = "" if schedule.searches else "; raise protocol.max_time_s"  # a search sets its windows itself
-    for remark in (*(f"{remark}{how_to_fix}" for remark in progress.remarks()), *schedule.remarks()):
+    for remark in (
+        *(f"{remark}{how_to_fix}" for remark in progress.describe_missing_intervals()),
+        *schedule.describe_unmeasured(),
+    ):
         say(remark)
-    summary = schedule.summary()
+    summary = schedule.summarize_processes()
     for case, figures in summary[:MAX_SUMMARY_LINES]:
         progress.print_processes(case, figures)
     if len(summary) > MAX_SUMMARY_LINES:
         say(f"... and {len(summary) - MAX_SUMMARY_LINES} more cases: see `dlbench report {root}`")
 
 
-def _processes_beyond_plan(campaign: Campaign, cases: list[Case], ended: Collection[Any]) -> Iterator[Case]:
+def _extra_processes_measured_earlier(campaign: Campaign, cases: list[Case], ended: Collection[Any]) -> Iterator[Case]:
     """The processes beyond the planned ones that earlier runs measured; each case's are numbered on."""
     last = {case.sample_id: case for case in sorted(cases, key=lambda case: case.repeat)}
     for case in last.values():
@@ -171,7 +176,9 @@ def _processes_beyond_plan(campaign: Campaign, cases: list[Case], ended: Collect
         yield from itertools.takewhile(lambda process: campaign.key(process) in ended, numbered)
 
 
-def _add_earlier_records(root: Path, schedule: Schedule | Search, campaign: Campaign, measured: list[Case]) -> None:
+def _add_earlier_records(
+    root: Path, schedule: Schedule | SettingSearch, campaign: Campaign, measured: list[Case]
+) -> None:
     """Pass the processes that earlier runs measured to the schedule, if their attempt folders still exist."""
     keys = {campaign.key(case) for case in measured}
     ids = {case.id for case in measured}

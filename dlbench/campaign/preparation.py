@@ -10,7 +10,7 @@ from dlbench.launch.results_folder import ResultsFolder, check_folder
 from dlbench.launch.supervise import Campaign
 from dlbench.messages import say
 from dlbench.suites.case import Case
-from dlbench.suites.suite import Suite, models_of
+from dlbench.suites.suite import Suite, models_of_cases
 
 
 def prepare_campaign(
@@ -35,13 +35,17 @@ def prepare_campaign(
     if write:
         check_folder(results)
         folder = ResultsFolder(results)
-    models = models_of(planned)
+    models = models_of_cases(planned)
     say("looking at this machine ...")
-    asked = slurm.probe_argv(list(step), models) if step else launchers.probe_argv(launcher_name, launcher, models)
+    asked = (
+        slurm.rank_probe_argv(list(step), models)
+        if step
+        else launchers.rank_probe_argv(launcher_name, launcher, models)
+    )
     found = probe.probe_machine(models, argv=asked)
-    cases = [case for one in suite.rounds(device=found.device_kind) for case in one]
+    cases = [case for one in suite.process_rounds(device=found.device_kind) for case in one]
     probe.require_devices(cases, found)
-    cases, left_out = probe.runnable_cases(cases, found)
+    cases, left_out = probe.cases_fitting_on_gpus(cases, found)
     if left_out:
         say(left_out)
     campaign = Campaign(

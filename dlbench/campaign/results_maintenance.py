@@ -51,16 +51,16 @@ def read_stored_attempts(root: Path) -> StoredAttempts:
 
 def _attempts_in_parquet(root: Path, names: set[str]) -> tuple[set[str], set[str], set[attempts.DoneKey]]:
     """Return attempts with their own part, attempts complete in merged files, and the keys these have ended."""
-    store = import_store()
+    store = import_store_or_none()
     if store is None or not root.is_dir():
         return set(), set(), set()
     found = store.find_parts(root)[0]
-    own = {p.stem for p in found if p.stem in names and p.parent == root and store.is_signed(p)}
+    own = {p.stem for p in found if p.stem in names and p.parent == root and store.is_written_by_dlbench(p)}
     others = [p for p in found if p.stem not in own or p.parent != root]
     return own, store.attempt_ids(root, among=others), store.finished_keys(root, among=others)
 
 
-def import_store() -> ModuleType | None:
+def import_store_or_none() -> ModuleType | None:
     """Return `dlbench.results.store`; None without pyarrow, such as on a host outside its container.
 
     Attempt folders contain all results; Parquet files are built from them, now or later.
@@ -102,7 +102,7 @@ def close_open_attempts(root: Path) -> int:
     return len(closed)
 
 
-def attempts_without_part(root: Path) -> list[tuple[Path, Record]]:
+def attempts_missing_in_parquet(root: Path) -> list[tuple[Path, Record]]:
     """The closed attempts that no Parquet part holds whole; each part is read for it."""
     from dlbench.results import store
 
@@ -125,9 +125,9 @@ def merge_all_parts(root: Path) -> None:
     """Put all parts that dlbench wrote into one file per month, and say which are left."""
     from dlbench.results import store
 
-    for merged in store.merge(root):
+    for merged in store.merge_parts_by_month(root):
         say(f"merged parts into {merged}")
-    others = sorted(part.name for part in root.glob("*.parquet") if not store.is_signed(part))
+    others = sorted(part.name for part in root.glob("*.parquet") if not store.is_written_by_dlbench(part))
     if others:
         names = units.list_text(others, 3)
         say(f"not merged: {names} ({len(others)} in total); another program or an earlier dlbench wrote these files")
@@ -145,7 +145,7 @@ def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
             if record.status in DONE_STATUSES and not record.ranks:
                 lost.append(folder.name)
                 continue
-            store.append(root, record, make_folder=False)
+            store.append_record(root, record, make_folder=False)
             rebuilt += 1
         except StoreError as error:
             say(f"{error}; skipped")
@@ -157,7 +157,7 @@ def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
 
 def merge_parts(root: Path, own_parts: int) -> int:
     """Merge parts into one file, unless another process does; return how many of `own_parts` remain."""
-    store = import_store()
+    store = import_store_or_none()
     if store is None:
         return 0
     try:
@@ -165,7 +165,7 @@ def merge_parts(root: Path, own_parts: int) -> int:
         if claim is None:
             return 0
         try:
-            store.merge(root, max_bytes=MAX_PART_BYTES_TO_MERGE, most=MAX_PARTS_PER_MERGE)
+            store.merge_parts_by_month(root, max_bytes=MAX_PART_BYTES_TO_MERGE, most=MAX_PARTS_PER_MERGE)
         finally:
             claim.release()
     except StoreError as error:

@@ -46,10 +46,10 @@ class _CaseProcesses:
         return "img/s" if model is None else f"{model.sample_unit}/s"
 
     @property
-    def interval(self) -> process_statistics.ProcessInterval | None:
-        return process_statistics.process_interval(self.windows, self.case.protocol.confidence)
+    def interval(self) -> process_statistics.IntervalOverProcesses | None:
+        return process_statistics.interval_over_processes(self.windows, self.case.protocol.confidence)
 
-    def half_width(self, processes: int) -> float:
+    def expected_half_width(self, processes: int) -> float:
         """Return the expected relative half-width for a number of processes, from the spread so far."""
         found = self.interval
         return math.inf if found is None else found.expected_half_width(processes)
@@ -110,7 +110,7 @@ class Schedule:
             sample.facts = sample.facts or reusable_facts(record)
             sample.ended = record.status if record.status in _NO_RETRY_STATUSES else sample.ended
 
-    def known_facts(self, case: Case) -> dict[str, Any] | None:
+    def facts_from_earlier_process(self, case: Case) -> dict[str, Any] | None:
         """Return facts from an earlier process of the case in this run that are the same in every process."""
         sample = self._samples.get(case.sample_id)
         return sample.facts if sample else None
@@ -147,7 +147,7 @@ class Schedule:
             if not sample.ended
             and sample.next_number < most
             and len(sample.windows) >= process_statistics.MIN_PROCESSES
-            and sample.half_width(len(sample.windows)) > sample.case.protocol.target_half_width
+            and sample.expected_half_width(len(sample.windows)) > sample.case.protocol.target_half_width
             and self._fits_budget(sample)
         ]
         return max(open_samples, key=self._gain_per_second, default=None)
@@ -155,9 +155,9 @@ class Schedule:
     def _gain_per_second(self, sample: _CaseProcesses) -> float:
         """By how much the half-width shrinks with one more process, per second."""
         k = len(sample.windows)
-        return (sample.half_width(k) - sample.half_width(k + 1)) / self._cost_s(sample)
+        return (sample.expected_half_width(k) - sample.expected_half_width(k + 1)) / self._expected_process_s(sample)
 
-    def _cost_s(self, sample: _CaseProcesses) -> float:
+    def _expected_process_s(self, sample: _CaseProcesses) -> float:
         """Expected time of one process [s]."""
         if sample.costs_s:
             return fmean(sample.costs_s)
@@ -165,24 +165,30 @@ class Schedule:
         protocol = sample.case.protocol
         return median(others) if others else protocol.min_time_s + protocol.warmup_min_time_s + DEFAULT_STARTUP_S
 
-    def _remaining_s(self) -> float:
+    def _remaining_budget_s(self) -> float:
         return math.inf if self._budget_s is None else self._budget_s - (self._clock() - self._began_s)
 
     def _fits_budget(self, sample: _CaseProcesses) -> bool:
-        return self._cost_s(sample) <= self._remaining_s()
+        return self._expected_process_s(sample) <= self._remaining_budget_s()
 
     def _print_expected_time(self, waiting: list[Case]) -> None:
         """At the start of a round: compare the time that the planned processes need with the rest of the budget."""
-        needed_s = math.fsum(self._cost_s(self._samples[case.sample_id]) for case in waiting)
-        left_s = self._remaining_s()
+        needed_s = math.fsum(self._expected_process_s(self._samples[case.sample_id]) for case in waiting)
+        left_s = self._remaining_budget_s()
         if needed_s > left_s:
-            short = f"the planned processes need {units.seconds(needed_s)}, but only {units.seconds(left_s)} are left"
+            short = (
+                f"the planned processes need {units.seconds_text(needed_s)}, but only "
+                f"{units.seconds_text(left_s)} are left"
+            )
             self._say(f"the budget is too short: {short}; raise --budget, or set fewer processes with -P processes=N")
             return
-        enough = f"the planned processes need about {units.seconds(needed_s)}, and {units.seconds(left_s)} are left"
+        enough = (
+            f"the planned processes need about {units.seconds_text(needed_s)}, and "
+            f"{units.seconds_text(left_s)} are left"
+        )
         self._say(f"the budget is long enough: {enough}")
 
-    def remarks(self) -> list[str]:
+    def describe_unmeasured(self) -> list[str]:
         """Describe what was not measured, with reasons."""
         found = [f"skipped: {units.count_text(n, 'further process')} of {name}" for name, n in self._dropped.items()]
         if self._cut:
@@ -190,7 +196,7 @@ class Schedule:
             found.append(f"{left}; run the same command again to resume")
         return found
 
-    def summary(self) -> list[tuple[Case, list[str]]]:
+    def summarize_processes(self) -> list[tuple[Case, list[str]]]:
         """The cases with several processes: the figure over processes, its ±, and one more run's."""
         return [
             (dataclasses.replace(sample.case, repeat=0), [f"{len(sample.windows)} processes", _describe_rates(sample)])
@@ -203,17 +209,20 @@ def _describe_rates(sample: _CaseProcesses) -> str:
     groups = process_statistics.split_into_two_groups(sample.windows)
     if groups is not None:
         shown = [
-            f"{len(group)} at {units.rate(sample.images / math.exp(fmean(map(math.log, group))), sample.rate_unit)}"
+            f"{len(group)} at "
+            f"{units.rate_text(sample.images / math.exp(fmean(map(math.log, group))), sample.rate_unit)}"
             for group in (groups.fast, groups.slow)
         ]
         return f"in two groups: {' and '.join(shown)}"
     found = sample.interval
     if found is None:
-        rates = [units.rate(sample.images / window.value, sample.rate_unit) for window in sample.windows[:MAX_RATES]]
+        rates = [
+            units.rate_text(sample.images / window.value, sample.rate_unit) for window in sample.windows[:MAX_RATES]
+        ]
         rates += ["..."] if len(sample.windows) > MAX_RATES else []
         few = f"there are fewer than {process_statistics.MIN_PROCESSES} processes or all have the same value"
         return f"{' and '.join(rates)}: no interval, because {few}"
-    rate = f"{units.rate(sample.images / found.value, sample.rate_unit):>12}"
+    rate = f"{units.rate_text(sample.images / found.value, sample.rate_unit):>12}"
     rate += f" {units.half_width(found.relative_half_width)}"
     level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.confidence_text(found.confidence)}"
     return f"{rate}, one more run {units.half_width(found.relative_prediction_half_width)}{level}"

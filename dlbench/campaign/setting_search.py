@@ -70,11 +70,11 @@ class _BudgetSpent(Exception):
 
 
 @dataclass
-class Search:
+class SettingSearch:
     """The search over one network; yields cases, and learns from their records what to measure next."""
 
     first: Case  # the default setting
-    values: Mapping[str, Sequence[Any]]  # by lever, see `values_to_try`
+    values: Mapping[str, Sequence[Any]]  # by lever, see `lever_values_to_try`
     budget_s: float
     goal: str = "throughput"
     say: Callable[[str], None] = lambda text: None
@@ -88,7 +88,7 @@ class Search:
     adds_processes: bool = True
 
     def __post_init__(self) -> None:
-        self.first = levers.without_protocol(self.first)
+        self.first = levers.setting_without_protocol(self.first)
         self.best = self.first
         self.unit = "img"  # of a sample
         self._untried: set[Case] = set()
@@ -106,13 +106,15 @@ class Search:
     def add_record(self, record: Record, from_now: bool = True) -> None:
         """Take in what became of a process."""
         case = Case.from_dict(record.case)
-        self.tried[levers.without_protocol(case), _rung_of_case(case, self.goal), case.repeat] = self._to_result(record)
+        self.tried[levers.setting_without_protocol(case), _halving_rung_of_case(case, self.goal), case.repeat] = (
+            self._to_result(record)
+        )
 
-    def known_facts(self, case: Case) -> dict[str, Any] | None:
+    def facts_from_earlier_process(self, case: Case) -> dict[str, Any] | None:
         """Return no facts but that none are wanted: only the process that is checked counts work and memory."""
-        return None if _rung_of_case(case, self.goal) == CHECK_RUNG else {"warnings": ()}
+        return None if _halving_rung_of_case(case, self.goal) == CHECK_RUNG else {"warnings": ()}
 
-    def remarks(self) -> list[str]:
+    def describe_unmeasured(self) -> list[str]:
         """Describe the settings that failed, and count those for which there was no time."""
         failed = {case: one.error for (case, *_), one in self.tried.items() if one.value is None}
         others = [(case, error) for case, error in failed.items() if case != self.first]
@@ -123,13 +125,13 @@ class Search:
             words.append(f"the budget ended before {count} were tried; run the same command again to continue")
         return words
 
-    def summary(self) -> list[tuple[Case, list[str]]]:
+    def summarize_processes(self) -> list[tuple[Case, list[str]]]:
         """Nothing: the command prints a table."""
         return []
 
     # The result.
 
-    def value_by_setting(self) -> dict[Case, float]:
+    def median_value_by_setting(self) -> dict[Case, float]:
         """The figure of each setting: of the longest window, the median of its processes."""
         found: dict[Case, dict[int, list[float]]] = {}
         for (case, rung, _), one in self.tried.items():
@@ -137,11 +139,11 @@ class Search:
                 found.setdefault(case, {}).setdefault(rung, []).append(one.value)
         return {case: median(rungs[max(rungs)]) for case, rungs in found.items()}
 
-    def changes(self) -> list[levers.Change]:
+    def lever_gains(self) -> list[levers.Change]:
         """What each lever gave, on the way from the default setting to the best one."""
-        return levers.improvement_path(self.value_by_setting(), self.first, self.best)
+        return levers.improvement_path(self.median_value_by_setting(), self.first, self.best)
 
-    def require_result(self) -> None:
+    def require_measured_setting(self) -> None:
         """Raise BadInput if no setting was measured correctly, or only the default one fitted into the budget."""
         outcomes = [one for (case, *_), one in self.tried.items() if case == self.first]
         if not outcomes:
@@ -149,9 +151,9 @@ class Search:
         if all(one.value is None for one in outcomes):
             raise BadInput(f"the default setting of {self.first.model} fails: {outcomes[0].error}")
         if len({case for case, *_ in self.tried}) == 1:
-            needed = units.seconds(outcomes[0].cost_s)
+            needed = units.seconds_text(outcomes[0].cost_s)
             raise BadInput(
-                f"the budget of {units.seconds(self.budget_s)} is too short: measuring one setting of "
+                f"the budget of {units.seconds_text(self.budget_s)} is too short: measuring one setting of "
                 f"{self.first.model} takes {needed}; raise --budget"
             )
 
@@ -161,15 +163,15 @@ class Search:
         yield from self._measure(self.first, 0, needed=True)
         if self._value_of_setting(self.first) is None:
             return
-        is_cheap = self._cost_s(self.first) <= CHEAP_SHARE * self.budget_s
+        is_cheap = self._expected_process_s(self.first) <= CHEAP_SHARE * self.budget_s
         base = yield from (self._search_batch_size(self.first, 0, LEVERS_END) if is_cheap else self._reduce_batch())
         gains = yield from self._try_single_changes(base)
         yield from self._halve_combinations(base, gains)
         if not is_cheap:
             best = self._ranking()[0]
-            yield from self._search_batch_size(best, self._longest_rung(best), HALVING_END)
-        yield from self._check_best()
-        for case in levers.unmeasured_between(self.value_by_setting, self.first, self.best):
+            yield from self._search_batch_size(best, self._longest_measured_rung(best), HALVING_END)
+        yield from self._select_fastest_valid_setting()
+        for case in levers.settings_to_measure_between(self.median_value_by_setting, self.first, self.best):
             yield from self._measure(case, 0, until=PATH_END)
         yield from self._measure_first_and_best()
 
@@ -190,7 +192,11 @@ class Search:
     def _reduce_batch(self) -> Generator[Case, None, Case]:
         """Halve the batch while that costs little throughput: levers give about the same, in less time."""
         base = self.first
-        while not self.fixed_batch and base.batch_size > 1 and self._cost_s(base) > CHEAP_SHARE * self.budget_s:
+        while (
+            not self.fixed_batch
+            and base.batch_size > 1
+            and self._expected_process_s(base) > CHEAP_SHARE * self.budget_s
+        ):
             smaller = dataclasses.replace(base, batch_size=base.batch_size // 2)
             if not (yield from self._measure(smaller, 0, until=LEVERS_END)):
                 break
@@ -204,9 +210,11 @@ class Search:
         gains: dict[str, tuple[Any, float]] = {}
         for axis, values in self.values.items():
             for value in values:
-                case = levers.with_values(base, **{axis: value})
+                case = levers.case_with_values(base, **{axis: value})
                 if axis == "freeze":
-                    case = levers.with_values(base, compile=gains.get("compile", ("default", 1.0))[0], freeze=value)
+                    case = levers.case_with_values(
+                        base, compile=gains.get("compile", ("default", 1.0))[0], freeze=value
+                    )
                 if case is None or not (yield from self._measure(case, 0, until=LEVERS_END)):
                     continue
                 ratio = (self._value_of_setting(case) or 0.0) / (self._value_of_setting(base) or math.inf)
@@ -227,7 +235,7 @@ class Search:
             left = measured[: len(measured) // 2] if len(measured) > 2 else []
             rung += 1
 
-    def _check_best(self) -> Iterator[Case]:
+    def _select_fastest_valid_setting(self) -> Iterator[Case]:
         """Take the fastest setting whose numbers are right."""
         for case in self._ranking():
             if not self._is_better(case, self.first) or not self._has_expected_loss(case):
@@ -238,10 +246,10 @@ class Search:
 
     def _ranking(self) -> list[Case]:
         """The settings with a figure, the best of those with the longest window first."""
-        figures = self.value_by_setting()
-        return sorted(figures, key=lambda case: (self._longest_rung(case), figures[case]), reverse=True)
+        figures = self.median_value_by_setting()
+        return sorted(figures, key=lambda case: (self._longest_measured_rung(case), figures[case]), reverse=True)
 
-    def _longest_rung(self, case: Case) -> int:
+    def _longest_measured_rung(self, case: Case) -> int:
         return max(rung for other, rung, _ in self.tried if other == case)
 
     def _has_expected_loss(self, case: Case) -> bool:
@@ -268,18 +276,18 @@ class Search:
         key = (case, rung, repeat)
         if key not in self.tried:
             left_s = until * self.budget_s - (self.clock() - self._began_s)
-            if not needed and self._cost_s(case) > left_s:
+            if not needed and self._expected_process_s(case) > left_s:
                 self._untried.add(case)
                 if until == 1.0:
                     raise _BudgetSpent
                 return False
             self.num_yielded += 1
             self.num_extra += 1
-            yield dataclasses.replace(case, repeat=repeat, protocol=_rung_protocol(rung, self.goal))
+            yield dataclasses.replace(case, repeat=repeat, protocol=_halving_rung_protocol(rung, self.goal))
         found = self.tried.get(key)
         return found is not None and found.value is not None
 
-    def _cost_s(self, case: Case) -> float:
+    def _expected_process_s(self, case: Case) -> float:
         """Expected time of a process [s]: as of those of this batch, else as of all."""
         alike = [(other, one.cost_s) for (other, *_), one in self.tried.items() if other.compile == case.compile]
         near = [cost_s for other, cost_s in alike if other.batch_size == case.batch_size]
@@ -288,7 +296,7 @@ class Search:
         return fmean(one.cost_s for one in self.tried.values()) + (COMPILE_S if case.compile != "off" else 0.0)
 
     def _value_of_setting(self, case: Case) -> float | None:
-        return self.value_by_setting().get(case)
+        return self.median_value_by_setting().get(case)
 
     def _median_loss(self, case: Case) -> float | None:
         losses = [one.loss for (other, *_), one in self.tried.items() if other == case and one.loss is not None]
@@ -322,14 +330,14 @@ def _combinations(base: Case, gains: Mapping[str, tuple[Any, float]]) -> list[Ca
     found = []
     for chosen in itertools.product((True, False), repeat=len(gains)):
         axes = [axis for axis, taken in zip(gains, chosen, strict=True) if taken]
-        case = levers.with_values(base, **{axis: gains[axis][0] for axis in axes})
+        case = levers.case_with_values(base, **{axis: gains[axis][0] for axis in axes})
         if case is not None:
             found.append((math.prod(gains[axis][1] for axis in axes), case))
     found.sort(key=lambda one: one[0], reverse=True)
     return [case for _, case in found]
 
 
-def _rung_protocol(rung: int, goal: str) -> Protocol:
+def _halving_rung_protocol(rung: int, goal: str) -> Protocol:
     """The protocol of a rung: a short window, for the interval of long ones is not needed to rank settings."""
     window_s = WINDOW_S[goal] * 2 ** max(rung, 0)
     return Protocol(
@@ -345,7 +353,7 @@ def _rung_protocol(rung: int, goal: str) -> Protocol:
     )
 
 
-def _rung_of_case(case: Case, goal: str) -> int:
+def _halving_rung_of_case(case: Case, goal: str) -> int:
     if case.protocol.fingerprint == "on":
         return CHECK_RUNG
     return round(math.log2(case.protocol.min_time_s / WINDOW_S[goal]))

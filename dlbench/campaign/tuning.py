@@ -8,16 +8,16 @@ from collections.abc import Collection
 from pathlib import Path
 
 from dlbench.campaign import measure, preparation
-from dlbench.campaign.setting_search import Search
+from dlbench.campaign.setting_search import SettingSearch
 from dlbench.launch import attempts
 from dlbench.launch.supervise import Campaign
 from dlbench.messages import say
 from dlbench.suites.case import AXES, Case
-from dlbench.suites.levers import TUNE_PREFIX, values_to_try, without_protocol
+from dlbench.suites.levers import TUNE_PREFIX, lever_values_to_try, setting_without_protocol
 from dlbench.suites.suite import Suite
 
 
-def run_search(first: Case, fixed: Collection[str], budget_s: float, goal: str, results: Path) -> Search:
+def run_search(first: Case, fixed: Collection[str], budget_s: float, goal: str, results: Path) -> SettingSearch:
     """Search from the default setting `first`; return the search with what it found.
 
     Args:
@@ -35,9 +35,9 @@ def run_search(first: Case, fixed: Collection[str], budget_s: float, goal: str, 
     suite = Suite(suite_name(first, fixed, goal), 1, "", axes, (), first.protocol, "tune", processes=1, max_processes=1)
     campaign, (shipped, *_) = preparation.prepare_campaign(suite, results)
     machine = campaign.machine
-    values = values_to_try(shipped, machine["precisions"][shipped.device], machine["torch_threads"])
+    values = lever_values_to_try(shipped, machine["precisions"][shipped.device], machine["torch_threads"])
     left = {axis: several for axis, several in values.items() if axis not in fixed}
-    search = Search(shipped, left, budget_s, goal, say, fixed_batch="batch_size" in fixed)
+    search = SettingSearch(shipped, left, budget_s, goal, say, fixed_batch="batch_size" in fixed)
     campaign = dataclasses.replace(campaign, label=goal)
     _replay_earlier_records(search, campaign)
     measure.measure_with_schedule(campaign, [shipped], True, search)
@@ -46,7 +46,7 @@ def run_search(first: Case, fixed: Collection[str], budget_s: float, goal: str, 
 
 def suite_name(first: Case, fixed: Collection[str], goal: str) -> str:
     """Name of the suite in the records of a search: equal searches have equal names."""
-    what = json.dumps([without_protocol(first).to_dict(), sorted(fixed), goal], sort_keys=True)
+    what = json.dumps([setting_without_protocol(first).to_dict(), sorted(fixed), goal], sort_keys=True)
     digest = hashlib.sha256(what.encode()).hexdigest()[:8]
     return f"{TUNE_PREFIX}{file_safe_name(first.model)}-{first.mode}-{digest}"
 
@@ -56,12 +56,12 @@ def file_safe_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", model)[:60].strip("-.") or "network"
 
 
-def suite_toml(search: Search) -> str:
+def best_setting_as_suite_toml(search: SettingSearch) -> str:
     """The suite file of the best setting: TOML."""
     best, default = search.best, Case("")
     axes = ["model", "mode", "batch_size", "device"]
     axes += [axis for axis in AXES if axis not in (*axes, "repeat") and getattr(best, axis) != getattr(default, axis)]
-    gave = "; ".join(f"{change.text} x{change.ratio:.2f}" for change in search.changes()) or "default setting"
+    gave = "; ".join(f"{change.text} x{change.ratio:.2f}" for change in search.lever_gains()) or "default setting"
     lines = [
         f"name = {json.dumps(f'tuned-{file_safe_name(best.model)}-{best.mode}')}",
         "version = 1",
@@ -73,7 +73,7 @@ def suite_toml(search: Search) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _replay_earlier_records(search: Search, campaign: Campaign) -> None:
+def _replay_earlier_records(search: SettingSearch, campaign: Campaign) -> None:
     """Pass what an earlier, equal search measured here to this one."""
     root = campaign.root
     for folder, head in attempts.find_closed_attempts(root, attempts.list_attempt_folders(root)):

@@ -3,20 +3,20 @@
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_path, add_sources, print_tables
+from dlbench.commands.arguments import add_command, add_format_option, add_path, add_results_arguments, print_tables
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "accept", _accept, "acceptance.toml results -o acceptance.html")
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "accept", _run_accept_command, "acceptance.toml results -o acceptance.html")
     add_path(parser, "file", help="TOML file with the cases, metrics and limits to check")
-    add_sources(parser)
+    add_results_arguments(parser)
     add_path(parser, "-o", "--output", metavar="FILE", help="also write an HTML page to print and sign")
-    add_format(parser)
+    add_format_option(parser)
     parser.epilog = f"exit status: 0 all passed, 1 some failed, 2 not decided\n\n{parser.epilog}"
 
 
-def _accept(options: argparse.Namespace) -> int:
+def _run_accept_command(options: argparse.Namespace) -> int:
     from dlbench.atomic_file import save_text
     from dlbench.report.analysis import acceptance
     from dlbench.report.listings import acceptance as listing

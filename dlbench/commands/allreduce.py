@@ -9,10 +9,14 @@ from dlbench.commands import arguments
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    allreduce = arguments.add_command(commands, "allreduce", _allreduce, "--devices-per-node 4 --max-bytes 268435456")
-    allreduce.add_argument("--nodes", type=arguments.count, default=1, help="number of nodes (default: 1)")
-    allreduce.add_argument("--devices-per-node", type=arguments.count, default=2, help="ranks per node (default: 2)")
+def add_parser(commands: Any) -> None:
+    allreduce = arguments.add_command(
+        commands, "allreduce", _run_allreduce_command, "--devices-per-node 4 --max-bytes 268435456"
+    )
+    allreduce.add_argument("--nodes", type=arguments.parse_count, default=1, help="number of nodes (default: 1)")
+    allreduce.add_argument(
+        "--devices-per-node", type=arguments.parse_count, default=2, help="ranks per node (default: 2)"
+    )
     allreduce.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="(default: auto)")
     backends = ("auto", "nccl", "gloo", "mpi")
     allreduce.add_argument(
@@ -22,18 +26,18 @@ def add(commands: Any) -> None:
         "--launcher", default="local", help="rank launcher: local, torchrun, mpirun or srun (default: local)"
     )
     allreduce.add_argument(
-        "--min-bytes", type=arguments.count, default=4 * 2**10, help="smallest message in bytes (default: 4 KiB)"
+        "--min-bytes", type=arguments.parse_count, default=4 * 2**10, help="smallest message in bytes (default: 4 KiB)"
     )
     allreduce.add_argument(
-        "--max-bytes", type=arguments.count, default=64 * 2**20, help="largest message in bytes (default: 64 MiB)"
+        "--max-bytes", type=arguments.parse_count, default=64 * 2**20, help="largest message in bytes (default: 64 MiB)"
     )
     allreduce.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit (default: 300)")
     arguments.add_results_folder(allreduce)
     arguments.add_path(allreduce, "--folder", help="working folder; for several nodes, on a disk that all nodes share")
-    arguments.add_format(allreduce)
+    arguments.add_format_option(allreduce)
 
 
-def _allreduce(options: argparse.Namespace) -> None:
+def _run_allreduce_command(options: argparse.Namespace) -> None:
     from dlbench.errors import BadInput, DlbenchError
     from dlbench.launch import launchers, results_folder, worker_process
     from dlbench.report.chapters.bounds_tables import all_reduce_table
@@ -64,7 +68,7 @@ def _allreduce(options: argparse.Namespace) -> None:
         except worker_process.JobFailed as error:
             raise DlbenchError(f"the all-reduce measurement failed: {error}") from None
     run_id, started_at = arguments.new_run_name()
-    run = bounds_records.parse_run(bounds_records.AllReduceRun, text, run_id=run_id, started_at=started_at)
+    run = bounds_records.parse_run_json(bounds_records.AllReduceRun, text, run_id=run_id, started_at=started_at)
     part = bounds_schema.write_all_reduces(options.results, run)
     frame = bounds_schema.read_run_files([part], bounds_schema.ALL_REDUCE_SCHEMA)
     arguments.print_tables(options.format, all_reduce_table(frame))

@@ -49,7 +49,7 @@ def add_path(parser: Any, *names: str, **settings: Any) -> None:
     parser.add_argument(*names, type=nonempty_path, **settings)
 
 
-def add_format(parser: argparse.ArgumentParser, choices: tuple[str, ...] = TABLE_FORMATS) -> None:
+def add_format_option(parser: argparse.ArgumentParser, choices: tuple[str, ...] = TABLE_FORMATS) -> None:
     """Add `--format` to a command that prints a table."""
     parser.add_argument("--format", choices=choices, default="text", help="output format (default: text)")
 
@@ -62,12 +62,12 @@ def print_tables(form: str, *tables: Table) -> None:
     print(render_all([*(table for table in others if table.rows), last], form), end="")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
     """Add the network that the command is about."""
     parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
 
 
-def add_overrides(parser: argparse.ArgumentParser, help_text: str, metavar: str = "KEY=VALUE,...") -> None:
+def add_override_option(parser: argparse.ArgumentParser, help_text: str, metavar: str = "KEY=VALUE,...") -> None:
     """Add `-P`, which sets axes and protocol keys."""
     parser.add_argument("-P", dest="overrides", metavar=metavar, action="append", default=[], help=help_text)
 
@@ -84,7 +84,9 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
     """Add the suite and `-P`, which replaces its values."""
     suite: Any = parser.add_argument("suite", help="TOML file, or a name from `dlbench suites`")
     suite.completer = lambda **_: bundled_files.available_files("suite")  # for argcomplete
-    add_overrides(parser, "set an axis (-P model=lenet5,vgg16) or protocol key (-P protocol.min_time_s=1); repeatable")
+    add_override_option(
+        parser, "set an axis (-P model=lenet5,vgg16) or protocol key (-P protocol.min_time_s=1); repeatable"
+    )
 
 
 def print_time_estimate(suite: Suite, results: Path, times: int = 1) -> None:
@@ -105,7 +107,7 @@ def new_run_name(what: str = "") -> tuple[str, str]:
     return "-".join(words), now.isoformat()
 
 
-def count(text: str) -> int:
+def parse_count(text: str) -> int:
     """Parse a whole number of at least 1 for `type=`."""
     value = int(text)
     if value < 1:
@@ -113,10 +115,10 @@ def count(text: str) -> int:
     return value
 
 
-def number_parser(what: str, is_valid: Callable[[float], bool], suffix: str = "") -> Callable[[str], float]:
+def make_number_parser(what: str, is_valid: Callable[[float], bool], suffix: str = "") -> Callable[[str], float]:
     """Make a parser of numbers for `type=`; `what` describes the valid ones, which may end with `suffix`."""
 
-    def parse(text: str) -> float:
+    def parse_number(text: str) -> float:
         try:
             value = float(text.removesuffix(suffix))
         except ValueError:
@@ -125,18 +127,18 @@ def number_parser(what: str, is_valid: Callable[[float], bool], suffix: str = ""
             raise argparse.ArgumentTypeError(f"{text}: must be {what}")
         return value
 
-    return parse
+    return parse_number
 
 
-percentage = number_parser("a percentage of at least 0", lambda value: 0 <= value < math.inf, suffix="%")
+percentage = make_number_parser("a percentage of at least 0", lambda value: 0 <= value < math.inf, suffix="%")
 
 
-def add_sources(parser: argparse.ArgumentParser) -> None:
+def add_results_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the results to read as positional arguments `sources`."""
     parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
 
 
-def add_sources_option(parser: argparse.ArgumentParser) -> None:
+def add_results_option(parser: argparse.ArgumentParser) -> None:
     """Add the results to read as `--results`, for a command with another positional argument."""
     parser.add_argument(
         "--results",

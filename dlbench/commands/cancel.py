@@ -7,11 +7,13 @@ from dlbench.commands.arguments import SHARED_FOLDER_HELP, add_command, add_resu
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    add_results_folder(add_command(commands, "cancel", _cancel, "--results results/classic"), SHARED_FOLDER_HELP)
+def add_parser(commands: Any) -> None:
+    add_results_folder(
+        add_command(commands, "cancel", _run_cancel_command, "--results results/classic"), SHARED_FOLDER_HELP
+    )
 
 
-def _cancel(options: argparse.Namespace) -> None:
+def _run_cancel_command(options: argparse.Namespace) -> None:
     from dlbench.launch import jobs
 
     ended = jobs.cancel_jobs(options.results)

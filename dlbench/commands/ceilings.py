@@ -4,14 +4,21 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_flag, add_format, add_results_folder, new_run_name, print_tables
+from dlbench.commands.arguments import (
+    add_command,
+    add_flag,
+    add_format_option,
+    add_results_folder,
+    new_run_name,
+    print_tables,
+)
 from dlbench.commands.worker_job import STARTUP_MARGIN_S, parse_positive_time, run_worker
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "ceilings", _ceilings, "--budget 30s")
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "ceilings", _run_ceilings_command, "--budget 30s")
     parser.add_argument("--device", default="auto", help="device: auto, cuda or cpu (default: auto)")
     add_results_folder(parser)
     parser.add_argument("--budget", default="45s", metavar="TIME", help="measuring time (default: 45s)")
@@ -22,10 +29,10 @@ def add(commands: Any) -> None:
     )
     add_flag(parser, "--missing", "skip precisions that were already measured on this system")
     add_flag(parser, "--all", "print every shape, not only the best of each kind")
-    add_format(parser)
+    add_format_option(parser)
 
 
-def _ceilings(options: argparse.Namespace) -> int:
+def _run_ceilings_command(options: argparse.Namespace) -> int:
     from dlbench.errors import UnknownName
     from dlbench.launch.results_folder import check_folder
     from dlbench.report.chapters.bounds_tables import ceilings_table
@@ -50,7 +57,7 @@ def _ceilings(options: argparse.Namespace) -> int:
     text = run_worker(request, folder, 2 * budget_s + STARTUP_MARGIN_S)
     if text is None:
         return SOME_FAILED
-    run = bounds_records.parse_run(bounds_records.CeilingRun, text, run_id=run_id, started_at=started_at)
+    run = bounds_records.parse_run_json(bounds_records.CeilingRun, text, run_id=run_id, started_at=started_at)
     part = bounds_schema.write_ceilings(options.results, run)
     print_tables(options.format, ceilings_table(bounds_schema.ceilings_frame(run), options.all))
     say(f"\nceilings: {part}")

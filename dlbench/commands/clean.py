@@ -7,11 +7,11 @@ from dlbench.commands.arguments import add_command
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    add_command(commands, "clean", _clean, "")
+def add_parser(commands: Any) -> None:
+    add_command(commands, "clean", _run_clean_command, "")
 
 
-def _clean(_: argparse.Namespace) -> None:
+def _run_clean_command(_: argparse.Namespace) -> None:
     import shutil
 
     from dlbench.cache import cache_folder

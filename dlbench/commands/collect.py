@@ -9,14 +9,14 @@ from dlbench.errors import BadInput
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "collect", _collect, "--merge")
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "collect", _run_collect_command, "--merge")
     add_results_folder(parser)
     add_flag(parser, "--wait", "wait to see which runs on other nodes were killed, and record their attempts, too")
     add_flag(parser, "--merge", "merge all Parquet parts into one file per month, which loads faster")
 
 
-def _collect(options: argparse.Namespace) -> None:
+def _run_collect_command(options: argparse.Namespace) -> None:
     from dlbench.campaign import results_maintenance
     from dlbench.launch import claims, results_folder, supervise
     from dlbench.results import store
@@ -33,11 +33,11 @@ def _collect(options: argparse.Namespace) -> None:
             f"{units.count_text(len(unseen), 'attempt')} on other nodes are alive"
         )
         closed += sum(
-            len(supervise.recover_open_attempts(root, [folder])) for folder in claims.abandoned_heartbeats(unseen)
+            len(supervise.recover_open_attempts(root, [folder])) for folder in claims.heartbeats_of_dead_owners(unseen)
         )
         unseen = supervise.open_attempts_on_other_nodes(root)
     store.drop_contained_parts(root)
-    rebuilt = results_maintenance.rebuild_parts(root, results_maintenance.attempts_without_part(root))
+    rebuilt = results_maintenance.rebuild_parts(root, results_maintenance.attempts_missing_in_parquet(root))
     say(f"{root}/: unfinished attempts recorded: {closed}; Parquet parts rebuilt: {rebuilt}")
     if unseen:
         say(

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from dlbench.report.analysis.comparison import ComparisonResult
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "compare", _compare, "results/before results/after --fail-on-regression 3")
+def add_parser(commands: Any) -> None:
+    parser = add_command(
+        commands, "compare", _run_compare_command, "results/before results/after --fail-on-regression 3"
+    )
     parser.add_argument("base", metavar="BASE", help="baseline: results folder, Parquet file or pattern")
     parser.add_argument("target", metavar="TARGET", help="results to compare with BASE; a ratio above 1 means slower")
     parser.add_argument(
@@ -45,7 +47,7 @@ def add(commands: Any) -> None:
     add_comparison_options(parser)
 
 
-def _compare(options: argparse.Namespace) -> int:
+def _run_compare_command(options: argparse.Namespace) -> int:
     from dlbench.report.analysis.comparison import compare_cases
     from dlbench.report.analysis.comparison_matching import read_selected_rows, usable_attempts_of_side
 

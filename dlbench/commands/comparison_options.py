@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_format, number_parser, percentage, print_tables
+from dlbench.commands.arguments import add_format_option, make_number_parser, percentage, print_tables
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -23,17 +23,17 @@ def add_comparison_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--confidence",
-        type=number_parser("between 0.5 and 0.9999", lambda value: 0.5 <= value <= 0.9999),
+        type=make_number_parser("between 0.5 and 0.9999", lambda value: 0.5 <= value <= 0.9999),
         default=0.95,
         help="confidence level of intervals and verdicts (default: 0.95)",
     )
     parser.add_argument("--margin", type=percentage, default=1.0, metavar="PERCENT",
                         help="differences below this percentage count as 'same' (default: 1)")  # fmt: skip
     parser.add_argument("--between-processes", metavar="PERCENT",
-                        type=number_parser("a percentage above 0", lambda value: 0 < value < math.inf, suffix="%"),
+                        type=make_number_parser("a percentage above 0", lambda value: 0 < value < math.inf, suffix="%"),
                         help="standard deviation between processes, known from earlier measurements; "
                         "used for a side with fewer than three processes")  # fmt: skip
-    add_format(parser)
+    add_format_option(parser)
 
 
 def comparison_rules(options: argparse.Namespace, **more: Any) -> ComparisonRules:

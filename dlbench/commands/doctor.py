@@ -9,8 +9,8 @@ from typing import Any
 from dlbench.commands.arguments import add_command, add_flag, add_path
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "doctor", _doctor, "--site slurm/cpu.toml")
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "doctor", _run_doctor_command, "--site slurm/cpu.toml")
     parser.add_argument("--site", help="site profile: a TOML file, or a name from `dlbench sites`")
     add_path(parser, "--results", help="results folder to check")
     add_flag(parser, "--node", "run only the checks that a node must pass before a job starts")
@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
     add_flag(parser, "--json", "print JSON, for example for a support ticket")
 
 
-def _doctor(options: argparse.Namespace) -> int:
+def _run_doctor_command(options: argparse.Namespace) -> int:
     from dlbench.launch import doctor, sites
     from dlbench.launch.doctor.machine import CheckContext
 
@@ -30,7 +30,7 @@ def _doctor(options: argparse.Namespace) -> int:
         findings = [finding for finding in findings if finding.level in ("warn", "fail")]
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         findings = [dataclasses.replace(finding, text=f"{node}: {finding.text}") for finding in findings]
-    text = doctor.as_json(findings) if options.json else doctor.as_text(findings)
+    text = doctor.findings_as_json(findings) if options.json else doctor.findings_as_text(findings)
     if text:
         print(text)
     return doctor.exit_status(findings)

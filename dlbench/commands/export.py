@@ -4,14 +4,14 @@ import argparse
 from typing import Any
 
 from dlbench.atomic_file import save_text
-from dlbench.commands.arguments import add_command, add_flag, add_path, add_sources
+from dlbench.commands.arguments import add_command, add_flag, add_path, add_results_arguments
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "export", _export, "results --format csv -o results.csv")
-    add_sources(parser)
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "export", _run_export_command, "results --format csv -o results.csv")
+    add_results_arguments(parser)
     parser.add_argument(
         "--format",
         choices=_EXPORT_FORMATS,
@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
 _EXPORT_FORMATS = ("csv", "json", "parquet", "mlperf", "bencher", "prometheus", "junit", "mllog", "jube")
 
 
-def _export(options: argparse.Namespace) -> None:
+def _run_export_command(options: argparse.Namespace) -> None:
     if options.public and options.format != "parquet":
         raise BadInput(
             f"--public needs --format parquet, not {options.format}; export to Parquet first, then convert that file"

@@ -8,19 +8,19 @@ from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    parser = arguments.add_command(commands, "fleet", _fleet, "results --list")
-    arguments.add_sources(parser)
+def add_parser(commands: Any) -> None:
+    parser = arguments.add_command(commands, "fleet", _run_fleet_command, "results --list")
+    arguments.add_results_arguments(parser)
     parser.add_argument(
         "--false-alarms",
-        type=_parse_share,
+        type=_parse_fraction,
         default=0.05,
         metavar="SHARE",
         help="probability of at least one false alarm in the whole fleet (default: 0.05)",
     )
     parser.add_argument(
         "--margin",
-        type=_parse_share,
+        type=_parse_fraction,
         default=0.01,
         metavar="SHARE",
         help="smallest deviation from the median to report (default: 0.01 = 1 %%)",
@@ -30,11 +30,11 @@ def add(commands: Any) -> None:
         parser, "--map", metavar="FOLDER", help="plot the speed of all nodes and save the figure in FOLDER"
     )
     arguments.add_flag(parser, "--list", "print only the slow nodes, in Slurm's syntax")
-    arguments.add_format(parser)
+    arguments.add_format_option(parser)
     parser.epilog = f"exit status: 0 no outlier, 1 outliers, 2 cannot decide\n\n{parser.epilog}"
 
 
-def _fleet(options: argparse.Namespace) -> int:
+def _run_fleet_command(options: argparse.Namespace) -> int:
     from dlbench.node_list import compress_nodes
     from dlbench.report.analysis import fleet
     from dlbench.report.listings import fleet as listing
@@ -47,14 +47,14 @@ def _fleet(options: argparse.Namespace) -> int:
 
         arguments.save_figure(lambda: plots_fleet.fleet_map(found.slowdowns), options.map)
     if options.list:
-        print(compress_nodes(found.nodes_with_outliers))
+        print(compress_nodes(found.nodes))
     else:
         arguments.print_tables(options.format, listing.outliers_table(found), listing.distributions_table(found))
     say(listing.summary_line(found))
     return SOME_FAILED if found.outliers else OK if found.tests else NOT_DECIDED
 
 
-def _parse_share(text: str) -> float:
+def _parse_fraction(text: str) -> float:
     try:
         value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
     except ValueError:

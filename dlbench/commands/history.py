@@ -9,18 +9,20 @@ from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    parser = arguments.add_command(commands, "history", _history, "'stores/*' --since 2026-11-01 --fail-on-change")
-    arguments.add_sources(parser)
+def add_parser(commands: Any) -> None:
+    parser = arguments.add_command(
+        commands, "history", _run_history_command, "'stores/*' --since 2026-11-01 --fail-on-change"
+    )
+    arguments.add_results_arguments(parser)
     parser.add_argument("--since", metavar="DATE", help="report only changes from this date on")
     arguments.add_flag(parser, "--fail-on-change", "exit with status 1 if a change is reported")
     arguments.add_path(
         parser, "--plot", metavar="FOLDER", help="plot all cases over time and save the figure in FOLDER"
     )
-    arguments.add_format(parser)
+    arguments.add_format_option(parser)
 
 
-def _history(options: argparse.Namespace) -> int:
+def _run_history_command(options: argparse.Namespace) -> int:
     from dlbench.report.analysis import history
     from dlbench.report.chapters import history_tables as listing
     from dlbench.results.aggregation import parse_since

@@ -10,8 +10,8 @@ from dlbench.errors import BadInput
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "image", _image, "import --site nvidia-pyxis")
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "image", _run_image_command, "import --site nvidia-pyxis")
     parser.add_argument(
         "action",
         choices=("import", "recipes"),
@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     add_flag(parser, "--force", "download the image again, even if it exists")
 
 
-def _image(options: argparse.Namespace) -> None:
+def _run_image_command(options: argparse.Namespace) -> None:
     if options.action == "recipes":
         folder = bundled_files.copy_file(bundled_files.RECIPES, Path("containers"))
         say(f"recipes written to {folder}/; see {folder}/README.md")

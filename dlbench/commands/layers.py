@@ -3,17 +3,17 @@
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_flag, add_format, add_model, print_tables
+from dlbench.commands.arguments import add_command, add_flag, add_format_option, add_model_argument, print_tables
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "layers", _layers, "resnet50")
-    add_model(parser)
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "layers", _run_layers_command, "resnet50")
+    add_model_argument(parser)
     add_flag(parser, "--auxiliary", "include training-only layers")
-    add_format(parser)
+    add_format_option(parser)
 
 
-def _layers(options: argparse.Namespace) -> None:
+def _run_layers_command(options: argparse.Namespace) -> None:
     from dlbench.campaign.api import layer_rows
     from dlbench.report.listings.networks import layers_table
 

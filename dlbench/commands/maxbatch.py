@@ -10,9 +10,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_command, add_format, add_model, add_overrides, number_parser
+from dlbench.commands.arguments import (
+    add_command,
+    add_format_option,
+    add_model_argument,
+    add_override_option,
+    make_number_parser,
+)
 from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
-from dlbench.launch.max_batch import Trial, TrialRunner, find_largest, make_case, memory_limit
+from dlbench.launch.max_batch import (
+    BatchTrial,
+    TrialRunner,
+    effective_memory_limit,
+    find_largest_batch,
+    parse_case_without_batch,
+)
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -24,49 +36,51 @@ _BYTE_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _MAX_BYTES = 2**60
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "maxbatch", _maxbatch, "resnet50 -P precision=amp_bf16")
-    add_model(parser)
-    add_overrides(parser, "set an axis (-P mode=inference -P precision=amp_bf16); repeatable")
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "maxbatch", _run_maxbatch_command, "resnet50 -P precision=amp_bf16")
+    add_model_argument(parser)
+    add_override_option(parser, "set an axis (-P mode=inference -P precision=amp_bf16); repeatable")
     parser.add_argument("--memory", type=_parse_bytes, metavar="SIZE",
                         help="CPU only: memory limit of the process, such as 2GiB (default: free memory)")  # fmt: skip
     parser.add_argument("--within", default=1.0, metavar="PERCENT",
-                        type=number_parser("a percentage from 0 to below 100", lambda value: 0 <= value < 100,
+                        type=make_number_parser("a percentage from 0 to below 100", lambda value: 0 <= value < 100,
                                            suffix="%"),
                         help="find the largest batch to this accuracy, in percent (default: 1)")  # fmt: skip
     parser.add_argument(
         "--timeout",
-        type=number_parser("a time above 0 s", lambda value: 0 < value < 1e9),
+        type=make_number_parser("a time above 0 s", lambda value: 0 < value < 1e9),
         default=600.0,
         metavar="SECONDS",
         help="time limit of one test run (default: 600)",
     )
-    add_format(parser)
+    add_format_option(parser)
 
 
-def _maxbatch(options: argparse.Namespace) -> int:
+def _run_maxbatch_command(options: argparse.Namespace) -> int:
     from dlbench.errors import BadInput
     from dlbench.free_memory import available_bytes
     from dlbench.launch import probe, processes
-    from dlbench.units import bytes_
+    from dlbench.units import bytes_text
 
-    make_case(options.model, options.overrides, "auto")  # report wrong values before the slow device probe
+    parse_case_without_batch(
+        options.model, options.overrides, "auto"
+    )  # report wrong values before the slow device probe
     found = probe.probe_machine([options.model])
-    case = make_case(options.model, options.overrides, found.device_kind)
+    case = parse_case_without_batch(options.model, options.overrides, found.device_kind)
     probe.require_devices([case], found)
     if case.device == "cuda" and options.memory is not None:
         raise BadInput("--memory applies to the CPU only; omit it on a GPU, where the limit is the GPU's memory")
     if case.device == "cuda":
         limit_bytes, where = int(found.facts["devices"][0]["memory_bytes"]), found.description
     else:
-        limit_bytes = memory_limit(available_bytes() if options.memory is None else options.memory)
+        limit_bytes = effective_memory_limit(available_bytes() if options.memory is None else options.memory)
         where = found.facts["cpu_model"] or "the CPU"
-    say(f"{case.model} {case.mode} {case.precision} on {where}: memory limit {bytes_(limit_bytes)}")
+    say(f"{case.model} {case.mode} {case.precision} on {where}: memory limit {bytes_text(limit_bytes)}")
     with tempfile.TemporaryDirectory(prefix="dlbench-maxbatch-") as folder:
         runs = TrialRunner(case, Path(folder), limit_bytes, options.timeout)
         try:
             line = runs.prediction()
-            trials = find_largest(
+            trials = find_largest_batch(
                 lambda batch: runs.run_trial(batch, line), line, runs.room_bytes, options.within / 100
             )
         except processes.StoppedBySignal as stop:
@@ -77,7 +91,7 @@ def _maxbatch(options: argparse.Namespace) -> int:
     return OK if any(t.fits for t in trials) else SOME_FAILED
 
 
-def _print_trials(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None:
+def _print_trials(case: Case, trials: list[BatchTrial], limit_bytes: int, form: str) -> None:
     from dlbench.table import Cell, Column, Table, bytes_text, render
 
     largest = max((t for t in trials if t.fits), key=lambda t: t.batch_size, default=None)
@@ -112,15 +126,15 @@ def _print_trials(case: Case, trials: list[Trial], limit_bytes: int, form: str) 
     print(render(Table(columns, rows, title), form), end="")
 
 
-def _outcome_text(largest: Trial | None, failing: Trial | None, limit_bytes: int) -> str:
+def _outcome_text(largest: BatchTrial | None, failing: BatchTrial | None, limit_bytes: int) -> str:
     """Say which batch fits, how much memory it uses, and what limits it."""
-    from dlbench.units import bytes_
+    from dlbench.units import bytes_text
 
-    limit = f"batch {failing.batch_size} {failing.limit_text}" if failing else "larger batches were not tried"
+    limit = f"batch {failing.batch_size} {failing.does_not_fit_text}" if failing else "larger batches were not tried"
     if largest is None:
-        return f"no batch fits into {bytes_(limit_bytes)}; {limit}"
+        return f"no batch fits into {bytes_text(limit_bytes)}; {limit}"
     used = largest.allocated_peak_bytes or largest.rss_peak_bytes
-    memory = f", which uses {bytes_(used)} of {bytes_(limit_bytes)}" if used else ""
+    memory = f", which uses {bytes_text(used)} of {bytes_text(limit_bytes)}" if used else ""
     return f"the largest batch that fits is {largest.batch_size}{memory}; {limit}"
 
 

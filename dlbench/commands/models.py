@@ -3,16 +3,16 @@
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_flag, add_format, print_tables
+from dlbench.commands.arguments import add_command, add_flag, add_format_option, print_tables
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "models", _models, "--all")
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "models", _run_models_command, "--all")
     add_flag(parser, "--all", "include networks of torchvision and timm, if installed")
-    add_format(parser)
+    add_format_option(parser)
 
 
-def _models(options: argparse.Namespace) -> None:
+def _run_models_command(options: argparse.Namespace) -> None:
     from dlbench.report.listings.networks import models_table
 
     print_tables(options.format, models_table())

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from dlbench.suites.suite import Suite
 
 
-def add(commands: Any) -> None:
-    parser = arguments.add_command(commands, "plan", _plan, "classic")
+def add_parser(commands: Any) -> None:
+    parser = arguments.add_command(commands, "plan", _run_plan_command, "classic")
     arguments.add_suite(parser)
     arguments.add_results_folder(parser, "results folder whose records are used to estimate the time")
-    arguments.add_format(parser)
+    arguments.add_format_option(parser)
 
 
-def _plan(options: argparse.Namespace) -> None:
+def _run_plan_command(options: argparse.Namespace) -> None:
     from dlbench.launch import probe
-    from dlbench.suites.suite import load_suite, models_of
+    from dlbench.suites.suite import load_suite, models_of_cases
 
     suite = load_suite(options.suite, options.overrides)
-    probe.check_models(models_of(suite.cases()))
+    probe.check_networks_exist(models_of_cases(suite.cases()))
     if any("device" in pattern for pattern in suite.exclude) and any(c.device == "auto" for c in suite.cases()):
         say(
             "some of these cases are excluded either on GPUs or on CPUs; to list only those of one kind of device, add "

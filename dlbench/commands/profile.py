@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from dlbench.results.bounds_records import ProfileRun
 
 
-def add(commands: Any) -> None:
-    parser = arguments.add_command(commands, "profile", _profile, "resnet50 -P batch_size=64")
-    arguments.add_model(parser)
-    arguments.add_overrides(
+def add_parser(commands: Any) -> None:
+    parser = arguments.add_command(commands, "profile", _run_profile_command, "resnet50 -P batch_size=64")
+    arguments.add_model_argument(parser)
+    arguments.add_override_option(
         parser, "set an axis (-P batch_size=64) or protocol key (-P protocol.seed=1); repeatable", "KEY=VALUE"
     )
     arguments.add_results_folder(parser, "results folder that contains the ceilings")
@@ -29,14 +29,14 @@ def add(commands: Any) -> None:
     parser.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes no trace (default: 3)")
     arguments.add_flag(parser, "--kernels", "CPU only: list the oneDNN kernels that one step calls")
     arguments.add_flag(parser, "--all", "print every layer, not only the 20 furthest above their bounds")
-    arguments.add_format(parser)
+    arguments.add_format_option(parser)
 
 
 #: A longer trace is too large for any viewer.
 MAX_TRACE_STEPS = 1000
 
 
-def _profile(options: argparse.Namespace) -> int:
+def _run_profile_command(options: argparse.Namespace) -> int:
     from dlbench.launch.results_folder import check_folder
     from dlbench.report.analysis.bounds import find_device_roofline
     from dlbench.report.chapters.bounds_tables import profile_table
@@ -59,7 +59,7 @@ def _profile(options: argparse.Namespace) -> int:
     text = run_worker(request, folder, max(case.protocol.timeout_s, 3 * time_s + STARTUP_MARGIN_S))
     if text is None:
         return SOME_FAILED
-    run = bounds_records.parse_run(bounds_records.ProfileRun, text, run_id=run_id, started_at=started_at)
+    run = bounds_records.parse_run_json(bounds_records.ProfileRun, text, run_id=run_id, started_at=started_at)
     roof = find_device_roofline(bounds_schema.read_ceilings(options.results), run.where, case.precision)
     bounds_schema.write_layers(folder, run)
     _write_outputs(folder, run, roof)
@@ -96,4 +96,4 @@ def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:
     (folder / "layers.md").write_text(render(table, "markdown"), encoding="utf-8")
     (folder / "profile.json").write_text(to_json(run), encoding="utf-8")
     (folder / "result.json").unlink(missing_ok=True)  # the same data, without the run's name
-    plots_bounds.write_profile_figures(folder, run, roof)
+    plots_bounds.write_figures(folder, run, roof)

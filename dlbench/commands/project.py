@@ -5,23 +5,25 @@ import sys
 from typing import Any
 
 from dlbench import bundled_files
-from dlbench.commands.arguments import add_command, add_format, print_tables
+from dlbench.commands.arguments import add_command, add_format_option, print_tables
 
 #: A larger value is a typing error.
 MAX_IMAGES = 10**18
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "project", _project, "results --model resnet50 --images 1281167 --epochs 90")
+def add_parser(commands: Any) -> None:
+    parser = add_command(
+        commands, "project", _run_project_command, "results --model resnet50 --images 1281167 --epochs 90"
+    )
     parser.add_argument("results", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
     parser.add_argument("--model", action="append", metavar="NAME", help="only this network; repeatable")
     parser.add_argument("--images", type=int, required=True, metavar="M", help="images per epoch (ImageNet: 1281167)")
     parser.add_argument("--epochs", type=float, required=True, metavar="N", help="number of epochs")
     parser.add_argument("--prices", metavar="FILE", help="TOML file with prices, or `example` for the bundled one")
-    add_format(parser)
+    add_format_option(parser)
 
 
-def _project(options: argparse.Namespace) -> None:
+def _run_project_command(options: argparse.Namespace) -> None:
     from dlbench.errors import BadInput
     from dlbench.report.analysis.projection import read_prices
     from dlbench.report.listings.projection import projection_table

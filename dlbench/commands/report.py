@@ -12,8 +12,8 @@ from dlbench.errors import BadInput
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "report", _report, "A=results/a B=results/b -o reports/ab")
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "report", _run_report_command, "A=results/a B=results/b -o reports/ab")
     parser.add_argument(
         "sources",
         nargs="*",
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     add_flag(parser, "--with-reference", "also show the reference systems that come with dlbench")
 
 
-def _report(options: argparse.Namespace) -> None:
+def _run_report_command(options: argparse.Namespace) -> None:
     from dlbench.heap import keep_freed_memory
     from dlbench.report import build
     from dlbench.report.analysis import content, projection, workload_mix
@@ -45,26 +45,26 @@ def _report(options: argparse.Namespace) -> None:
     references = _reference_report_folders() if options.with_reference else []
     prices = projection.read_prices(bundled_files.find_file("price list", options.prices)) if options.prices else None
     mix = workload_mix.read_workload_mix(options.mix) if options.mix else ()
-    _show_step("reading")
+    _show_build_step("reading")
     sources = [
-        remote_results.download_source(source, lambda file: _show_step(f"downloading {file}"))
+        remote_results.download_source(source, lambda file: _show_build_step(f"downloading {file}"))
         for source in options.sources
     ]
     found = content.read_content(
-        [*sources, *references], options.baseline, prices, _show_step, mix=mix, with_sides=True
+        [*sources, *references], options.baseline, prices, _show_build_step, mix=mix, with_sides=True
     )
     if found.attempts.empty and not found.skipped and training_store.read_trainings(found.sources).empty:
-        _show_step("")
+        _show_build_step("")
         raise BadInput(f"{' '.join(options.sources)} has no records; run `dlbench run quick` first")
-    html = build.write_report(found, options.output, options.title, progress=_show_step)
-    _show_step("")
+    html = build.write_report(found, options.output, options.title, progress=_show_build_step)
+    _show_build_step("")
     print(summary.terminal_summary(found))
     for problem in found.skipped:
         say(f"dlbench: warning: {problem}")
     say(f"\nreport: {html}")
 
 
-def _show_step(what: str) -> None:
+def _show_build_step(what: str) -> None:
     """Show the current step on a terminal, in place of the previous one."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr.isatty():

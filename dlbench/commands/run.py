@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dlbench.suites.case import Case
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "run", _run, "quick -P model=resnet50")
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "run", _run_run_command, "quick -P model=resnet50")
     add_suite(parser)
     add_results_folder(parser)
     add_flag(parser, "--fresh", "measure all cases again; older results are kept")
@@ -40,7 +40,7 @@ def _unfinished_cases(cases: list[Case], waiting: list[Case]) -> list[Case]:
     return [case for case in cases if (case.id in ids if numbered else case.sample_id in samples)]
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run_run_command(options: argparse.Namespace) -> int:
     from dlbench.campaign import measure, preparation, results_maintenance
     from dlbench.commands.plan import print_plan
     from dlbench.launch import processes

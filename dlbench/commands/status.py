@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from dlbench.launch.jobs import SubmissionStatus
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "status", _status, "--results results/classic")
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "status", _run_status_command, "--results results/classic")
     add_results_folder(parser, SHARED_FOLDER_HELP)
     add_flag(parser, "--json", "print JSON")
     add_flag(parser, "--watch", "wait for the end of the jobs")
@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     parser.epilog = f"exit status of --watch: 0 all cases ended, 1 some are missing or failed\n\n{parser.epilog}"
 
 
-def _status(options: argparse.Namespace) -> int:
+def _run_status_command(options: argparse.Namespace) -> int:
     from dlbench.launch import job_watch, jobs
 
     folders = job_watch.results_folders_below(options.results)
@@ -68,20 +68,20 @@ def _print_campaigns(campaigns: Sequence[CampaignSummary], as_json: bool) -> Non
     for one in campaigns:
         on_nodes = f" on {one.nodes} nodes or GPUs" if one.nodes else ""
         active = f"; {units.count_text(one.active_jobs, 'job')} queued or running" if one.active_jobs else ""
-        print(f"{one.folder}: {one.suite}{on_nodes}: {_counts_text(one.counts)}{active}", flush=True)
+        print(f"{one.folder}: {one.suite}{on_nodes}: {_case_counts_text(one.counts)}{active}", flush=True)
 
 
-def _counts_text(count: CaseCounts) -> str:
+def _case_counts_text(count: CaseCounts) -> str:
     return (
         f"{count.total} processes: {count.done} done, {count.running} running, {count.failed} failed, "
-        f"{count.out_of_memory} out of memory, {count.missing} missing"
+        f"{count.out_of_memory} out of memory, {count.num_missing} missing"
     )
 
 
 def _print_status(status: SubmissionStatus) -> None:
     for count in status.counts:
         system = f" on {count.system_key}" if count.system_key else ""
-        print(f"{status.submission}{system}: {_counts_text(count)}")
+        print(f"{status.submission}{system}: {_case_counts_text(count)}")
     for job, state in status.jobs:
         used = f"{state.elapsed} of {state.limit}" if state.state == "RUNNING" else ""
         reason = f"({state.reason})" if state.state == "PENDING" and state.reason not in ("", "None") else ""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 MAX_MESSAGE_CHARACTERS = 300
 
 
-def add(commands: Any) -> None:
-    parser = arguments.add_command(commands, "submit", _submit, "quick --site nvidia-pyxis --dry-run")
+def add_parser(commands: Any) -> None:
+    parser = arguments.add_command(commands, "submit", _run_submit_command, "quick --site nvidia-pyxis --dry-run")
     arguments.add_suite(parser)
     parser.add_argument("--site", required=True, help="site profile: a TOML file, or a name from `dlbench sites`")
     arguments.add_results_folder(parser, arguments.SHARED_FOLDER_HELP)
@@ -52,11 +52,11 @@ def add(commands: Any) -> None:
     arguments.add_flag(parser, "--write", "with --dry-run: also write the scripts, so that you can run them by hand")
 
 
-def _submit(options: argparse.Namespace) -> int:
+def _run_submit_command(options: argparse.Namespace) -> int:
     from dlbench.launch import batch_systems, jobs, probe, slurm
     from dlbench.launch.results_folder import check_folder
     from dlbench.launch.sites import load_site, settings_without_effect
-    from dlbench.suites.suite import load_suite, models_of
+    from dlbench.suites.suite import load_suite, models_of_cases
 
     site = load_site(options.site)
     for remark in settings_without_effect(site):
@@ -65,9 +65,9 @@ def _submit(options: argparse.Namespace) -> int:
         say("the jobs use the dlbench inside the container image; install dlbench there (pip install dlbench)")
     suite = load_suite(options.suite, options.overrides)
     # A misspelt network would otherwise fail after hours in the queue.
-    probe.check_models(models_of(suite.cases()))
+    probe.check_networks_exist(models_of_cases(suite.cases()))
     ranks_per_node = max(case.devices_per_node for case in suite.cases())
-    if site.scheduler == "slurm" and (remark := slurm.cores_remark(site, ranks_per_node)):
+    if site.scheduler == "slurm" and (remark := slurm.unknown_cores_remark(site, ranks_per_node)):
         say(remark)
     if options.wait and options.dry_run:
         raise BadInput("--wait cannot be combined with --dry-run")
@@ -117,10 +117,10 @@ def _submit(options: argparse.Namespace) -> int:
         return SOME_FAILED
     if not options.wait:
         say(f"run `dlbench status --results {options.results}` to see the progress")
-    return _warn_and_wait(options, [options.results], taken)
+    return _warn_of_stuck_jobs_and_wait(options, [options.results], taken)
 
 
-def _warn_and_wait(options: argparse.Namespace, folders: list[Path], taken: list[SubmittedJob]) -> int:
+def _warn_of_stuck_jobs_and_wait(options: argparse.Namespace, folders: list[Path], taken: list[SubmittedJob]) -> int:
     """Name jobs that cannot start, and wait if asked to."""
     from dlbench.commands.status import watch_jobs
     from dlbench.launch import job_watch
@@ -175,7 +175,7 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
     if refused:
         say(f"dlbench: {refused}; run the same command later to submit the others")
     folders = [each_node.node_or_gpu_folder(options.results, unit) for unit in (*plan.active, *plan.submit)]
-    status = _warn_and_wait(options, [folder for folder in folders if folder.is_dir()], taken)
+    status = _warn_of_stuck_jobs_and_wait(options, [folder for folder in folders if folder.is_dir()], taken)
     return SOME_FAILED if refused or plan.away else status
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench import bundled_files
-from dlbench.commands.arguments import add_command, add_format, print_tables
+from dlbench.commands.arguments import add_command, add_format_option, print_tables
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from dlbench.table import Cell
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "suites", _suites, "--copy quick")
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "suites", _run_suites_command, "--copy quick")
     add_copy_option(parser, "suite")
-    add_format(parser)
+    add_format_option(parser)
 
 
-def _suites(options: argparse.Namespace) -> None:
+def _run_suites_command(options: argparse.Namespace) -> None:
     from dlbench.suites.suite import load_suite
 
     def describe(file: Path) -> list[Cell]:

@@ -3,14 +3,14 @@
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format
+from dlbench.commands.arguments import add_command, add_format_option
 
 
-def add(commands: Any) -> None:
-    add_format(add_command(commands, "table", _table, "--format markdown"))
+def add_parser(commands: Any) -> None:
+    add_format_option(add_command(commands, "table", _run_table_command, "--format markdown"))
 
 
-def _table(options: argparse.Namespace) -> None:
+def _run_table_command(options: argparse.Namespace) -> None:
     from dlbench.facts.audit import COUNTED_MODELS, audit_table
     from dlbench.facts.layer_totals import sum_layers
     from dlbench.facts.layers import catalogue_layers

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from dlbench.suites.training import Training
 
 
-def add(commands: Any) -> None:
-    parser = arguments.add_command(commands, "train", _train, "teaching -P model=mlp")
+def add_parser(commands: Any) -> None:
+    parser = arguments.add_command(commands, "train", _run_train_command, "teaching -P model=mlp")
     arguments.add_suite(parser)
     arguments.add_results_folder(parser)
     parser.add_argument("--timeout", default="24h", metavar="TIME", help="time limit of one training (default: 24h)")
-    arguments.add_format(parser)
+    arguments.add_format_option(parser)
 
 
-def _train(options: argparse.Namespace) -> int:
+def _run_train_command(options: argparse.Namespace) -> int:
     from dlbench.launch.results_folder import check_folder
-    from dlbench.report.chapters.convergence import training_table, write_training_curves
+    from dlbench.report.chapters.convergence import training_table, write_figures
     from dlbench.results import training_store
     from dlbench.suites.training import load_trainings
 
@@ -47,7 +47,7 @@ def _train(options: argparse.Namespace) -> int:
     if not epochs.empty:
         epochs = epochs[epochs["suite"] == suite]
         arguments.print_tables(options.format, training_table(epochs))
-        say(f"curves: {', '.join(str(path) for path in write_training_curves(epochs, place))}")
+        say(f"curves: {', '.join(str(path) for path in write_figures(epochs, place))}")
         say(f"next: `dlbench report {options.results}` builds the report")
     return SOME_FAILED if num_failed else OK
 
@@ -67,7 +67,7 @@ def _setting_text(training: Training) -> str:
     extra = [f"dropout {training.dropout:g}"] if training.dropout else []
     extra += [training.precision] if training.precision != "fp32" else []
     extra += [f"seed {training.seed}"] if training.seed else []
-    return "  ".join([f"{training.model:<16} {training.optimizer:<8} lr {training.rate:g}", *extra])
+    return "  ".join([f"{training.model:<16} {training.optimizer:<8} lr {training.learning_rate_or_default:g}", *extra])
 
 
 def _outcome_text(run: TrainingRun) -> str:
@@ -76,4 +76,4 @@ def _outcome_text(run: TrainingRun) -> str:
     best = "no finite value" if run.best_value is None else f"best {run.training['target_metric']} {run.best_value:.4g}"
     if run.time_to_target_s is None:
         return f"{run.status} after {len(run.epoch_s)} epochs; {best}"
-    return f"target reached in {run.epochs_to_target} epochs, {units.seconds(run.time_to_target_s)}; {best}"
+    return f"target reached in {run.epochs_to_target} epochs, {units.seconds_text(run.time_to_target_s)}; {best}"

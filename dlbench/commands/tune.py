@@ -8,26 +8,26 @@ from dlbench.exit_codes import INTERRUPTED, OK
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    parser = arguments.add_command(commands, "tune", _tune, "resnet50 --budget 4m")
-    arguments.add_model(parser)
+def add_parser(commands: Any) -> None:
+    parser = arguments.add_command(commands, "tune", _run_tune_command, "resnet50 --budget 4m")
+    arguments.add_model_argument(parser)
     parser.add_argument("--budget", default="4m", metavar="TIME", help="time to search (default: 4m)")
     parser.add_argument("--mode", default="training", help="training or inference (default: training)")
     parser.add_argument(
         "--for", dest="goal", default="throughput", help="what to improve: throughput or energy (default: throughput)"
     )
-    arguments.add_overrides(
+    arguments.add_override_option(
         parser, "keep this axis at this value instead of varying it (-P precision=fp32); repeatable", "KEY=VALUE"
     )
     arguments.add_path(parser, "-o", "--output", help="suite file to write (default: RESULTS/tuned-MODEL-MODE.toml)")
     arguments.add_results_folder(parser)
-    arguments.add_format(parser)
+    arguments.add_format_option(parser)
 
 
-def _tune(options: argparse.Namespace) -> int:
+def _run_tune_command(options: argparse.Namespace) -> int:
     from dlbench.atomic_file import write_atomically
     from dlbench.campaign.setting_search import GOALS
-    from dlbench.campaign.tuning import file_safe_name, run_search, suite_toml
+    from dlbench.campaign.tuning import best_setting_as_suite_toml, file_safe_name, run_search
     from dlbench.errors import UnknownName, convert_write_errors
     from dlbench.launch import processes
     from dlbench.report.analysis.tuning import title
@@ -49,11 +49,11 @@ def _tune(options: argparse.Namespace) -> int:
         except processes.StoppedBySignal as stop:
             say(f"stopped by {stop.signal_name}; results so far are kept; run the same command again to resume")
             return INTERRUPTED
-    search.require_result()
+    search.require_measured_setting()
     output = options.output or options.results / f"tuned-{file_safe_name(options.model)}-{options.mode}.toml"
     with convert_write_errors(output):
-        write_atomically(output, suite_toml(search))
-    changes, shipped, name = search.changes(), search.value_by_setting()[search.first], title(first)
+        write_atomically(output, best_setting_as_suite_toml(search))
+    changes, shipped, name = search.lever_gains(), search.median_value_by_setting()[search.first], title(first)
     arguments.print_tables(options.format, tuning_table(changes, shipped, search.goal, search.unit, name))
     say(f"suite: {output}")
     arguments.save_figure(

@@ -3,23 +3,23 @@
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_sources, print_tables
+from dlbench.commands.arguments import add_command, add_format_option, add_results_arguments, print_tables
 from dlbench.exit_codes import BAD_INPUT, OK, SOME_FAILED
 from dlbench.messages import say
 
 
-def add(commands: Any) -> None:
-    parser = add_command(commands, "verify", _verify, "vendor/results")
-    add_sources(parser)
-    add_format(parser)
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "verify", _run_verify_command, "vendor/results")
+    add_results_arguments(parser)
+    add_format_option(parser)
     parser.epilog = f"exit status: 0 nothing found, 1 findings, 2 nothing to check\n\n{parser.epilog}"
 
 
-def _verify(options: argparse.Namespace) -> int:
-    from dlbench.report.analysis.verification import verify_sources
+def _run_verify_command(options: argparse.Namespace) -> int:
+    from dlbench.report.analysis.verification import verify
     from dlbench.report.listings import verification as listing
 
-    found = verify_sources(options.sources)
+    found = verify(options.sources)
     print_tables(options.format, listing.findings_table(found), listing.checks_table(found))
     say(listing.summary_line(found))
     return SOME_FAILED if found.findings else OK if found.rows else BAD_INPUT

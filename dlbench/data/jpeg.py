@@ -70,7 +70,9 @@ class JpegDataset(Dataset[tuple[Tensor, int, Tensor]]):
             image = self._transform(image)
             facts = (broken, read_s - began_s, time.perf_counter() - read_s)
             return image, file.label, torch.tensor(facts, dtype=torch.float64)
-        raise _Undecodable(f"{_MAX_TRIES} successive files cannot be decoded; the first is {self.files[broken].name}")
+        raise _UndecodableImage(
+            f"{_MAX_TRIES} successive files cannot be decoded; the first is {self.files[broken].name}"
+        )
 
     def names_of_broken_files(self, facts: Tensor) -> set[str]:
         """The names of the broken files that items with these facts stand for."""
@@ -78,10 +80,10 @@ class JpegDataset(Dataset[tuple[Tensor, int, Tensor]]):
         return {self.files[int(i)].name for i in numbers[numbers >= 0]}
 
 
-class _Undecodable(InvalidMeasurement):
+class _UndecodableImage(InvalidMeasurement):
     def __init__(self, text: str) -> None:
         # From a process of the loader, PyTorch puts its traceback in front of the message.
-        super().__init__(text.strip().rpartition(f"{_Undecodable.__name__}: ")[2])
+        super().__init__(text.strip().rpartition(f"{_UndecodableImage.__name__}: ")[2])
 
 
 @dataclass
@@ -92,7 +94,8 @@ class JpegBatches:
     num_others: int
     broken: set[str] = field(default_factory=set)
     restarts: list[str] = field(default_factory=list)
-    #: For the batches since `reset`: how long their consumer waited, and what their images took to read and decode [s].
+    #: For the batches since `reset_waiting_time`: how long their consumer waited, and what their images took to read
+    #: and decode [s].
     wait_s: float = 0.0
     read_s: float = 0.0
     decode_s: float = 0.0
@@ -118,13 +121,13 @@ class JpegBatches:
             self.broken |= self.loader.dataset.names_of_broken_files(of_images)
         return (images,), labels
 
-    def reset(self) -> None:
+    def reset_waiting_time(self) -> None:
         """Reset the sums."""
         self.wait_s = self.read_s = self.decode_s = 0.0
         self.num_batches = 0
 
-    def store_window_wait(self) -> None:
-        """Store the waiting time since `reset` as that of the window."""
+    def store_window_waiting_time(self) -> None:
+        """Store the waiting time since `reset_waiting_time` as that of the window."""
         self.window_wait_s = self.wait_s
 
     def process_ids(self) -> list[int]:

@@ -62,7 +62,7 @@ def _jpeg_files(num_files: int) -> Iterator[bytes]:
     sources = [pil_to_tensor(Image.open(path).convert("RGB")) for path in _installed_photographs()]
     generator = torch.Generator().manual_seed(0)
     for number in range(num_files):
-        height, width = _random_size(generator)
+        height, width = _random_photograph_size(generator)
         crop = _random_crop(sources[number % len(sources)], height / width, generator)
         image = functional.interpolate(crop[None].float(), (height, width), mode="bilinear", antialias=True)[0]
         image = image + _NOISE_SD * torch.randn(image.shape, generator=generator)
@@ -87,7 +87,7 @@ def _installed_photographs() -> list[Path]:
     return found
 
 
-def _random_size(generator: torch.Generator) -> tuple[int, int]:
+def _random_photograph_size(generator: torch.Generator) -> tuple[int, int]:
     """Height and width: log-normal around ImageNet's median; a quarter of the images stand upright."""
     factor = math.exp(0.15 * float(torch.randn((), generator=generator)))
     sides = round(MEDIAN_HEIGHT * factor), round(MEDIAN_WIDTH * factor)

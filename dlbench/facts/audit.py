@@ -12,11 +12,11 @@ from decimal import Decimal
 from itertools import groupby
 
 from dlbench.errors import BadInput
-from dlbench.facts.csv_files import read_rows
+from dlbench.facts.csv_files import read_csv_rows
 from dlbench.facts.layer_totals import LayerTotals
-from dlbench.table import Cell, Column, Table, default_text, escape_latex, escape_markdown, render
+from dlbench.table import Cell, Column, Table, default_cell_text, escape_latex, escape_markdown, render
 from dlbench.table_width import terminal_width
-from dlbench.units import MISSING, percent
+from dlbench.units import MISSING, percent_text
 
 #: Networks of the published table -> names in the catalogue.
 MODEL_OF_NETWORK: dict[str, str] = {
@@ -90,17 +90,19 @@ class DifferenceReason:
 
     def explanation(self, counted: int) -> str:
         """Format the reason as sentences."""
-        total = " + ".join(f"{name} {default_text(amount)}" for name, amount in self.parts)
-        said = f"{self.says}: {total}" + (f" = {default_text(self.value)}." if len(self.parts) > 1 else ".")
+        total = " + ".join(f"{name} {default_cell_text(amount)}" for name, amount in self.parts)
+        said = f"{self.says}: {total}" + (f" = {default_cell_text(self.value)}." if len(self.parts) > 1 else ".")
         steps = "; ".join(f"{_signed_number(amount)} {what}" for amount, what in self.steps)
         return " ".join(
-            filter(None, (said, f"From the counted {default_text(counted)} to this number: {steps}.", self.closing))
+            filter(
+                None, (said, f"From the counted {default_cell_text(counted)} to this number: {steps}.", self.closing)
+            )
         )
 
 
 def read_published() -> dict[str, dict[str, str]]:
     """Read the bundled published table: figures as printed, by metric and network."""
-    rows = read_rows("published_cnn_table.csv")
+    rows = read_csv_rows("published_cnn_table.csv")
     return {row.pop("metric"): {network: figure for network, figure in row.items() if figure} for row in rows}
 
 
@@ -260,11 +262,11 @@ def _fact_getter(key: str) -> Callable[[LayerTotals, str], int | str]:
 def _cell_with_note_number(row: AuditRow | None, number: int | None) -> str | None:
     if row is None:
         return None
-    return default_text(row.counted) if number is None else f"[{number}] {default_text(row.counted)}"
+    return default_cell_text(row.counted) if number is None else f"[{number}] {default_cell_text(row.counted)}"
 
 
 def _signed_number(amount: float) -> str:
-    return f"{'−' if amount < 0 else '+'}{default_text(abs(amount))}"
+    return f"{'−' if amount < 0 else '+'}{default_cell_text(abs(amount))}"
 
 
 def _signed_count(cell: Cell) -> str:
@@ -274,7 +276,7 @@ def _signed_count(cell: Cell) -> str:
 def _signed_percent(fraction: Cell) -> str:
     if not isinstance(fraction, int | float):
         return MISSING
-    return f"{'−' if fraction < 0 else '+'}{percent(abs(fraction), 3)}"
+    return f"{'−' if fraction < 0 else '+'}{percent_text(abs(fraction), 3)}"
 
 
 def _table_notes(rows: Sequence[AuditRow]) -> list[str]:
@@ -288,40 +290,40 @@ def _table_notes(rows: Sequence[AuditRow]) -> list[str]:
     ]
 
 
-def _figures_text(row: AuditRow) -> str:
-    figures = f"published {row.published}; counted {default_text(row.counted)}"
+def _published_and_counted_text(row: AuditRow) -> str:
+    figures = f"published {row.published}; counted {default_cell_text(row.counted)}"
     if row.difference is None:
         return figures
     return f"{figures}; difference {_signed_number(row.difference)} ({_signed_percent(row.relative_difference)})"
 
 
-def _text_differences(rows: Sequence[AuditRow]) -> str:
+def _differences_as_text(rows: Sequence[AuditRow]) -> str:
     lines = [_DIFFERENCES_TITLE, ""] if rows else []
     width = min(terminal_width() or _TEXT_WIDTH, _TEXT_WIDTH)
     for number, row in enumerate(rows, 1):
         label = f"[{number}]".ljust(5)
         indent = " " * len(label)
-        for start, text in ((label, f"{row.title}: {_figures_text(row)}"), (indent, row.reason or "")):
+        for start, text in ((label, f"{row.title}: {_published_and_counted_text(row)}"), (indent, row.reason or "")):
             lines += textwrap.wrap(text, width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False)
         lines.append("")
     return "\n".join(lines)
 
 
-def _markdown_differences(rows: Sequence[AuditRow]) -> str:
+def _differences_as_markdown(rows: Sequence[AuditRow]) -> str:
     lines = [f"**{escape_markdown(_DIFFERENCES_TITLE)}**", ""] if rows else []
     for number, row in enumerate(rows, 1):
-        head = f"**{escape_markdown(row.title)}**: {escape_markdown(_figures_text(row))}."
+        head = f"**{escape_markdown(row.title)}**: {escape_markdown(_published_and_counted_text(row))}."
         lines.append(f"{number}. {head} {escape_markdown(row.reason or '')}")
     return "\n".join([*lines, ""])
 
 
-def _latex_differences(rows: Sequence[AuditRow]) -> str:
+def _differences_as_latex(rows: Sequence[AuditRow]) -> str:
     if not rows:
         return ""
     lines = [rf"\paragraph{{{escape_latex(_DIFFERENCES_TITLE)}}}", r"\begin{enumerate}"]
     lines.append(r"\renewcommand{\labelenumi}{[\arabic{enumi}]}")
     for row in rows:
-        head = rf"\textbf{{{escape_latex(row.title)}}}: {escape_latex(_figures_text(row))}."
+        head = rf"\textbf{{{escape_latex(row.title)}}}: {escape_latex(_published_and_counted_text(row))}."
         lines.append(rf"\item {head} {escape_latex(row.reason or '')}")
     return "\n".join([*lines, r"\end{enumerate}", ""])
 
@@ -332,9 +334,9 @@ _NOT_COUNTED = "not checked: this figure needs trained weights and ImageNet"
 _UNEXPLAINED = "unexplained: no known reason for this difference"
 
 _FORMAT_DIFFERENCES: dict[str, Callable[[Sequence[AuditRow]], str]] = {
-    "text": _text_differences,
-    "markdown": _markdown_differences,
-    "latex": _latex_differences,
+    "text": _differences_as_text,
+    "markdown": _differences_as_markdown,
+    "latex": _differences_as_latex,
 }
 
 _PUBLISHED_FIGURES: dict[str, PublishedFigure] = {
@@ -403,7 +405,7 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
             (12 + 32, "coefficients and biases of the sub-sampling S2 and S4"),
             (-840, "output layer, whose weights LeCun set by hand"),
         ),
-        f"The published 2.6k conv. weights assume a dense C3 (150 + 2400 = {default_text(2_550)}). The published "
+        f"The published 2.6k conv. weights assume a dense C3 (150 + 2400 = {default_cell_text(2_550)}). The published "
         f"parts, 2.6k + 58k, therefore exceed the published total.",
     ),
     "total_macs": DifferenceReason(
@@ -418,8 +420,10 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
 }
 _CAFFE_FILTERS = (
     f"The published 20 and 50 filters are those of Caffe's LeNet, a different network with "
-    f"{default_text(20 * 25 + 50 * 20 * 25)} conv. weights and {default_text(20 * 25 * 24**2 + 50 * 20 * 25 * 8**2)} "
-    f"conv. MACs ({default_text(25_500 + 800 * 500 + 500 * 10)} and "
-    f"{default_text(1_888_000 + 800 * 500 + 500 * 10)} over all layers). LeCun's C1 and C3 have 6 and 16 filters, as "
+    f"{default_cell_text(20 * 25 + 50 * 20 * 25)} conv. weights and "
+    f"{default_cell_text(20 * 25 * 24**2 + 50 * 20 * 25 * 8**2)} "
+    f"conv. MACs ({default_cell_text(25_500 + 800 * 500 + 500 * 10)} and "
+    f"{default_cell_text(1_888_000 + 800 * 500 + 500 * 10)} over all layers). LeCun's C1 and "
+    "C3 have 6 and 16 filters, as "
     f"counted here; only these give the published 2.6k conv. weights."
 )

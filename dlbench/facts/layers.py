@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from dlbench.facts.csv_files import read_rows
+from dlbench.facts.csv_files import read_csv_rows
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ COLUMNS = ("model", "auxiliary", *(field.name for field in dataclasses.fields(La
 
 def catalogue_layers(model: str, auxiliary: bool = False) -> list[LayerRow] | None:
     """The layers of a network in their order, `auxiliary` heads too if asked; None outside the catalogue."""
-    rows = [row for row in read_rows("layers.csv") if row["model"] == model]
+    rows = [row for row in read_csv_rows("layers.csv") if row["model"] == model]
     return [_parse_layer(row) for row in rows if auxiliary or row["auxiliary"] == "0"] if rows else None
 
 
-def row_cells(row: LayerRow) -> list[Any]:
+def layer_row_cells(row: LayerRow) -> list[Any]:
     """The cells of one layer in `layers.csv`, behind network and `auxiliary`."""
     values = (getattr(row, field.name) for field in dataclasses.fields(row))
     return [" ".join(map(str, value)) if isinstance(value, tuple) else value for value in values]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
-from dlbench.facts.csv_files import read_rows
+from dlbench.facts.csv_files import read_csv_rows
 
 #: Precision -> column of the datasheet. fp32 is strict: without TF32.
 _COLUMN_OF_PRECISION = {
@@ -86,21 +86,21 @@ class PublishedThroughput:
 
 
 @cache
-def device_peaks() -> dict[str, DevicePeaks]:
+def peaks_by_device() -> dict[str, DevicePeaks]:
     """Read all rows of `device_peaks.csv`, by device name."""
-    return {row["device"]: _parse_peaks(row) for row in read_rows("device_peaks.csv")}
+    return {row["device"]: _parse_peaks(row) for row in read_csv_rows("device_peaks.csv")}
 
 
 @cache
-def find_peaks(device_name: str | None) -> DevicePeaks | None:
+def find_device_peaks(device_name: str | None) -> DevicePeaks | None:
     """Return the peaks of the device with this driver or PyTorch name; None for a CPU or unknown device."""
     if not device_name:
         return None
     plain = re.sub(r"^(NVIDIA|AMD) ", "", device_name.strip(), flags=re.IGNORECASE)
     for pattern, row, share in _NAME_PATTERNS:
         if re.fullmatch(pattern, plain, flags=re.IGNORECASE):
-            return _scaled_peaks(device_peaks()[row], share)
-    return device_peaks().get(plain)
+            return _peaks_of_device_share(peaks_by_device()[row], share)
+    return peaks_by_device().get(plain)
 
 
 @cache
@@ -113,7 +113,7 @@ def published_throughputs() -> tuple[PublishedThroughput, ...]:
             img_per_s_total=float(r["img_per_s_total"]),
             batch_per_device=int(r["batch_per_device"]) if r["batch_per_device"] else None,
         )
-        for r in read_rows("anchors.csv")
+        for r in read_csv_rows("anchors.csv")
     )
 
 
@@ -122,7 +122,7 @@ def _parse_peaks(row: dict[str, str]) -> DevicePeaks:
     return DevicePeaks(device=row["device"], note=row["note"], **numbers)
 
 
-def _scaled_peaks(peaks: DevicePeaks, share: float) -> DevicePeaks:
+def _peaks_of_device_share(peaks: DevicePeaks, share: float) -> DevicePeaks:
     if share == 1.0:
         return peaks
     numbers = {f.name: getattr(peaks, f.name) for f in fields(peaks) if f.name not in ("device", "note")}

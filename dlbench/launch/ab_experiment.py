@@ -33,13 +33,13 @@ class Setting:
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
-    def text(self) -> str:
+    def setting_text(self) -> str:
         """The setting as text, in a fixed order; "as is" if it changes nothing."""
         items = [*self.overrides, *(f"{ab_sides.ENVIRONMENT_PREFIX}{k}={v}" for k, v in self.environment.items())]
         return ",".join(sorted(items)) or ab_sides.UNCHANGED
 
     @property
-    def names(self) -> set[str]:
+    def changed_keys(self) -> set[str]:
         """Names of the axes and protocol keys that it sets."""
         return {override.partition("=")[0] for override in self.overrides}
 
@@ -98,18 +98,20 @@ class Experiment:
     @property
     def suite_names(self) -> tuple[str, str]:
         """Suite names of the records of A and B."""
-        digest = hashlib.sha256(json.dumps([self.a.text, self.b.text, self.seed]).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps([self.a.setting_text, self.b.setting_text, self.seed]).encode()).hexdigest()[
+            :8
+        ]
         return ab_sides.side_suite_name(self.suite, digest, "a"), ab_sides.side_suite_name(self.suite, digest, "b")
 
-    def setting(self, side: str) -> Setting:
+    def setting_of_side(self, side: str) -> Setting:
         """Setting of the side, "a" or "b"."""
         return self.a if side == "a" else self.b
 
-    def label(self, side: str) -> str:
+    def label_of_side(self, side: str) -> str:
         """Label in the records of a side: ``b (seed 0): env.OMP_NUM_THREADS=1``."""
-        return ab_sides.side_label(side, self.seed, self.setting(side).text)
+        return ab_sides.side_label(side, self.seed, self.setting_of_side(side).setting_text)
 
-    def order(self, pairs: int) -> list[tuple[ScheduledRun, ScheduledRun]]:
+    def run_order(self, pairs: int) -> list[tuple[ScheduledRun, ScheduledRun]]:
         """Return the runs of all pairs in their order; within each pair the order is random.
 
         Each round contains one pair of every case, in random order. The order depends only on the seed and the round:
@@ -143,12 +145,12 @@ def plan_experiment(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed
     Raises:
         BadInput: the two sides have different cases, apart from the settings.
     """
-    changed = a.names | b.names | {"repeat"}
+    changed = a.changed_keys | b.changed_keys | {"repeat"}
     cases = [{}, {}]  # type: list[dict[str, list[Case]]]
     for found, suite in zip(cases, (suite_a, suite_b), strict=True):
         for case in suite.cases(device):
             first = replace(case, repeat=0)
-            of_key = found.setdefault(ab_sides.match_key(first, changed), [])
+            of_key = found.setdefault(ab_sides.side_matching_key(first, changed), [])
             if first not in of_key:
                 of_key.append(first)
     for side, of_side, others in (("A", cases[0], cases[1]), ("B", cases[1], cases[0])):

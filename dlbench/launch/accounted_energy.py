@@ -15,7 +15,7 @@ def add_job_energy(found: list[jobs.SubmissionStatus], results: Path) -> list[jo
     """Return the states with the energy of each ended job of Slurm."""
     ended = {job.job_id for one in found for job, state in one.jobs if state.ended and job.scheduler == "slurm"}
     accounted, bases = sacct_energy(ended)
-    measured = _measured_energy(results, bases)
+    measured = _measured_job_energy_j(results, bases)
     energies = {job_id: jobs.JobEnergy(accounted.get(job_id), measured.get(job_id)) for job_id in ended}
     own = [[job.job_id for job, _ in one.jobs if job.job_id in ended] for one in found]
     return [dataclasses.replace(one, energy={i: energies[i] for i in ids}) for one, ids in zip(found, own, strict=True)]
@@ -53,7 +53,7 @@ def sacct_energy(job_ids: Iterable[str]) -> tuple[dict[str, float], dict[str, st
     return found, bases
 
 
-def _measured_energy(results: Path, bases: Mapping[str, str]) -> dict[str, float]:
+def _measured_job_energy_j(results: Path, bases: Mapping[str, str]) -> dict[str, float]:
     """Return the energy that was measured in each job [J], over all its attempts."""
     found: dict[str, float] = {}
     for folder, head in attempts.find_closed_attempts(results):

@@ -28,7 +28,7 @@ from dlbench.atomic_file import read_text, temporary_name, write_atomically
 from dlbench.errors import DlbenchError, StoreError, convert_write_errors
 from dlbench.json_text import load_json
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, from_dict
-from dlbench.safe_names import excerpt
+from dlbench.safe_names import short_repr
 from dlbench.suites import worker_request as requests
 from dlbench.suites.case import Case
 
@@ -67,7 +67,7 @@ DoneKey = tuple[str, int, str, str, str]
 SystemKeys = str | Mapping[str, str]
 
 
-def system_key_for(keys: SystemKeys, device: str) -> str:
+def system_key_of_device_kind(keys: SystemKeys, device: str) -> str:
     """Return the system key for this kind of device; "" if unknown."""
     return keys if isinstance(keys, str) else keys.get(device, "")
 
@@ -174,7 +174,7 @@ def find_closed_attempts(
             # Incomplete, damaged, or of a version with other axes.
             if problems is not None:
                 words = error.strerror if isinstance(error, OSError) else error
-                problems.append(f"cannot read {folder / 'record.json'}: {excerpt(str(words), 200)[1:-1]}; skipped")
+                problems.append(f"cannot read {folder / 'record.json'}: {short_repr(str(words), 200)[1:-1]}; skipped")
             continue
         yield folder, record
 

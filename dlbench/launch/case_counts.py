@@ -23,14 +23,14 @@ class CaseCounts:
     system_key: str = ""
 
     @property
-    def missing(self) -> int:
+    def num_missing(self) -> int:
         """Cases never tried, or preempted."""
         return self.total - self.done - self.running - self.failed - self.out_of_memory
 
     @property
     def remaining(self) -> int:
         """Cases that a job started now would measure."""
-        return self.missing + self.failed
+        return self.num_missing + self.failed
 
 
 def count_cases(results: Path, suite: Suite) -> list[CaseCounts]:
@@ -42,19 +42,21 @@ def count_cases(results: Path, suite: Suite) -> list[CaseCounts]:
     for _, record in attempts.find_closed_attempts(results):
         if (record.suite, record.suite_version) == (suite.name, suite.version):
             place = (str(record.case.get("device")), record.system_key or "")
-            _update_state(tried.setdefault(place, {}), record.case_id, record.status, record.network_key or "")
+            _update_case_state(tried.setdefault(place, {}), record.case_id, record.status, record.network_key or "")
     for attempt, owner in attempts.find_open_attempts(results):
         if (attempt.suite, attempt.suite_version) == (suite.name, suite.version):
             alive = claims.is_owner_probably_alive(owner, attempt.folder)
             place = (attempt.case.device, attempt.system_key)
             status = "running" if alive else "preempted"
-            _update_state(tried.setdefault(place, {}), attempt.case.id, status, attempt.network_key)
-    counts = [_tally_states(suite, device, system_key, known) for (device, system_key), known in sorted(tried.items())]
-    counts = [one for one in counts if one.missing < one.total or len(counts) == 1]
-    return counts or [CaseCounts(sum(map(len, suite.rounds())))]
+            _update_case_state(tried.setdefault(place, {}), attempt.case.id, status, attempt.network_key)
+    counts = [
+        _count_cases_by_state(suite, device, system_key, known) for (device, system_key), known in sorted(tried.items())
+    ]
+    counts = [one for one in counts if one.num_missing < one.total or len(counts) == 1]
+    return counts or [CaseCounts(sum(map(len, suite.process_rounds())))]
 
 
-def _update_state(known: dict[str, _CaseState], case_id: str, status: str, network_key: str) -> None:
+def _update_case_state(known: dict[str, _CaseState], case_id: str, status: str, network_key: str) -> None:
     # A case that is done stays done, even if `--fresh` added a failed attempt later. A changed network is measured
     # again.
     before, key = known.get(case_id, ("", network_key))
@@ -62,8 +64,8 @@ def _update_state(known: dict[str, _CaseState], case_id: str, status: str, netwo
         known[case_id] = status, network_key
 
 
-def _tally_states(suite: Suite, device: str, system_key: str, known: dict[str, _CaseState]) -> CaseCounts:
-    cases = [case for one in suite.rounds(device) for case in one]
+def _count_cases_by_state(suite: Suite, device: str, system_key: str, known: dict[str, _CaseState]) -> CaseCounts:
+    cases = [case for one in suite.process_rounds(device) for case in one]
     stands = [known[case.id][0] if case.id in known else "missing" for case in cases]
     return CaseCounts(
         total=len(cases),

@@ -19,7 +19,7 @@ from typing import Any
 
 from dlbench import process_identity
 from dlbench.errors import convert_write_errors
-from dlbench.json_text import read_object
+from dlbench.json_text import read_json_object
 
 #: Time without a change after which an owner on another host counts as dead [s].
 DEAD_AFTER_S = 300.0
@@ -38,9 +38,9 @@ class FileChangeTimer:
 
     _seen: dict[Path, tuple[object, float]] = field(default_factory=dict)
 
-    def unchanged_s(self, path: Path) -> float:
+    def time_since_change_s(self, path: Path) -> float:
         """Return the seconds since the file or folder last changed, as seen by this process; 0 at the first call."""
-        now, state = time.monotonic(), _file_state(path)
+        now, state = time.monotonic(), _file_change_stamp(path)
         known, since = self._seen.get(path, (None, now))
         if path not in self._seen or known != state:
             since = now
@@ -53,14 +53,16 @@ FILE_CHANGE_TIMER = FileChangeTimer()
 
 
 #: Identity of this process: machine, process id, its PID namespace, and start time (ids are reused).
-owner_identity = process_identity.identity
+owner_identity = process_identity.current_process_identity
 
 
 def is_owner_alive(who: dict[str, Any], heartbeat: Path) -> bool:
     """Whether owner `who` runs; on another host it is dead once `heartbeat` is unchanged for `DEAD_AFTER_S`."""
     seen = process_identity.is_running(who)
-    unchanged_s = FILE_CHANGE_TIMER.unchanged_s(heartbeat)  # always called: the time starts with the first call
-    return unchanged_s < DEAD_AFTER_S if seen is None else seen
+    time_since_change_s = FILE_CHANGE_TIMER.time_since_change_s(
+        heartbeat
+    )  # always called: the time starts with the first call
+    return time_since_change_s < DEAD_AFTER_S if seen is None else seen
 
 
 def is_owner_probably_alive(who: dict[str, Any], heartbeat: Path) -> bool:
@@ -86,7 +88,7 @@ class Claim:
         """Whether the claim was taken over from this dead owner."""
         return self._dead is not None and all(self._dead.get(name) == who.get(name) for name in owner_identity())
 
-    def touch(self) -> None:
+    def refresh_heartbeat(self) -> None:
         """Update the file time: the owner is still running."""
         with contextlib.suppress(OSError):
             os.utime(self.path)
@@ -96,7 +98,7 @@ class Claim:
 
         If the folder cannot be written, the claim stays; it is stale once this process has ended.
         """
-        if (read_object(self.path) or {}).get("nonce") == self._nonce:
+        if (read_json_object(self.path) or {}).get("nonce") == self._nonce:
             with contextlib.suppress(OSError):
                 self.path.unlink()
 
@@ -109,7 +111,7 @@ def take_claim(root: Path, name: str) -> Claim | None:
         path.parent.mkdir(exist_ok=True)
         if _create_claim(path, nonce):
             return Claim(path, nonce)
-        holder = read_object(path)
+        holder = read_json_object(path)
         if _remove_claim_if_stale(path) and _create_claim(path, nonce):
             return Claim(path, nonce, holder)
     return None
@@ -121,22 +123,22 @@ def is_owner_local_or_gone(heartbeat: Path) -> bool:
     return not owner or process_identity.is_running(owner) is not None
 
 
-def abandoned_heartbeats(heartbeats: Iterable[Path]) -> Iterator[Path]:
+def heartbeats_of_dead_owners(heartbeats: Iterable[Path]) -> Iterator[Path]:
     """Iterate over the claims and attempt folders whose owners are dead, each as soon as that is certain.
 
     Owners on other hosts are watched until they touch the file (every `HEARTBEAT_S`) or stay silent for `DEAD_AFTER_S`;
     a claim without an owner is abandoned after a few seconds, for its process was killed while writing it.
     Claims of running owners and released claims are skipped.
     """
-    first = {path: _file_state(path) for path in heartbeats}
+    first = {path: _file_change_stamp(path) for path in heartbeats}
     while first:
         for path, before in list(first.items()):
             owner = _read_owner(path)
             seen = process_identity.is_running(owner)
-            unchanged_s = FILE_CHANGE_TIMER.unchanged_s(path)
-            if before is None or seen or _file_state(path) != before:
+            time_since_change_s = FILE_CHANGE_TIMER.time_since_change_s(path)
+            if before is None or seen or _file_change_stamp(path) != before:
                 del first[path]
-            elif seen is False or unchanged_s >= _stale_after_s(owner):
+            elif seen is False or time_since_change_s >= _stale_after_s(owner):
                 del first[path]
                 yield path
         if first:
@@ -149,10 +151,13 @@ def remove_stale_claims(root: Path) -> int:
     for path in _list_files(root / "claims"):
         with contextlib.suppress(OSError):
             if path.suffix == ".json":
-                holder = read_object(path)
+                holder = read_json_object(path)
                 if holder is not None and process_identity.is_running(holder) is False:
                     removed += _remove_claim_if_stale(path)
-            elif _MOVED_ASIDE_NAME.fullmatch(path.name) and FILE_CHANGE_TIMER.unchanged_s(path) >= _HALF_WRITTEN_S:
+            elif (
+                _MOVED_ASIDE_NAME.fullmatch(path.name)
+                and FILE_CHANGE_TIMER.time_since_change_s(path) >= _HALF_WRITTEN_S
+            ):
                 path.unlink()  # the process that took it over was killed
                 removed += 1
     return removed
@@ -175,7 +180,7 @@ def claim_path(root: Path, name: str) -> Path:
     return root / "claims" / f"{name}.json"
 
 
-def _file_state(path: Path) -> tuple[int, int, int] | None:
+def _file_change_stamp(path: Path) -> tuple[int, int, int] | None:
     """Return the state that a touch or a new file changes; None if the file does not exist."""
     try:
         found = path.stat()
@@ -197,19 +202,19 @@ def _create_claim(path: Path, nonce: str) -> bool:
 
 def _remove_claim_if_stale(path: Path) -> bool:
     """Remove the claim if it is stale; return whether it is gone."""
-    holder = read_object(path)
+    holder = read_json_object(path)
     if holder is None and not path.exists():
         return True
-    unchanged_s = FILE_CHANGE_TIMER.unchanged_s(path)
+    time_since_change_s = FILE_CHANGE_TIMER.time_since_change_s(path)
     seen = process_identity.is_running(holder) if holder else None
-    if seen or (seen is None and unchanged_s < _stale_after_s(holder)):
+    if seen or (seen is None and time_since_change_s < _stale_after_s(holder)):
         return False
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.rename(aside)
     except FileNotFoundError:
         return True
-    if read_object(aside) != holder:
+    if read_json_object(aside) != holder:
         # Another process took the claim over before the rename: restore it.
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
@@ -225,4 +230,4 @@ def _stale_after_s(holder: dict[str, Any] | None) -> float:
 
 
 def _read_owner(heartbeat: Path) -> dict[str, Any]:
-    return read_object(heartbeat / "owner.json" if heartbeat.is_dir() else heartbeat) or {}
+    return read_json_object(heartbeat / "owner.json" if heartbeat.is_dir() else heartbeat) or {}

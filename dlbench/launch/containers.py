@@ -129,7 +129,7 @@ def wrap_with_docker(image: str, needs: CommandRequirements) -> ContainerWrappin
         f"type=bind,source={mount.source},target={mount.target}{',readonly' if mount.read_only else ''}"
         for mount in needs.mounts
     ]
-    return _wrap_with_engine("docker", image, needs, own, _repeat_option("--mount", mounts))
+    return _wrap_with_engine("docker", image, needs, own, _option_per_value("--mount", mounts))
 
 
 def wrap_with_podman(image: str, needs: CommandRequirements) -> ContainerWrapping:
@@ -142,7 +142,7 @@ def wrap_with_podman(image: str, needs: CommandRequirements) -> ContainerWrappin
         "--ulimit=host",
         *(() if needs.user in ("", "0:0") else ("--userns=keep-id",)),
     )
-    mounts = _repeat_option("--volume", [_volume_value(mount) for mount in needs.mounts])
+    mounts = _option_per_value("--volume", [_volume_option_value(mount) for mount in needs.mounts])
     return _wrap_with_engine("podman", image, needs, own, mounts)
 
 
@@ -157,7 +157,7 @@ def _wrap_with_engine(
         *mounts,
         *("--workdir", needs.workdir),
         # By name: values are those of each rank, and are not visible in process lists.
-        *_repeat_option("--env", _variable_names(needs)),
+        *_option_per_value("--env", _container_variable_names(needs)),
         *needs.options,
         image,
     )
@@ -174,9 +174,9 @@ def wrap_with_enroot(image: str, needs: CommandRequirements) -> ContainerWrappin
         for mount in needs.mounts
     ]
     prefix = (
-        *("bash", "-c", _ENROOT_START, " ".join(_variable_names(needs, _nvidia_variables(needs)))),
+        *("bash", "-c", _ENROOT_START, " ".join(_container_variable_names(needs, _nvidia_variables(needs)))),
         "--rw",
-        *_repeat_option("--mount", mounts),
+        *_option_per_value("--mount", mounts),
         *needs.options,
         *("--", needs.name),
     )
@@ -191,7 +191,7 @@ def wrap_with_enroot(image: str, needs: CommandRequirements) -> ContainerWrappin
 
 def wrap_with_pyxis(image: str, needs: CommandRequirements) -> ContainerWrapping:
     """Options of srun, which the pyxis plugin of Slurm adds; never on sbatch, whose script would run inside."""
-    mounts = ",".join(_volume_value(mount) for mount in needs.mounts)
+    mounts = ",".join(_volume_option_value(mount) for mount in needs.mounts)
     srun = (
         f"--container-image={image}",
         # Named, so that the steps of a job unpack the image only once.
@@ -216,7 +216,7 @@ def wrap_with_apptainer(image: str, needs: CommandRequirements) -> ContainerWrap
     prefix = (
         *("apptainer", "exec"),
         *(("--nv",) if needs.gpus else ()),
-        *_repeat_option("--bind", [_volume_value(mount) for mount in needs.mounts]),
+        *_option_per_value("--bind", [_volume_option_value(mount) for mount in needs.mounts]),
         *("--pwd", needs.workdir),
         *needs.options,
         image,
@@ -247,16 +247,16 @@ def wrap_with_udocker(image: str, needs: CommandRequirements) -> ContainerWrappi
     )
 
 
-def _variable_names(needs: CommandRequirements, more: Iterable[str] = ()) -> Argv:
+def _container_variable_names(needs: CommandRequirements, more: Iterable[str] = ()) -> Argv:
     of_mpi = PASSED_MPI_VARIABLES if needs.mpi else ()
     return tuple(dict.fromkeys((*needs.variables, *more, *PASSED_VARIABLES, *of_mpi)))
 
 
-def _repeat_option(option: str, values: list[str] | Argv) -> Argv:
+def _option_per_value(option: str, values: list[str] | Argv) -> Argv:
     return tuple(word for value in values for word in (option, value))
 
 
-def _volume_value(mount: Mount) -> str:
+def _volume_option_value(mount: Mount) -> str:
     return f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"
 
 

@@ -17,7 +17,7 @@ from dlbench.errors import BadInput, DlbenchError
 from dlbench.launch import batch_systems, case_counts, jobs, scheduler
 from dlbench.launch.jobs import SubmittedJob
 from dlbench.launch.sites import Site
-from dlbench.safe_names import why_unsafe
+from dlbench.safe_names import why_unsafe_name
 from dlbench.suites.suite import Suite
 
 NODES_FOLDER = "nodes"
@@ -73,7 +73,7 @@ def plan_nodes(
         )
     states = batch_systems.BATCH_SYSTEMS[site.scheduler].node_states(site.partition)
     nodes = list(dict.fromkeys(wanted)) if wanted is not None else list(states)
-    unknown = [node for node in nodes if node not in states or why_unsafe(node)]
+    unknown = [node for node in nodes if node not in states or why_unsafe_name(node)]
     if unknown:
         where = f"partition {site.partition}" if site.partition else "this cluster"
         listing = "pbsnodes -a" if site.scheduler == "pbs" else "sinfo --Node"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench import units
-from dlbench.json_text import read_object
+from dlbench.json_text import read_json_object
 from dlbench.launch import claims
 from dlbench.launch.launchers import WORKER_MODULE
 from dlbench.launch.processes import ATTEMPT_FOLDER_VARIABLE, last_message, last_phase, tail_lines
@@ -63,8 +63,8 @@ def read_rank_files(folder: Path) -> list[RankFiles]:
     found = []
     for file in sorted((folder / "ranks").glob("*.pid.json")):
         number = int(file.name.partition(".")[0])
-        begun = read_object(file) or {}
-        end = read_object(folder / "ranks" / f"{number}.end.json") or {}
+        begun = read_json_object(file) or {}
+        end = read_json_object(folder / "ranks" / f"{number}.end.json") or {}
         text = folder / "stderr.txt" if number == 0 else folder / "ranks" / f"{number}.err"
         phase = str(end.get("phase") or last_phase(text))
         last = last_message(text, LAUNCHER_PREFIXES)
@@ -72,29 +72,29 @@ def read_rank_files(folder: Path) -> list[RankFiles]:
     return sorted(found, key=lambda rank: rank.number)
 
 
-def has_failed(folder: Path) -> bool:
+def has_rank_failed(folder: Path) -> bool:
     """Whether a rank reported a failure and the launcher had enough time to stop the others.
 
     The time is measured by this process: the clock of the rank's node may differ.
     """
     for file in (folder / "ranks").glob("*.end.json"):
-        end = read_object(file) or {}
+        end = read_json_object(file) or {}
         if (
             end
             and end.get("status") not in DONE_STATUSES
-            and claims.FILE_CHANGE_TIMER.unchanged_s(file) > FAILURE_GRACE_S
+            and claims.FILE_CHANGE_TIMER.time_since_change_s(file) > FAILURE_GRACE_S
         ):
             return True
     return False
 
 
-def diagnose(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] | None:
+def diagnose_failed_case(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] | None:
     """Return status and error of a failed case, with the rank that failed first; None without any trace."""
     ranks = read_rank_files(folder)
     ended = [rank for rank in ranks if rank.end.get("status") not in (None, *DONE_STATUSES)]
     failed = sorted(ended, key=lambda rank: float(rank.end.get("at_s", 0.0)))
     own = [r for r in failed if not r.end.get("lost_peer") and r.end["status"] != "preempted"]
-    killed = _ranks_reported_killed(folder, ranks) or ([r for r in ranks if not r.end] if failed else [])
+    killed = _first_rank_reported_killed(folder, ranks) or ([r for r in ranks if not r.end] if failed else [])
     if killed and not own:
         return _killed_diagnosis(killed, world_size, oom_kill)
     if failed:
@@ -144,13 +144,15 @@ def kill_leftover_processes(folder: Path) -> int:
         with suppress(OSError):
             if os.stat(f"/proc/{name}").st_uid != os.geteuid():  # noqa: PTH116
                 continue
-            if started_as in _read(f"/proc/{name}/cmdline") or mark in _read(f"/proc/{name}/environ").split(b"\0"):
+            if started_as in _read_bytes(f"/proc/{name}/cmdline") or mark in _read_bytes(f"/proc/{name}/environ").split(
+                b"\0"
+            ):
                 os.kill(int(name), signal.SIGKILL)
                 count += 1
     return count
 
 
-def _read(file: str) -> bytes:
+def _read_bytes(file: str) -> bytes:
     with open(file, "rb", buffering=0) as opened:  # noqa: PTH123
         return opened.read()
 
@@ -165,7 +167,7 @@ def _killed_diagnosis(killed: list[RankFiles], world_size: int, oom_kill: bool) 
     return "crashed", f"{names} {verb} killed{phase}{words}"
 
 
-def _ranks_reported_killed(folder: Path, ranks: list[RankFiles]) -> list[RankFiles]:
+def _first_rank_reported_killed(folder: Path, ranks: list[RankFiles]) -> list[RankFiles]:
     """Return the first rank that the launcher reported as killed; it killed later ones itself."""
     text = "\n".join(tail_lines(folder / "stderr.txt", 65_536) + tail_lines(folder / "stdout.txt", 65_536))
     for pattern, kind in _KILLED_MESSAGES:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dlbench.atomic_file import write_atomically
 from dlbench.errors import BadInput, StoreError
-from dlbench.json_text import read_object
+from dlbench.json_text import read_json_object
 from dlbench.launch import claims
 from dlbench.launch.runtimes import RUNTIME_RECORDS, ImageFile
 from dlbench.launch.sites import ContainerSettings
@@ -63,10 +63,10 @@ def import_image(
             f"{path} does not exist and container.source is not set; set container.source to, for example, "
             f"docker://nvcr.io#nvidia/pytorch:TAG or dockerd://dlbench:latest (local Docker engine)"
         )
-    return _download_once(container.runtime, image_file, path, container.source, force, say)
+    return _download_unless_present(container.runtime, image_file, path, container.source, force, say)
 
 
-def _download_once(
+def _download_unless_present(
     runtime: str, image_file: ImageFile, path: Path, source: str, force: bool, say: Callable[[str], None]
 ) -> ImportedImage:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,8 +84,8 @@ def _download_once(
         temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
         try:
             say(f"downloading {source} to {path}")
-            _run_download(image_file.fetch(source, temporary), claim)
-            digest = _verified_digest(temporary, image_file)
+            _run_while_holding_claim(image_file.fetch(source, temporary), claim)
+            digest = _verify_and_digest_image(temporary, image_file)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -100,7 +100,7 @@ def _download_once(
 def _existing_image(path: Path, runtime: str) -> ImportedImage:
     """Return the existing image; record its digest if that is missing."""
     digest = image_digest(path)
-    recorded = read_object(_digest_path(path)) or {}
+    recorded = read_json_object(_digest_path(path)) or {}
     if recorded.get("digest") == digest:
         return ImportedImage(str(path), digest, recorded.get("source"), fetched=False)
     with contextlib.suppress(OSError):  # it may belong to another user, in a folder that is not writable
@@ -114,7 +114,7 @@ def _write_digest(path: Path, digest: str, source: str | None, runtime: str) -> 
     write_atomically(_digest_path(path), json.dumps(about, indent=1))
 
 
-def _run_download(argv: list[str], claim: claims.Claim | None = None) -> str:
+def _run_while_holding_claim(argv: list[str], claim: claims.Claim | None = None) -> str:
     try:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=None, text=True)
     except FileNotFoundError:
@@ -127,7 +127,7 @@ def _run_download(argv: list[str], claim: claims.Claim | None = None) -> str:
             break
         except subprocess.TimeoutExpired:
             if claim:
-                claim.touch()
+                claim.refresh_heartbeat()
         except BaseException:
             process.terminate()
             process.wait()
@@ -137,7 +137,7 @@ def _run_download(argv: list[str], claim: claims.Claim | None = None) -> str:
     return output
 
 
-def _verified_digest(file: Path, wanted: ImageFile) -> str:
+def _verify_and_digest_image(file: Path, wanted: ImageFile) -> str:
     """Verify an image file and return its digest. Raises StoreError if it is not an image."""
     try:
         with file.open("rb") as stream:
@@ -172,7 +172,7 @@ def recorded_digest(container: ContainerSettings) -> str | None:
 
 def _recorded_file_digest(path: Path) -> str | None:
     """Return the recorded digest of an image file; None if there is none, or the size of the file has changed."""
-    recorded = read_object(_digest_path(path)) or {}
+    recorded = read_json_object(_digest_path(path)) or {}
     with contextlib.suppress(OSError):
         if recorded.get("digest") and recorded.get("bytes") == path.stat().st_size:
             return str(recorded["digest"])
@@ -190,11 +190,11 @@ def _pull_image(container: ContainerSettings, say: Callable[[str], None]) -> Imp
     fetched = False
     if container.source:
         say(f"{engine} downloads {container.source}")
-        _run_download([engine, "pull", container.source])
+        _run_while_holding_claim([engine, "pull", container.source])
         if "tag" in store and container.source != image:
-            _run_download([engine, "tag", container.source, image])
+            _run_while_holding_claim([engine, "tag", container.source, image])
         fetched = True
     if "inspect" not in store:
         return ImportedImage(image, "unknown", container.source, fetched)
-    digest = _run_download([engine, "image", "inspect", "--format", "{{.Id}}", image]).strip()
+    digest = _run_while_holding_claim([engine, "image", "inspect", "--format", "{{.Id}}", image]).strip()
     return ImportedImage(image, digest, container.source, fetched)

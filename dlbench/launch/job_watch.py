@@ -159,10 +159,10 @@ def summarize_campaigns(folders: Sequence[Path], waiting: Sequence[JobState] | N
 
 def results_folders_below(root: Path) -> list[Path]:
     """Return the results folders with submissions, `root` itself or below it."""
-    return sorted(_search_folders(root, _MAX_DEPTH))
+    return sorted(_subfolders_to_search(root, _MAX_DEPTH))
 
 
-def _search_folders(folder: Path, depth: int) -> Iterator[Path]:
+def _subfolders_to_search(folder: Path, depth: int) -> Iterator[Path]:
     submitted = next((folder / "jobs").glob("*/submission.json"), None) is not None
     if submitted:
         yield folder
@@ -177,7 +177,7 @@ def _search_folders(folder: Path, depth: int) -> Iterator[Path]:
         of_unit = name == each_node.NODES_FOLDER or re.fullmatch(r"gpu\d+", name)
         inside = of_unit if submitted else name not in _FOLDERS_NOT_SEARCHED
         if inside and not name.startswith("."):
-            yield from _search_folders(folder / name, depth - 1)
+            yield from _subfolders_to_search(folder / name, depth - 1)
 
 
 def _find_fleet_folder(folder: Path) -> tuple[Path, bool]:

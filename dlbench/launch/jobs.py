@@ -33,7 +33,7 @@ from dlbench.launch.case_counts import CaseCounts, count_cases
 from dlbench.launch.scheduler import JobState, SchedulerError
 from dlbench.launch.sites import Site
 from dlbench.results.records import from_dict
-from dlbench.safe_names import excerpt, why_unsafe
+from dlbench.safe_names import short_repr, why_unsafe_name
 from dlbench.suites.case import Case
 from dlbench.suites.suite import Suite, load_suite
 
@@ -101,11 +101,14 @@ class JobEnergy:
         accounted, measured = self.consumed_energy_j, self.measured_energy_j
         if accounted is None:
             return "Slurm recorded no energy"
-        text = f"Slurm recorded {units.quantity(accounted, 'J')} (whole nodes, during the whole job)"
+        text = f"Slurm recorded {units.quantity_text(accounted, 'J')} (whole nodes, during the whole job)"
         if measured is None:
             return text
         less = "; Slurm's value is lower, so one of the two is wrong" if accounted < measured else ""
-        return f"{text}, dlbench measured {units.quantity(measured, 'J')} (devices, only during the timed steps){less}"
+        return (
+            f"{text}, dlbench measured {units.quantity_text(measured, 'J')} (devices, only during "
+            f"the timed steps){less}"
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ def prepare_submission(
     """
     results = results.resolve()
     cases = suite.cases()
-    overrides = (*overrides, *_device_override(cases, site))
+    overrides = (*overrides, *_gpu_device_override(cases, site))
     text = Path(suite.source).read_text(encoding="utf-8")
     node_counts = sorted({case.nodes for case in cases}) if by_nodes else [0]
     whole = job_script.Job(
@@ -188,7 +191,7 @@ def prepare_submission(
     )  # fmt: skip
 
 
-def _device_override(cases: list[Case], site: Site) -> list[str]:
+def _gpu_device_override(cases: list[Case], site: Site) -> list[str]:
     """The override that keeps a job at a GPU site from measuring the CPU. Raises BadInput if GPUs are missing."""
     devices = {case.device for case in cases}
     if "cuda" in devices and not site.has_gpus:
@@ -323,7 +326,7 @@ def submitted_jobs(results: Path) -> list[SubmittedJob]:
     for file in jobs_folder(results).glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
             job: SubmittedJob = from_dict(SubmittedJob, load_json(read_text(file)))
-            if not why_unsafe(job.script.partition("/")[0]) and job.scheduler in batch_systems.BATCH_SYSTEMS:
+            if not why_unsafe_name(job.script.partition("/")[0]) and job.scheduler in batch_systems.BATCH_SYSTEMS:
                 found.append(job)
     return sorted(found, key=lambda job: (job.submitted_at, len(job.job_id), job.job_id))
 
@@ -376,12 +379,12 @@ def read_submission(folder: Path) -> Submission:
             raise ValueError("it is not a JSON object with a list 'scripts'")
         scripts = tuple(from_dict(JobScript, {"text": ""} | script) for script in about["scripts"])
         for name in (about.get("suite_file"), *(script.name for script in scripts)):
-            if why_unsafe(name):
-                raise ValueError(f"{excerpt(name)} is not a valid file name: {why_unsafe(name)}")
+            if why_unsafe_name(name):
+                raise ValueError(f"{short_repr(name)} is not a valid file name: {why_unsafe_name(name)}")
         more = {"folder": folder, "suite_file": folder / about["suite_file"], "suite_text": "", "scripts": scripts}
         submission: Submission = from_dict(Submission, {"num_cases": 0} | about | more)
         if submission.scheduler not in batch_systems.BATCH_SYSTEMS:
-            raise ValueError(f"it has the unknown scheduler {excerpt(submission.scheduler)}")
+            raise ValueError(f"it has the unknown scheduler {short_repr(submission.scheduler)}")
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(f"cannot read {file}: {error}") from error
     return submission
@@ -412,7 +415,7 @@ def active_jobs(results: Path, kinds: Sequence[str] = ("campaign", "report")) ->
     return list(dict.fromkeys(scheduler.base_job_id(state.id) for state in states if not state.ended))
 
 
-def resume(
+def resubmit_unfinished(
     results: Path, dry_run: bool = False, on_taken: Callable[[SubmittedJob], None] = lambda job: None
 ) -> list[SubmittedJob]:
     """Submit again scripts with missing cases and no queued job, and reports that were refused or killed.

@@ -145,7 +145,7 @@ MAX_RANKS_PER_NODE = 1024
 _CORE_BINDING_LAUNCHERS = ("srun", "mpirun")
 
 
-def probe_argv(name: str, launcher: Launcher, models: Sequence[str] = ()) -> list[str]:
+def rank_probe_argv(name: str, launcher: Launcher, models: Sequence[str] = ()) -> list[str]:
     """The command that probes the devices of a rank (see `dlbench.launch.probe`); [] if those of this process."""
     if name not in _CORE_BINDING_LAUNCHERS:
         return []

@@ -40,8 +40,8 @@ def _temporary_files(folder: Path) -> list[Path]:
 
 def _remove_if_abandoned(path: Path) -> bool:
     runs = atomic_file.is_writer_running(path.name)
-    unchanged_s = claims.FILE_CHANGE_TIMER.unchanged_s(path)
-    if runs or (runs is None and unchanged_s < claims.DEAD_AFTER_S):
+    time_since_change_s = claims.FILE_CHANGE_TIMER.time_since_change_s(path)
+    if runs or (runs is None and time_since_change_s < claims.DEAD_AFTER_S):
         return False
     with contextlib.suppress(OSError):
         if path.is_dir():

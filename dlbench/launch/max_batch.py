@@ -24,7 +24,7 @@ _OTHER_REASON = "failed for another reason than memory"
 
 
 @dataclass(frozen=True)
-class Trial:
+class BatchTrial:
     """One test run of a batch."""
 
     batch_size: int
@@ -36,7 +36,7 @@ class Trial:
     reason: str | None = None  # reason if it does not fit
 
     @property
-    def limit_text(self) -> str:
+    def does_not_fit_text(self) -> str:
         """Say that the batch does not fit, and why: ``does not fit (9 MiB more needed, 5 MiB available)``."""
         reason = (self.reason or "").rstrip(".")
         if reason.startswith(_OTHER_REASON):
@@ -45,9 +45,9 @@ class Trial:
         return f"does not fit ({short})" if short else "does not fit"
 
 
-def find_largest(
-    trial: Callable[[int], Trial], predicted: Callable[[int], float] | None, limit_bytes: int, within: float = 0.0
-) -> list[Trial]:
+def find_largest_batch(
+    trial: Callable[[int], BatchTrial], predicted: Callable[[int], float] | None, limit_bytes: int, within: float = 0.0
+) -> list[BatchTrial]:
     """Find the largest batch that fits by test runs; return the runs in order.
 
     Starts at the predicted batch, grows or shrinks until one batch fits and one does not, then bisects.
@@ -58,7 +58,7 @@ def find_largest(
         limit_bytes: memory limit for the prediction.
         within: relative gap between the two batches at which the search ends; 0 for adjacent batches.
     """
-    trials: list[Trial] = []
+    trials: list[BatchTrial] = []
     largest, smallest_failing = 0, MAX_BATCH_SIZE + 1
     batch, step = _predicted_largest(predicted, limit_bytes), _FIRST_FACTOR
     while smallest_failing - largest > max(1, int(within * largest)):
@@ -88,7 +88,7 @@ def _predicted_largest(predicted: Callable[[int], float] | None, limit_bytes: in
     return low
 
 
-def make_case(model: str, overrides: list[str], device: str) -> Case:
+def parse_case_without_batch(model: str, overrides: list[str], device: str) -> Case:
     """Build the case from `-P`; its batch is the unknown. Raises BadInput if an axis is wrong or sets the batch."""
     from dlbench.suites.suite import GLOBAL_BATCH, build_single_case
 
@@ -113,7 +113,7 @@ class TrialRunner:
         self._worker = worker  # the words before the folder; none start a worker of this machine
         self._count = 0
         self.room_bytes = limit_bytes  # where the search starts: on a GPU less than the limit, once it is known
-        self.done: list[Trial] = []  # in their order
+        self.done: list[BatchTrial] = []  # in their order
 
     def prediction(self) -> Callable[[int], float] | None:
         """Predict memory by batch [bytes]; None if the network cannot run on the meta device."""
@@ -126,7 +126,7 @@ class TrialRunner:
             return None
         return lambda batch: float(own + max(fixed + batch * per_image for fixed, per_image in lines))
 
-    def run_trial(self, batch: int, predicted: Callable[[int], float] | None) -> Trial:
+    def run_trial(self, batch: int, predicted: Callable[[int], float] | None) -> BatchTrial:
         """Run a batch and say on stderr whether it fits. Any failure is a limit: also 32-bit indices or the time limit.
 
         Raises JobFailed: a single image failed for another reason than memory.
@@ -150,11 +150,11 @@ class TrialRunner:
                 raise
             reason = str(error).removeprefix("oom: ")
             reason = reason if memory else f"{_OTHER_REASON}: {reason}"
-            done = Trial(batch, False, expected, seconds=time.monotonic() - began_s, reason=reason)
+            done = BatchTrial(batch, False, expected, seconds=time.monotonic() - began_s, reason=reason)
         else:
             allocated, resident = peaks["memory_allocated_peak_bytes"], peaks["memory_rss_peak_bytes"]
-            done = Trial(batch, True, expected, allocated, resident, time.monotonic() - began_s)
-        say(f"batch {batch}: {'fits' if done.fits else done.limit_text}, {done.seconds:.1f} s")
+            done = BatchTrial(batch, True, expected, allocated, resident, time.monotonic() - began_s)
+        say(f"batch {batch}: {'fits' if done.fits else done.does_not_fit_text}, {done.seconds:.1f} s")
         self.done.append(done)
         return done
 
@@ -171,7 +171,7 @@ class TrialRunner:
             raise worker_process.JobFailed(str(error).partition("; see ")[0]) from None
 
 
-def memory_limit(limit_bytes: int) -> int:
+def effective_memory_limit(limit_bytes: int) -> int:
     """Return `limit_bytes`, or the lower hard limit of this process (`ulimit -Hd`)."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     return limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)

@@ -15,7 +15,14 @@ from pathlib import Path
 from dlbench.errors import BadInput
 from dlbench.launch import job_script
 from dlbench.launch.containers import ContainerWrapping
-from dlbench.launch.scheduler import JobState, SchedulerError, base_job_id, call_scheduler, user_name, worst_state
+from dlbench.launch.scheduler import (
+    JobState,
+    SchedulerError,
+    base_job_id,
+    call_scheduler,
+    job_state_from_tasks,
+    user_name,
+)
 from dlbench.launch.sites import Site
 
 #: States of jobs and subjobs, as qstat prints them.
@@ -46,7 +53,7 @@ def campaign_script(site: Site, job: job_script.Job) -> str:
             "cases are stored.",
             "trap : TERM USR1",
             "status=0",
-            f'{_time_limit_command(site)}"${{inside[@]}}" -m dlbench run \\\n'
+            f'{_timeout_command(site)}"${{inside[@]}}" -m dlbench run \\\n'
             f'  "$suite"{job_script.override_options(job)} --results "$results"{launcher} || status=$?',
         ],
         ['exit "$status"'],
@@ -104,7 +111,7 @@ def query_ended_state(job_id: str) -> JobState:
         found = _query_states([job_id], "-x")
     except SchedulerError:
         found = []
-    return JobState(job_id, worst_state([state.state for state in found]))
+    return JobState(job_id, job_state_from_tasks([state.state for state in found]))
 
 
 def node_states(queue: str | None = None) -> dict[str, str]:
@@ -197,7 +204,7 @@ def _pbs_memory(size: str) -> str:
     return f"{size}mb" if size.isdecimal() else f"{size.lower()}b"
 
 
-def _time_limit_command(site: Site) -> str:
+def _timeout_command(site: Site) -> str:
     """Return the command that ends a campaign shortly before the time limit; "" without a limit."""
     if not site.pbs.time_limit:
         return ""

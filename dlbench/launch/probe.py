@@ -13,7 +13,7 @@ from dlbench import units
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
 from dlbench.launch import scheduler
 from dlbench.launch.processes import die_with_parent, worker_environment
-from dlbench.safe_names import excerpt
+from dlbench.safe_names import short_repr
 from dlbench.suites.case import Case
 from dlbench.suites.catalog import CATALOG, find_model
 
@@ -62,7 +62,7 @@ def probe_machine(
     for name in models:
         if not name.isprintable():
             raise BadInput(f"invalid model name {name!r}: it contains control characters")
-    _check_threads({**os.environ, **(environment or {})}.get("OMP_NUM_THREADS", ""))
+    _check_omp_thread_count({**os.environ, **(environment or {})}.get("OMP_NUM_THREADS", ""))
     argv = list(argv) or [sys.executable, "-m", "dlbench.worker", "--probe", *models]
     around = worker_environment(environment or {})
     try:
@@ -76,7 +76,7 @@ def probe_machine(
             text = f"Slurm failed to start the first step: {failed}; waiting for Slurm's controller, then trying again"
             print(text, file=sys.stderr)
             scheduler.wait_for_controller()
-        facts = _parse_answer(done.stdout)
+        facts = _parse_probe_answer(done.stdout)
     except OSError as error:
         raise BadInput(
             f"cannot measure with {argv[0]}: {error.strerror or error}; run dlbench where '{argv[0]}' exists, "
@@ -96,15 +96,16 @@ def probe_machine(
     return ProbeResult(facts["device_kind"], facts["system_key"], found, len(facts["devices"]), facts)
 
 
-def _check_threads(text: str) -> None:
+def _check_omp_thread_count(text: str) -> None:
     """Refuse what OpenMP would pass over without a word, and measure with other threads than were asked for."""
     if text.strip() and not all(part.strip().isdecimal() and int(part) for part in text.split(",")):
         raise BadInput(
-            f"OMP_NUM_THREADS is {excerpt(text)}; it must be a whole number above zero, or several separated by commas"
+            f"OMP_NUM_THREADS is {short_repr(text)}; it must be a whole number above zero, or "
+            "several separated by commas"
         )
 
 
-def _parse_answer(stdout: str) -> dict[str, Any]:
+def _parse_probe_answer(stdout: str) -> dict[str, Any]:
     """Find the JSON answer in the output, which may hold other lines. Raises ValueError if there is none."""
     for line in reversed(stdout.splitlines()):
         if line.startswith("{"):
@@ -114,7 +115,7 @@ def _parse_answer(stdout: str) -> dict[str, Any]:
     raise ValueError("no answer")
 
 
-def check_models(models: Sequence[str]) -> None:
+def check_networks_exist(models: Sequence[str]) -> None:
     """Check that these networks exist: the catalogue directly, others with torch if it is installed.
 
     Raises BadInput if the worker rejects one; UnknownName for a plain name not in the catalogue, without torch.
@@ -140,7 +141,7 @@ def require_devices(cases: Sequence[Case], found: ProbeResult) -> None:
         raise BadInput("precision 'tf32' needs a GPU; on a CPU use fp32, amp_bf16 or amp_fp16, or exclude these cases")
 
 
-def runnable_cases(cases: Sequence[Case], found: ProbeResult) -> tuple[list[Case], str]:
+def cases_fitting_on_gpus(cases: Sequence[Case], found: ProbeResult) -> tuple[list[Case], str]:
     """Return the cases that fit on the GPUs of a node here, and a line about those left out; "" if none is.
 
     If none fits, all are returned: each then gets a record with the reason.

@@ -131,14 +131,14 @@ def tail_lines(path: Path, size: int = 16_384) -> list[str]:
 def stop_on_signals() -> Iterator[None]:
     """Turn SIGINT, SIGTERM, SIGHUP and SIGUSR1 into `StoppedBySignal`, so that the case in flight is still recorded."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def raise_on_signal(number: int, frame: FrameType | None) -> None:
         # A second signal must not interrupt writing the record.
         for other in handled:
             signal.signal(other, signal.SIG_IGN)
         raise StoppedBySignal(number)
 
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-    before: dict[int, Any] = {number: signal.signal(number, stop) for number in handled}
+    before: dict[int, Any] = {number: signal.signal(number, raise_on_signal) for number in handled}
     try:
         yield
     finally:

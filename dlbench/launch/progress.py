@@ -56,13 +56,13 @@ class Progress:
     def _progress_line_parts(self, record: Record) -> list[str]:
         """The line of a finished case: setting, status, and its main figures."""
         # A preempted case is not done and may run again.
-        head = self._line_start(self.number + (record.status == "preempted"), Case.from_dict(record.case))
+        head = self._case_line_start(self.number + (record.status == "preempted"), Case.from_dict(record.case))
         is_done = record.status in DONE_STATUSES
-        figures = _figure_texts(record, self._shared) if is_done else (record.error or "").splitlines()[:1]
+        figures = _record_figure_texts(record, self._shared) if is_done else (record.error or "").splitlines()[:1]
         return [*head, f"{record.status:<8}", *figures]
 
-    def _line_start(self, number: int, case: Case) -> list[str]:
-        first, *more = _setting_parts(case, self._shared, self._model_width)
+    def _case_line_start(self, number: int, case: Case) -> list[str]:
+        first, *more = _case_setting_texts(case, self._shared, self._model_width)
         return [f"[{number:>{len(str(self.total))}}/{self.total}] {first}", *more]
 
     def print_finished(self, record: Record) -> None:
@@ -74,15 +74,15 @@ class Progress:
         if messages.is_quiet() and record.status in DONE_STATUSES:
             return
         self._print_common_settings({"scope": _SCOPE})
-        self._print(self._progress_line_parts(record))
+        self._print_wrapped(self._progress_line_parts(record))
 
     def print_processes(self, case: Case, figures: Sequence[str]) -> None:
         """Print the figures over several processes of a case, below the lines of all cases."""
         if not messages.is_quiet():
             self._print_common_settings({})
-            self._print([*_setting_parts(case, self._shared, self._model_width), *figures])
+            self._print_wrapped([*_case_setting_texts(case, self._shared, self._model_width), *figures])
 
-    def remarks(self) -> list[str]:
+    def describe_missing_intervals(self) -> list[str]:
         """Explain each "no ±" of the lines."""
         runs = units.count_text(self._num_measured, "process")
         none = "no confidence interval (±) in"
@@ -94,7 +94,7 @@ class Progress:
             self._bar.stop()
             self._bar = None
 
-    def tick(self, case: Case, elapsed_s: float, phase: str) -> None:
+    def show_running_case(self, case: Case, elapsed_s: float, phase: str) -> None:
         """Show the running case on a terminal, with bar, elapsed and remaining time; print nothing elsewhere."""
         if not self._is_live:
             return
@@ -103,11 +103,11 @@ class Progress:
         if self._bar is None and importlib.util.find_spec("rich"):
             self._bar = LiveBar(self.stream, self.number)
         if self._bar:
-            setting = " ".join(" ".join(_setting_parts(case, self._shared)).split())
-            self._bar.update(self.number, self.total, f"{state}: {setting}")  # the end may have no room
+            setting = " ".join(" ".join(_case_setting_texts(case, self._shared)).split())
+            self._bar.redraw(self.number, self.total, f"{state}: {setting}")  # the end may have no room
             return
-        line = "  ".join([*self._line_start(self.number + 1, case), state])
-        self._write(line[: (terminal_width(self.stream) or 80) - 1])
+        line = "  ".join([*self._case_line_start(self.number + 1, case), state])
+        self._write_to_stderr(line[: (terminal_width(self.stream) or 80) - 1])
 
     def _print_common_settings(self, more: Mapping[str, str]) -> None:
         """Before the first line on a terminal: print what the lines then leave out, the setting of all cases first."""
@@ -119,24 +119,24 @@ class Progress:
         shared = {name: text for name, text in first.items() if all(one.get(name) == text for one in columns)}
         if shared:
             words = ", ".join(" ".join(text.split()) for text in shared.values())
-            self._print([f"all cases: {words}{''.join(f'; ± {text}' for text in more.values())}"])
+            self._print_wrapped([f"all cases: {words}{''.join(f'; ± {text}' for text in more.values())}"])
             self._shared = {**shared, **more}
 
     @property
     def _is_live(self) -> bool:
         return not messages.is_quiet() and self.stream.isatty() and os.environ.get("TERM") != "dumb"
 
-    def _print(self, parts: Sequence[str]) -> None:
+    def _print_wrapped(self, parts: Sequence[str]) -> None:
         """Print a line, on a terminal over several where it is narrow."""
         width = terminal_width(self.stream)
         lines = ["  ".join(parts).rstrip()] if width is None else join_wrapped(parts, width, _INDENT)
         for line in lines:
             if self._bar:
-                self._bar.print(line)
+                self._bar.print_above(line)
             else:
-                self._write(f"{line}\n")
+                self._write_to_stderr(f"{line}\n")
 
-    def _write(self, text: str) -> None:
+    def _write_to_stderr(self, text: str) -> None:
         """Write to stderr; ignore a closed stderr (`2>&1 | head`), so that measuring goes on."""
         with contextlib.suppress(OSError, ValueError):
             self.stream.write(("\r\x1b[2K" if self._is_live else "") + text)
@@ -170,11 +170,11 @@ class LiveBar:
         self._task = self._progress.add_task("", completed=done)
         self._progress.start()
 
-    def update(self, done: int, total: int, words: str) -> None:
+    def redraw(self, done: int, total: int, words: str) -> None:
         """Draw the line anew."""
         self._progress.update(self._task, completed=done, total=total, description=words, refresh=True)
 
-    def print(self, line: str) -> None:
+    def print_above(self, line: str) -> None:
         """Print a line above the bar."""
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -183,7 +183,7 @@ class LiveBar:
         self._progress.stop()
 
 
-def _setting_parts(case: Case, shared: Mapping[str, str], model_width: int = 0) -> list[str]:
+def _case_setting_texts(case: Case, shared: Mapping[str, str], model_width: int = 0) -> list[str]:
     """Describe a case: ``resnet50  training   fp32      32 x 1 CPU``; axes with their usual value are omitted."""
     parts = [text for name, text in _setting_columns(case).items() if shared.get(name) != text]
     parts += [f"process {case.repeat + 1}"] if case.repeat else []
@@ -204,7 +204,7 @@ def _short_warning(warning: str) -> str:
     return f"{code} {share[1]} %" if share else code
 
 
-def _figure_texts(record: Record, shared: Mapping[str, str]) -> list[str]:
+def _record_figure_texts(record: Record, shared: Mapping[str, str]) -> list[str]:
     found = case_figures(record)
     if found is None:
         return ["no samples"]
@@ -219,16 +219,16 @@ def _figure_texts(record: Record, shared: Mapping[str, str]) -> list[str]:
     # A single process does not show the spread between processes.
     scope = "" if "scope" in shared else f" {_SCOPE}"
     unit = found.sample_unit
-    words = [f"{units.rate(found.throughput, f'{unit}/s'):>12} {spread + level:<7}{scope}"]
+    words = [f"{units.rate_text(found.throughput, f'{unit}/s'):>12} {spread + level:<7}{scope}"]
     if unit == "seq":
-        words.append(f"{units.rate(found.throughput * found.items_per_sample, 'tok/s'):>12}")
+        words.append(f"{units.rate_text(found.throughput * found.items_per_sample, 'tok/s'):>12}")
     if found.energy_per_image_j is not None:
-        words.append(f"{units.quantity(found.energy_per_image_j, f'J/{unit}'):>12}")
+        words.append(f"{units.quantity_text(found.energy_per_image_j, f'J/{unit}'):>12}")
     if found.flop_per_s:
         # Uncounted operations can only increase it.
         least = "≥ " if found.flop_partial else ""
-        words.append(f"{least + units.quantity(found.flop_per_s, 'FLOP/s'):>13}")
-        words += [f"{units.percent(found.share_of_peak)} of peak"] if found.share_of_peak is not None else []
+        words.append(f"{least + units.quantity_text(found.flop_per_s, 'FLOP/s'):>13}")
+        words += [f"{units.percent_text(found.share_of_peak)} of peak"] if found.share_of_peak is not None else []
     warnings = dict.fromkeys(_short_warning(warning) for _, measured in record.ranks for warning in measured.warnings)
     if warnings:
         words.append(f"({', '.join(warnings)})")

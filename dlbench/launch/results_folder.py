@@ -25,7 +25,7 @@ class ResultsFolderMissing(StoreError):
 
 def check_folder(root: Path, make: bool = True) -> None:
     """Check that results can be written to `root`, made if `make`. Raises StoreError if not, or if its disk is full."""
-    check_name(root)
+    check_folder_name(root)
     if root.is_symlink() and not root.exists():
         raise StoreError(
             f"'{root}' is a link to '{root.readlink()}', which does not exist; create that folder, or choose "
@@ -40,7 +40,7 @@ def check_folder(root: Path, make: bool = True) -> None:
     check_space(root)
 
 
-def check_name(root: Path) -> None:
+def check_folder_name(root: Path) -> None:
     """Check that Parquet, JSON and this machine can handle the name. Raises StoreError: not UTF-8, or too long."""
     try:
         length = len(str(root).encode())
@@ -88,7 +88,7 @@ class ResultsFolder:
                 for folder in (root, attempts_folder(root)):
                     self._held[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             except FileNotFoundError:
-                raise ResultsFolderMissing(_gone_message(root)) from None
+                raise ResultsFolderMissing(_folder_gone_message(root)) from None
 
     def check(self) -> None:
         """Check that the folder is still there.
@@ -99,16 +99,16 @@ class ResultsFolder:
             try:
                 found, held = folder.stat(), os.fstat(descriptor)
             except (FileNotFoundError, NotADirectoryError):
-                raise ResultsFolderMissing(_gone_message(folder)) from None
+                raise ResultsFolderMissing(_folder_gone_message(folder)) from None
             except OSError as error:
                 raise StoreError(f"cannot read '{folder}': {error.strerror or error}") from None
             if (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino):
-                raise ResultsFolderMissing(_gone_message(folder))
+                raise ResultsFolderMissing(_folder_gone_message(folder))
 
     def __del__(self) -> None:
         for descriptor in self._held.values():
             os.close(descriptor)
 
 
-def _gone_message(folder: Path) -> str:
+def _folder_gone_message(folder: Path) -> str:
     return f"'{folder}' was moved, deleted or unmounted during the run"

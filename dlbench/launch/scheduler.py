@@ -78,7 +78,7 @@ def query_ended_state(job_id: str) -> JobState:
         answer = call_scheduler(["scontrol", "-o", "show", "job", job_id])
     except SchedulerError:
         return _sacct_state(job_id)
-    return JobState(job_id, worst_state(re.findall(r"\bJobState=(\w+)", answer)))
+    return JobState(job_id, job_state_from_tasks(re.findall(r"\bJobState=(\w+)", answer)))
 
 
 def _sacct_state(job_id: str) -> JobState:
@@ -87,10 +87,12 @@ def _sacct_state(job_id: str) -> JobState:
         lines = call_scheduler(argv).splitlines()
     except SchedulerError:
         lines = []
-    return JobState(job_id, worst_state([line.split()[0] for line in lines if line.strip()]))  # CANCELLED by 1000
+    return JobState(
+        job_id, job_state_from_tasks([line.split()[0] for line in lines if line.strip()])
+    )  # CANCELLED by 1000
 
 
-def worst_state(states: Sequence[str]) -> str:
+def job_state_from_tasks(states: Sequence[str]) -> str:
     """Return the state of a job from those of its tasks: the first that did not complete; GONE without any."""
     return next((state for state in states if state != "COMPLETED"), "COMPLETED" if states else "GONE")
 

@@ -172,7 +172,7 @@ class SoftwareSettings:
 
 
 @dataclass(frozen=True)
-class NetworkSettings:
+class InterconnectSettings:
     """Network settings for ranks on several nodes."""
 
     interface: str | None = _text_field(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "a network interface, such as ib0")
@@ -219,7 +219,7 @@ class Site:
     gpus: GpuSettings = field(default_factory=GpuSettings)
     software: SoftwareSettings = field(default_factory=SoftwareSettings)
     environment: Mapping[str, str] = field(default_factory=dict)
-    network: NetworkSettings = field(default_factory=NetworkSettings)
+    network: InterconnectSettings = field(default_factory=InterconnectSettings)
     container: ContainerSettings = field(default_factory=ContainerSettings)
     report: ReportJobSettings = field(default_factory=ReportJobSettings)
     pbs: PbsSettings = field(default_factory=PbsSettings)
@@ -245,7 +245,7 @@ _TABLES: dict[str, type] = {
     "pbs": PbsSettings,
     "gpus": GpuSettings,
     "software": SoftwareSettings,
-    "network": NetworkSettings,
+    "network": InterconnectSettings,
     "container": ContainerSettings,
     "report": ReportJobSettings,
 }
@@ -303,7 +303,7 @@ class _SiteReader:
         description = self._read_text("", "description", file.get("description", str, ""), anything, "one line of text")
         scheduler = file.values.get("scheduler", SCHEDULERS[0])
         if scheduler not in SCHEDULERS:
-            raise UnknownName("scheduler", scheduler, SCHEDULERS, file.place("scheduler"))
+            raise UnknownName("scheduler", scheduler, SCHEDULERS, file.file_and_line("scheduler"))
         tables["container"] = self._check_container(tables["container"])
         variables = self._read_variables(file.table("environment"))
         site = Site(name, str(file.path), description, scheduler, environment=variables, **tables)
@@ -321,7 +321,7 @@ class _SiteReader:
             return tuple(self._read_mount(item) for item in self._read_list(table, key, value))
         if "known" in rule:
             if value not in rule["known"]:
-                raise UnknownName(key, value, rule["known"], self._file.place(key, table))
+                raise UnknownName(key, value, rule["known"], self._file.file_and_line(key, table))
             return value
         if "least" in rule:
             if isinstance(value, bool) or not isinstance(value, int) or not rule["least"] <= value <= _MAX_INT:
@@ -329,20 +329,20 @@ class _SiteReader:
                 self._file.raise_invalid(value, key, f"a whole number, at least {rule['least']}{most}", table)
             return value
         if kind == "bool":
-            return require_type(value, bool, f"{table}.{key}", self._file.place(key, table))
+            return require_type(value, bool, f"{table}.{key}", self._file.file_and_line(key, table))
         if kind.startswith("tuple"):
             items = [value] if isinstance(value, str) and key.endswith("python") else self._read_list(table, key, value)
             texts = [self._read_text(table, key, item, rule["pattern"], rule["wanted"]) for item in items]
             if key.endswith("python"):
                 if not texts:
                     self._file.raise_invalid(value, key, "a command, such as python3", table)
-                texts[0] = self._expand_variables(self._file.place(key, table), texts[0])
+                texts[0] = self._expand_variables(self._file.file_and_line(key, table), texts[0])
             return tuple(texts)
         return self._read_text(table, key, value, rule["pattern"], rule["wanted"])
 
     def _read_list(self, table: str, key: str, value: Any) -> list[Any]:
         return list(
-            require_type(value, list, f"{table}.{key}", self._file.place(key, table), 'a list, such as ["..."]')
+            require_type(value, list, f"{table}.{key}", self._file.file_and_line(key, table), 'a list, such as ["..."]')
         )
 
     def _read_text(self, table: str, key: str, value: Any, pattern: re.Pattern[str], wanted: str) -> str:
@@ -354,7 +354,7 @@ class _SiteReader:
         for name, value in values.items():
             if not _VARIABLE_PATTERN.fullmatch(name):
                 self._file.raise_invalid(name, name, "the name of a variable", "environment")
-            where = self._file.place(name, "environment")
+            where = self._file.file_and_line(name, "environment")
             if name not in OVERRIDE_VARIABLES and (name in RANK_VARIABLES or name.startswith(("SLURM_", "DLBENCH_"))):
                 raise BadInput(f"{where}: {name} is set by the launcher for each rank; remove it from the profile")
             if name in SCRIPT_VARIABLES or _SHELL_VARIABLES.fullmatch(name):
@@ -371,7 +371,7 @@ class _SiteReader:
         return Mount(source, self._read_path("mounts", parts[1]) if len(parts) > 1 else source, read_only)
 
     def _read_path(self, key: str, text: str) -> str:
-        where = self._file.place(key, "container")
+        where = self._file.file_and_line(key, "container")
         path = self._expand_variables(where, text)
         if not PLAIN_PATH.fullmatch(path):
             raise BadInput(f"{where}: '{path}' must be an absolute path of letters, digits and . _ + @ = / -")
@@ -394,27 +394,29 @@ class _SiteReader:
         for table, (directives, own) in {"slurm": of_slurm, "report": of_report}.items():
             for name in (directive.partition("=")[0] for directive in directives):
                 if name in own:
-                    where = self._file.place("directives", table)
+                    where = self._file.file_and_line("directives", table)
                     raise BadInput(f"{where}: set {name} by {own[name]}, not under directives")
         for name in (option.partition("=")[0] for option in site.slurm.srun):
             if name in OWN_SRUN_OPTIONS:
-                raise BadInput(f"{self._file.place('srun', 'slurm')}: do not set {name} in slurm.srun: dlbench sets it")
+                raise BadInput(
+                    f"{self._file.file_and_line('srun', 'slurm')}: do not set {name} in slurm.srun: dlbench sets it"
+                )
         for name in (option.partition(" ")[0] for option in site.pbs.directives):
             if name in OWN_PBS_OPTIONS:
-                raise BadInput(f"{self._file.place('directives', 'pbs')}: do not set {name}: dlbench sets it")
+                raise BadInput(f"{self._file.file_and_line('directives', 'pbs')}: do not set {name}: dlbench sets it")
         if site.scheduler == "pbs" and site.report.time_limit and site.report.time_limit.count(":") != 2:
             self._file.raise_invalid(site.report.time_limit, "time_limit", "hours:minutes:seconds with PBS", "report")
         for name in site.slurm.without:
             if name not in OWN_DIRECTIVES:
-                raise UnknownName("directive", name, OWN_DIRECTIVES, self._file.place("without", "slurm"))
+                raise UnknownName("directive", name, OWN_DIRECTIVES, self._file.file_and_line("without", "slurm"))
         if site.gpus.request != "none" and site.gpus.per_node < 1:
-            where = self._file.place("request", "gpus")
+            where = self._file.file_and_line("request", "gpus")
             raise BadInput(f"{where}: gpus.per_node is missing; set it to the number of GPUs per node")
 
     def _check_container(self, container: ContainerSettings) -> ContainerSettings:
         if container.runtime == "none":
             return container
-        where = self._file.place("image" if container.image else "runtime", "container")
+        where = self._file.file_and_line("image" if container.image else "runtime", "container")
         if not container.image:
             raise BadInput(f"{where}: runtime {container.runtime} needs container.image; set it")
         if RUNTIME_RECORDS[container.runtime].image_file:

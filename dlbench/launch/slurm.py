@@ -152,7 +152,7 @@ def step_launcher(step: Sequence[str], nodes: Sequence[str] = ()) -> Launcher:
     Raises:
         BadInput: the step has no `{ranks}`; every case would get all nodes of the job.
     """
-    _insert_ranks(step, [])
+    _insert_rank_options(step, [])
 
     def launch_case(case: Case, folder: Path) -> list[str]:
         ranks = [f"--nodes={case.nodes}", f"--ntasks={case.world_size}", f"--ntasks-per-node={case.devices_per_node}"]
@@ -160,18 +160,18 @@ def step_launcher(step: Sequence[str], nodes: Sequence[str] = ()) -> Launcher:
             ranks.append(f"--nodelist={','.join(nodes[: case.nodes])}")
         # By its name the step is found again when srun itself was killed, see `scheduler.cancel_steps`.
         ranks.append(f"--job-name={folder.name}")
-        return [*_insert_ranks(step, ranks), "-m", WORKER_MODULE, str(folder)]
+        return [*_insert_rank_options(step, ranks), "-m", WORKER_MODULE, str(folder)]
 
     return launch_case
 
 
-def probe_argv(step: Sequence[str], models: Sequence[str] = ()) -> list[str]:
+def rank_probe_argv(step: Sequence[str], models: Sequence[str] = ()) -> list[str]:
     """The command that probes the Python inside a step, on one node. Raises BadInput if the step has no `{ranks}`."""
-    argv = _insert_ranks(step, ["--nodes=1", "--ntasks=1", "--ntasks-per-node=1"])
+    argv = _insert_rank_options(step, ["--nodes=1", "--ntasks=1", "--ntasks-per-node=1"])
     return [*argv, "-m", WORKER_MODULE, "--probe", *models]
 
 
-def _insert_ranks(step: Sequence[str], ranks: list[str]) -> list[str]:
+def _insert_rank_options(step: Sequence[str], ranks: list[str]) -> list[str]:
     if RANKS_MARK not in step:
         raise BadInput(
             f"the launch command '{shlex.join(step)}' has no {RANKS_MARK}; put it into the command, at "
@@ -213,7 +213,7 @@ def _check_cores(site: Site, job: job_script.Job) -> None:
         )
 
 
-def cores_remark(site: Site, ranks_per_node: int) -> str:
+def unknown_cores_remark(site: Site, ranks_per_node: int) -> str:
     """Return what to check of the cores of a node where the site does not say how many it has; "" if nothing."""
     cores = site.slurm.cpus_per_task
     if site.has_gpus or site.slurm.cpus_per_node or cores is None or ranks_per_node == 1:

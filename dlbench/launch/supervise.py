@@ -14,13 +14,13 @@ from typing import Any
 
 from dlbench import units
 from dlbench.errors import StoreError
-from dlbench.free_memory import read_kernel_value
+from dlbench.free_memory import read_kernel_file_number
 from dlbench.launch import attempts, claims, failure_diagnosis, leftovers, processes, scheduler, worker_process
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local_command
 from dlbench.launch.processes import StoppedBySignal, describe_exit, last_error_line, last_phase, tail_lines
 from dlbench.launch.results_folder import ResultsFolder, check_space
-from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable
+from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable_text
 from dlbench.suites.case import Case
 
 #: Number of out-of-memory kills since boot.
@@ -62,7 +62,7 @@ class Campaign:
 
     def key(self, case: Case) -> attempts.DoneKey:
         """Return the key under which the case counts as done."""
-        system_key = attempts.system_key_for(self.system_key, case.device)
+        system_key = attempts.system_key_of_device_kind(self.system_key, case.device)
         return self.suite, self.suite_version, case.id, system_key, self.network_keys.get(case.model, "")
 
 
@@ -116,7 +116,7 @@ def run_cases(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) ->
     for case in cases:
         for heartbeat in held:
             # Starts the clock early, so that less waiting is left at the end.
-            claims.FILE_CHANGE_TIMER.unchanged_s(heartbeat)
+            claims.FILE_CHANGE_TIMER.time_since_change_s(heartbeat)
         taken = _claim_case(case, campaign, folder)
         if isinstance(taken, Path):
             held[taken] = case  # another process is measuring it
@@ -129,7 +129,7 @@ def run_cases(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) ->
             f"{units.count_text(unseen, 'case')} claimed by runs on other nodes; waiting up to "
             f"{claims.DEAD_AFTER_S:.0f} s, then measuring here those of dead runs. Press Ctrl-C to end without them"
         )
-    for heartbeat in claims.abandoned_heartbeats(held):
+    for heartbeat in claims.heartbeats_of_dead_owners(held):
         taken = _claim_case(held[heartbeat], campaign, folder)
         if isinstance(taken, _ClaimedCase):
             yield from _run_under_claim(held[heartbeat], campaign, folder, taken, fresh)
@@ -181,7 +181,7 @@ def _run_under_claim(
             for _ in range(scheduler.STEP_TRIES - 1):
                 if stop is not None or not str(record.error).startswith(scheduler.STEP_FAILED_PREFIX):
                     break
-                if not scheduler.wait_for_controller(taken.claim.touch):
+                if not scheduler.wait_for_controller(taken.claim.refresh_heartbeat):
                     break
                 record, stop = _run_case(case, campaign, folder, taken)
     finally:
@@ -218,7 +218,7 @@ def _run_case(
     root, label, facts = campaign.root, campaign.label, campaign.facts(case)
     attempt = attempts.create_attempt(root, case, suite, version, system_key, owner, label, network_key, earlier, facts)
     started = time.monotonic()
-    oom_kills = read_kernel_value(*_OOM_KILLS)
+    oom_kills = read_kernel_file_number(*_OOM_KILLS)
     process: subprocess.Popen[bytes] | None = None
     ended_by = None
     stopped: StoppedBySignal | None = None
@@ -240,7 +240,7 @@ def _run_case(
         if process is None or process.returncode != 0:
             scheduler.cancel_steps(attempt.id)
     exit_code = process.returncode if process else None
-    oom_kill = read_kernel_value(*_OOM_KILLS) != oom_kills or failure_diagnosis.slurm_reported_oom(attempt.folder)
+    oom_kill = read_kernel_file_number(*_OOM_KILLS) != oom_kills or failure_diagnosis.slurm_reported_oom(attempt.folder)
     folder.check()
     outcome = _classify_outcome(attempt.folder, exit_code, ended_by, case, oom_kill)
     changed = changed or _find_changed_file(case, campaign)
@@ -263,7 +263,7 @@ def _make_progress_callback(
         campaign.on_tick(case, elapsed_s, last_phase(attempt.folder / "stderr.txt"))
         folder.check()
         if elapsed_s - touched_s > claims.HEARTBEAT_S:
-            claim.touch()
+            claim.refresh_heartbeat()
             with suppress(OSError):
                 os.utime(attempt.folder)
             touched_s = elapsed_s
@@ -308,7 +308,7 @@ def _classify_outcome(folder: Path, exit_code: int | None, ended_by: str | None,
         return Outcome("preempted", ended_by, ranks)
     if outcome and outcome.status not in DONE_STATUSES:
         return outcome
-    found = failure_diagnosis.diagnose(folder, case.world_size, oom_kill) if case.is_distributed else None
+    found = failure_diagnosis.diagnose_failed_case(folder, case.world_size, oom_kill) if case.is_distributed else None
     if found:
         return Outcome(*found, ranks)
     # Killed directly, or in an srun step, which then has its own exit status.
@@ -327,9 +327,9 @@ def _close_attempt(attempt: Attempt, outcome: Outcome, exit_code: int | None, wa
         suite_version=attempt.suite_version,
         case=attempt.case.to_dict(),
         started_at=attempt.started_at,
-        finished_at=_finished_at(attempt.started_at, wall_s),
+        finished_at=_attempt_end_time(attempt.started_at, wall_s),
         status=outcome.status,
-        error=printable(outcome.error),
+        error=printable_text(outcome.error),
         exit_code=exit_code,
         wall_s=wall_s,
         system_key=attempt.system_key,
@@ -342,7 +342,7 @@ def _close_attempt(attempt: Attempt, outcome: Outcome, exit_code: int | None, wa
     return record
 
 
-def _finished_at(started_at: str, wall_s: float | None) -> str:
+def _attempt_end_time(started_at: str, wall_s: float | None) -> str:
     """Return the end time of an attempt; never before its start, whose clock may differ."""
     now = datetime.now(UTC)
     try:

@@ -30,10 +30,10 @@ class TimeEstimate:
     def describe(self, times: int = 1) -> str:
         """The estimate in one line, for so many runs of the suite at once."""
         others = "; the others are estimated with the median time of these" if self.known < self.total else ""
-        node_hours = units.digits(times * self.node_s / 3600, 2)
+        node_hours = units.number_text(times * self.node_s / 3600, 2)
         each = " each" if times > 1 else ""
         return (
-            f"estimate: {units.seconds(self.time_s, 2)}{each}, {node_hours} node-hours in total ({self.known} of "
+            f"estimate: {units.seconds_text(self.time_s, 2)}{each}, {node_hours} node-hours in total ({self.known} of "
             f"{self.total} processes were measured before{others})"
         )
 
@@ -41,8 +41,8 @@ class TimeEstimate:
 def estimate_time(suite: Suite, results: Path) -> TimeEstimate | None:
     """Estimate the time of a suite; None if none of its cases was measured in `results` before."""
     times = _earlier_durations(results)
-    cases = [case for one in suite.rounds() for case in one]
-    known = [times.get(_setting_key(case.to_dict())) for case in cases]
+    cases = [case for one in suite.process_rounds() for case in one]
+    known = [times.get(_case_setting_key(case.to_dict())) for case in cases]
     found = [statistics.median(each) for each in known if each]
     if not found:
         return None
@@ -58,9 +58,9 @@ def _earlier_durations(results: Path) -> dict[tuple[tuple[str, str], ...], list[
     for folder in [results, *islice(sorted(results.glob("nodes/*/")), _MAX_NODES)]:
         for _, record in attempts.find_closed_attempts(folder) if folder.is_dir() else ():
             if record.status in DONE_STATUSES and record.wall_s:
-                times.setdefault(_setting_key(record.case), []).append(record.wall_s)
+                times.setdefault(_case_setting_key(record.case), []).append(record.wall_s)
     return times
 
 
-def _setting_key(case: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _case_setting_key(case: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((axis, str(value)) for axis, value in case.items() if axis not in _IGNORED_AXES))

@@ -48,7 +48,7 @@ def wait_for_worker(
             break
         if elapsed_s > timeout_s:
             return True
-        if failure_diagnosis.has_failed(folder):
+        if failure_diagnosis.has_rank_failed(folder):
             break  # its launcher should have ended it by now
         if result_at_s is None and (folder / "result.json").exists():
             result_at_s = elapsed_s
@@ -106,7 +106,7 @@ def _failure_reason(folder: Path, exit_code: int, world_size: int, limit_s: floa
         values = load_json((folder / "error.json").read_text(encoding="utf-8"))
         status, text = str(values["status"]), str(values["text"])
     except (OSError, ValueError, KeyError, TypeError):
-        found = failure_diagnosis.diagnose(folder, world_size, oom_kill=False)
+        found = failure_diagnosis.diagnose_failed_case(folder, world_size, oom_kill=False)
         phase = f"in phase '{processes.last_phase(folder / 'stderr.txt')}'"
         if found:
             return JobFailed(found[1])

@@ -117,12 +117,12 @@ def build_on_meta(name: str, training: bool = True) -> BuiltModel:
 def _parameters_on_meta() -> Iterator[None]:
     register = nn.Module.register_parameter
 
-    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    def register_meta_parameter(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         if parameter is not None:
             parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
+    nn.Module.register_parameter = register_meta_parameter  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from dlbench.errors import BadInput, UnknownName
 from dlbench.models import BuiltModel
 from dlbench.models.wrappers import initialise_lazy, unwrap
-from dlbench.safe_names import excerpt
-from dlbench.tasks import Batch, Task, map_batch
-from dlbench.tasks.user_task import declared_attribute, user_task
+from dlbench.safe_names import short_repr
+from dlbench.tasks import Batch, Task, map_batch_tensors
+from dlbench.tasks.user_task import network_or_factory_attribute, user_task
 
 #: Default input shape of a factory's network; the number of classes is taken from its outputs, if possible.
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
@@ -144,11 +144,11 @@ def _build_from_factory(name: str, factory: Callable[[], object]) -> BuiltModel:
 def _to_built_model(module: nn.Module, factory: object, warnings: tuple[str, ...]) -> BuiltModel:
     """The network with its input shape, classes and task. Raises BadInput, without its name, if one is wrong."""
     task = user_task(module, factory)
-    shape = _input_shape(declared_attribute(module, factory, "input_shape", DEFAULT_INPUT_SHAPE), task)
-    num_classes = declared_attribute(module, factory, "num_classes")
+    shape = _input_shape(network_or_factory_attribute(module, factory, "input_shape", DEFAULT_INPUT_SHAPE), task)
+    num_classes = network_or_factory_attribute(module, factory, "num_classes")
     may_lack = task.name == "classification"
     headless = may_lack and num_classes == 0 and not isinstance(num_classes, bool | float)
-    if num_classes is not None and not headless and not _is_positive(num_classes):
+    if num_classes is not None and not headless and not _is_positive_integer(num_classes):
         or_none = ", or 0 for a network without class scores" if may_lack else ""
         raise BadInput(
             f"has num_classes {num_classes!r}; it must be a whole number of {task.classes} above zero{or_none}"
@@ -166,8 +166,10 @@ def _to_built_model(module: nn.Module, factory: object, warnings: tuple[str, ...
 
 
 def _input_shape(value: Any, task: Task) -> tuple[int, ...]:
-    if not isinstance(value, Sequence) or not value or not all(map(_is_positive, value)):
-        raise BadInput(f"has input_shape {excerpt(value)}; it must be whole numbers above zero, such as (3, 224, 224)")
+    if not isinstance(value, Sequence) or not value or not all(map(_is_positive_integer, value)):
+        raise BadInput(
+            f"has input_shape {short_repr(value)}; it must be whole numbers above zero, such as (3, 224, 224)"
+        )
     shape = tuple(value)
     if task.num_dimensions not in (None, len(shape)):
         example = {1: "(128,), the length of a sequence", 2: "(128, 128), the lengths of source and target"}
@@ -175,17 +177,17 @@ def _input_shape(value: Any, task: Task) -> tuple[int, ...]:
             f"has input_shape {shape}, but task '{task.name}' needs a shape such as {example[task.num_dimensions or 1]}"
         )
     if math.prod(shape) > _MAX_INPUT_VALUES:
-        raise BadInput(f"has input_shape {excerpt(value)}, which does not fit into any memory")
+        raise BadInput(f"has input_shape {short_repr(value)}, which does not fit into any memory")
     return shape
 
 
-def _is_positive(value: object) -> bool:
+def _is_positive_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _num_classes(task: Task, module: nn.Module, batch: Batch, num_classes: int | None) -> int:
     """The number of classes: the declared one, checked by a forward pass on meta, else that of the outputs."""
-    on_meta = map_batch(lambda tensor: tensor.to("meta"), batch)
+    on_meta = map_batch_tensors(lambda tensor: tensor.to("meta"), batch)
     try:
         outputs = outputs_on_meta(module, on_meta[0])
     except Exception:  # not every network runs on meta; the first step reports other errors

@@ -38,10 +38,14 @@ class Inception(nn.Module):
         super().__init__()
         f1, f3_reduce, f3, f5_reduce, f5, pool = _INCEPTION_CHANNELS[name]
         self.out_channels = f1 + f3 + f5 + pool
-        self.path1 = _conv(channels, f1, 1)
-        self.path3 = nn.Sequential(_conv(channels, f3_reduce, 1), _conv(f3_reduce, f3, 3, padding=1))
-        self.path5 = nn.Sequential(_conv(channels, f5_reduce, 1), _conv(f5_reduce, f5, 5, padding=2))
-        self.pool = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), _conv(channels, pool, 1))
+        self.path1 = _conv_with_relu(channels, f1, 1)
+        self.path3 = nn.Sequential(
+            _conv_with_relu(channels, f3_reduce, 1), _conv_with_relu(f3_reduce, f3, 3, padding=1)
+        )
+        self.path5 = nn.Sequential(
+            _conv_with_relu(channels, f5_reduce, 1), _conv_with_relu(f5_reduce, f5, 5, padding=2)
+        )
+        self.pool = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), _conv_with_relu(channels, pool, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """N x C x H x W to N x `out_channels` x H x W."""
@@ -54,7 +58,11 @@ class GoogLeNet(nn.Module):
     def __init__(self, ceil_mode: bool) -> None:
         super().__init__()
         pool = nn.MaxPool2d(3, stride=2, ceil_mode=ceil_mode)
-        stem1, stem2, stem3 = _conv(3, 64, 7, stride=2, padding=3), _conv(64, 64, 1), _conv(64, 192, 3, padding=1)
+        stem1, stem2, stem3 = (
+            _conv_with_relu(3, 64, 7, stride=2, padding=3),
+            _conv_with_relu(64, 64, 1),
+            _conv_with_relu(64, 192, 3, padding=1),
+        )
         self.stem = nn.Sequential(stem1, pool, _response_norm(), stem2, stem3, _response_norm(), pool)
         self.stage3 = nn.Sequential(Inception(192, "3a"), Inception(256, "3b"), pool)
         self.stage4a = Inception(480, "4a")
@@ -91,13 +99,13 @@ def googlenet_floor() -> nn.Module:
     return _initialise(GoogLeNet(ceil_mode=False))
 
 
-def _conv(channels: int, filters: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
+def _conv_with_relu(channels: int, filters: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
     return nn.Sequential(nn.Conv2d(channels, filters, kernel, stride, padding), nn.ReLU(inplace=True))
 
 
 def _auxiliary_head(channels: int, side: int) -> nn.Module:
     """Section 5: average pooling 5/3, 128 filters of 1x1, FC 1024, dropout 0.7, FC 1000."""
-    pooled = nn.Sequential(nn.AvgPool2d(5, 3), _conv(channels, 128, 1), nn.Flatten())
+    pooled = nn.Sequential(nn.AvgPool2d(5, 3), _conv_with_relu(channels, 128, 1), nn.Flatten())
     hidden = (nn.Linear(128 * side * side, 1024), nn.ReLU(inplace=True))
     return nn.Sequential(pooled, *hidden, nn.Dropout(0.7), nn.Linear(1024, 1000))
 

@@ -31,7 +31,7 @@ def is_user_network(name: str) -> bool:
     return bool(colon) and library not in ("torchvision", "timm")
 
 
-def library_key(name: str) -> str:
+def library_version_key(name: str) -> str:
     """Return the key of a network without factory: the version of timm for timm models, else "".
 
     The catalogue's networks are dlbench's, and torchvision's version follows that of torch, which the system's key
@@ -57,14 +57,14 @@ def user_network_key(name: str, built: BuiltModel | None) -> str:
         built: the network, on any device; None if it could not be built: the key then uses only the source.
     """
     what = {
-        "sources": sorted(source_files(name).values()),
+        "sources": sorted(user_source_files(name).values()),
         "version": _library_version(name.removeprefix("frozen:").partition(":")[0]),
         "structure": None if built is None else _describe_structure(built),
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def source_files(name: str) -> dict[str, str]:
+def user_source_files(name: str) -> dict[str, str]:
     """Return the loaded files of user code, with their digests.
 
     These are all modules except those of dlbench, Python and installed packages. Call it in a process that loaded no
@@ -72,14 +72,14 @@ def source_files(name: str) -> dict[str, str]:
     """
     found = {}
     for module in list(sys.modules.values()):
-        file = _user_file(module)
+        file = _user_code_file(module)
         if file is not None:
             with contextlib.suppress(OSError):
                 found[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
     return found
 
 
-def build_for_key(name: str) -> BuiltModel | None:
+def build_on_meta_for_key(name: str) -> BuiltModel | None:
     """Build the network on meta; None if that fails. Raises BadInput if it differs from what its factory states."""
     try:
         return build_on_meta(name)
@@ -89,7 +89,7 @@ def build_for_key(name: str) -> BuiltModel | None:
         return None
 
 
-def _user_file(module: ModuleType) -> Path | None:
+def _user_code_file(module: ModuleType) -> Path | None:
     try:
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or getattr(module, "__name__", "") == "__main__":
@@ -116,7 +116,7 @@ def _library_folders() -> tuple[str, ...]:
 def _library_version(module: str) -> str | None:
     """Return the version of the installed package of a factory; None for a user module."""
     package = module.partition(".")[0]
-    if package in _PACKAGES_IN_SYSTEM_KEY or _user_file(sys.modules.get(package, sys)) is not None:
+    if package in _PACKAGES_IN_SYSTEM_KEY or _user_code_file(sys.modules.get(package, sys)) is not None:
         return None
     names = importlib.metadata.packages_distributions().get(package, [])
     return ", ".join(f"{name}-{importlib.metadata.version(name)}" for name in sorted(set(names)))
@@ -126,12 +126,12 @@ def _describe_structure(built: BuiltModel) -> list[Any]:
     """Describe the structure of the network without weights, independent of PyTorch's version."""
     module = built.module
     tensors = [*module.named_parameters(), *module.named_buffers()]
-    parts = [(name, type(part).__qualname__, _layer_constants(part)) for name, part in module.named_modules()]
+    parts = [(name, type(part).__qualname__, _constant_layer_settings(part)) for name, part in module.named_modules()]
     shapes = [(name, str(tuple(t.shape)), str(t.dtype), t.requires_grad) for name, t in tensors]
     return [built.input_shape, built.num_classes, shapes, parts]
 
 
-def _layer_constants(part: Any) -> list[tuple[str, str]]:
+def _constant_layer_settings(part: Any) -> list[tuple[str, str]]:
     """Return the settings that PyTorch layers declare as constant, such as the stride of a convolution."""
     names = sorted({str(name) for name in getattr(part, "__constants__", ())})
     values = [(name, getattr(part, name, None)) for name in names]

@@ -93,16 +93,16 @@ class Transformer(nn.Module):
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Token ids (N, S) and (N, T) to scores (N, T, vocabulary)."""
-        memory = self._embed(source)
+        memory = self._embed_tokens(source)
         for layer in self.encoder:
             memory = layer(memory)
-        x = self._embed(target)
+        x = self._embed_tokens(target)
         for layer in self.decoder:
             x = layer(x, memory)
         scores: Tensor = self.output(x)
         return scores
 
-    def _embed(self, tokens: Tensor) -> Tensor:
+    def _embed_tokens(self, tokens: Tensor) -> Tensor:
         embedded = self.embedding(tokens) * math.sqrt(self.embedding.embedding_dim)
         out: Tensor = self.dropout(embedded + self.get_buffer("positions")[: tokens.shape[1]])
         return out

@@ -98,7 +98,7 @@ def _system_description(rows: pd.DataFrame, name: str) -> dict[str, Any]:
 
 
 def _capacity_text(size_bytes: float | None) -> str | None:
-    return units.bytes_(size_bytes).replace(units.GROUP_SEPARATOR, "") if size_bytes else None
+    return units.bytes_text(size_bytes).replace(units.GROUP_SEPARATOR, "") if size_bytes else None
 
 
 _SOFTWARE_NAMES = {

@@ -100,7 +100,7 @@ def read_daily_rows(sources: Sequence[str | Path]) -> pa.Table:
             from ranks where nodes * devices_per_node > 1
             group by attempt_id having count(step_s) = count(*)
         )
-        {_days_sql(PROCESS_COLUMNS, f"records where {_MEASURED_SQL}")}
+        {_daily_rows_sql(PROCESS_COLUMNS, f"records where {_MEASURED_SQL}")}
     """
     return query_table(sql, sources)
 
@@ -118,7 +118,7 @@ def daily_rows_of_attempts(attempts: pd.DataFrame) -> pa.Table:
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("attempts", pa.table({name: _to_arrow(attempts[name], name) for name in names}))
-        found: pa.Table = connection.sql(_days_sql(names)).to_arrow_table()
+        found: pa.Table = connection.sql(_daily_rows_sql(names)).to_arrow_table()
     for name in sorted(alike):
         value = _to_arrow(attempts[name].iloc[:1], name)[0].as_py()
         found = found.append_column(name, pa.repeat(pa.scalar(value, SCHEMA.field(name).type), found.num_rows))
@@ -153,7 +153,7 @@ PROCESS_COLUMNS = tuple(
 )
 
 
-def _days_sql(columns: Collection[str], measured: str = "attempts") -> str:
+def _daily_rows_sql(columns: Collection[str], measured: str = "attempts") -> str:
     """The SQL that reduces `attempts` to days by those of the columns that are `SETTING_COLUMNS` or `_DAY_FACTS`.
 
     `measured` is where the facts of a kind of device are counted.

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from dlbench.atomic_file import save_text
 from dlbench.results import bounds_schema, bounds_store, store
 from dlbench.results.bounds_records import ProfileRun, to_json
-from dlbench.results.parts import ROW_GROUP, open_temporary, write_part
-from dlbench.results.reader import Reader
+from dlbench.results.parts import ROW_GROUP, open_file_atomically, write_part
+from dlbench.results.reader import StoreReader
 from dlbench.results.records import parse_details
 from dlbench.results.schema import LONG_TEXT, SCHEMA
 
@@ -90,7 +90,7 @@ def write_records(sources: Sequence[str | Path], target: Path, private: bool = F
     The folder of `target` is created if missing; `private` data are kept if asked for. Raises StoreError if a source
     does not exist, or `target` cannot be written.
     """
-    reader = Reader.from_sources(sources)
+    reader = StoreReader.from_sources(sources)
     ceilings, all_reduces = bounds_store.read_bounds_tables(sources)
     profiles = bounds_store.read_profiles(sources)
     kinds = ((ceilings, "ceilings-all.parquet"), (all_reduces, "allreduce-all.parquet"))
@@ -113,7 +113,7 @@ def write_records(sources: Sequence[str | Path], target: Path, private: bool = F
     return num_rows
 
 
-def _collect_names_and_texts(reader: Reader) -> tuple[set[str | None], set[str | None]]:
+def _collect_names_and_texts(reader: StoreReader) -> tuple[set[str | None], set[str | None]]:
     """Return the names of all hosts, and all distinct texts that may contain names."""
     hosts: set[str | None] = set()
     texts: set[str | None] = set()
@@ -125,10 +125,10 @@ def _collect_names_and_texts(reader: Reader) -> tuple[set[str | None], set[str |
     return hosts, texts
 
 
-def _write_rows(target: Path, reader: Reader, scrubber: Anonymizer | None) -> int:
+def _write_rows(target: Path, reader: StoreReader, scrubber: Anonymizer | None) -> int:
     """Write all rows, anonymized if a scrubber is given; return their number."""
     num_rows = 0
-    with open_temporary(target) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+    with open_file_atomically(target) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         for table in reader.tables(SCHEMA.names):
             for begin in range(0, table.num_rows, ROW_GROUP):
                 rows = table.slice(begin, ROW_GROUP)

@@ -18,7 +18,7 @@ BYTE_KINDS = ("copy", "triad")
 SUSTAINED_SUFFIX = "_sustained"
 
 
-def counts_flop(kind: str) -> bool:
+def is_flop_rate(kind: str) -> bool:
     """Whether the rate of this kind is in FLOP/s, not in bytes/s."""
     return kind.removesuffix(SUSTAINED_SUFFIX) in FLOP_KINDS
 
@@ -137,7 +137,7 @@ def to_json(run: CeilingRun | ProfileRun | AllReduceRun) -> str:
     return dump_json({"dlbench_bounds_version": BOUNDS_VERSION, **dataclasses.asdict(run)})
 
 
-def parse_run(kind: type[Run], text: str, **more: str) -> Run:
+def parse_run_json(kind: type[Run], text: str, **more: str) -> Run:
     """Parse a run that `to_json` wrote, with other values of the fields in `more`. Raises ValueError if it is none."""
     values = load_json(text)
     run: Run = from_dict(kind, values | more if isinstance(values, dict) else values)

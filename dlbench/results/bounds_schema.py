@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
 from dlbench.results import bounds_records
-from dlbench.results.parts import SkippedPart, path_text, unreadable_error, write_part
+from dlbench.results.parts import SkippedPart, path_text, unreadable_part_error, write_part
 from dlbench.results.row_validation import CONVERSION_ERRORS
 from dlbench.results.schema import arrow_fields
 
@@ -103,7 +103,7 @@ def write_layers(folder: Path, run: bounds_records.ProfileRun) -> Path:
     """Write the layers of a profile to `layers.parquet` in its folder; return it. Raises StoreError if that fails."""
     case = {name: run.case.get(name) for name in (*_CASE_COLUMNS, "batch_size")}
     case["network_key"] = run.network_key
-    rows = [_run_values(run) | case | dataclasses.asdict(layer) for layer in run.layers]
+    rows = [_common_run_columns(run) | case | dataclasses.asdict(layer) for layer in run.layers]
     return write_part(folder / "layers.parquet", pa.Table.from_pylist(rows, schema=LAYERS_SCHEMA))
 
 
@@ -150,16 +150,20 @@ def ceilings_frame(run: bounds_records.CeilingRun) -> pd.DataFrame:
 
 
 def _ceilings_table(run: bounds_records.CeilingRun) -> pa.Table:
-    rows = [_run_values(run) | _ceiling_row(ceiling) | {"busy_share": run.busy_share} for ceiling in run.ceilings]
+    rows = [
+        _common_run_columns(run) | _ceiling_row(ceiling) | {"busy_share": run.busy_share} for ceiling in run.ceilings
+    ]
     return pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA)
 
 
 def _all_reduce_rows(run: bounds_records.AllReduceRun) -> list[dict[str, Any]]:
-    head = _run_values(run) | {n: getattr(run, n) for n in ("nodes", "ranks", "backend", "transport", "warning")}
+    head = _common_run_columns(run) | {
+        n: getattr(run, n) for n in ("nodes", "ranks", "backend", "transport", "warning")
+    }
     rows = []
     for size in run.sizes:
         row = head | dataclasses.asdict(size)
-        times = _valid_samples(size.time_s)
+        times = _valid_time_samples(size.time_s)
         if times:
             median_s = statistics.median(times)
             row |= {"median_s": median_s, "algorithm_bytes_per_s": size.size_bytes / median_s}
@@ -173,7 +177,7 @@ def bus_bandwidth(size_bytes: int, time_s: float, ranks: int) -> float | None:
     return None if ranks == 1 else size_bytes / time_s * 2 * (ranks - 1) / ranks
 
 
-def _run_values(
+def _common_run_columns(
     run: bounds_records.CeilingRun | bounds_records.ProfileRun | bounds_records.AllReduceRun,
 ) -> dict[str, Any]:
     started_at = datetime.fromisoformat(run.started_at) if run.started_at else None
@@ -182,7 +186,7 @@ def _run_values(
 
 def _ceiling_row(ceiling: bounds_records.Ceiling) -> dict[str, Any]:
     row = dataclasses.asdict(ceiling)
-    times = _valid_samples(ceiling.time_s)
+    times = _valid_time_samples(ceiling.time_s)
     if not times:
         return row | {"error": ceiling.error or "no usable sample"}
     median = statistics.median(times)
@@ -197,7 +201,7 @@ def _ceiling_row(ceiling: bounds_records.Ceiling) -> dict[str, Any]:
     return row
 
 
-def _valid_samples(times_s: Sequence[float | None]) -> list[float]:
+def _valid_time_samples(times_s: Sequence[float | None]) -> list[float]:
     """Return the valid samples: positive and finite, so that no rate is infinite."""
     return [t for t in times_s if t is not None and math.isfinite(t) and t > 0]
 
@@ -214,4 +218,4 @@ def _read_table(file: Path, schema: pa.Schema, check: Callable[[pa.Table], None]
         check(whole)
         return whole
     except (*CONVERSION_ERRORS, KeyError) as error:
-        raise unreadable_error(file, error) from error
+        raise unreadable_part_error(file, error) from error

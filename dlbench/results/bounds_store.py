@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from dlbench.atomic_file import read_text
-from dlbench.results.bounds_records import ProfileRun, parse_run
+from dlbench.results.bounds_records import ProfileRun, parse_run_json
 from dlbench.results.bounds_schema import (
     ALL_REDUCE_SCHEMA,
     CEILINGS_FOLDER,
@@ -58,7 +58,7 @@ def read_bounds_tables(
     found = []
     for pattern, schema in ((CEILINGS_FILES, CEILINGS_SCHEMA), (ALL_REDUCE_FILES, ALL_REDUCE_SCHEMA)):
         tables = [schema.empty_table()]
-        for file in stored_files(sources, CEILINGS_FOLDER, pattern):
+        for file in files_in_stores(sources, CEILINGS_FOLDER, pattern):
             table = read_run_table([file], schema)
             runs = table["run_id"].drop_null().unique().to_pylist()
             if of_runs is not None:
@@ -69,7 +69,7 @@ def read_bounds_tables(
     return ceilings, all_reduces
 
 
-def stored_files(sources: Sequence[str | Path], name: str, pattern: str) -> list[Path]:
+def files_in_stores(sources: Sequence[str | Path], name: str, pattern: str) -> list[Path]:
     """Return the files of a pattern in the folders `name` of these sources, and of the stores directly inside them."""
     folders: dict[Path, None] = {}
     for source in sources:
@@ -88,9 +88,9 @@ def read_profiles(sources: Sequence[str | Path], of_runs: dict[str, Path] | None
     `of_runs` receives the file of each run.
     """
     found = []
-    for file in stored_files(sources, PROFILES_FOLDER, "*/profile.json"):
+    for file in files_in_stores(sources, PROFILES_FOLDER, "*/profile.json"):
         try:
-            run = parse_run(ProfileRun, read_text(file))
+            run = parse_run_json(ProfileRun, read_text(file))
             if of_runs is not None:
                 of_runs[run.run_id] = file
             found.append(run)

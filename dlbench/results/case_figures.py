@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dlbench import stats
-from dlbench.facts.peaks import find_peaks
+from dlbench.facts.peaks import find_device_peaks
 from dlbench.results.records import SHARED_SCOPES, Measurement, Record, System
 from dlbench.suites.case import Case
 
@@ -45,7 +45,7 @@ def case_figures(record: Record) -> CaseFigures | None:
     parts = [measured[0].forward_flop, measured[0].backward_flop if case.mode == "training" else 0]
     flop = None if None in parts else float(sum(part or 0 for part in parts))
     rate = None if flop is None else flop * images / median_s
-    peaks = find_peaks(measured[0].device_name)
+    peaks = find_device_peaks(measured[0].device_name)
     peak = peaks.flop_per_s(case.precision) if peaks else None
     windows = [window_s for m in measured if (window_s := _positive_or_none(m.window_s)) is not None]
     power_w = average_power(record.ranks)

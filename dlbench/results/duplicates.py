@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 
-def row_keys(table: pa.Table) -> pa.Array:
+def attempt_and_rank_keys(table: pa.Table) -> pa.Array:
     """Return one key per row, from attempt and rank."""
     rank = pc.fill_null(table["rank"].cast(pa.string()), "")
     names = pc.binary_join_element_wise(rank, table["attempt_id"].cast(pa.string()), " ")
     return pa.concat_arrays(names.chunks) if names.num_chunks != 1 else names.chunk(0)
 
 
-def count_values(table: pa.Table) -> NDArray[np.int64]:
+def count_row_values(table: pa.Table) -> NDArray[np.int64]:
     """Count the values of each row; a list counts by its length."""
     values = np.zeros(table.num_rows, dtype=np.int64)
     for column in table.columns:
@@ -30,20 +30,20 @@ def contains_rows(table: pa.Table, part: pa.Table) -> bool:
     """Whether `table` contains all rows of `part` with all their values, also nested ones."""
     if not set(part.column_names) <= set(table.column_names):
         return False
-    places = pc.index_in(row_keys(part), value_set=row_keys(table))
+    places = pc.index_in(attempt_and_rank_keys(part), value_set=attempt_and_rank_keys(table))
     if places.null_count:
         return False
     other = table.select(part.column_names).take(places)
     return all(_all_equal(_combine_chunks(part[name]), _combine_chunks(other[name])) for name in part.column_names)
 
 
-#: Column that `with_list_checksums` adds: number of values of a row.
+#: Column that `replace_lists_by_checksums` adds: number of values of a row.
 _NUM_VALUES_COLUMN = "fullness"
 
 
-def with_list_checksums(table: pa.Table) -> pa.Table:
-    """Reduce rows to the input of `choose_rows`: each list becomes its length and a checksum."""
-    columns = {_NUM_VALUES_COLUMN: pa.array(count_values(table))}
+def replace_lists_by_checksums(table: pa.Table) -> pa.Table:
+    """Reduce rows to the input of `choose_most_complete_rows`: each list becomes its length and a checksum."""
+    columns = {_NUM_VALUES_COLUMN: pa.array(count_row_values(table))}
     for name in table.column_names:
         column = table[name]
         if not pa.types.is_list(column.type):
@@ -64,13 +64,16 @@ def _weighted_sums(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> N
     return sums
 
 
-def choose_rows(rows: pa.Table, files: NDArray[np.int64], names: Sequence[Path]) -> tuple[NDArray[np.bool_], list[str]]:
+def choose_most_complete_rows(
+    rows: pa.Table, files: NDArray[np.int64], names: Sequence[Path]
+) -> tuple[NDArray[np.bool_], list[str]]:
     """Select the most complete row per attempt and rank, the first of equals, and report where others disagree.
 
-    Values are never merged. `rows` are reduced by `with_list_checksums`; `files` are the indices of their `names`.
+    Values are never merged. `rows` are reduced by `replace_lists_by_checksums`; `files` are the indices of their
+    `names`.
     """
     # A number per row that is equal for the same attempt and rank.
-    codes = np.asarray(row_keys(rows).dictionary_encode().indices.to_numpy(), dtype=np.int64)
+    codes = np.asarray(attempt_and_rank_keys(rows).dictionary_encode().indices.to_numpy(), dtype=np.int64)
     order = np.lexsort((np.arange(codes.size), -rows[_NUM_VALUES_COLUMN].to_numpy(), codes))
     first = np.r_[True, np.diff(codes[order]) != 0]
     winners = order[np.maximum.accumulate(np.where(first, np.arange(order.size), 0))]
@@ -92,7 +95,7 @@ def _describe_disagreements(
         columns = [
             name
             for name in rows.column_names
-            if not _all_agree(_combine_chunks(mine[name]), _combine_chunks(others[name]))
+            if not _agree_ignoring_nulls(_combine_chunks(mine[name]), _combine_chunks(others[name]))
         ]
         if columns:
             ids = mine["attempt_id"].unique().to_pylist()
@@ -104,7 +107,7 @@ def _describe_disagreements(
     return problems
 
 
-def _all_agree(values: pa.Array, others: pa.Array) -> bool:
+def _agree_ignoring_nulls(values: pa.Array, others: pa.Array) -> bool:
     """Whether all values equal those of `others`; nulls are ignored."""
     both = pc.and_(values.is_valid(), others.is_valid())
     return _all_equal(values.filter(both), others.filter(both))

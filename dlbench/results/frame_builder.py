@@ -48,11 +48,11 @@ class FrameBuilder:
         for name, objects in self._objects.items():
             for chunk in table[name].chunks:
                 if name in _REPEATED_COLUMNS:
-                    objects += self._text_values(chunk.dictionary_encode())
+                    objects += self._texts_of_chunk(chunk.dictionary_encode())
                 elif pa.types.is_dictionary(chunk.type):
-                    objects += self._text_values(chunk)
+                    objects += self._texts_of_chunk(chunk)
                 elif pa.types.is_string(chunk.type.value_type):
-                    objects += _split_lists(chunk, pc.list_flatten(chunk).to_pylist(), self._shared_texts)
+                    objects += _split_lists(chunk, pc.list_flatten(chunk).to_pylist(), self._deduplicated_texts)
                 else:
                     numbers = pc.list_flatten(chunk).to_numpy(zero_copy_only=False)
                     objects += _split_lists(chunk, numbers, partial(_fallback_if_empty, numbers[:0]))
@@ -90,13 +90,13 @@ class FrameBuilder:
         # pandas would otherwise create an Arrow text column with every text in full.
         return pd.Series(_object_array(self._objects.pop(f.name)), dtype=object)
 
-    def _text_values(self, chunk: pa.DictionaryArray) -> list[Any]:
+    def _texts_of_chunk(self, chunk: pa.DictionaryArray) -> list[Any]:
         texts = [self._known.setdefault(text, text) for text in chunk.dictionary.to_pylist()]
         places = pc.fill_null(chunk.indices, len(texts)).to_numpy()
         found: list[Any] = _object_array([*texts, None])[places].tolist()
         return found
 
-    def _shared_texts(self, texts: list[str]) -> NDArray[np.object_]:
+    def _deduplicated_texts(self, texts: list[str]) -> NDArray[np.object_]:
         found: NDArray[np.object_] | None = self._known.get(tuple(texts))
         if found is None:
             found = self._known[tuple(texts)] = _object_array(texts)
@@ -104,7 +104,7 @@ class FrameBuilder:
         return found
 
 
-def as_objects(texts: pd.Series) -> pd.Series:
+def as_shared_text_objects(texts: pd.Series) -> pd.Series:
     """A column of texts as Python objects: one for each different text, where `astype` makes one for each row."""
     import pandas as pd
 

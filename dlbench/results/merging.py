@@ -35,12 +35,12 @@ class _MergeablePart:
     attempts: frozenset[str]
 
     @cached_property
-    def months(self) -> frozenset[str]:
+    def attempt_months(self) -> frozenset[str]:
         """The months of its attempts, as parts of a file's name."""
         return frozenset(map(_month_of_attempt, self.attempts))
 
 
-def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> list[Path]:
+def merge_parts_by_month(root: Path, max_bytes: int | None = None, most: int | None = None) -> list[Path]:
     """Merge the parts directly in `root` into one file per month, which load much faster; return the new files.
 
     Foreign parts, parts with other columns, unreadable parts and parts that share an attempt are not merged, nor is
@@ -56,19 +56,19 @@ def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> 
     alone = [one for one in own if all(holders[attempt] == 1 for attempt in one.attempts)]
     months: dict[str, list[_MergeablePart]] = {}
     for one in alone:
-        for month in one.months:
+        for month in one.attempt_months:
             months.setdefault(month, []).append(one)
     merged: dict[str, _PartRows] = {}
     for month, parts_of_month in sorted(months.items()):
-        if len(parts_of_month) > 1 or len(parts_of_month[0].months) > 1:
+        if len(parts_of_month) > 1 or len(parts_of_month[0].attempt_months) > 1:
             target = root / f"{_MERGED_PREFIX}{month}{secrets.token_hex(6)}.parquet"
             _write_month(target, parts_of_month, month)
             merged[month] = _PartRows(target)
     for one in alone:
-        if one.months <= set(merged) and all(
+        if one.attempt_months <= set(merged) and all(
             duplicates.contains_rows(_rows_of_month(merged, month).matching_rows(rows), rows)
             for piece in parts.read_pieces(one.part)
-            for month, rows in _split_by_month(piece, one.months)
+            for month, rows in _split_by_month(piece, one.attempt_months)
         ):
             one.part.unlink(missing_ok=True)
     return [rows.part for rows in merged.values()]
@@ -112,14 +112,16 @@ class _PartRows:
         asked = table["attempt_id"].unique()
         wanted = set(asked.to_pylist())
         groups = [group for group, ids in enumerate(self._ids) if not ids.isdisjoint(wanted)]
-        tables = [rows.filter(pc.is_in(rows["attempt_id"], value_set=asked)) for rows in map(self._row_group, groups)]
+        tables = [
+            rows.filter(pc.is_in(rows["attempt_id"], value_set=asked)) for rows in map(self._load_row_group, groups)
+        ]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
     def release(self) -> None:
         """Free the row group that was read last."""
         self._last = None
 
-    def _row_group(self, group: int) -> pa.Table:
+    def _load_row_group(self, group: int) -> pa.Table:
         if self._last is None or self._last[0] != group:
             self._last = None  # two would not fit in memory where one does
             rows = self._opened.fit_to_schema(self._read_row_group(group), [])
@@ -130,15 +132,17 @@ class _PartRows:
         try:
             return self._opened.file.read_row_group(group, columns or self._opened.needed_columns(SCHEMA))
         except CONVERSION_ERRORS as error:
-            raise parts.unreadable_error(self.part, error) from error
+            raise parts.unreadable_part_error(self.part, error) from error
 
 
 def _write_month(target: Path, alone: list[_MergeablePart], month: str) -> None:
     """Write the rows that all parts have of a month to `target`, some at a time."""
     waiting: list[pa.Table] = []
-    with parts.open_signed_writer(target, make_folder=False) as writer:
+    with parts.open_part_writer(target, make_folder=False) as writer:
         for one in alone:
-            pieces = (pair for piece in parts.read_pieces(one.part) for pair in _split_by_month(piece, one.months))
+            pieces = (
+                pair for piece in parts.read_pieces(one.part) for pair in _split_by_month(piece, one.attempt_months)
+            )
             for rows in (rows for own_month, rows in pieces if own_month == month):
                 waiting.append(rows)
                 if sum(t.num_rows for t in waiting) >= ROW_GROUP or sum(t.nbytes for t in waiting) >= _ROW_GROUP_BYTES:
@@ -200,7 +204,7 @@ def _find_mergeable_parts(root: Path, max_bytes: int | None = None, thorough: bo
             or (max_bytes is not None and part.stat().st_size > max_bytes)
         ):
             continue
-        if not parts.is_signed(part):
+        if not parts.is_written_by_dlbench(part):
             continue
         problems: list[str] = []
         ids: list[str] = []

@@ -28,7 +28,7 @@ from dlbench.results.row_validation import (
     fit_to_schema,
 )
 from dlbench.results.schema import SCHEMA
-from dlbench.safe_names import excerpt
+from dlbench.safe_names import short_repr
 
 #: Folders in a store with other Parquet tables (`bounds_schema`, `training_store`), which are not searched for cases.
 NON_CASE_FOLDERS = frozenset(("ceilings", "profiles", "trainings"))
@@ -93,7 +93,7 @@ def _match_pattern(pattern: str) -> tuple[list[Path], list[str]]:
     found: list[Path] = []
     problems: list[str] = []
     for match in matching:
-        if not _holds_no_cases(Path(match)):
+        if not _is_not_case_file(Path(match)):
             try:
                 more, others = find_parts(match)
                 found += more
@@ -107,14 +107,14 @@ def _parts_in_folder(folder: Path) -> tuple[list[Path], list[str]]:
     found: list[Path] = []
     problems: list[str] = []
 
-    def unreadable_folder(error: OSError) -> None:
+    def report_unreadable_folder(error: OSError) -> None:
         problems.append(f"cannot read {path_text(Path(str(error.filename)))}: {error.strerror}; skipped")
 
-    for place, folders, files in os.walk(folder, onerror=unreadable_folder):
+    for place, folders, files in os.walk(folder, onerror=report_unreadable_folder):
         folders[:] = [name for name in folders if name not in _FOLDERS_WITHOUT_PARTS]
         for name in files:
             file = Path(place, name)
-            if not name.endswith(".parquet") or name.startswith(".") or _holds_no_cases(file):
+            if not name.endswith(".parquet") or name.startswith(".") or _is_not_case_file(file):
                 continue
             if file.is_file():
                 found.append(file)
@@ -128,7 +128,7 @@ def path_text(path: Path) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(path))
 
 
-def _holds_no_cases(file: Path) -> bool:
+def _is_not_case_file(file: Path) -> bool:
     """Whether this is a file of ceilings, profiles or trainings, which a pattern can also match."""
     return file.name.startswith(_NON_CASE_PREFIXES) and not NON_CASE_FOLDERS.isdisjoint(file.parts)
 
@@ -180,9 +180,9 @@ def open_part(part: Path) -> PartFile:
         schema = file.schema_arrow  # made anew at each access
         names = schema.names
         constants = _values_from_folders(part, names)
-        remark = _version_remark(part, schema)
+        remark = _newer_version_remark(part, schema)
     except CONVERSION_ERRORS as error:
-        raise unreadable_error(part, error) from error
+        raise unreadable_part_error(part, error) from error
     if "attempt_id" not in (*names, *constants):
         raise StoreError(f"cannot read {path_text(part)}: it has no column 'attempt_id', so it is not a dlbench store")
     missing = [f"'{name}'" for name in REQUIRED_COLUMNS if name not in (*names, *constants)]
@@ -214,7 +214,7 @@ def read_part(part: Path, columns: Iterable[str] | None = None) -> pa.Table:
     try:
         table = opened.file.read(columns=opened.needed_columns(schema))
     except CONVERSION_ERRORS as error:
-        raise unreadable_error(part, error) from error
+        raise unreadable_part_error(part, error) from error
     faults: list[str] = []
     rows = opened.drop_invalid_attempts(opened.fit_to_schema(table, []), schema, faults)
     if table.num_rows and not rows.num_rows:
@@ -222,19 +222,19 @@ def read_part(part: Path, columns: Iterable[str] | None = None) -> pa.Table:
     return rows
 
 
-def unreadable_error(part: Path, error: Exception) -> StoreError:
+def unreadable_part_error(part: Path, error: Exception) -> StoreError:
     """Return the error for a part that cannot be read."""
     if isinstance(error, StoreError):
         return error
     words = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return StoreError(f"cannot read {path_text(part)}: {excerpt(words, 300)[1:-1]}")
+    return StoreError(f"cannot read {path_text(part)}: {short_repr(words, 300)[1:-1]}")
 
 
-def _version_remark(part: Path, schema: pa.Schema) -> str:
+def _newer_version_remark(part: Path, schema: pa.Schema) -> str:
     """Return a remark that a file is newer than this dlbench, or ""."""
     text = (schema.metadata or {}).get(b"dlbench_schema_version", b"0")
     if not text.isdigit() or len(text) > 9:
-        return f"{path_text(part)} has schema version {excerpt(text)}, which is not a number"
+        return f"{path_text(part)} has schema version {short_repr(text)}, which is not a number"
     if int(text) <= SCHEMA_VERSION:
         return ""
     newer = f"newer than this dlbench's {SCHEMA_VERSION}: its additional columns are not read"
@@ -254,10 +254,10 @@ def read_pieces(
             rows = opened.fit_to_schema(pa.Table.from_batches([batch]), found)
             yield opened.drop_invalid_attempts(rows, schema, found)
     except CONVERSION_ERRORS as error:
-        raise unreadable_error(part, error) from error
+        raise unreadable_part_error(part, error) from error
 
 
-def is_signed(part: Path) -> bool:
+def is_written_by_dlbench(part: Path) -> bool:
     """Whether `dlbench run` or `collect` wrote this file: they delete only such files.
 
     The signature covers the file's name and its footer (columns, their sizes and numbers of values), because programs
@@ -267,13 +267,13 @@ def is_signed(part: Path) -> bool:
         return False
     try:
         with part.open("rb", buffering=0) as file:
-            _, found, expected = _signature(file, part.name)
+            _, found, expected = _stored_and_expected_checksum(file, part.name)
     except OSError:
         return False
     return found == expected
 
 
-def _signature(file: IO[bytes], name: str) -> tuple[int, bytes, bytes]:
+def _stored_and_expected_checksum(file: IO[bytes], name: str) -> tuple[int, bytes, bytes]:
     """Return the position of a Parquet file's signature, its value and the expected one; b"" and b"-" if missing."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 8))
@@ -290,28 +290,30 @@ def _signature(file: IO[bytes], name: str) -> tuple[int, bytes, bytes]:
 
 def write_part(target: Path, table: pa.Table) -> Path:
     """Write a Parquet file atomically, in a folder that may be missing; return its path. Raises StoreError."""
-    with open_temporary(target) as file:
+    with open_file_atomically(target) as file:
         pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
     return target
 
 
 @contextlib.contextmanager
-def open_signed_writer(target: Path, make_folder: bool = True, compression: str = "zstd") -> Iterator[pq.ParquetWriter]:
-    """Return a writer of rows of `SCHEMA`, whose file is signed (`is_signed`) on success. Raises StoreError on failure.
+def open_part_writer(target: Path, make_folder: bool = True, compression: str = "zstd") -> Iterator[pq.ParquetWriter]:
+    """Return a writer of rows of `SCHEMA`; the file is signed (`is_written_by_dlbench`) on success.
+
+    Raises StoreError on failure.
 
     `compression` is a codec of Parquet; `ONE_ATTEMPT_CODEC` for few rows.
     """
     schema = SCHEMA.with_metadata({**SCHEMA.metadata, SIGNATURE_KEY: b"0" * 16})
-    with open_temporary(target, make_folder) as file:
+    with open_file_atomically(target, make_folder) as file:
         with pq.ParquetWriter(file, schema, compression=compression) as writer:
             yield writer
-        place, _, expected = _signature(file, target.name)
+        place, _, expected = _stored_and_expected_checksum(file, target.name)
         file.seek(place)
         file.write(expected)
 
 
 @contextlib.contextmanager
-def open_temporary(target: Path, make_folder: bool = True) -> Iterator[IO[Any]]:
+def open_file_atomically(target: Path, make_folder: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file that becomes `target` on success. Raises StoreError if that cannot be written."""
     temporary = temporary_name(target)
     with convert_write_errors(target):

@@ -13,7 +13,7 @@ from pyarrow import dataset
 
 from dlbench.errors import BadInput
 from dlbench.results import bounds_schema, bounds_store, store
-from dlbench.results.reader import Reader
+from dlbench.results.reader import StoreReader
 from dlbench.results.schema import IN_MEMORY, SCHEMA
 
 #: Tables, and the meaning of one row.
@@ -58,7 +58,7 @@ def _run_sql(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Tabl
         connection.register(name, view)
     # All keys are read once more for it.
     if LEFT_OUT_VIEW in sql.lower():
-        connection.register(LEFT_OUT_VIEW, _left_out_rows(sources))
+        connection.register(LEFT_OUT_VIEW, _count_left_out_rows(sources))
     for setting in _DUCKDB_SETTINGS:
         connection.execute(f"SET {setting}")
     try:
@@ -87,7 +87,7 @@ def _to_python_rows(table: pa.Table) -> tuple[list[str], list[tuple[Any, ...]]]:
 class _RecordSource(dataset.Dataset):  # type: ignore[misc]  # pyarrow has no types
     """Rows of stores, which DuckDB reads in pieces and only in the columns it needs."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: StoreReader) -> None:
         self._reader = reader
 
     @property
@@ -116,16 +116,16 @@ def _named_tables(sources: Sequence[str | Path]) -> dict[str, Any]:
     folders = [Path(source) for source in sources if Path(source).is_dir()]
     layers = sorted({file for f in folders for file in f.rglob(f"{bounds_schema.PROFILES_FOLDER}/*/layers.parquet")})
     return {
-        "records": _RecordSource(Reader.from_sources(sources)),
+        "records": _RecordSource(StoreReader.from_sources(sources)),
         "ceilings": ceilings,
         "all_reduces": all_reduces,
         "layers": bounds_schema.read_run_table(layers, bounds_schema.LAYERS_SCHEMA),
     }
 
 
-def _left_out_rows(sources: Sequence[str | Path]) -> pa.Table:
+def _count_left_out_rows(sources: Sequence[str | Path]) -> pa.Table:
     """Count the rows of the files that are missing in records, by reason."""
-    reader = Reader.from_sources(sources)
+    reader = StoreReader.from_sources(sources)
     for _ in reader.batches(()):
         pass
     counts = {"copies": reader.num_copies, "passed over": reader.num_rows - reader.num_held}

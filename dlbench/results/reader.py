@@ -77,7 +77,7 @@ class RaggedArray:
 
 
 @dataclass(frozen=True)
-class Batch:
+class AttemptBatch:
     """Some attempts with all their ranks, sorted by attempt and rank: columns without and with lists of numbers."""
 
     scalars: pa.Table
@@ -85,7 +85,7 @@ class Batch:
 
 
 @dataclass
-class Reader:
+class StoreReader:
     """Reader of stores; records the part of each attempt, and unreadable parts."""
 
     parts: Sequence[Path]
@@ -104,7 +104,7 @@ class Reader:
     _lock: Lock = field(default_factory=Lock)
 
     @staticmethod
-    def from_sources(sources: Sequence[str | Path]) -> Reader:
+    def from_sources(sources: Sequence[str | Path]) -> StoreReader:
         """Create a reader of files, folders or patterns. Raises StoreError without a source, or for a bad file."""
         files: dict[Path, None] = {}
         problems: list[str] = []
@@ -114,9 +114,9 @@ class Reader:
                 store.read_part(found[0], ["attempt_id"])  # an explicitly named file must be readable
             files |= dict.fromkeys(found)
             problems += others
-        return Reader(list(files), problems)
+        return StoreReader(list(files), problems)
 
-    def batches(self, columns: Iterable[str], on_progress: OnProgress | None = None) -> Iterator[Batch]:
+    def batches(self, columns: Iterable[str], on_progress: OnProgress | None = None) -> Iterator[AttemptBatch]:
         """Read all rows once, grouped by attempt; of duplicate rows the most complete.
 
         Attempt and rank are always among the columns; missing columns are null.
@@ -129,10 +129,10 @@ class Reader:
         self.num_held = self.num_copies = 0
         self._held = []
         self._holders |= {a: tuple(sorted({p for p, _ in ranks.values()})) for a, ranks in shared.items()}
-        tables = self._part_tables(range(len(self.parts)), _restricted_schema(columns), on_progress)
+        tables = self._read_part_tables(range(len(self.parts)), _restricted_schema(columns), on_progress)
         yield from _join_tables(self._select_used_rows(tables))
 
-    def read_attempts(self, attempts: Collection[str], columns: Iterable[str]) -> Iterator[Batch]:
+    def read_attempts(self, attempts: Collection[str], columns: Iterable[str]) -> Iterator[AttemptBatch]:
         """Read some attempts, from the parts in which `batches` found them."""
         wanted: dict[int, list[str]] = {}
         for attempt, parts in sorted(self.parts_of_attempts(attempts).items()):
@@ -152,7 +152,7 @@ class Reader:
                 found |= {a: (i,) for a, i in zip(names, indices[there].tolist(), strict=True)}
         return found
 
-    def files_of(self, attempts: Collection[str]) -> dict[str, Path]:
+    def first_part_of_attempts(self, attempts: Collection[str]) -> dict[str, Path]:
         """Return the (first) part of each attempt, as found by `batches`."""
         return {attempt: self.parts[parts[0]] for attempt, parts in self.parts_of_attempts(attempts).items()}
 
@@ -199,12 +199,12 @@ class Reader:
         tables: list[pa.Table] = []
         for indices, whole in self._read_wanted_attempts(wanted, SCHEMA):
             for index, table in _split_by_part(indices, whole):
-                tables.append(duplicates.with_list_checksums(table.cast(SCHEMA)))
+                tables.append(duplicates.replace_lists_by_checksums(table.cast(SCHEMA)))
                 places += [(index, number) for number in _number_repeated_rows(table)]
         if not tables:
             return
         rows = pa.concat_tables(tables)
-        kept, problems = duplicates.choose_rows(rows, np.array([part for part, _ in places]), self.parts)
+        kept, problems = duplicates.choose_most_complete_rows(rows, np.array([part for part, _ in places]), self.parts)
         self.problems += problems
         for attempt, rank, place, counts in zip(
             rows["attempt_id"].to_pylist(), rows["rank"].to_pylist(), places, kept.tolist(), strict=True
@@ -241,13 +241,13 @@ class Reader:
     def _read_wanted_attempts(self, wanted: Mapping[int, Sequence[str]], schema: pa.Schema) -> Iterator[_ReadRows]:
         """Read the rows of some attempts by part; unreadable parts are reported at the end."""
         everyone = sorted({attempt for some in wanted.values() for attempt in some})
-        for indices, table in Reader(self.parts)._part_tables(
+        for indices, table in StoreReader(self.parts)._read_part_tables(
             sorted(wanted), _restricted_schema(schema.names), None, wanted
         ):
             there = _is_among(table["attempt_id"], everyone)
             yield (indices, table) if there.all() else (indices[there], table.filter(pa.array(there)))
 
-    def _part_tables(
+    def _read_part_tables(
         self,
         indices: Sequence[int],
         schema: pa.Schema,
@@ -353,7 +353,7 @@ def _check_parts_together(parts: list[_SmallPart], schema: pa.Schema, problems: 
         raw = raw.combine_chunks() if len(parts) > 1 else raw
         return first.drop_invalid_attempts(first.fit_to_schema(raw, problems, IN_MEMORY), schema, problems)
     except (StoreError, *CONVERSION_ERRORS) as error:
-        problems.append(str(store.unreadable_error(first.path, error)).removeprefix("cannot read "))
+        problems.append(str(store.unreadable_part_error(first.path, error)).removeprefix("cannot read "))
         return None
 
 
@@ -389,10 +389,10 @@ _RowPlace = tuple[int, int]
 def _read_keys(part: Path) -> pa.Table | None:
     """Read attempt and rank of each row; empty if unreadable. None if the name tells the only attempt of a small part.
 
-    `store.append` signs such parts; to open them once more takes a third of the time of a query over thousands.
+    `store.append_record` signs such parts; to open them once more takes a third of the time of a query over thousands.
     """
     try:
-        if _ATTEMPT_NAME.fullmatch(part.stem) and _is_small(part) and store.is_signed(part):
+        if _ATTEMPT_NAME.fullmatch(part.stem) and _is_small(part) and store.is_written_by_dlbench(part):
             return None
         opened = store.open_part(part)
         columns = [name for name in opened.needed_columns(_KEYS) if name in _KEYS.names]
@@ -459,7 +459,7 @@ def _open_part(part: Path, schema: pa.Schema, wanted: Sequence[str] | None) -> _
         try:
             table = opened.file.read(columns=opened.needed_columns(schema), use_threads=False)
         except CONVERSION_ERRORS as error:
-            raise store.unreadable_error(part, error) from error
+            raise store.unreadable_part_error(part, error) from error
         finally:
             opened.file.close()  # many are held at a time
         return _SmallPart(opened, table)
@@ -495,7 +495,9 @@ def _stream_part(
             yield opened.drop_invalid_attempts(rows, schema, problems)
             return
         groups = [
-            g for g in range(file.metadata.num_row_groups) if wanted is None or _may_hold_attempts(file, g, wanted)
+            g
+            for g in range(file.metadata.num_row_groups)
+            if wanted is None or _row_group_may_hold_attempts(file, g, wanted)
         ]
         held: pa.Table | None = None
         for batch in file.iter_batches(max(1, num_rows), row_groups=groups, columns=names):
@@ -510,10 +512,10 @@ def _stream_part(
         if held:
             yield opened.drop_invalid_attempts(held, schema, problems)
     except CONVERSION_ERRORS as error:
-        raise store.unreadable_error(part, error) from error
+        raise store.unreadable_part_error(part, error) from error
 
 
-def _may_hold_attempts(file: pq.ParquetFile, group: int, attempts: Sequence[str]) -> bool:
+def _row_group_may_hold_attempts(file: pq.ParquetFile, group: int, attempts: Sequence[str]) -> bool:
     """Whether an attempt lies between the first and last attempt of a row group."""
     index = next(i for i in range(file.metadata.num_columns) if file.schema.column(i).path == "attempt_id")
     limits = file.metadata.row_group(group).column(index).statistics
@@ -545,9 +547,11 @@ def _is_grouped_by_attempt(file: pq.ParquetFile) -> bool:
     return bool(changes + 1 == pc.count_distinct(ids).as_py())
 
 
-def _to_batch(table: pa.Table) -> Batch:
+def _to_batch(table: pa.Table) -> AttemptBatch:
     names = [name for name in table.column_names if name in NUMBER_LISTS]
-    return Batch(table.drop_columns(names).combine_chunks(), {name: _ragged_column(table[name]) for name in names})
+    return AttemptBatch(
+        table.drop_columns(names).combine_chunks(), {name: _ragged_column(table[name]) for name in names}
+    )
 
 
 def _sort_rows(table: pa.Table) -> pa.Table:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlbench.json_text import dump_json, load_json
-from dlbench.safe_names import excerpt, why_unsafe
+from dlbench.safe_names import short_repr, why_unsafe_name
 
 SCHEMA_VERSION = 1
 #: ok: reached the confidence target; unstable: measured, but stopped at a limit; other statuses have an error.
@@ -274,11 +274,11 @@ class Record:
         `folder_name` is the attempt id to use if the text has no valid one.
         """
         values = load_json(text)
-        if isinstance(values, dict) and folder_name and why_unsafe(values.get("attempt_id")):
+        if isinstance(values, dict) and folder_name and why_unsafe_name(values.get("attempt_id")):
             values = values | {"attempt_id": folder_name}
         record: Record = from_dict(Record, values)
         if record.status not in STATUSES:
-            raise ValueError(f"its status {excerpt(record.status)} is unknown")
+            raise ValueError(f"its status {short_repr(record.status)} is unknown")
         return record
 
 
@@ -319,7 +319,7 @@ def from_dict(cls: type, values: Any) -> Any:
     Raises ValueError if it is not a dictionary, a required field is missing, or a value has the wrong type.
     """
     if not isinstance(values, dict):
-        raise ValueError(f"{cls.__name__} is {excerpt(values)}; it must be an object with fields")
+        raise ValueError(f"{cls.__name__} is {short_repr(values)}; it must be an object with fields")
     made, names = {}, vars(sys.modules[cls.__module__])
     for f in dataclasses.fields(cls):
         if f.name in values:
@@ -349,9 +349,9 @@ def _check_type(value: Any, wanted: str, what: str, names: Mapping[str, Any]) ->
             return {key: _check_type(item, wanted[10:-1], what, names) for key, item in value.items()}
     elif isinstance(kind := names.get(wanted), type) and dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else from_dict(kind, value)
-    elif wanted not in _TYPE_NAMES or _has_type(value, wanted):
+    elif wanted not in _TYPE_NAMES or _matches_annotation(value, wanted):
         return tuple(value) if isinstance(value, list) else value
-    raise ValueError(f"{what} is {excerpt(value)}, not {_TYPE_NAMES.get(wanted, 'a list of such')}")
+    raise ValueError(f"{what} is {short_repr(value)}, not {_TYPE_NAMES.get(wanted, 'a list of such')}")
 
 
 #: Field types, as messages describe them.
@@ -364,7 +364,7 @@ _TYPE_NAMES = {
 }
 
 
-def _has_type(value: Any, wanted: str) -> bool:
+def _matches_annotation(value: Any, wanted: str) -> bool:
     plain = {"str": str, "bool": bool, "dict[str, Any]": dict}
     if wanted in plain:
         return isinstance(value, plain[wanted])
@@ -372,7 +372,7 @@ def _has_type(value: Any, wanted: str) -> bool:
     return whole or (wanted == "float" and isinstance(value, float))
 
 
-def printable(text: str | None, limit: int = 2000) -> str | None:
+def printable_text(text: str | None, limit: int = 2000) -> str | None:
     """Make a foreign text safe for terminals and reports: no control characters, limited length."""
     if text is None:
         return None

@@ -16,8 +16,8 @@ from urllib.parse import quote, urlsplit
 
 from dlbench.cache import cache_folder
 from dlbench.errors import StoreError
-from dlbench.results.parts import open_temporary
-from dlbench.safe_names import excerpt
+from dlbench.results.parts import open_file_atomically
+from dlbench.safe_names import short_repr
 
 _CHECKSUM_FILE = "SHA256SUMS"
 #: Servers that do not answer for so long are given up [s].
@@ -68,7 +68,7 @@ def _parse_checksums(sums: str, url: str) -> list[tuple[str, str]]:
     files = [(line[1], line[2]) for line in lines if line]
     for _, path in files:
         if not _SAFE_PATH.fullmatch(path):
-            raise StoreError(f"{url}/{_CHECKSUM_FILE} contains {excerpt(path)}, which is not a plain file name")
+            raise StoreError(f"{url}/{_CHECKSUM_FILE} contains {short_repr(path)}, which is not a plain file name")
     return [(digest, path) for digest, path in files if path.endswith((".parquet", ".json")) and "report/" not in path]
 
 
@@ -94,7 +94,7 @@ def _read_url(url: str, most_bytes: int | None = None) -> Iterator[bytes]:
 def _save_verified(file: Path, blocks: Iterator[bytes], digest: str | None) -> None:
     """Write the file, and give it its name once it is complete and has the right checksum."""
     hashed = hashlib.sha256()
-    with open_temporary(file) as out:
+    with open_file_atomically(file) as out:
         for block in blocks:
             hashed.update(block)
             out.write(block)

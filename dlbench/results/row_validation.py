@@ -18,7 +18,7 @@ from dlbench.errors import DlbenchError
 from dlbench.json_text import load_json
 from dlbench.results.records import DONE_STATUSES, STATUSES
 from dlbench.results.schema import DEFAULTS, SCHEMA
-from dlbench.safe_names import excerpt, why_unsafe
+from dlbench.safe_names import short_repr, why_unsafe_name
 from dlbench.suites.case import CHOICES, Protocol, make_protocol
 
 #: Columns that all versions of dlbench write in every row.
@@ -68,7 +68,7 @@ def fit_to_schema(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[st
         columns.append(column)
         if misfits:
             of = f"of type {table[f.name].type}" if misfits == table.num_rows else f"in {misfits} of its rows"
-            problems.append(f"column '{f.name}' has invalid values ({excerpt(of)[1:-1]}); treated as missing")
+            problems.append(f"column '{f.name}' has invalid values ({short_repr(of)[1:-1]}); treated as missing")
     return pa.table(columns, schema=schema), problems
 
 
@@ -81,7 +81,7 @@ def _fit_column(column: pa.ChunkedArray, f: pa.Field) -> tuple[pa.ChunkedArray, 
         return pa.chunked_array([pa.nulls(len(column), f.type)]), len(column) - column.null_count
     misfits: list[int] = []
 
-    def fit_part(part: pa.ChunkedArray, start: int) -> list[pa.Array]:
+    def cast_and_check_part(part: pa.ChunkedArray, start: int) -> list[pa.Array]:
         try:
             return list(_check_texts(_cast_column(part, f.type), f.name).chunks)
         except CONVERSION_ERRORS:
@@ -91,9 +91,9 @@ def _fit_column(column: pa.ChunkedArray, f: pa.Field) -> tuple[pa.ChunkedArray, 
                 misfits.append(start)
                 return [pa.nulls(1, f.type)]
             half = len(part) // 2
-            return fit_part(part.slice(0, half), start) + fit_part(part.slice(half), start + half)
+            return cast_and_check_part(part.slice(0, half), start) + cast_and_check_part(part.slice(half), start + half)
 
-    return pa.chunked_array(fit_part(column, 0), f.type), len(misfits)
+    return pa.chunked_array(cast_and_check_part(column, 0), f.type), len(misfits)
 
 
 def _check_texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -178,7 +178,7 @@ def drop_invalid_attempts(table: pa.Table, present: Collection[str]) -> tuple[pa
         return table, []
     ids = table["attempt_id"]
     spoilt = pc.is_in(ids, value_set=ids.filter(pa.array(bad)).combine_chunks().drop_null())
-    problems = [f"attempt {excerpt(ids[place].as_py())} is skipped: {reason}" for place, reason in reasons]
+    problems = [f"attempt {short_repr(ids[place].as_py())} is skipped: {reason}" for place, reason in reasons]
     num_attempts = len(ids.filter(pa.array(bad)).unique())
     if num_attempts > len(problems):
         problems.append(f"in total {num_attempts} attempts are skipped for reasons like these")
@@ -195,13 +195,13 @@ def _find_faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
             yield table[name].is_null().to_numpy(), partial("some rows have no value in column '{}'".format, name)
     yield from _out_of_range(table)
     if not pc.all(pc.match_substring_regex(table["attempt_id"], _PLAIN_ID), min_count=0).as_py():
-        yield from _invalid_values(table, "attempt_id", why_unsafe)
+        yield from _invalid_values(table, "attempt_id", why_unsafe_name)
     for name, known in {"status": STATUSES, **CHOICES}.items():
-        yield from _invalid_values(table, name, partial(_choice_fault, known))
+        yield from _invalid_values(table, name, partial(_unknown_choice_fault, known))
     for name in _NAME_COLUMNS:
         yield from _invalid_values(table, name, why_not_one_line)
     yield from _invalid_values(table, "protocol", _protocol_fault)
-    yield from _impossible_steps(table)
+    yield from _invalid_step_times(table)
     if {"window_s", "parameters"} <= set(present):
         unmeasured = pc.and_(pc.is_null(table["window_s"]), pc.is_null(table["parameters"]))
         lost = pc.and_(pc.is_in(table["status"], pa.array(DONE_STATUSES)), unmeasured)
@@ -223,7 +223,7 @@ def _out_of_range(table: pa.Table) -> Iterable[_Fault]:
     yield _to_bool_array(too_high), _reason_with_value(table, "rank", "must be below world_size")
 
 
-def _impossible_steps(table: pa.Table) -> Iterable[_Fault]:
+def _invalid_step_times(table: pa.Table) -> Iterable[_Fault]:
     """The rows with a step that is negative or no finite number."""
     values = pc.list_flatten(table["step_s"]).to_numpy()
     wrong = ~((values >= 0) & (values < np.inf))
@@ -244,7 +244,7 @@ def _to_bool_array(places: pa.ChunkedArray) -> NDArray[np.bool_]:
 def _reason_with_value(table: pa.Table, name: str, rule: str) -> Callable[[int], str]:
     # Python cannot represent every Arrow time: print milliseconds.
     kind = pa.int64() if name in _TIME_COLUMNS else SCHEMA.field(name).type
-    return lambda place: f"{name} is {excerpt(table[name].cast(kind)[place].as_py())}; it {rule}"
+    return lambda place: f"{name} is {short_repr(table[name].cast(kind)[place].as_py())}; it {rule}"
 
 
 def _invalid_values(table: pa.Table, name: str, fault: Callable[[Any], str]) -> Iterable[_Fault]:
@@ -253,10 +253,10 @@ def _invalid_values(table: pa.Table, name: str, fault: Callable[[Any], str]) -> 
     if found:
         places = pc.is_in(table[name], value_set=pa.array(list(found), pa.string()))
         values = table[name]
-        yield _to_bool_array(places), lambda place: f"{name} is {excerpt(v := values[place].as_py())}; it {found[v]}"
+        yield _to_bool_array(places), lambda place: f"{name} is {short_repr(v := values[place].as_py())}; it {found[v]}"
 
 
-def _choice_fault(known: Sequence[str], value: str) -> str:
+def _unknown_choice_fault(known: Sequence[str], value: str) -> str:
     return "" if value in known else f"must be one of {', '.join(known)}"
 
 
@@ -272,5 +272,5 @@ def _protocol_fault(text: str) -> str:
         known = Protocol.__dataclass_fields__
         make_protocol({k: v for k, v in values.items() if k in known} if isinstance(values, dict) else values)
     except (ValueError, DlbenchError) as error:
-        return f"is not a valid protocol: {excerpt(str(error), 200)[1:-1]}"
+        return f"is not a valid protocol: {short_repr(str(error), 200)[1:-1]}"
     return ""

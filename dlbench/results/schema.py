@@ -62,7 +62,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def unit_of(column: str) -> str:
+def unit_of_column(column: str) -> str:
     """Return the unit at the end of a column name, or "": ``unit_of("step_s") == "s"``."""
     return _UNIT_OF_SUFFIX.get(column.rpartition("_")[2], "")
 
@@ -71,7 +71,7 @@ def _arrow_field(column: str, annotation: str) -> pa.Field:
     if column in _TIME_COLUMNS:
         return pa.field(column, pa.timestamp("ms", tz="UTC"))
     arrow_type = _ARROW_TYPES[annotation.removesuffix(" | None")]
-    unit = unit_of(column) if arrow_type not in (pa.string(), pa.bool_()) else ""
+    unit = unit_of_column(column) if arrow_type not in (pa.string(), pa.bool_()) else ""
     return pa.field(column, arrow_type, metadata={"unit": unit} if unit else None)
 
 

@@ -22,35 +22,35 @@ import pyarrow.compute as pc
 
 from dlbench.errors import StoreError, UnknownName
 from dlbench.results.duplicates import contains_rows
-from dlbench.results.merging import drop_contained_parts, merge
+from dlbench.results.merging import drop_contained_parts, merge_parts_by_month
 from dlbench.results.parts import (
     ONE_ATTEMPT_CODEC,
     SkippedPart,
     find_parts,
-    is_signed,
+    is_written_by_dlbench,
     open_part,
-    open_signed_writer,
+    open_part_writer,
     part_files,
     read_part,
     read_pieces,
 )
-from dlbench.results.reader import Reader, to_frame
+from dlbench.results.reader import StoreReader, to_frame
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Record
 from dlbench.results.schema import ADDED_LATER, IN_MEMORY, SCHEMA, to_table
-from dlbench.safe_names import excerpt, why_unsafe
+from dlbench.safe_names import short_repr, why_unsafe_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
     "SkippedPart",
-    "append",
+    "append_record",
     "attempt_ids",
     "drop_contained_parts",
     "finished_keys",
-    "is_signed",
+    "is_written_by_dlbench",
     "load",
-    "merge",
+    "merge_parts_by_month",
     "part_files",
     "read",
     "read_part",
@@ -62,20 +62,20 @@ _KEY_COLUMNS = ["suite", "suite_version", "case_id", "system_key", "network_key"
 _RANK_COLUMNS = ["attempt_id", "rank", "world_size", "status"]
 
 
-def append(root: Path, record: Record, make_folder: bool = True) -> Path:
+def append_record(root: Path, record: Record, make_folder: bool = True) -> Path:
     """Write one record as a separate part, atomically; return its path.
 
     `make_folder`: not during a run, whose folder may have been moved or deleted. Raises StoreError if the part cannot
     be written, or the record has invalid values.
     """
-    if reason := why_unsafe(record.attempt_id):
-        raise StoreError(f"cannot store attempt {excerpt(record.attempt_id)}: {reason}")
+    if reason := why_unsafe_name(record.attempt_id):
+        raise StoreError(f"cannot store attempt {short_repr(record.attempt_id)}: {reason}")
     try:
         table = to_table([record])
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
         raise StoreError(f"cannot store {record.attempt_id}: {error}") from error
     target = _unused_part_path(root, record.attempt_id)
-    with open_signed_writer(target, make_folder, ONE_ATTEMPT_CODEC) as writer:
+    with open_part_writer(target, make_folder, ONE_ATTEMPT_CODEC) as writer:
         writer.write_table(table)
     return target
 
@@ -111,20 +111,20 @@ def attempt_ids(
     known: set[str] = set()
     for part in find_parts(root)[0] if among is None else among:
         with contextlib.suppress(StoreError):  # `read` warns about it
-            if is_signed(part):
+            if is_written_by_dlbench(part):
                 ids = set(read_part(part, ["attempt_id"])["attempt_id"].to_pylist())
             elif set(SCHEMA.names) - ADDED_LATER <= open_part(part).columns:
                 ids = _find_complete_attempts(read_part(part, _RANK_COLUMNS))
             else:
                 continue
-            known |= _verified_attempts(part, ids, original) if original else ids
+            known |= _attempts_verified_in_part(part, ids, original) if original else ids
     return known
 
 
-def _verified_attempts(part: Path, ids: set[str], original: Callable[[str], Record | None]) -> set[str]:
+def _attempts_verified_in_part(part: Path, ids: set[str], original: Callable[[str], Record | None]) -> set[str]:
     """Return those of these attempts of which the part, read completely, holds each value of the record."""
     wrong: set[str] = set()
-    signed = is_signed(part)
+    signed = is_written_by_dlbench(part)
     for piece in read_pieces(part):
         for attempt in () if signed else ids.intersection(piece["attempt_id"].to_pylist()):
             record = original(attempt)
@@ -150,7 +150,7 @@ def finished_keys(root: Path, among: Iterable[Path] | None = None) -> set[tuple[
     for part in find_parts(root)[0] if among is None else among:
         with contextlib.suppress(StoreError):  # `read` warns about it
             # The worker writes both or none, and lists take much longer to read.
-            samples = "window_s" if is_signed(part) else "step_s"
+            samples = "window_s" if is_written_by_dlbench(part) else "step_s"
             ended |= _finished_keys(read_part(part, [*_KEY_COLUMNS, samples]), samples)
     return ended
 
@@ -167,9 +167,10 @@ def _finished_keys(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str
 def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
     """Read all rows of files, folders or glob patterns, each row once, in the types of `IN_MEMORY`.
 
-    A part that cannot be read is skipped with a `SkippedPart` warning. Raises StoreError as `Reader.from_sources` does.
+    A part that cannot be read is skipped with a `SkippedPart` warning. Raises StoreError as
+    `StoreReader.from_sources` does.
     """
-    reader = Reader.from_sources([sources] if isinstance(sources, str | Path) else sources)
+    reader = StoreReader.from_sources([sources] if isinstance(sources, str | Path) else sources)
     tables = list(reader.tables(SCHEMA.names))
     warn_skipped(reader.problems)
     return pa.concat_tables(tables) if tables else IN_MEMORY.empty_table()
@@ -193,7 +194,7 @@ def load(sources: str | Path | Sequence[str | Path] = "results", columns: Sequen
         if name not in SCHEMA.names:
             raise UnknownName("column", name, SCHEMA.names)
     named = [sources] if isinstance(sources, str | Path) else list(sources)
-    reader = Reader.from_sources(named)
+    reader = StoreReader.from_sources(named)
     wanted = SCHEMA.names if columns is None else columns
     frame = to_frame(reader.tables(wanted), wanted)
     warn_skipped(reader.problems)

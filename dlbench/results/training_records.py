@@ -8,7 +8,7 @@ from typing import Any
 
 from dlbench.json_text import dump_json, load_json
 from dlbench.results.records import from_dict
-from dlbench.safe_names import excerpt
+from dlbench.safe_names import short_repr
 
 #: reached: the target was met; not_reached: not within all epochs; diverged: the loss is not finite.
 STATUSES = ("reached", "not_reached", "diverged")
@@ -57,7 +57,7 @@ class TrainingRun:
         """The run with these fields, of plain JSON types. Raises ValueError where it is none."""
         run: TrainingRun = from_dict(TrainingRun, values)
         if run.status not in STATUSES:
-            raise ValueError(f"its status {excerpt(run.status)} is unknown")
+            raise ValueError(f"its status {short_repr(run.status)} is unknown")
         if run.status == "reached" and None in (run.epochs_to_target, run.time_to_target_s):
             raise ValueError("it reached its target, but its epochs or time to the target are missing")
         return run

@@ -57,7 +57,7 @@ def write_training(folder: Path, run: TrainingRun) -> Path:
 
 def read_trainings(sources: Sequence[str | Path]) -> pd.DataFrame:
     """Read the epochs of all trainings in these sources; unreadable files are skipped with a `SkippedPart` warning."""
-    files = bounds_store.stored_files(sources, TRAININGS_FOLDER, "training-*.parquet")
+    files = bounds_store.files_in_stores(sources, TRAININGS_FOLDER, "training-*.parquet")
     epochs: pd.DataFrame = read_run_table(files, SCHEMA, _check_epochs).to_pandas()
     return epochs
 

@@ -41,7 +41,7 @@ class Side:
         return f"{self.name} ({', '.join(split_items(self.setting))})"
 
     @property
-    def changed(self) -> set[str]:
+    def changed_keys(self) -> set[str]:
         """The axes and protocol keys that the setting changes."""
         items = [] if self.setting == UNCHANGED else split_items(self.setting)
         keys = {item.partition("=")[0] for item in items}
@@ -71,7 +71,7 @@ def parse_side(suite: object, label: object) -> Side | None:
     return Side(found[1], found[2], labelled[2])
 
 
-def match_key(case: Case, changed: Iterable[str]) -> str:
+def side_matching_key(case: Case, changed: Iterable[str]) -> str:
     """The text that two matching cases share: all but what the settings change."""
     values = case.to_dict()
     without = {*changed, "repeat"}

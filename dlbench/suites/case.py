@@ -12,7 +12,7 @@ from typing import Any
 
 from dlbench import units
 from dlbench.errors import BadInput, UnknownName
-from dlbench.safe_names import excerpt
+from dlbench.safe_names import short_repr
 from dlbench.toml_file import require_type
 
 MODES = ("training", "inference")
@@ -77,16 +77,20 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name in ("warmup_min_steps", "min_steps", "max_steps"):
-            require(getattr(self, name) >= 1, f"protocol.{name}", getattr(self, name), "at least 1")
+            require_value(getattr(self, name) >= 1, f"protocol.{name}", getattr(self, name), "at least 1")
         for name in ("warmup_min_time_s", "warmup_max_time_s", "min_time_s", "idle_time_s"):
-            require(getattr(self, name) >= 0, f"protocol.{name}", getattr(self, name), "at least 0 s")
+            require_value(getattr(self, name) >= 0, f"protocol.{name}", getattr(self, name), "at least 0 s")
         for name in ("max_time_s", "timeout_s"):
-            require(getattr(self, name) > 0, f"protocol.{name}", getattr(self, name), "above 0 s")
-        require(0 <= self.warmup_until_c <= 120, "protocol.warmup_until_c", self.warmup_until_c, "from 0 to 120 °C")
-        require(0.5 <= self.confidence <= 0.9999, "protocol.confidence", self.confidence, "from 0.5 to 0.9999")
-        require(0 < self.target_half_width < 1, "protocol.target_half_width", self.target_half_width, "between 0 and 1")
-        require(self.min_time_s <= self.max_time_s, "protocol.min_time_s", self.min_time_s, "at most max_time_s")
-        require(self.min_steps <= self.max_steps, "protocol.min_steps", self.min_steps, "at most max_steps")
+            require_value(getattr(self, name) > 0, f"protocol.{name}", getattr(self, name), "above 0 s")
+        require_value(
+            0 <= self.warmup_until_c <= 120, "protocol.warmup_until_c", self.warmup_until_c, "from 0 to 120 °C"
+        )
+        require_value(0.5 <= self.confidence <= 0.9999, "protocol.confidence", self.confidence, "from 0.5 to 0.9999")
+        require_value(
+            0 < self.target_half_width < 1, "protocol.target_half_width", self.target_half_width, "between 0 and 1"
+        )
+        require_value(self.min_time_s <= self.max_time_s, "protocol.min_time_s", self.min_time_s, "at most max_time_s")
+        require_value(self.min_steps <= self.max_steps, "protocol.min_steps", self.min_steps, "at most max_steps")
         require_choices(self, {"energy": ENERGY_CHOICES, "heap": HEAPS, "fingerprint": SWITCHES}, "protocol")
 
 
@@ -135,13 +139,13 @@ class Case:
     def __post_init__(self) -> None:
         require_choices(self, CHOICES)
         for axis in ("batch_size", "nodes", "devices_per_node", "bucket_cap_mb"):
-            require(getattr(self, axis) >= 1, axis, getattr(self, axis), "at least 1")
+            require_value(getattr(self, axis) >= 1, axis, getattr(self, axis), "at least 1")
         for axis in ("repeat", "loader_workers", "cudnn_benchmark_limit", "threads", "power_cap_w", "clock_mhz"):
-            require(getattr(self, axis) >= 0, axis, getattr(self, axis), "at least 0")
+            require_value(getattr(self, axis) >= 0, axis, getattr(self, axis), "at least 0")
         if self.optimizer_impl == "fused" and self.optimizer == "rmsprop":
             raise BadInput("optimizer_impl is 'fused', but PyTorch has no fused RMSprop; use plain or foreach")
 
-    def require_possible(self) -> None:
+    def require_compatible_axes(self) -> None:
         """Check that the axes fit together, once the device is known. Raises BadInput if two exclude each other."""
         for axis, device in DEVICE_OF_AXIS.items():
             if self.device not in (device, "auto") and axis in changed_axes(self):
@@ -177,7 +181,7 @@ class Case:
 
         Values equal to their default are omitted, so that an axis added later does not change the ids of older cases.
         """
-        canonical = json.dumps(_without_defaults(self), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(_fields_without_defaults(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @cached_property
@@ -193,10 +197,10 @@ class Case:
     def from_dict(values: dict[str, Any]) -> Case:
         """Build a case from the result of `to_dict`. Raises BadInput for an unknown key, a wrong type or range."""
         if not isinstance(values, dict):
-            raise BadInput(f"a case must be an object with axes as keys, not {excerpt(values)}")
+            raise BadInput(f"a case must be an object with axes as keys, not {short_repr(values)}")
         rest = dict(values)
         protocol = make_protocol(rest.pop("protocol", {}))
-        return Case(protocol=protocol, **check_types(Case, rest, "case"))
+        return Case(protocol=protocol, **check_field_types(Case, rest, "case"))
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -241,10 +245,10 @@ def changed_axes(case: Case) -> list[str]:
 
 def describe_axis(axis: str, value: object) -> str:
     """Describe one value of an axis: "compile default", "8 threads"; "" for what needs no words, its plain default."""
-    return "" if value == AXIS_DEFAULTS.get(axis) else value_name(axis, value)
+    return "" if value == AXIS_DEFAULTS.get(axis) else describe_axis_value(axis, value)
 
 
-def value_name(axis: str, value: object) -> str:
+def describe_axis_value(axis: str, value: object) -> str:
     """Name one value of an axis, so that it is understood without its heading: "2 loader workers", "JPEG files"."""
     if axis in ("threads", "loader_workers"):
         return units.count_text(int(str(value)), axis.replace("_", " ").removesuffix("s"))
@@ -260,13 +264,13 @@ def value_name(axis: str, value: object) -> str:
 
 def make_protocol(values: dict[str, Any], where: str = "protocol") -> Protocol:
     """Build a protocol from plain values; errors about unknown keys and wrong types contain `where`."""
-    return Protocol(**check_types(Protocol, values, where))
+    return Protocol(**check_field_types(Protocol, values, where))
 
 
-def check_types(cls: type, values: dict[str, Any], where: str = "") -> dict[str, Any]:
+def check_field_types(cls: type, values: dict[str, Any], where: str = "") -> dict[str, Any]:
     """Check the types of `values`; make integers floats where required. Raises UnknownName for a key, or BadInput."""
     if not isinstance(values, dict):
-        raise BadInput(f"{where} must be a table of keys and values, not {excerpt(values)}")
+        raise BadInput(f"{where} must be a table of keys and values, not {short_repr(values)}")
     types = {f.name: _TYPES[f.type] for f in fields(cls) if f.type in _TYPES}
     for key in values:
         if key not in types:
@@ -279,7 +283,7 @@ def check_types(cls: type, values: dict[str, Any], where: str = "") -> dict[str,
 _TYPES: dict[Any, type] = {"str": str, "int": int, "float": float}
 
 
-def require(condition: bool, name: str, value: object, wanted: str) -> None:
+def require_value(condition: bool, name: str, value: object, wanted: str) -> None:
     """Raise BadInput: the value of `name` is not what it must be, unless the condition holds."""
     if not condition:
         raise BadInput(f"{name} is {value}; it must be {wanted}")
@@ -292,7 +296,7 @@ def require_choices(values: object, choices: Mapping[str, Sequence[str]], table:
             raise UnknownName(name, getattr(values, name), known, f"{table}.{name}" if table else "")
 
 
-def _without_defaults(value: Any) -> dict[str, Any]:
+def _fields_without_defaults(value: Any) -> dict[str, Any]:
     """Return the fields of dataclass `value` that differ from their defaults, also nested ones."""
     differing: dict[str, Any] = {}
     for f in fields(value):
@@ -300,7 +304,7 @@ def _without_defaults(value: Any) -> dict[str, Any]:
         if f.default is not dataclasses.MISSING and current == f.default:
             continue  # checked first: a large campaign calls this for 10 000 cases
         if dataclasses.is_dataclass(current):
-            nested = _without_defaults(current)
+            nested = _fields_without_defaults(current)
             if nested:
                 differing[f.name] = nested
         else:

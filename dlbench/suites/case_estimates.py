@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from dlbench.facts.csv_files import read_rows
+from dlbench.facts.csv_files import read_csv_rows
 from dlbench.suites.case import Case
 from dlbench.suites.catalog import find_model
 
@@ -45,7 +45,7 @@ def predicted_memory_bytes(case: Case) -> int | None:
 def _load_memory_fits() -> dict[tuple[str, ...], list[tuple[int, int]]]:
     """Read constant bytes and bytes per image, by model, mode, device and precision."""
     found: dict[tuple[str, ...], list[tuple[int, int]]] = {}
-    for row in read_rows("memory_lines.csv"):
+    for row in read_csv_rows("memory_lines.csv"):
         key = (row["model"], row["mode"], row["device"], row["precision"])
         found.setdefault(key, []).append((int(row["fixed_bytes"]), int(row["bytes_per_image"])))
     return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlbench.errors import BadInput
-from dlbench.facts.csv_files import read_rows
+from dlbench.facts.csv_files import read_csv_rows
 
 #: Separates the name of a network from the length of its sequences: ``gpt2_small@256``.
 LENGTH_SIGN = "@"
@@ -72,7 +72,7 @@ def _parse_model(row: dict[str, str]) -> Model:
 
 
 #: All networks by name, the classic ones in order of their years.
-CATALOG: dict[str, Model] = {row["name"]: _parse_model(row) for row in read_rows("catalog.csv")}
+CATALOG: dict[str, Model] = {row["name"]: _parse_model(row) for row in read_csv_rows("catalog.csv")}
 
 
 def find_model(name: str) -> Model | None:
@@ -85,10 +85,10 @@ def find_model(name: str) -> Model | None:
         raise BadInput(f"model '{name}': {base} does not take sequences, so it has no length; write '{base}'")
     if not length.isascii() or not length.isdigit() or not 1 <= int(length) <= model.longest:
         raise BadInput(f"model '{name}': {base} takes sequences of 1 to {model.longest} tokens, not '{length}'")
-    return _with_length(model, name, int(length))
+    return _scale_to_length(model, name, int(length))
 
 
-def _with_length(model: Model, name: str, length: int) -> Model:
+def _scale_to_length(model: Model, name: str, length: int) -> Model:
     """`model` for sequences of `length` tokens: attention grows with its square, all else with it."""
     before = model.input_shape[-1]
 

@@ -19,7 +19,7 @@ BATCH_FACTORS = (2.0, 0.5)
 TUNE_PREFIX = "tune-"
 
 
-def values_to_try(case: Case, precisions: Sequence[str], num_threads: int) -> dict[str, tuple[Any, ...]]:
+def lever_values_to_try(case: Case, precisions: Sequence[str], num_threads: int) -> dict[str, tuple[Any, ...]]:
     """Return the values of each lever other than that of `case`, but for the batch.
 
     Args:
@@ -46,17 +46,19 @@ def values_to_try(case: Case, precisions: Sequence[str], num_threads: int) -> di
         fewer = {count for count in (1, num_threads // 2) if 0 < count < num_threads}
         found |= {"flush_denormals": ("off", "on"), "threads": (0, *sorted(fewer))}
     return {
-        axis: tuple(v for v in found[axis] if v != getattr(case, axis) and with_values(case, **{axis: v}) is not None)
+        axis: tuple(
+            v for v in found[axis] if v != getattr(case, axis) and case_with_values(case, **{axis: v}) is not None
+        )
         for axis in LEVERS
         if axis in found
     }
 
 
-def with_values(case: Case, **axes: Any) -> Case | None:
+def case_with_values(case: Case, **axes: Any) -> Case | None:
     """Return the case with these values; None if they do not fit together."""
     try:
         found = dataclasses.replace(case, **axes)
-        found.require_possible()
+        found.require_compatible_axes()
     except BadInput:
         return None
     return found
@@ -101,7 +103,9 @@ def improvement_path(measured: Mapping[Case, float], first: Case, best: Case) ->
     return changes
 
 
-def unmeasured_between(measured: Callable[[], Mapping[Case, float]], first: Case, best: Case) -> Iterator[Case]:
+def settings_to_measure_between(
+    measured: Callable[[], Mapping[Case, float]], first: Case, best: Case
+) -> Iterator[Case]:
     """Yield the settings between `first` and `best` that are not measured, one at a time; measure each before the next.
 
     The levers come in their order. `measured` gives what is measured by now.
@@ -109,7 +113,7 @@ def unmeasured_between(measured: Callable[[], Mapping[Case, float]], first: Case
     now = first
     for axis in LEVERS:
         if getattr(now, axis) != getattr(best, axis):
-            following = with_values(now, **{axis: getattr(best, axis)})
+            following = case_with_values(now, **{axis: getattr(best, axis)})
             if following is None:
                 continue
             if following not in measured():
@@ -128,6 +132,6 @@ def describe_change(axis: str, value: object) -> str:
     return f"{axis.replace('_', ' ')} {value}" if axis in ("batch_size", "optimizer_impl") else text
 
 
-def without_protocol(case: Case) -> Case:
+def setting_without_protocol(case: Case) -> Case:
     """The setting of a case: without its protocol and the number of its process."""
     return dataclasses.replace(case, protocol=Protocol(), repeat=0)

@@ -32,7 +32,7 @@ from typing import Any
 
 from dlbench import bundled_files
 from dlbench.errors import BadInput, UnknownName
-from dlbench.safe_names import excerpt
+from dlbench.safe_names import short_repr
 from dlbench.suites.case import (
     AXES,
     AXIS_DEFAULTS,
@@ -41,7 +41,7 @@ from dlbench.suites.case import (
     Case,
     Protocol,
     changed_axes,
-    check_types,
+    check_field_types,
     make_protocol,
 )
 from dlbench.toml_file import TomlFile, read_toml, require_type
@@ -111,7 +111,7 @@ class Suite:
             raise BadInput(f"{self.source} has no cases: every combination is excluded; relax [[exclude]]")
         return list(found.values())
 
-    def rounds(self, device: str = "auto") -> list[list[Case]]:
+    def process_rounds(self, device: str = "auto") -> list[list[Case]]:
         """Return every process to measure, by rounds: each round has one process per case, in random order.
 
         Drift during a campaign then affects all cases equally. The order is determined by `protocol.seed`, which is in
@@ -151,14 +151,14 @@ class Suite:
         unused += loading.get(setting.get("data", "synthetic"), ())
         case = self._build_case({axis: value for axis, value in setting.items() if axis not in unused})
         try:
-            case.require_possible()
+            case.require_compatible_axes()
         except BadInput as error:
             raise BadInput(f"{self._source_of_values(*changed_axes(case))}: {error}") from None
         return case
 
     def _build_case(self, setting: dict[str, Any]) -> Case:
         try:
-            return Case(**{"model": "any", **check_types(Case, setting)}, protocol=self.protocol)
+            return Case(**{"model": "any", **check_field_types(Case, setting)}, protocol=self.protocol)
         except UnknownName as error:
             raise BadInput(f"{error} [{self._source_of_values(*_invalid_axes(setting))}]") from None
         except BadInput as error:
@@ -172,7 +172,7 @@ class Suite:
         batch, ranks = setting[GLOBAL_BATCH], _num_ranks(setting)
         if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
             place = self._source_of_values(GLOBAL_BATCH)
-            raise BadInput(f"{place}: global_batch is {excerpt(batch)}; it must be a whole number of at least 1")
+            raise BadInput(f"{place}: global_batch is {short_repr(batch)}; it must be a whole number of at least 1")
         if batch % ranks:
             place = self._source_of_values(GLOBAL_BATCH, "nodes", "devices_per_node")
             raise BadInput(
@@ -194,7 +194,7 @@ def _invalid_axes(setting: dict[str, Any]) -> list[str]:
     found = []
     for axis, value in setting.items():
         try:
-            Case(**{"model": "any", **check_types(Case, {axis: value})})
+            Case(**{"model": "any", **check_field_types(Case, {axis: value})})
         except BadInput:
             found.append(axis)
     return found
@@ -221,14 +221,14 @@ def _parse_suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
         file.raise_invalid(name, "name", "up to 100 letters, digits, '.', '_' and '-'")
     own_axes = file.table("axes")
     file.require_known(own_axes, (*AXES, GLOBAL_BATCH), "axes", "axis")
-    axes = {axis: parse_values(axis, value, file.place(axis, "axes")) for axis, value in own_axes.items()}
+    axes = {axis: parse_values(axis, value, file.file_and_line(axis, "axes")) for axis, value in own_axes.items()}
     exclude = []
     for index, pattern in enumerate(file.get("exclude", list, [], "a list of tables ([[exclude]])"), start=1):
         where = f"exclude {index} of {file.path}"
-        table = require_type(pattern, dict, f"exclude {index}", file.place("exclude"))
+        table = require_type(pattern, dict, f"exclude {index}", file.file_and_line("exclude"))
         if not table:
             raise BadInput(f'{where} is empty, so it excludes nothing; give an axis, such as model = "vgg16"')
-        exclude.append({key: _excluded_values(key, value, where) for key, value in table.items()})
+        exclude.append({key: _parse_excluded_values(key, value, where) for key, value in table.items()})
     own = file.table("protocol")
     counts = {key: own.pop(key) for key in _PROCESS_KEYS if key in own}
     checked = _parse_protocol(own, str(file.path), f"[protocol] of {file.path}")
@@ -260,7 +260,7 @@ def _parse_process_counts(counts: dict[str, Any], source: str, options: dict[str
     for key, value in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_PROCESSES:
             raise BadInput(
-                f"{options.get(key, source)}: {key} is {excerpt(value)}; it must be a whole number from 1 to "
+                f"{options.get(key, source)}: {key} is {short_repr(value)}; it must be a whole number from 1 to "
                 f"{_MAX_PROCESSES}"
             )
     processes = counts.get("processes", min(DEFAULT_PROCESSES, counts.get("max_processes", DEFAULT_PROCESSES)))
@@ -293,7 +293,7 @@ def parse_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
     return values
 
 
-def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
+def _parse_excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
     """The values of one key of an exclude table. Raises BadInput: the key is unknown, or no case has the value."""
     if key not in (*AXES, *_DERIVED_AXES):
         raise UnknownName("axis", key, (*AXES, *_DERIVED_AXES), where)
@@ -301,7 +301,7 @@ def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
     # "auto" is already resolved when cases are matched.
     known = DEVICES[1:] if key == "device" else CHOICES.get(key)
     for one in values:
-        require_type(one, int if field_type(Case, key) == "int" or key in _DERIVED_AXES else str, key, where)
+        require_type(one, int if field_annotation(Case, key) == "int" or key in _DERIVED_AXES else str, key, where)
         if known is not None and one not in known:
             raise UnknownName(key, one, known, where)
     return values
@@ -349,16 +349,18 @@ def _apply_override(override: str, axes: dict[str, tuple[Any, ...]], protocol: d
     if not equals or not text.strip():
         raise BadInput(f"cannot use {where}: write axis=value,value or protocol.key=value")
     if key.startswith("protocol."):
-        protocol[key.removeprefix("protocol.")] = parse_value(text.strip(), field_type(Protocol, key.partition(".")[2]))
+        protocol[key.removeprefix("protocol.")] = parse_value(
+            text.strip(), field_annotation(Protocol, key.partition(".")[2])
+        )
     else:
-        wanted = "int" if key == GLOBAL_BATCH else field_type(Case, key)
+        wanted = "int" if key == GLOBAL_BATCH else field_annotation(Case, key)
         axes[key] = tuple(parse_value(part.strip(), wanted) for part in text.split(",") if part.strip())
         if not axes[key]:
             raise BadInput(f"cannot use {where}: the value is missing")
     return key
 
 
-def field_type(cls: type, name: str) -> str:
+def field_annotation(cls: type, name: str) -> str:
     """Return the annotation of a field; "str" for an unknown one."""
     return next((str(f.type) for f in dataclasses.fields(cls) if f.name == name), "str")
 
@@ -389,6 +391,6 @@ def _setting_values(setting: dict[str, Any], device: str) -> dict[str, Any]:
     return known | {"device": device} if setting.get("device", "auto") == "auto" else known
 
 
-def models_of(cases: Iterable[Case]) -> list[str]:
+def models_of_cases(cases: Iterable[Case]) -> list[str]:
     """Return the models of the cases, each once, in order."""
     return list(dict.fromkeys(case.model for case in cases))

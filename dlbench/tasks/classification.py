@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dlbench.errors import BadInput
-from dlbench.tasks.outputs import auxiliary_scores, count_classes, describe_outputs, main_scores
+from dlbench.tasks.outputs import auxiliary_head_scores, count_classes, describe_outputs, main_head_scores
 from dlbench.tasks.task import Batch, Task, one_item_per_sample
 
 #: Weight of each auxiliary head's loss: Szegedy et al. 2015, section 5; torchvision's Inception v3 takes 0.4.
@@ -25,20 +25,20 @@ def loss(outputs: Any, targets: Tensor) -> Tensor:
     """Cross-entropy of the main head, plus 0.3 times that of each auxiliary head.
 
     Args:
-        outputs: as `main_scores` and `auxiliary_scores` take them.
+        outputs: as `main_head_scores` and `auxiliary_head_scores` take them.
         targets: (N,) class numbers.
 
     Raises:
         BadInput: there are no class scores in `outputs`.
     """
-    scores = main_scores(outputs)
+    scores = main_head_scores(outputs)
     if scores is None or scores.dim() != 2:
         raise BadInput(
             f"the network returns {describe_outputs(outputs)}, but must return class scores of shape (N, classes)"
         )
     found = functional.cross_entropy(scores, targets)
     if scores is not outputs:
-        for auxiliary in auxiliary_scores(outputs, scores):
+        for auxiliary in auxiliary_head_scores(outputs, scores):
             found = found + AUXILIARY_WEIGHT * functional.cross_entropy(auxiliary, targets)
     return found
 
@@ -46,7 +46,7 @@ def loss(outputs: Any, targets: Tensor) -> Tensor:
 def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
     """The number of classes that labels are drawn from. Raises BadInput where the outputs do not fit."""
     (images, *_), _ = batch
-    scores = main_scores(outputs)
+    scores = main_head_scores(outputs)
     if scores is None or scores.dim() != 2 or len(scores) != len(images):
         raise BadInput(
             f"returns {describe_outputs(outputs)} for {len(images)} images of {tuple(images.shape[1:])}; "

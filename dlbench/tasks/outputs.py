@@ -18,7 +18,7 @@ _AUXILIARY_NAME = "aux"
 _IGNORED_LABEL = -100
 
 
-def main_scores(outputs: Any) -> Tensor | None:
+def main_head_scores(outputs: Any) -> Tensor | None:
     """Return the class scores of the main head in the outputs of a network; None if there are none.
 
     They are the tensor itself; `logits` of an object that has them; the first of a tuple or list; in a dictionary the
@@ -34,11 +34,11 @@ def main_scores(outputs: Any) -> Tensor | None:
         named = [tensors[name] for name in _SCORE_NAMES if name in tensors]
         return named[0] if named else next(iter(tensors.values())) if len(tensors) == 1 else None
     if isinstance(outputs, tuple | list) and outputs:
-        return main_scores(outputs[0])
+        return main_head_scores(outputs[0])
     return None
 
 
-def auxiliary_scores(outputs: Any, scores: Tensor) -> list[Tensor]:
+def auxiliary_head_scores(outputs: Any, scores: Tensor) -> list[Tensor]:
     """Return the scores of auxiliary heads: of the shape of the main scores, and named aux if they have names.
 
     A loss or feature map is not an auxiliary score.

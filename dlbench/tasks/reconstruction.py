@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dlbench.errors import BadInput
-from dlbench.tasks.outputs import describe_outputs, main_scores
+from dlbench.tasks.outputs import describe_outputs, main_head_scores
 from dlbench.tasks.task import Batch, Task, one_item_per_sample
 
 
@@ -19,7 +19,7 @@ def make_batch(size: int, shape: tuple[int, ...], _: int, device: torch.device) 
 
 def loss(outputs: Any, targets: Tensor) -> Tensor:
     """Mean squared error against the input. Raises BadInput if the output is not a tensor of the input's shape."""
-    found = main_scores(outputs)
+    found = main_head_scores(outputs)
     if found is None or found.shape != targets.shape:
         raise BadInput(
             f"the network returns {describe_outputs(outputs)}, but must return a tensor of the input's shape "
@@ -30,7 +30,7 @@ def loss(outputs: Any, targets: Tensor) -> Tensor:
 
 def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
     """0, since there are no classes. Raises BadInput where the outputs are not of the input's shape."""
-    found, (_, targets) = main_scores(outputs), batch
+    found, (_, targets) = main_head_scores(outputs), batch
     if found is None or found.shape != targets.shape:
         raise BadInput(
             f"returns {describe_outputs(outputs)} for images of shape {tuple(targets.shape)}; "

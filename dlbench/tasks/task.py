@@ -41,7 +41,7 @@ def tensors_of(batch: Batch) -> tuple[Tensor, ...]:
     return tuple({id(tensor): tensor for tensor in (*inputs, targets)}.values())
 
 
-def map_batch(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
+def map_batch_tensors(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
     """Apply `function` to each tensor of a batch, only once if a target is also an input."""
     done = {id(tensor): function(tensor) for tensor in tensors_of(batch)}
     inputs, targets = batch

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dlbench.errors import BadInput
-from dlbench.tasks.outputs import count_classes, describe_outputs, main_scores
+from dlbench.tasks.outputs import count_classes, describe_outputs, main_head_scores
 from dlbench.tasks.task import Batch, Task
 
 
@@ -30,7 +30,7 @@ def loss(outputs: Any, targets: Tensor) -> Tensor:
     """Cross-entropy over all tokens.
 
     Args:
-        outputs: scores of shape (N, T, vocabulary), as `main_scores` finds them.
+        outputs: scores of shape (N, T, vocabulary), as `main_head_scores` finds them.
         targets: (N, T) token ids.
 
     Raises:
@@ -57,7 +57,7 @@ def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
 
 
 def _scores_of_tokens(outputs: Any, targets: Tensor) -> Tensor | None:
-    scores = main_scores(outputs)
+    scores = main_head_scores(outputs)
     return scores if scores is not None and scores.dim() == 3 and scores.shape[:2] == targets.shape else None
 
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.safe_names import excerpt
+from dlbench.safe_names import short_repr
 from dlbench.tasks import TASKS
 from dlbench.tasks.task import Batch, Task
 
 _SAMPLE_UNITS = ("img", "seq")
 
 
-def declared_attribute(module: object, factory: object, name: str, default: Any = None) -> Any:
+def network_or_factory_attribute(module: object, factory: object, name: str, default: Any = None) -> Any:
     """An attribute of the network, else of its factory."""
     return getattr(module, name, getattr(factory, name, default))
 
@@ -31,7 +31,7 @@ def user_task(module: object, factory: object) -> Task:
         BadInput: the task is unknown, or an attribute has a wrong value. The message does not contain the model's name.
     """
     names = ("task", "make_batch", "loss", "sample_unit", "items_per_sample")
-    name, own_batches, own_loss, unit, items = (declared_attribute(module, factory, name) for name in names)
+    name, own_batches, own_loss, unit, items = (network_or_factory_attribute(module, factory, name) for name in names)
     # Many networks have a `loss` for other purposes: it counts only together with a task or batches.
     if name is None and own_batches is None:
         own_loss = None
@@ -42,7 +42,7 @@ def user_task(module: object, factory: object) -> Task:
     changes: dict[str, Any] = {}
     for key, function in (("make_batch", own_batches), ("loss", own_loss)):
         if function is not None and not callable(function):
-            raise BadInput(f"has {key} {excerpt(function)}; it must be a function")
+            raise BadInput(f"has {key} {short_repr(function)}; it must be a function")
     if own_batches is not None:
         changes |= {"make_batch": _add_batch_checks(own_batches), "num_dimensions": None}
     if own_loss is not None:
@@ -53,7 +53,7 @@ def user_task(module: object, factory: object) -> Task:
         changes["sample_unit"] = unit
     if items is not None:
         if not isinstance(items, int) or isinstance(items, bool) or items < 1:
-            raise BadInput(f"has items_per_sample {excerpt(items)}; it must be a whole number above zero")
+            raise BadInput(f"has items_per_sample {short_repr(items)}; it must be a whole number above zero")
         changes["items_per_sample"] = lambda _: items
     return dataclasses.replace(task, **changes)
 

@@ -32,7 +32,7 @@ def list_accelerators() -> list[dict[str, Any]]:
 
 def accelerator_facts(device: torch.device) -> dict[str, Any]:
     """Return name, UUID and limits of a device, as far as PyTorch gives them."""
-    properties = _properties(device)
+    properties = _device_properties(device)
     uuid = getattr(properties, "uuid", None)
     return {
         "name": accelerator_name(device),
@@ -51,7 +51,7 @@ def accelerator_name(device: torch.device) -> str:
     for function in ("get_device_name", "get_name"):  # of xpu; of mps in newer versions
         if hasattr(module, function):
             return str(getattr(module, function)(*([device] if function == "get_device_name" else [])))
-    return str(getattr(_properties(device), "name", None) or device.type.upper())
+    return str(getattr(_device_properties(device), "name", None) or device.type.upper())
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -86,6 +86,6 @@ def _memory_bytes(device: torch.device) -> int | None:
     return int(recommended()) if recommended is not None else None
 
 
-def _properties(device: torch.device) -> Any:
+def _device_properties(device: torch.device) -> Any:
     read = getattr(getattr(torch, device.type), "get_device_properties", None)
     return read(device) if read is not None else None

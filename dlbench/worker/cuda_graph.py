@@ -12,14 +12,14 @@ import torch
 
 from dlbench.errors import InvalidMeasurement
 from dlbench.suites.case import Case
-from dlbench.tasks import Batch, map_batch, tensors_of
+from dlbench.tasks import Batch, map_batch_tensors, tensors_of
 from dlbench.worker.failures import out_of_memory_text
 
 #: Steps before the capture: libraries choose their algorithms and the optimizer creates its state.
 NUM_WARMUP_STEPS = 3
 
 
-class Capturable(Protocol):
+class CapturableWorkload(Protocol):
     """What a capture needs of a workload."""
 
     case: Case
@@ -36,7 +36,7 @@ class Capturable(Protocol):
 class CapturedStep:
     """A captured step of a workload; `replay` runs it with the next batch."""
 
-    def __init__(self, workload: Capturable) -> None:
+    def __init__(self, workload: CapturableWorkload) -> None:
         """Warm up and capture.
 
         Raises:
@@ -48,7 +48,7 @@ class CapturedStep:
         # A single batch on the device is the graph's own.
         self._copies = workload.case.data != "synthetic"
         if self._copies:
-            self._batch = map_batch(torch.clone, self._batch)
+            self._batch = map_batch_tensors(torch.clone, self._batch)
         workload.batches = itertools.repeat(self._batch)
         current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(current)

@@ -12,7 +12,7 @@ from dlbench.worker.machine.system import device_facts, node_name, probe_facts, 
 from dlbench.worker.timing import Clock, CudaClock, EventClock, HostClock
 
 
-def clock_for(device: torch.device) -> Clock:
+def clock_for_device(device: torch.device) -> Clock:
     """Return the clock for steps on this device: events on a GPU, the host clock on a CPU."""
     if device.type in accelerators.KINDS:
         return EventClock(device)

@@ -58,14 +58,14 @@ def check_parameters(module: nn.Module, case: Case) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def check_step(step: Callable[[], object], case: Case, settings: Settings) -> None:
+def check_step_dtypes(step: Callable[[], object], case: Case, settings: Settings) -> None:
     """Run one step and check each operation in it.
 
     Raises:
         InvalidMeasurement: a product or convolution used a type outside the precision of the case; none used its type;
         or a setting changed within the step.
     """
-    watch = _ProductRecorder(settings)
+    watch = _ProductDtypeRecorder(settings)
     with watch:
         step()
     if watch.changed:
@@ -90,7 +90,7 @@ def check_step(step: Callable[[], object], case: Case, settings: Settings) -> No
         )
 
 
-class _ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _ProductDtypeRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Dispatch mode that counts products by name and type, and reads the precision settings at each."""
 
     def __init__(self, settings: Settings) -> None:
@@ -107,7 +107,7 @@ class _ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             dtypes = {tensor.dtype for tensor in tensors_in((args, kwargs or {}))}
             self.products.update((name, dtype) for dtype in dtypes if _is_arithmetic_dtype(dtype))
             if not self.changed:
-                self.changed = self.settings.differences(self.settings.read_fixed_in_step())
+                self.changed = self.settings.describe_differences(self.settings.read_fixed_settings())
         return func(*args, **(kwargs or {}))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from dlbench.errors import DlbenchError, InvalidMeasurement
 from dlbench.free_memory import allocatable_bytes
-from dlbench.units import bytes_
+from dlbench.units import bytes_text
 from dlbench.worker.progress import current_phase
 
 #: Message of PyTorch's CPU allocator (c10/core/CPUAllocator.cpp), which raises a plain RuntimeError.
@@ -29,7 +29,7 @@ HANDLE_BYTES = 512 * 2**20
 INDEX_OUTSIDE = re.compile(r"index out of range in self|device-side assert triggered")
 
 
-def classify(error: BaseException) -> tuple[str, str]:
+def classify_failure(error: BaseException) -> tuple[str, str]:
     """Return status and error text of a case that ended with `error`."""
     for cause in _exception_chain(error):
         memory = out_of_memory_text(cause)
@@ -49,7 +49,7 @@ def report_failure(error: BaseException, who: str = "") -> tuple[str, str]:
     """Print status and error text on stderr, below the traceback of an unexpected error; return both."""
     if not isinstance(error, DlbenchError) or error.__cause__ is not None:
         traceback.print_exception(error)
-    status, text = classify(error)
+    status, text = classify_failure(error)
     print(f"{who}{status} in phase {current_phase()}: {text}", file=sys.stderr, flush=True)
     return status, text
 
@@ -69,11 +69,11 @@ def out_of_memory_text(error: BaseException) -> str | None:
         return _cuda_memory_sentence(text)
     if isinstance(error, RuntimeError) and NO_ENGINE.search(text):
         return f"probably out of memory on the device (no cuDNN algorithm fits): {text.splitlines()[0]}"
-    if isinstance(error, RuntimeError) and NO_HANDLE.search(text) and _device_is_full():
+    if isinstance(error, RuntimeError) and NO_HANDLE.search(text) and _is_gpu_full():
         return f"probably out of memory on the device (a library handle does not fit): {text.splitlines()[0]}"
     asked = CPU_OUT_OF_MEMORY.search(text) if isinstance(error, RuntimeError) else None
     if asked:
-        return f"out of memory on the CPU: {bytes_(int(asked.group(1)))} more needed, {_available_memory_text()}."
+        return f"out of memory on the CPU: {bytes_text(int(asked.group(1)))} more needed, {_available_memory_text()}."
     if isinstance(error, MemoryError):
         return f"out of memory on the CPU: {text or 'allocation refused'}, {_available_memory_text()}."
     if isinstance(error, ImportError) and "failed to map segment" in text:
@@ -83,12 +83,12 @@ def out_of_memory_text(error: BaseException) -> str | None:
 
 def _available_memory_text() -> str:
     try:
-        return f"{bytes_(allocatable_bytes())} available"
+        return f"{bytes_text(allocatable_bytes())} available"
     except DlbenchError:
         return "available memory is unknown"
 
 
-def _device_is_full() -> bool:
+def _is_gpu_full() -> bool:
     try:
         return torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < HANDLE_BYTES
     except RuntimeError:  # a failed device does not answer

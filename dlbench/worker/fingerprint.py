@@ -35,7 +35,7 @@ from torch.utils._pytree import tree_map
 from dlbench.errors import InvalidMeasurement
 from dlbench.suites.case import Case
 from dlbench.suites.training import LEARNING_RATES
-from dlbench.tasks import Batch, map_batch
+from dlbench.tasks import Batch, map_batch_tensors
 from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.workload import Workload, build_workload, cast_batch
 
@@ -75,7 +75,7 @@ class Fingerprint:
         """Deviation / limit; infinite for NaN."""
         return _nan_as_infinity(self.deviation / self.limit)
 
-    def require(self, precision: str) -> None:
+    def require_agreement(self, precision: str) -> None:
         """Raise InvalidMeasurement if the deviation is beyond the limit."""
         if not self.deviation <= self.limit:  # NaN as well
             raise InvalidMeasurement(
@@ -109,7 +109,7 @@ def check_fingerprint(case: Case, device: torch.device) -> Fingerprint:
     end = _copy_state(reference)
     del reference
     rounded = [
-        _run_steps(_with_rounding(build_workload(own, cpu), case.precision, seed), batch, start, end)
+        _run_steps(_simulate_rounding(build_workload(own, cpu), case.precision, seed), batch, start, end)
         for seed in range(NUM_ROUNDINGS)
     ]
     alone = dataclasses.replace(case, data="synthetic", nodes=1, devices_per_node=1, backend="auto")
@@ -120,19 +120,19 @@ def check_fingerprint(case: Case, device: torch.device) -> Fingerprint:
 
 def compare_values(found: ComputedValues, expected: ComputedValues, rounded: Sequence[ComputedValues]) -> Fingerprint:
     """Return the figure of `found` with the largest share of its limit, which is made of those of `rounded`."""
-    each = [deviations(one, expected) for one in rounded]
+    each = [relative_deviations(one, expected) for one in rounded]
     # The root of the mean square: a single draw may be near zero by chance.
     noise = {name: math.hypot(*(one[name] for one in each)) / math.sqrt(len(each)) for name in each[0]}
     # Networks have many gradients: some of them would err less than usual in all draws by chance.
     usual = statistics.median([noise[name] for name in noise if name.startswith(_GRADIENT_PREFIX)] or [0.0])
     prints = (
         Fingerprint(value, max(FLOOR, FACTOR * max(noise[name], usual * name.startswith(_GRADIENT_PREFIX))), name)
-        for name, value in deviations(found, expected).items()
+        for name, value in relative_deviations(found, expected).items()
     )
     return max(prints, key=lambda one: one.share)
 
 
-def deviations(found: ComputedValues, expected: ComputedValues) -> dict[str, float]:
+def relative_deviations(found: ComputedValues, expected: ComputedValues) -> dict[str, float]:
     """Relative deviation of each figure."""
     figures: dict[str, float] = {}
     if expected.losses:
@@ -164,7 +164,7 @@ def _run_steps(
     """
     module, case = workload.module, workload.case
     times = case.batch_size // len(batch[1])
-    whole = map_batch(lambda t: t.repeat(times, *(1,) * (t.dim() - 1)).to(workload.device), batch)
+    whole = map_batch_tensors(lambda t: t.repeat(times, *(1,) * (t.dim() - 1)).to(workload.device), batch)
     workload.batches = repeat(cast_batch(whole, case))
     losses: list[float] = []
     gradients: dict[str, Tensor] = {}
@@ -172,8 +172,8 @@ def _run_steps(
         _disable_dropout(module)
         for group in workload.optimizer.param_groups:
             group["lr"] = LEARNING_RATE_SHARE * LEARNING_RATES[case.optimizer]
-        workload.capture()
-        _restore_start(workload, start)
+        workload.capture_cuda_graph()
+        _restore_start_state(workload, start)
         for _ in range(NUM_STEPS):
             scale = workload.scaler.get_scale() if workload.scaler else 1.0
             workload.step()
@@ -185,13 +185,13 @@ def _run_steps(
             _load_state(workload, end)
         workload.captured = None  # a graph of training steps
     else:
-        workload.capture()
+        workload.capture_cuda_graph()
     tensors = [tensor for tensor in tensors_in(workload.infer()) if tensor.is_floating_point()]
     outputs = tuple(_sample_differences(tensor, len(batch[1])) for tensor in tensors)
     return ComputedValues(tuple(losses), gradients, outputs)
 
 
-def _restore_start(workload: Workload, start: dict[str, Tensor] | None) -> None:
+def _restore_start_state(workload: Workload, start: dict[str, Tensor] | None) -> None:
     """Load state `start`; take back what the steps before a capture have left in the optimizer."""
     if start is not None:
         _load_state(workload, start)
@@ -288,12 +288,12 @@ class _OperationComparer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # Composite operations such as `linear`, which inference mode dispatches whole.
             with self:
                 return func.decompose(*args, **kwargs)
-        inputs, options = tree_map(_in_fp32, (args, kwargs))
+        inputs, options = tree_map(_to_fp32_on_cpu, (args, kwargs))
         results = func(*args, **kwargs)
         for found, expected in zip(tensors_in(results), tensors_in(func(*inputs, **options)), strict=True):
             # Sums of biases may be zero but for rounding.
             if found.is_floating_point() and found.dim() > 1:
-                self._compare(found, expected, f"{name} of {_shapes(args)}")
+                self._compare(found, expected, f"{name} of {_shapes_text(args)}")
         return results
 
     def _compare(self, found: Tensor, expected: Tensor, of: str) -> None:
@@ -304,14 +304,14 @@ class _OperationComparer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.found.append(Fingerprint(_scale_error(_flat_on_cpu(found), expected), limit, of))
 
 
-def _in_fp32(value: Any) -> Any:
+def _to_fp32_on_cpu(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     on_host = value.detach().cpu()
     return on_host.float().contiguous() if value.is_floating_point() else on_host
 
 
-def _shapes(args: Any) -> str:
+def _shapes_text(args: Any) -> str:
     shapes = ("x".join(map(str, tensor.shape)) for tensor in tensors_in(args) if tensor.dim() > 1)
     return " and ".join(dict.fromkeys(shapes))
 
@@ -322,18 +322,18 @@ class _RandomRounding(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, share: float) -> Tensor:
         ctx.share = share
-        return _perturb(values, share)
+        return _perturb_values(values, share)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
-        return _perturb(gradients[0], ctx.share), None
+        return _perturb_values(gradients[0], ctx.share), None
 
 
-def _perturb(values: Tensor, share: float) -> Tensor:
+def _perturb_values(values: Tensor, share: float) -> Tensor:
     return values * (1.0 + share * (2.0 * torch.rand_like(values) - 1.0))
 
 
-def _with_rounding(workload: Workload, precision: str, seed: int) -> Workload:
+def _simulate_rounding(workload: Workload, precision: str, seed: int) -> Workload:
     """Let the weights, and the result of each layer in both directions, err as rounding to this precision does."""
     share = _ROUNDING_WIDTH * 2.0 ** -_MANTISSA_BITS[precision]
 
@@ -344,7 +344,7 @@ def _with_rounding(workload: Workload, precision: str, seed: int) -> Workload:
     def round_weights(part: nn.Module, _: Any) -> None:
         with torch.no_grad():
             for parameter in part.parameters(recurse=False):
-                parameter.copy_(_perturb(parameter, share))
+                parameter.copy_(_perturb_values(parameter, share))
 
     torch.manual_seed(seed)
     for part in workload.module.modules():

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import RankContext
-from dlbench.worker.timing import Clock, host_time, time_each
+from dlbench.worker.timing import Clock, time_calls_by_host, time_queued_calls
 from dlbench.worker.workload import Workload
 
 #: Steps without synchronisation: share of the window, at least this time [s]; and limits of their number.
@@ -29,15 +29,15 @@ def measure_unsynced_steps(
 
     The time of a step with it, and the length of the window [s], give all ranks the same number of steps.
     """
-    if not workload.reduces_gradients:
+    if not workload.has_gradient_all_reduce:
         return ()
     enter_phase("no_sync")
     wished_s = max(UNSYNCED_MIN_S, UNSYNCED_SHARE * window_s)
     count = context.broadcast(min(UNSYNCED_MAX_STEPS, max(UNSYNCED_MIN_STEPS, int(wished_s / max(step_s, 1e-9)))))
     with workload.without_gradient_sync():
-        host_time(workload.step, clock, UNSYNCED_WARMUP_STEPS)
+        time_calls_by_host(workload.step, clock, UNSYNCED_WARMUP_STEPS)
         context.barrier()
-        return tuple(time_each(workload.step, clock, count))
+        return tuple(time_queued_calls(workload.step, clock, count))
 
 
 def measure_gradient_all_reduce(workload: Workload, clock: Clock, context: RankContext) -> float | None:
@@ -45,7 +45,7 @@ def measure_gradient_all_reduce(workload: Workload, clock: Clock, context: RankC
 
     Median over repetitions, of the slowest rank; None if steps have no synchronisation.
     """
-    if not workload.reduces_gradients or context.world_size == 1:
+    if not workload.has_gradient_all_reduce or context.world_size == 1:
         return None
     enter_phase("all-reduce")
     dtype = {"none": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[workload.case.comm_hook]
@@ -66,6 +66,6 @@ def measure_gradient_all_reduce(workload: Workload, clock: Clock, context: RankC
             bucket.fill_(1.0)
         clock.synchronize()
         context.barrier()
-        times += time_each(all_reduce_buckets, clock, 1)
+        times += time_queued_calls(all_reduce_buckets, clock, 1)
     slowest: list[float] = [max(column) for column in zip(*context.all_gather(times[2:]), strict=True)]
     return statistics.median(slowest)

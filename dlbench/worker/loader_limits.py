@@ -42,7 +42,7 @@ def measure_loader_alone(loader: JpegBatches) -> dict[str, float | None]:
     workers = max(1, len(loader.process_ids()))
     for _ in range(3 * workers if workers > 1 else 1):
         next(loader)
-    loader.reset()
+    loader.reset_waiting_time()
     began_s = time.perf_counter()
     # At least two rounds of the processes, which make batches in turn.
     while loader.num_batches < max(MIN_BATCHES, 2 * workers) or time.perf_counter() - began_s < ALONE_S:

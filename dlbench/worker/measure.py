@@ -13,23 +13,23 @@ import torch
 
 from dlbench.errors import DlbenchError, InvalidMeasurement
 from dlbench.results.records import SHARED_FACTS, Measurement, Outcome, System
-from dlbench.stats import drift
+from dlbench.stats import step_time_drift
 from dlbench.suites.case import Case, Protocol
 from dlbench.worker import loader_limits, memory
 from dlbench.worker.counting.case_work import count_work
-from dlbench.worker.devices import amd_pci_address, clock_for, device_name, device_uuid, find_device
-from dlbench.worker.failures import classify, out_of_memory_text
+from dlbench.worker.devices import amd_pci_address, clock_for_device, device_name, device_uuid, find_device
+from dlbench.worker.failures import classify_failure, out_of_memory_text
 from dlbench.worker.fork_check import exit_if_forked, fork_count, require_one_process
 from dlbench.worker.machine.system import describe_system, load_average
 from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
-from dlbench.worker.meters.energy import Meter, open_meter
+from dlbench.worker.meters.energy import EnergyMeter, open_meter
 from dlbench.worker.meters.held_limits import hold_limits, restore_limits
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.meters.reading import Reading
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, SlowestRankRule, WarmupRule, WindowRule
-from dlbench.worker.timing import NO_LIMIT, Clock, Window, host_time, no_garbage_collection, run_window
+from dlbench.worker.timing import NO_LIMIT, Clock, Window, no_garbage_collection, run_window, time_calls_by_host
 from dlbench.worker.workload import Workload, build_workload
 
 #: Number of last warm-up steps whose median is the expected step time of the window.
@@ -47,7 +47,7 @@ class Warmup:
     warnings: tuple[str, ...] = ()
 
     @property
-    def estimate_s(self) -> float:
+    def next_step_estimate_s(self) -> float:
         """Expected time of the next steps [s]."""
         return statistics.median(self.step_s[-NUM_ESTIMATE_STEPS:])
 
@@ -64,7 +64,7 @@ def measure(
     Raises:
         DeviceUnavailable: the device of the case is not available.
         InvalidMeasurement: loss or outputs are not finite, or the computation differs from the case.
-        torch.OutOfMemoryError, RuntimeError, MemoryError: out of memory (see `failures.classify`).
+        torch.OutOfMemoryError, RuntimeError, MemoryError: out of memory (see `failures.classify_failure`).
     """
     load_before = load_average()
     device = find_device(case, context.local_rank)
@@ -77,14 +77,14 @@ def measure(
         left = restore_limits(held)
     system = describe_system(device, load_before)
     status = "ok" if measured.stop_reason == "target" else "unstable"
-    return Outcome(status, None, ((system, _with_facts(measured, {"warnings": left})),))
+    return Outcome(status, None, ((system, _add_facts_and_warnings(measured, {"warnings": left})),))
 
 
 def _measure_on_device(
     device: torch.device, case: Case, context: RankContext, import_s: float | None, known: Mapping[str, Any] | None
 ) -> Measurement:
     """Measure `case` on the device, whose limits are set."""
-    clock = clock_for(device)
+    clock = clock_for_device(device)
     watch = DeviceWatch(device_uuid(device), amd_pci_address(device))
     host = HostWatch()
     meter = open_case_meter(case, device)
@@ -100,7 +100,7 @@ def _measure_on_device(
     with workload.inference_context():
         if case.cuda_graph == "on":
             enter_phase("capture")
-            workload.capture()
+            workload.capture_cuda_graph()
         warmup = _warm_up(workload, clock, meter, watch, context)
         window, reading, loss_first, loss_last = _measure_window(workload, clock, meter, watch, host, warmup, context)
     measurement = Measurement(
@@ -116,39 +116,39 @@ def _measure_on_device(
         sample_unit=workload.built.task.sample_unit,
         items_per_sample=workload.built.items_per_sample,
         **_energy_fields(reading, meter, window),
-        **watch.facts(reading.trace.rows_between(window.opened_at_s, window.closed_at_s)),
-        **memory.read_peaks(device),
-        **host.facts(),
+        **watch.window_facts(reading.trace.rows_between(window.opened_at_s, window.closed_at_s)),
+        **memory.read_memory_peaks(device),
+        **host.window_facts(),
         loss_first=loss_first,
         loss_last=loss_last,
     )
-    measurement = _with_facts(measurement, _communication_fields(workload, clock, context, window))
+    measurement = _add_facts_and_warnings(measurement, _communication_fields(workload, clock, context, window))
     if workload.loader is not None:
         enter_phase("loader")
         with workload.inference_context(), workload.without_gradient_sync():
             loaded = loader_limits.loader_facts(workload, workload.loader, clock, host.helpers_s)
-        measurement = _with_facts(measurement, loaded)
-    host.subtract_peer_ranks(context.all_gather(host.cpu_use()))
+        measurement = _add_facts_and_warnings(measurement, loaded)
+    host.subtract_peer_ranks(context.all_gather(host.own_cpu_use()))
     enter_phase("check")
     checked = {"warnings": (*workload.warnings, *_check_workload(workload, each_operation=not known))}
-    measurement = _with_facts(measurement, checked)
+    measurement = _add_facts_and_warnings(measurement, checked)
     if known:
-        measurement = _with_facts(measurement, _reuse_known_facts(measurement, known))
+        measurement = _add_facts_and_warnings(measurement, _reuse_known_facts(measurement, known))
     else:
         enter_phase("memory")
-        measurement = _with_facts(measurement, _memory_facts(workload))
+        measurement = _add_facts_and_warnings(measurement, _memory_facts(workload))
         if context.rank == 0:  # the same for all ranks
             enter_phase("flop")
-            measurement = _with_facts(measurement, count_work(case))
+            measurement = _add_facts_and_warnings(measurement, count_work(case))
     waits_itself, settings = workload.scaler is not None, workload.settings
     if case.protocol.fingerprint == "on":
         enter_phase("fingerprint")
         workload.release_step_state()
         del workload  # the device may have no room for two
-        measurement = _with_facts(measurement, _fingerprint_fields(case, device))
+        measurement = _add_facts_and_warnings(measurement, _fingerprint_fields(case, device))
     enter_phase("system")
     if settings is not None:
-        settings.set()  # counting and the fingerprint have built the network again
+        settings.apply()  # counting and the fingerprint have built the network again
     warnings = (*_timing_warnings(warmup, window, waits_itself), *warmup.warnings, *reading.warnings)
     warnings += (*watch.warnings(), *host.warnings(), *measurement.warnings)
     return dataclasses.replace(measurement, warnings=warnings)
@@ -161,25 +161,25 @@ def describe_failed_rank(case: Case, context: RankContext) -> tuple[tuple[System
     return ((describe_system(device, None), dataclasses.replace(found, **health_of_watched_device())),)
 
 
-def open_case_meter(case: Case, device: torch.device) -> Meter:
+def open_case_meter(case: Case, device: torch.device) -> EnergyMeter:
     """Open the energy meter of the device, as the protocol of the case asks for."""
     name = device_name(device) or ""
     return open_meter(case.protocol.energy, device.type, device_uuid(device), amd_pci_address(device), name)
 
 
-def _warm_up(workload: Workload, clock: Clock, meter: Meter, watch: DeviceWatch, context: RankContext) -> Warmup:
+def _warm_up(workload: Workload, clock: Clock, meter: EnergyMeter, watch: DeviceWatch, context: RankContext) -> Warmup:
     """Run steps until the step time no longer falls; measure idle power after the first, with all data in place."""
     protocol = workload.case.protocol
     enter_phase("first step")
     first_s = _time_first_step(workload, clock)
     workload.require_finite("the first step")
     if workload.captured is None:  # a graph allocates when it is captured
-        memory.reset_peaks(workload.device)
+        memory.reset_memory_peaks(workload.device)
     enter_phase("idle")
     context.barrier()
     meter.measure_idle(protocol.idle_time_s)
     enter_phase("warmup")
-    second_s = host_time(workload.step, clock)
+    second_s = time_calls_by_host(workload.step, clock)
     window = run_window(
         workload.step,
         clock,
@@ -207,7 +207,7 @@ def _temperature_warnings(protocol: Protocol, temperature_c: float | None) -> tu
 def _time_first_step(workload: Workload, clock: Clock) -> float:
     """Time of the first step [s]. Raises InvalidMeasurement if the network fails on inputs of its `input_shape`."""
     try:
-        return host_time(workload.step, clock)
+        return time_calls_by_host(workload.step, clock)
     except Exception as error:  # users' networks may raise anything
         from dlbench.models.external import outputs_on_meta  # imports torchvision, which takes seconds
 
@@ -217,7 +217,8 @@ def _time_first_step(workload: Workload, clock: Clock) -> float:
             outputs_on_meta(built.module, inputs)
         except Exception:
             raise InvalidMeasurement(
-                f"model '{built.name}' fails on inputs of its input_shape {built.input_shape}: {classify(error)[1]}; "
+                f"model '{built.name}' fails on inputs of its input_shape "
+                f"{built.input_shape}: {classify_failure(error)[1]}; "
                 "if it needs another shape, set input_shape of the network or its factory"
             ) from error
         raise  # the shape is not the cause
@@ -226,7 +227,7 @@ def _time_first_step(workload: Workload, clock: Clock) -> float:
 def _measure_window(
     workload: Workload,
     clock: Clock,
-    meter: Meter,
+    meter: EnergyMeter,
     watch: DeviceWatch,
     host: HostWatch,
     warmup: Warmup,
@@ -235,7 +236,7 @@ def _measure_window(
     """Run the window with meters; return its energy, and the loss before and after."""
     protocol = workload.case.protocol
     loss_first = workload.read_loss()
-    watch.read_before()
+    watch.read_before_window()
     # Collect garbage before the meter starts: the device would idle meanwhile.
     exit_if_forked()
     with no_garbage_collection():
@@ -243,27 +244,27 @@ def _measure_window(
         enter_phase("window")
         fork_count_before = fork_count()
         meter.start()
-        host.read_before()
+        host.read_before_window()
         if workload.loader is not None:
-            workload.loader.reset()
+            workload.loader.reset_waiting_time()
         window = run_window(
             workload.step,
             clock,
             SlowestRankRule(WindowRule(protocol), context.all_gather),
-            step_estimate_s=warmup.estimate_s,
+            step_estimate_s=warmup.next_step_estimate_s,
             first_look_s=protocol.min_time_s,
             cap_s=protocol.max_time_s,
             max_steps=protocol.max_steps,
             growth=WINDOW_GROWTH,
             broadcast=context.broadcast if context.group else None,
         )
-        host.read_after()
+        host.read_after_window()
     if workload.loader is None:
         require_one_process(fork_count_before)
     else:
         # Processes of the loader belong to the case.
-        workload.loader.store_window_wait()
-    watch.read_after()
+        workload.loader.store_window_waiting_time()
+    watch.read_after_window()
     reading = meter.stop(window.opened_at_s, window.closed_at_s)
     loss_last = workload.read_loss()
     workload.require_finite(f"{len(window.step_s)} timed steps")
@@ -289,7 +290,7 @@ def _sample_fields(window: Window, clock: Clock, warmup: Warmup) -> dict[str, An
     }
 
 
-def _energy_fields(reading: Reading, meter: Meter, window: Window) -> dict[str, Any]:
+def _energy_fields(reading: Reading, meter: EnergyMeter, window: Window) -> dict[str, Any]:
     rows = reading.trace.rows_between(window.opened_at_s, window.closed_at_s)
     return {
         "energy_j": reading.energy_j,
@@ -326,7 +327,7 @@ def _communication_fields(workload: Workload, clock: Clock, context: RankContext
     }
 
 
-def _with_facts(measurement: Measurement, facts: dict[str, Any]) -> Measurement:
+def _add_facts_and_warnings(measurement: Measurement, facts: dict[str, Any]) -> Measurement:
     """Add `facts`; append their warnings to the existing ones."""
     warnings = (*measurement.warnings, *facts.get("warnings", ()))
     return dataclasses.replace(measurement, **{**facts, "warnings": warnings})
@@ -374,7 +375,7 @@ def _fingerprint_fields(case: Case, device: torch.device) -> dict[str, Any]:
     except (DlbenchError, RuntimeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return {"warnings": (f"fingerprint_unknown: the results could not be compared with fp32 on the CPU: {reason}",)}
-    found.require(case.precision)
+    found.require_agreement(case.precision)
     return {f"fingerprint_{name}": value for name, value in dataclasses.asdict(found).items()}
 
 
@@ -393,7 +394,7 @@ def _timing_warnings(warmup: Warmup, window: Window, waits_itself: bool = False)
         warnings.append(
             f"host_bound: at {looks} the device had finished all steps given to it, so it waits for the host."
         )
-    change = drift(window.step_s)
+    change = step_time_drift(window.step_s)
     if change is not None:
         warnings.append(
             f"drift: the median step time changed by {change:+.1%} from the first half of the window to the second."

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlbench.free_memory import read_kernel_value
+from dlbench.free_memory import read_kernel_file_number
 from dlbench.tasks import tensors_of
 from dlbench.worker import accelerators
 from dlbench.worker.workload import Workload
 
 
-def reset_peaks(device: torch.device) -> None:
+def reset_memory_peaks(device: torch.device) -> None:
     """Reset the framework's peak counters, to exclude the memory of building."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -30,7 +30,7 @@ def reset_peaks(device: torch.device) -> None:
         accelerators.reset_peak_memory(device)
 
 
-def read_peaks(device: torch.device) -> dict[str, Any]:
+def read_memory_peaks(device: torch.device) -> dict[str, Any]:
     """Read the peak memory so far; allocated and reserved are None on the CPU."""
     if device.type in accelerators.KINDS:
         return {**accelerators.peak_memory(device), "memory_rss_peak_bytes": rss_peak_bytes()}
@@ -44,7 +44,7 @@ def read_peaks(device: torch.device) -> dict[str, Any]:
 
 def rss_peak_bytes() -> int:
     """Read the peak resident set of this process (VmHWM; ru_maxrss is inherited through fork and exec on Linux)."""
-    peak_kib = read_kernel_value(Path("/proc/self/status"), "VmHWM:")
+    peak_kib = read_kernel_file_number(Path("/proc/self/status"), "VmHWM:")
     return 1024 * (peak_kib or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
@@ -80,7 +80,7 @@ def bytes_saved_for_backward(workload: Workload) -> int:
     # The tensors themselves, because a freed storage may be followed by another one of the same identity.
     saved: dict[int, Tensor] = {}
 
-    def record_saved(tensor: Tensor) -> Tensor:
+    def record_saved_tensor(tensor: Tensor) -> Tensor:
         # Tensors recomputed by activation checkpointing in the backward pass are not saved by forward.
         if torch._C._current_autograd_node() is None and storage_id(tensor) not in own:
             saved[storage_id(tensor)] = tensor
@@ -88,7 +88,7 @@ def bytes_saved_for_backward(workload: Workload) -> int:
 
     batches, workload.batches = workload.batches, iter([batch])
     try:
-        with torch.autograd.graph.saved_tensors_hooks(record_saved, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(record_saved_tensor, lambda tensor: tensor):
             workload.step()
     finally:
         workload.batches = batches

@@ -14,7 +14,13 @@ from dataclasses import asdict, dataclass, field
 
 from dlbench.errors import DlbenchError
 from dlbench.models import check
-from dlbench.models.network_identity import build_for_key, is_user_network, library_key, source_files, user_network_key
+from dlbench.models.network_identity import (
+    build_on_meta_for_key,
+    is_user_network,
+    library_version_key,
+    user_network_key,
+    user_source_files,
+)
 from dlbench.worker.ranks.rank_status import die_with_launcher
 
 #: Time limit for building a network on the meta device [s]; afterwards its key uses only the source.
@@ -33,26 +39,26 @@ class NetworkFacts:
 def check_network(name: str) -> NetworkFacts:
     """Return the facts of network `name`. Call before CUDA is initialised: a fork breaks CUDA."""
     if is_user_network(name):
-        return _check_in_child(name)
+        return _check_network_in_child(name)
     try:
         check(name)
     except DlbenchError as error:
         return NetworkFacts(error=str(error))
-    return NetworkFacts(key=library_key(name))
+    return NetworkFacts(key=library_version_key(name))
 
 
-def _check_in_child(name: str) -> NetworkFacts:
+def _check_network_in_child(name: str) -> NetworkFacts:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         with suppress(BaseException):
             die_with_launcher()
-            _send_answers(name, writing)
+            _send_import_and_build_facts(name, writing)
         os._exit(0)
     os.close(writing)
     try:
-        lines = _read_lines(reading)
+        lines = _read_answer_lines(reading)
     finally:
         os.close(reading)
         with suppress(ProcessLookupError):
@@ -65,7 +71,7 @@ def _check_in_child(name: str) -> NetworkFacts:
     return NetworkFacts(error=f"model '{name}': its import ended the process with {how}")
 
 
-def _send_answers(name: str, pipe: int) -> None:
+def _send_import_and_build_facts(name: str, pipe: int) -> None:
     """Write one line after importing the module, and a second one after building the network."""
     try:
         check(name)
@@ -73,13 +79,13 @@ def _send_answers(name: str, pipe: int) -> None:
         _send_facts(pipe, NetworkFacts(error=str(error)))
         _send_facts(pipe, NetworkFacts(error=str(error)))
         return
-    _send_facts(pipe, NetworkFacts(key=user_network_key(name, None), files=source_files(name)))
+    _send_facts(pipe, NetworkFacts(key=user_network_key(name, None), files=user_source_files(name)))
     try:
-        built = build_for_key(name)
+        built = build_on_meta_for_key(name)
     except DlbenchError as error:
         _send_facts(pipe, NetworkFacts(error=str(error)))
         return
-    _send_facts(pipe, NetworkFacts(key=user_network_key(name, built), files=source_files(name)))
+    _send_facts(pipe, NetworkFacts(key=user_network_key(name, built), files=user_source_files(name)))
 
 
 def _send_facts(pipe: int, facts: NetworkFacts) -> None:
@@ -88,7 +94,7 @@ def _send_facts(pipe: int, facts: NetworkFacts) -> None:
         text = text[os.write(pipe, text) :]
 
 
-def _read_lines(pipe: int) -> list[bytes]:
+def _read_answer_lines(pipe: int) -> list[bytes]:
     """Read complete lines: two, or fewer if the child ends or exceeds the time limit."""
     received = b""
     deadline: float | None = None

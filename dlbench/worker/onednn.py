@@ -15,7 +15,7 @@ _MKLDNN: Any = torch.backends.mkldnn
 LOG_NAME = "onednn.txt"
 
 
-def record_kernels(step: Callable[[], object], device: torch.device, folder: Path) -> None:
+def record_verbose_log(step: Callable[[], object], device: torch.device, folder: Path) -> None:
     """Run one step; write oneDNN's verbose log to `folder`. Raises BadInput on other devices, or without oneDNN."""
     if device.type != "cpu" or not _MKLDNN.is_available():
         raise BadInput("--kernels lists the kernels of oneDNN, which run on a CPU only; remove the option")

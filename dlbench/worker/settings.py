@@ -31,10 +31,10 @@ class Settings:
         self.device = device
         self._threads = case.threads or torch.get_num_threads()
         self._cores = os.sched_getaffinity(0)
-        self.set()
+        self.apply()
         self._wanted = self.read()
 
-    def set(self) -> None:
+    def apply(self) -> None:
         """Apply all settings. Raises BadInput if the device does not support the precision."""
         set_precision(self.case.precision, self.device.type)
         # Before the first parallel operation: its threads take this over.
@@ -99,7 +99,7 @@ class Settings:
             "open dispatch modes": _C._len_torch_dispatch_stack(),
         }
 
-    def differences(self, now: dict[str, object] | None = None) -> list[str]:
+    def describe_differences(self, now: dict[str, object] | None = None) -> list[str]:
         """Describe differing settings, such as "number of threads is 1 instead of 4"."""
         found = self.read() if now is None else now
         return [
@@ -110,20 +110,20 @@ class Settings:
 
     def restore(self) -> tuple[str, ...]:
         """Reset settings that the network's code changed, with a warning. Raises InvalidMeasurement if one stays."""
-        changed = self.differences()
+        changed = self.describe_differences()
         if not changed:
             return ()
-        self.set()
-        self.require("the network's code changed settings that cannot be reset")
+        self.apply()
+        self.require_unchanged("the network's code changed settings that cannot be reset")
         return (f"settings_reset: the network's code changed settings, which were reset: {'; '.join(changed)}.",)
 
-    def require(self, what: str = "settings changed while the case was measured") -> None:
+    def require_unchanged(self, what: str = "settings changed while the case was measured") -> None:
         """Raise InvalidMeasurement if a setting differs, with the list of differences."""
-        changed = self.differences()
+        changed = self.describe_differences()
         if changed:
             raise InvalidMeasurement(f"{what}: {'; '.join(changed)}; remove these changes from the network's code")
 
-    def read_fixed_in_step(self) -> dict[str, object]:
+    def read_fixed_settings(self) -> dict[str, object]:
         """Read the settings that must not change within a step: all but those that a step itself switches."""
         own = ("gradients", "inference mode", "autocast", "open function modes", "open dispatch modes")
         return {name: self._wanted[name] if name in own else value for name, value in self.read().items()}

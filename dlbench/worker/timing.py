@@ -139,7 +139,7 @@ class CudaClock(EventClock):
         torch.cuda.synchronize()
 
 
-def host_time(call: Callable[[], Any], clock: Clock, calls: int = 1) -> float:
+def time_calls_by_host(call: Callable[[], Any], clock: Clock, calls: int = 1) -> float:
     """Time `calls` calls by the host clock, from an idle device until it is idle again [s]."""
     clock.synchronize()
     began_s = time.perf_counter()
@@ -149,7 +149,7 @@ def host_time(call: Callable[[], Any], clock: Clock, calls: int = 1) -> float:
     return time.perf_counter() - began_s
 
 
-def time_each(call: Callable[[], Any], clock: Clock, calls: int) -> list[float]:
+def time_queued_calls(call: Callable[[], Any], clock: Clock, calls: int) -> list[float]:
     """Time each of `calls` calls that are queued one after the other [s], from an idle device on."""
     clock.synchronize()
     stamps = [clock.stamp()]
@@ -222,12 +222,12 @@ def run_window(
     _, stride = agreed((None, max(1, most_phases)))
     window = Window(phase_stride=stride)
     reader = _StampReader(clock, window)
-    lag = _steps_ahead(step_estimate_s) if clock.runs_ahead else 0
+    lag = _num_steps_queued_ahead(step_estimate_s) if clock.runs_ahead else 0
     # A host stamp is a time; other stamps need a wait, and other ranks an exchange.
     shows_time = broadcast is None and not clock.runs_ahead
     cap = _TimeLimit(cap_s, broadcast, step_estimate_s)
     done, reason = 0, None
-    _, look_at = agreed((None, _steps_that_fit(first_look_s, step_estimate_s, 1, max_steps)))
+    _, look_at = agreed((None, _num_steps_within_time(first_look_s, step_estimate_s, 1, max_steps)))
     with no_garbage_collection():
         clock.synchronize()
         window.opened_at_s = time.perf_counter()
@@ -246,7 +246,7 @@ def run_window(
             reader.read(keep=0 if done == max_steps else lag)
             if lag and window.step_s:
                 # If steps became slower than expected, queue fewer, to notice the time limit in time.
-                lag = min(lag, _steps_ahead(window.step_s[-1]))
+                lag = min(lag, _num_steps_queued_ahead(window.step_s[-1]))
             if cap.is_reached(done, time.perf_counter() - window.opened_at_s) or done == look_at:
                 reason, look_at = agreed(_ask_stopping_rule(window, rule, done, first_look_s, cap_s, max_steps, growth))
                 max_steps = max(max_steps, look_at)
@@ -268,12 +268,12 @@ def _ask_stopping_rule(
     reason = rule(window.step_s, elapsed_s)
     if done >= max_steps:
         if elapsed_s < first_look_s:
-            return reason, _steps_that_fit(first_look_s - elapsed_s, elapsed_s / done, done + 1, NO_LIMIT)
+            return reason, _num_steps_within_time(first_look_s - elapsed_s, elapsed_s / done, done + 1, NO_LIMIT)
         reason = reason or "max_steps"
     rule_s = time.thread_time() - began_s
     wished_s = max(rule_s / RULE_BUDGET, (growth - 1) * elapsed_s)
     interval_s = max(RULE_INTERVAL_S, min(wished_s, cap_s - elapsed_s)) if elapsed_s < cap_s else 0.0
-    return reason, _steps_that_fit(interval_s, elapsed_s / done, done + 1, max_steps)
+    return reason, _num_steps_within_time(interval_s, elapsed_s / done, done + 1, max_steps)
 
 
 class _TimeLimit:
@@ -286,7 +286,7 @@ class _TimeLimit:
         #: Step after which the ranks exchange.
         self.look_at = NO_LIMIT
         if broadcast is not None:
-            _, self.look_at = broadcast((None, _steps_that_fit(CAP_INTERVAL_S, step_estimate_s, 1, NO_LIMIT)))
+            _, self.look_at = broadcast((None, _num_steps_within_time(CAP_INTERVAL_S, step_estimate_s, 1, NO_LIMIT)))
 
     def is_reached(self, done: int, elapsed_s: float) -> bool:
         """Whether the limit is reached; called after each iteration."""
@@ -297,17 +297,17 @@ class _TimeLimit:
             return False
         step_s = (elapsed_s - self._looked_at_s) / (done - self._looked_after)
         self._looked_at_s, self._looked_after = elapsed_s, done
-        next_look = _steps_that_fit(CAP_INTERVAL_S, step_s, done + 1, NO_LIMIT)
+        next_look = _num_steps_within_time(CAP_INTERVAL_S, step_s, done + 1, NO_LIMIT)
         reason, self.look_at = self._broadcast(("cap" if is_over else None, next_look))
         return reason is not None
 
 
-def _steps_that_fit(time_s: float, step_s: float, lowest: int, highest: int) -> int:
+def _num_steps_within_time(time_s: float, step_s: float, lowest: int, highest: int) -> int:
     """Return `lowest` plus the steps of `step_s` that fit into `time_s`, at most `highest`."""
     return min(highest, lowest + int(time_s / max(step_s, 1e-9)))
 
 
-def _steps_ahead(step_s: float) -> int:
+def _num_steps_queued_ahead(step_s: float) -> int:
     return min(MAX_LAG_STEPS, max(2, math.ceil(LAG_TIME_S / max(step_s, 1e-9))))
 
 

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.models import BuiltModel, build
 from dlbench.suites.case import Case
-from dlbench.tasks import Batch, map_batch, tensors_of
+from dlbench.tasks import Batch, map_batch_tensors, tensors_of
 from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.batch_norm_folding import fold_batch_norm
 from dlbench.worker.cuda_graph import CapturedStep
-from dlbench.worker.dtype_check import check_parameters, check_step
+from dlbench.worker.dtype_check import check_parameters, check_step_dtypes
 from dlbench.worker.precision import AUTOCAST_DTYPES, WEIGHT_DTYPES, autocast
 from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.settings import Settings
@@ -185,7 +185,7 @@ class Workload:
         """
         if self.settings is None:
             return ()
-        self.settings.require()
+        self.settings.require_unchanged()
         frames = _num_compiled_functions()
         if self.case.compile != "off" and not frames:
             raise InvalidMeasurement(
@@ -204,7 +204,7 @@ class Workload:
         run, self.run = self.run, self.module
         try:
             with self.without_gradient_sync(), self.without_cuda_graph():
-                check_step(self.step, self.case, settings)
+                check_step_dtypes(self.step, self.case, settings)
         finally:
             self.run = run
             self.release_step_state()
@@ -214,7 +214,7 @@ class Workload:
         return torch.inference_mode() if self.optimizer is None else nullcontext()
 
     @property
-    def reduces_gradients(self) -> bool:
+    def has_gradient_all_reduce(self) -> bool:
         """Whether a step reduces the gradients of several ranks."""
         return self.parallel is not None
 
@@ -222,7 +222,7 @@ class Workload:
         """Context in which steps do not reduce gradients, so that a rank can run a step alone."""
         return nullcontext() if self.parallel is None else self.parallel.no_sync()
 
-    def capture(self) -> None:
+    def capture_cuda_graph(self) -> None:
         """Capture the step as a CUDA graph, where the case asks for it; see `CapturedStep` for errors."""
         if self.case.cuda_graph == "on":
             self.captured = CapturedStep(self)
@@ -260,7 +260,7 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
     Raises:
         BadInput: the device does not support the precision or compile mode, or the model is unknown.
     """
-    dataclasses.replace(case, device=device.type).require_possible()
+    dataclasses.replace(case, device=device.type).require_compatible_axes()
     settings = Settings(case, device)
     settings.set_seeds()
     training = case.mode == "training"
@@ -397,7 +397,7 @@ def _make_batches(case: Case, built: BuiltModel, device: torch.device, loader: J
     on_host = [cast_batch(built.make_batch(case.batch_size, "cpu"), case) for _ in range(NUM_HOST_BATCHES)]
     if device.type == "cuda":
         # Only from page-locked memory is the copy asynchronous.
-        on_host = [map_batch(lambda tensor: tensor.pin_memory(), batch) for batch in on_host]
+        on_host = [map_batch_tensors(lambda tensor: tensor.pin_memory(), batch) for batch in on_host]
     # copy=True: on the CPU `to` would hand out the host batch itself, and nothing would be measured.
     return _copy_to_device(itertools.cycle(on_host), device, case.prefetch == "on", copy=True)
 
@@ -418,11 +418,11 @@ def cast_batch(batch: Batch, case: Case) -> Batch:
     """The batch in the type of the case, its images in the layout of the case."""
     dtype, layout = WEIGHT_DTYPES.get(case.precision), tensor_layout(case)
 
-    def convert(tensor: Tensor) -> Tensor:
+    def cast_tensor(tensor: Tensor) -> Tensor:
         cast = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
         return cast.contiguous(memory_format=layout) if cast.dim() == 4 else cast
 
-    return map_batch(convert, batch)
+    return map_batch_tensors(cast_tensor, batch)
 
 
 def _copy_to_device(batches: Iterable[Batch], device: torch.device, ahead: bool, copy: bool = False) -> Iterator[Batch]:
@@ -433,17 +433,17 @@ def _copy_to_device(batches: Iterable[Batch], device: torch.device, ahead: bool,
         copy: also where the batch is on the device already.
     """
 
-    def to_device(batch: Batch) -> Batch:
-        return map_batch(lambda tensor: tensor.to(device, non_blocking=True, copy=copy), batch)
+    def copy_batch(batch: Batch) -> Batch:
+        return map_batch_tensors(lambda tensor: tensor.to(device, non_blocking=True, copy=copy), batch)
 
     if not ahead:
-        yield from map(to_device, batches)
+        yield from map(copy_batch, batches)
         return
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     for batch in batches:
         # The host is ahead of the device: this copy runs beside the step before.
         with torch.cuda.stream(stream):
-            copied = to_device(batch)
+            copied = copy_batch(batch)
         current = torch.cuda.current_stream(device)
         current.wait_stream(stream)
         for tensor in tensors_of(copied):

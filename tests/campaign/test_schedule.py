@@ -86,7 +86,7 @@ def test_a_budget_that_ends_within_a_round_says_how_much_is_left():
     schedule = Schedule(rounds(3), budget_s=30.0, clock=lambda: now[0])
     done = run(schedule, rounds(3), {"lenet5": 0.01, "alexnet": 0.01}, clock=now)
     assert len(done) == 3
-    assert any("3 are missing" in text for text in schedule.remarks())
+    assert any("3 are missing" in text for text in schedule.describe_unmeasured())
 
 
 def test_a_case_out_of_memory_is_not_tried_again_and_is_named():
@@ -98,7 +98,7 @@ def test_a_case_out_of_memory_is_not_tried_again_and_is_named():
         done.append(case)
     assert sum(case.model == "alexnet" for case in done) == 1
     ended = "alexnet training: an earlier process ended with status oom"
-    assert schedule.remarks() == [f"skipped: 2 further processes of {ended}"]
+    assert schedule.describe_unmeasured() == [f"skipped: 2 further processes of {ended}"]
 
 
 def test_a_process_that_crashed_among_three_leaves_the_others():
@@ -108,7 +108,7 @@ def test_a_process_that_crashed_among_three_leaves_the_others():
         schedule.add_record(
             dataclasses.replace(finished(case, 0.01 + 0.001 * case.repeat), status="crashed" if crashed else "ok")
         )
-    lenet, alexnet = (" ".join(figures) for _, figures in schedule.summary())
+    lenet, alexnet = (" ".join(figures) for _, figures in schedule.summarize_processes())
     assert "2 processes" in lenet
     assert "fewer than 3 processes" in lenet
     assert "3 processes" in alexnet
@@ -122,32 +122,32 @@ def test_an_unusual_confidence_stands_beside_its_half_width():
     schedule = Schedule(cases)
     for case in schedule.processes_to_measure(cases):
         schedule.add_record(finished(case, 0.01 + 0.0001 * case.repeat))
-    assert all(figures[-1].endswith(" %, both at 50 %") for _, figures in schedule.summary())
+    assert all(figures[-1].endswith(" %, both at 50 %") for _, figures in schedule.summarize_processes())
 
 
 def test_two_groups_are_both_shown_and_not_averaged():
     schedule = Schedule(rounds(4))
     for case in schedule.processes_to_measure(rounds(4)):
         schedule.add_record(finished(case, 0.01 if case.repeat % 2 else 0.02))
-    assert re.search(r"in two groups: 2 at 3200.img/s and 2 at 1600.img/s", schedule.summary()[0][1][-1])
+    assert re.search(r"in two groups: 2 at 3200.img/s and 2 at 1600.img/s", schedule.summarize_processes()[0][1][-1])
 
 
 def test_facts_of_the_first_process_are_known_to_the_others():
     schedule = Schedule(rounds(2))
-    assert schedule.known_facts(CASES[0]) is None
+    assert schedule.facts_from_earlier_process(CASES[0]) is None
     record = finished(CASES[0], 0.01)
     schedule.add_record(record)
-    facts = schedule.known_facts(dataclasses.replace(CASES[0], repeat=1))
+    facts = schedule.facts_from_earlier_process(dataclasses.replace(CASES[0], repeat=1))
     measured = record.ranks[0][1]
     assert {name: facts[name] for name in SHARED_FACTS} == {name: getattr(measured, name) for name in SHARED_FACTS}
     assert facts["facts_from"] == record.attempt_id
-    assert schedule.known_facts(CASES[1]) is None
+    assert schedule.facts_from_earlier_process(CASES[1]) is None
 
 
 def test_facts_that_could_not_be_found_are_sought_again():
     schedule = Schedule(rounds(2))
     schedule.add_record(finished(CASES[0], 0.01, warnings=("memory_unknown: the extra step for it ran out of memory",)))
-    assert schedule.known_facts(CASES[0]) is None
+    assert schedule.facts_from_earlier_process(CASES[0]) is None
 
 
 def test_processes_of_an_earlier_run_count_and_the_next_one_is_numbered_on():
@@ -158,4 +158,4 @@ def test_processes_of_an_earlier_run_count_and_the_next_one_is_numbered_on():
         resumed.add_record(finished(case, 0.01 * (1 + 0.05 * case.repeat)), from_now=False)
     done = run(resumed, [], {"lenet5": 0.05, "alexnet": 1e-5})
     assert [case.repeat for case in done if case.model == "lenet5"] == [6, 7]
-    assert any("8 processes" in figures for _, figures in resumed.summary())
+    assert any("8 processes" in figures for _, figures in resumed.summarize_processes())

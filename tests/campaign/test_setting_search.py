@@ -7,16 +7,16 @@ import re
 
 import pytest
 
-from dlbench.campaign.setting_search import Search
-from dlbench.campaign.tuning import suite_name, suite_toml
+from dlbench.campaign.setting_search import SettingSearch
+from dlbench.campaign.tuning import best_setting_as_suite_toml, suite_name
 from dlbench.errors import BadInput
 from dlbench.suites.case import Case
-from dlbench.suites.levers import improvement_path, values_to_try, without_protocol
+from dlbench.suites.levers import improvement_path, lever_values_to_try, setting_without_protocol
 from dlbench.suites.suite import load_suite
 from tests.fakes import records as fakes
 
 FIRST = Case("lenet5", device="cpu")
-VALUES = values_to_try(FIRST, ["fp32", "amp_bf16", "amp_fp16"], 2)
+VALUES = lever_values_to_try(FIRST, ["fp32", "amp_bf16", "amp_fp16"], 2)
 PROCESS_S = 5.0
 
 
@@ -36,7 +36,7 @@ def finished(case: Case, rate: float, **changes):
     return dataclasses.replace(made, ranks=((system, measured),), wall_s=PROCESS_S)
 
 
-def run(search: Search, outcome=lambda case: finished(case, img_per_s(case))) -> list[Case]:
+def run(search: SettingSearch, outcome=lambda case: finished(case, img_per_s(case))) -> list[Case]:
     done = []
     for case in search.processes_to_measure([]):
         search.now_s += search.cost_s(case)
@@ -46,7 +46,7 @@ def run(search: Search, outcome=lambda case: finished(case, img_per_s(case))) ->
     return done
 
 
-class Clocked(Search):
+class Clocked(SettingSearch):
     now_s = 0.0
 
     @staticmethod
@@ -64,12 +64,12 @@ def search_of(budget_s=400.0, **changes) -> Clocked:
 def test_the_best_combination_is_found_within_the_budget():
     search = search_of()
     done = run(search)
-    best = dataclasses.replace(without_protocol(FIRST), batch_size=64, threads=1, optimizer_impl="fused")
+    best = dataclasses.replace(setting_without_protocol(FIRST), batch_size=64, threads=1, optimizer_impl="fused")
     assert search.best == best
     assert search.now_s <= 400.0
-    assert done[0] == dataclasses.replace(without_protocol(FIRST), protocol=done[0].protocol)
+    assert done[0] == dataclasses.replace(setting_without_protocol(FIRST), protocol=done[0].protocol)
     # Both in turns at the end, in fresh processes.
-    assert {without_protocol(case) for case in done[-2:]} == {best, without_protocol(FIRST)}
+    assert {setting_without_protocol(case) for case in done[-2:]} == {best, setting_without_protocol(FIRST)}
 
 
 def test_where_processes_take_much_of_the_budget_levers_are_tried_with_a_smaller_batch():
@@ -77,14 +77,16 @@ def test_where_processes_take_much_of_the_budget_levers_are_tried_with_a_smaller
     search.cost_s = lambda case: 3.0 + case.batch_size / 2
     done = run(search, lambda case: dataclasses.replace(finished(case, img_per_s(case)), wall_s=search.cost_s(case)))
     assert {case.batch_size for case in done if case.memory_format == "channels_last"} == {8}
-    assert search.best == dataclasses.replace(without_protocol(FIRST), batch_size=64, threads=1, optimizer_impl="fused")
+    assert search.best == dataclasses.replace(
+        setting_without_protocol(FIRST), batch_size=64, threads=1, optimizer_impl="fused"
+    )
     assert search.now_s <= 400.0
 
 
 def test_what_each_lever_gave_multiplies_to_the_whole():
     search = search_of()
     run(search)
-    changes = search.changes()
+    changes = search.lever_gains()
     assert {change.text for change in changes} == {"batch size 64", "1 thread", "optimizer impl fused"}
     product = 1.0
     for change in changes:
@@ -110,7 +112,7 @@ def test_a_setting_that_fails_when_it_is_checked_is_not_taken():
 
     run(search, outcome)
     assert search.best.threads == 0
-    assert any("a wrong kernel" in text for text in search.remarks())
+    assert any("a wrong kernel" in text for text in search.describe_unmeasured())
 
 
 def test_an_equal_search_goes_on_where_the_last_one_ended():
@@ -124,7 +126,7 @@ def test_an_equal_search_goes_on_where_the_last_one_ended():
 def test_settings_for_which_the_budget_has_no_time_are_counted():
     search = search_of(budget_s=60.0)
     run(search)
-    assert re.search(r"the budget ended before \d+ settings were tried", search.remarks()[-1])
+    assert re.search(r"the budget ended before \d+ settings were tried", search.describe_unmeasured()[-1])
     assert search.now_s <= 60.0
 
 
@@ -133,36 +135,36 @@ def test_no_correct_setting_is_an_error_with_the_reason():
     failed = dataclasses.replace(fakes.record(FIRST, fakes.CPU, status="invalid"), error="the loss is nan")
     run(search, lambda case: dataclasses.replace(failed, case=case.to_dict()))
     with pytest.raises(BadInput, match="the default setting of lenet5 fails: the loss is nan"):
-        search.require_result()
+        search.require_measured_setting()
 
 
 def test_a_budget_for_one_setting_alone_is_an_error_that_names_its_time():
     search = search_of(budget_s=6.0)
     assert len(run(search)) == 1
     with pytest.raises(BadInput, match=r"budget of 6.00 s is too short: measuring one setting of lenet5 takes 5.00 s"):
-        search.require_result()
+        search.require_measured_setting()
 
 
 def test_energy_without_a_meter_is_an_error_in_one_line():
     search = search_of(goal="energy")
     run(search, lambda case: finished(case, img_per_s(case), energy_j=None, energy_source="none"))
     with pytest.raises(BadInput, match="the device has no energy meter; use --for throughput"):
-        search.require_result()
+        search.require_measured_setting()
 
 
 def test_the_suite_file_measures_the_best_setting(tmp_path):
     search = search_of()
     run(search)
-    (tmp_path / "tuned.toml").write_text(suite_toml(search))
+    (tmp_path / "tuned.toml").write_text(best_setting_as_suite_toml(search))
     (case,) = load_suite(tmp_path / "tuned.toml").cases("cpu")
-    assert without_protocol(case) == search.best
+    assert setting_without_protocol(case) == search.best
 
 
 def test_values_fit_the_device_and_the_mode():
     assert "cuda_graph" not in VALUES
     assert "fold_batch_norm" not in VALUES
     assert VALUES["precision"] == ("amp_bf16", "bf16")
-    gpu = values_to_try(Case("lenet5", "inference", device="cuda"), ["fp32", "tf32", "amp_bf16", "amp_fp16"], 8)
+    gpu = lever_values_to_try(Case("lenet5", "inference", device="cuda"), ["fp32", "tf32", "amp_bf16", "amp_fp16"], 8)
     assert gpu["precision"] == ("tf32", "amp_bf16", "amp_fp16", "bf16", "fp16")
     assert gpu["cuda_graph"] == ("on",)
     assert "threads" not in gpu

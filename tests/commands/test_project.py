@@ -11,7 +11,7 @@ import pytest
 
 from dlbench.commands import project
 from dlbench.errors import BadInput, UnknownName
-from dlbench.process_statistics import process_interval
+from dlbench.process_statistics import interval_over_processes
 from dlbench.report.analysis import derived_metrics
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.side_by_side import process_values_with_intervals
@@ -23,7 +23,7 @@ from tests.fakes import records
 
 def run(*arguments):
     parser = argparse.ArgumentParser()
-    project.add(parser.add_subparsers())
+    project.add_parser(parser.add_subparsers())
     options = parser.parse_args(["project", *map(str, arguments)])
     return options.command(options) or 0
 
@@ -177,7 +177,7 @@ def test_repeats_are_one_row_with_the_interval_over_them(tmp_path, capsys, step_
         expected, tolerance = (0.010 * median, 0.020 * median), 0.02
         words = "for two processes of a case, the range covered by their intervals"
     else:
-        interval = process_interval(process_values_with_intervals(processes))
+        interval = interval_over_processes(process_values_with_intervals(processes))
         assert row["throughput"] == pytest.approx(statistics.geometric_mean(processes["throughput"]))
         expected, tolerance = (interval.low / interval.value, interval.high / interval.value), 1e-6
         words = "for more, the interval of the mean"

@@ -9,7 +9,7 @@ import pytest
 
 from dlbench.__main__ import main
 from dlbench.results import store
-from dlbench.results.reader import Reader
+from dlbench.results.reader import StoreReader
 from dlbench.results.records import Outcome
 from dlbench.suites.case import Case, Protocol
 from tests.fakes import records as fakes
@@ -29,7 +29,7 @@ def results(tmp_path):
         folder.mkdir(parents=True)
         (folder / "record.json").write_text(record.to_json())
         (folder / "result.json").write_text(Outcome("ok", None, record.ranks).to_json())
-        store.append(root, record)
+        store.append_record(root, record)
     return root
 
 
@@ -141,14 +141,14 @@ def test_attempts_that_still_run_or_end_meanwhile_are_not_left_out(results, caps
     running = results / "attempts" / "20261129T000000-0123456789ab-abcdef"
     running.mkdir()
     late = fakes.record(CASES[0], number=9)
-    list_parts = Reader.from_sources
+    list_parts = StoreReader.from_sources
 
     def then_one_ends(sources):
         found = list_parts(sources)
         (running / "record.json").write_text(dataclasses.replace(late, attempt_id=running.name).to_json())
         return found
 
-    monkeypatch.setattr(Reader, "from_sources", then_one_ends)
+    monkeypatch.setattr(StoreReader, "from_sources", then_one_ends)
     status, out, _ = verify(results, capsys)
     assert status == 0, out
 
@@ -163,7 +163,7 @@ def test_an_attempt_that_was_taken_out_is_found(results, capsys):
 def test_a_rank_that_was_taken_out_is_found(tmp_path, capsys):
     case = Case("vgg16", device="cuda", devices_per_node=2, protocol=Protocol(min_time_s=1.0))
     record = fakes.record(case)
-    store.append(tmp_path, dataclasses.replace(record, ranks=record.ranks[:1]))
+    store.append_record(tmp_path, dataclasses.replace(record, ranks=record.ranks[:1]))
     status, out, _ = verify(tmp_path, capsys)
     assert status == 1
     assert "the store has rows of only 1 of 2 ranks" in out

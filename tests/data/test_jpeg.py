@@ -14,7 +14,7 @@ import tarfile
 import pytest
 import torch
 
-from dlbench.commands.clean import _clean
+from dlbench.commands.clean import _run_clean_command
 from dlbench.data import loaders, photographs
 from dlbench.data.image_files import find_images
 from dlbench.data.loaders import open_batches
@@ -61,10 +61,10 @@ def test_the_set_is_about_as_large_as_imagenets_files(made):
 def test_clean_removes_the_set(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = photographs.photograph_folder(num_files=2)
-    _clean(None)
+    _run_clean_command(None)
     assert not folder.exists()
     assert "MiB" in capsys.readouterr().err
-    _clean(None)
+    _run_clean_command(None)
     assert "nothing to remove" in capsys.readouterr().err
 
 

@@ -31,7 +31,7 @@ from dlbench.facts.audit import (
     records_table,
 )
 from dlbench.facts.layer_totals import LayerTotals, sum_layers
-from dlbench.table import FORMATS, default_text, render
+from dlbench.table import FORMATS, default_cell_text, render
 
 GOOGLENET_FILTERS = (16, 24, 32, 48, 64, 96, 112, 128, 144, 160, 192, 208, 224, 256, 288, 320, 384)
 
@@ -210,8 +210,8 @@ def test_each_lenet_figure_is_the_sum_of_the_parts_that_its_reason_names(metric)
     row = by_cell()[metric, "LeNet-5"]
     assert sum(parts.values()) == total
     assert matches_published(row.published, total)
-    named = " + ".join(f"{name} {default_text(value)}" for name, value in parts.items())
-    assert f"{named} = {default_text(total)}." in row.reason
+    named = " + ".join(f"{name} {default_cell_text(value)}" for name, value in parts.items())
+    assert f"{named} = {default_cell_text(total)}." in row.reason
 
 
 @pytest.mark.parametrize("metric", LENET_PARTS)
@@ -314,10 +314,10 @@ def test_the_text_fits_120_columns_and_shows_both_figures_and_every_reason():
     rows = audit_rows(by_hand())
     for row in differing_rows(rows):
         assert " ".join(row.reason.split()) in flat
-        assert f"published {row.published}; counted {default_text(row.counted)}" in text
+        assert f"published {row.published}; counted {default_cell_text(row.counted)}" in text
     for row in rows:
         assert row.published in text
-        assert row.counted is None or default_text(row.counted) in text
+        assert row.counted is None or default_cell_text(row.counted) in text
     assert "57 of 71 published figures agree after rounding, 9 differ; 5 (top-5 errors) are not checked" in text
 
 
@@ -336,7 +336,7 @@ def test_each_number_in_the_table_leads_to_its_reason():
     assert sorted(int(cell[1]) for cell in numbered) == list(range(1, 10))
     reasons = {row[0]: row for row in differences_table(audit_rows(by_hand())).rows}
     for cell in numbered:
-        assert cell[4:] == default_text(reasons[int(cell[1])][4])
+        assert cell[4:] == default_cell_text(reasons[int(cell[1])][4])
 
 
 def test_the_markdown_has_rows_of_one_width_and_a_numbered_list():

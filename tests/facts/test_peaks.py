@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlbench.facts.peaks import device_peaks, find_peaks, published_throughputs
+from dlbench.facts.peaks import find_device_peaks, peaks_by_device, published_throughputs
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from dlbench.facts.peaks import device_peaks, find_peaks, published_throughputs
     ],
 )
 def test_a_device_is_found_by_its_drivers_name(driver_name, row):
-    assert find_peaks(driver_name).device == row
+    assert find_device_peaks(driver_name).device == row
 
 
 @pytest.mark.parametrize(
@@ -42,22 +42,22 @@ def test_a_device_is_found_by_its_drivers_name(driver_name, row):
     ],
 )
 def test_a_part_that_only_sounds_alike_and_a_cpu_have_no_peak(name):
-    assert find_peaks(name) is None
+    assert find_device_peaks(name) is None
 
 
 def test_every_row_of_the_datasheets_can_be_found():
-    assert {name for name in device_peaks() if find_peaks(name) is None} == set()
+    assert {name for name in peaks_by_device() if find_device_peaks(name) is None} == set()
 
 
 def test_precisions_find_their_dense_column():
-    peaks = find_peaks("NVIDIA H200")
+    peaks = find_device_peaks("NVIDIA H200")
     found = {p: peaks.flop_per_s(p) for p in ("fp32", "tf32", "amp_bf16", "amp_fp16", "int8")}
     assert found == {"fp32": 67e12, "tf32": 494.5e12, "amp_bf16": 989e12, "amp_fp16": 989e12, "int8": None}
-    assert find_peaks("Tesla V100-SXM2-32GB").flop_per_s("amp_bf16") is None
+    assert find_device_peaks("Tesla V100-SXM2-32GB").flop_per_s("amp_bf16") is None
 
 
 def test_one_die_of_a_two_die_device_has_half_of_its_peak():
-    assert find_peaks("AMD Instinct MI250X").flop_per_s("amp_bf16") == 383e12 / 2
+    assert find_device_peaks("AMD Instinct MI250X").flop_per_s("amp_bf16") == 383e12 / 2
 
 
 def test_anchors_are_read_with_their_gaps_as_none():

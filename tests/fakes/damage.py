@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from dlbench.campaign.tuning import suite_name
 from dlbench.launch import attempts
 from dlbench.results import store
-from dlbench.results.bounds_records import ProfileRun, parse_run
+from dlbench.results.bounds_records import ProfileRun, parse_run_json
 from dlbench.results.bounds_schema import write_layers
 from dlbench.results.records import Outcome, Record
 from dlbench.results.training_records import TrainingRun
@@ -63,11 +63,11 @@ def healthy(root: Path) -> list[str]:
         about = {"suite": name, "label": "throughput"}
         made.append(fakes.record(case, fakes.CPU, number, step_s=(step_s, 1.1 * step_s) * 15, **about))
     for record in made:
-        store.append(root, record)
+        store.append_record(root, record)
         _leave_folder(root, record)
     bounds.add(root, fakes.CPU)
     folder = root / "profiles" / "p"
-    write_layers(folder, parse_run(ProfileRun, (folder / "profile.json").read_text()))
+    write_layers(folder, parse_run_json(ProfileRun, (folder / "profile.json").read_text()))
     (root / "tuned-lenet5-training.toml").write_text(
         'name = "tuned-lenet5-training"\nversion = 1\n\n[axes]\nmodel = "lenet5"\nbatch_size = 64\nthreads = 1\n'
     )
@@ -78,7 +78,7 @@ def healthy(root: Path) -> list[str]:
 def leave_training(root: Path, run_id: str) -> None:
     """Leave a training that reached its target after three epochs where `dlbench train` does."""
     run = TrainingRun(
-        TRAINING.to_dict(), TRAINING.rate, "reached", 0.98, (1.0, 2.0, 3.0), (2.0, 1.0, 0.5), (2.1, 1.2, 0.8),
+        TRAINING.to_dict(), TRAINING.learning_rate_or_default, "reached", 0.98, (1.0, 2.0, 3.0), (2.0, 1.0, 0.5), (2.1, 1.2, 0.8),
         (0.5, 0.9, 0.99), (0.5, 0.9, 0.98), epochs_to_target=3, time_to_target_s=3.0, num_training=1437,
         num_validation=360, parameters=61_706, trained_parameters=61_706, hostname="fake-laptop", run_id=run_id,
         suite="teaching", started_at="2026-11-20T09:00:00+00:00",

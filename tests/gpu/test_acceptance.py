@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from dlbench.suites.case import Case
-from dlbench.worker.devices import clock_for, device_uuid, find_device
+from dlbench.worker.devices import clock_for_device, device_uuid, find_device
 from dlbench.worker.precision import autocast, set_precision
 from tests.gpu import checks
 
@@ -64,7 +64,7 @@ def test_counter_and_integral_of_power_agree_under_load(device, sizes, note):
 
 
 def test_a_stamp_is_cheap_and_the_steps_sum_to_the_window(device, sizes, note, measured):
-    clock = clock_for(device)
+    clock = clock_for_device(device)
     pool = [clock.stamp() for _ in range(64)]
     clock.synchronize()
     for stamp in pool:

@@ -24,7 +24,7 @@ LEVERS = [
 
 def loss_and_time(case, device):
     workload = build_workload(case, device)
-    workload.capture()
+    workload.capture_cuda_graph()
     for _ in range(3):
         workload.step()
     torch.cuda.synchronize()

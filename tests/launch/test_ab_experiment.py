@@ -61,22 +61,22 @@ def in_order(root):
 def test_halves_of_a_pair_run_one_after_the_other_in_the_order_of_the_plan(suite_file, tmp_path):
     what = experiment(suite_file)
     assert run(what, tmp_path / "r") == 0
-    planned = [(t.side, t.case.model, t.pair) for pair in what.order(3) for t in pair]
+    planned = [(t.side, t.case.model, t.pair) for pair in what.run_order(3) for t in pair]
     assert in_order(tmp_path / "r") == planned
     assert len(planned) == 2 * 2 * 3
 
 
 def test_the_order_is_random_and_the_same_for_the_same_seed(suite_file):
     what = experiment(suite_file)
-    order = what.order(200)
+    order = what.run_order(200)
     first = collections.Counter(pair[0].side for pair in order)
     assert 160 < first["a"] < 240
     first_cases = collections.Counter(order[k][0].case.model for k in range(0, len(order), 2))
     assert 70 < first_cases["lenet5"] < 130
     assert all({t.side for t in pair} == {"a", "b"} and pair[0].pair == pair[1].pair for pair in order)
-    assert order == what.order(200)
-    assert order[:20] == what.order(10)
-    assert order != experiment(suite_file, seed=1).order(200)
+    assert order == what.run_order(200)
+    assert order[:20] == what.run_order(10)
+    assert order != experiment(suite_file, seed=1).run_order(200)
 
 
 def test_the_variable_reaches_the_processes_of_its_side_alone_and_the_slower_side_is_found(suite_file, tmp_path):
@@ -157,7 +157,7 @@ def test_axes_and_protocol_keys_can_be_compared_too(suite_file):
     assert [(a.batch_size, b.batch_size, a.protocol.seed, b.protocol.seed) for a, b in what.matches] == [
         (8, 16, 1, 0)
     ] * 2
-    assert what.label("a") == "a (seed 0): batch_size=8,protocol.seed=1"
+    assert what.label_of_side("a") == "a (seed 0): batch_size=8,protocol.seed=1"
 
 
 def test_steps_of_different_batches_are_compared_per_sample(suite_file, tmp_path):

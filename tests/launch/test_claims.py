@@ -142,7 +142,7 @@ def test_abandoned_claims_are_told_from_those_of_owners_at_work(tmp_path, impati
     other = threading.Thread(target=others)
     other.start()
     names = ["silent", "dead", "living", "released", "touched", "never there"]
-    waited_for = claims.abandoned_heartbeats([claims.claim_path(tmp_path, name) for name in names])
+    waited_for = claims.heartbeats_of_dead_owners([claims.claim_path(tmp_path, name) for name in names])
     found = {path.stem: time.monotonic() - began for path in waited_for}
     other.join()
     assert set(found) == {"dead", "silent"}
@@ -152,7 +152,7 @@ def test_abandoned_claims_are_told_from_those_of_owners_at_work(tmp_path, impati
 def test_the_living_are_not_waited_for(tmp_path):
     claim = claims.take_claim(tmp_path, "x")
     began = time.monotonic()
-    assert list(claims.abandoned_heartbeats([claims.claim_path(tmp_path, "x")])) == []
+    assert list(claims.heartbeats_of_dead_owners([claims.claim_path(tmp_path, "x")])) == []
     assert time.monotonic() - began < 0.5
     claim.release()
 
@@ -197,14 +197,14 @@ from dlbench import process_identity
 from dlbench.launch import attempts, claims, supervise
 from tests.launch.test_supervise import CASES, campaign
 error_s = float(sys.argv[2])
-real, utime, place = time.time, os.utime, process_identity.boot_and_namespace
+real, utime, place = time.time, os.utime, process_identity.boot_id_and_pid_namespace
 class Wrong(datetime.datetime):
     @classmethod
     def now(cls, tz=None): return datetime.datetime.now(tz) + datetime.timedelta(seconds=error_s)
 time.time = lambda: real() + error_s
 os.utime = lambda path, times=None: utime(path, times or (time.time(), time.time()))
 attempts.datetime = supervise.datetime = Wrong
-process_identity.boot_and_namespace = lambda: place() | {"boot_id": "of another host"}
+process_identity.boot_id_and_pid_namespace = lambda: place() | {"boot_id": "of another host"}
 claims.DEAD_AFTER_S, claims.HEARTBEAT_S, claims._POLL_S = 3.0, 0.5, 0.05
 body = "(folder / 'running').write_text(''); time.sleep(5); write_good()"
 print(*(r.status for r in supervise.run_cases(CASES[:1], campaign(Path(sys.argv[1]), body))), flush=True)
@@ -238,5 +238,5 @@ def test_a_claim_whose_process_was_killed_while_writing_it_is_not_waited_for_as_
     path.write_text("")
     assert claims.is_owner_local_or_gone(path)  # no run waits for another node
     began = time.monotonic()
-    assert list(claims.abandoned_heartbeats([path])) == [path]
+    assert list(claims.heartbeats_of_dead_owners([path])) == [path]
     assert 0.5 <= time.monotonic() - began < 30

@@ -17,7 +17,7 @@ from dlbench.launch.doctor.machine import NO_ANSWER, CheckContext, CommandResult
 from dlbench.launch.sites import (
     ContainerSettings,
     GpuSettings,
-    NetworkSettings,
+    InterconnectSettings,
     PbsSettings,
     Site,
     SlurmSettings,
@@ -179,7 +179,7 @@ def test_energy_of_the_processor(machine):
 def test_an_interface_that_is_not_there_fails_in_a_job(machine):
     for name in ("lo", "eth0"):
         machine.file(f"/sys/class/net/{name}")
-    site = Site("s", "s.toml", network=NetworkSettings("ib0"))
+    site = Site("s", "s.toml", network=InterconnectSettings("ib0"))
     assert levels(machine.look(doctor.check_network, site=site))[0] == ("network", "note")
     machine.environment = {"SLURM_JOB_ID": "1"}
     findings = machine.look(doctor.check_network, site=site)
@@ -506,7 +506,7 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on():
 
 
 def test_what_is_wrong_stands_above_how_to_mend_it():
-    text = doctor.as_text([doctor.Finding("gpu", "fail", "none", "buy one")])
+    text = doctor.findings_as_text([doctor.Finding("gpu", "fail", "none", "buy one")])
     assert text.splitlines() == ["fail  gpu              none", "                       -> buy one"]
 
 

@@ -42,16 +42,16 @@ def test_a_killed_rank_is_told_by_what_its_launcher_says(tmp_path, launcher):
     rank(tmp_path, 2)
     with (tmp_path / "stderr.txt").open("a") as file:
         file.write(SAID[launcher] + "\n")
-    status, error = failure_diagnosis.diagnose(tmp_path, 3, oom_kill=False)
+    status, error = failure_diagnosis.diagnose_failed_case(tmp_path, 3, oom_kill=False)
     assert status == "crashed"
     assert error == "rank 1 of 3 on n1 was killed in phase 'window'; last line of stderr: the last thing"
-    assert failure_diagnosis.diagnose(tmp_path, 3, oom_kill=True)[0] == "oom"
+    assert failure_diagnosis.diagnose_failed_case(tmp_path, 3, oom_kill=True)[0] == "oom"
 
 
 def test_the_one_that_says_nothing_is_the_one_that_was_killed(tmp_path):
     rank(tmp_path, 0, {"status": "crashed", "error": "Connection closed by peer", "lost_peer": True})
     rank(tmp_path, 1)
-    assert "rank 1 of 2" in failure_diagnosis.diagnose(tmp_path, 2, oom_kill=False)[1]
+    assert "rank 1 of 2" in failure_diagnosis.diagnose_failed_case(tmp_path, 2, oom_kill=False)[1]
 
 
 def test_the_first_failure_counts_and_lost_connections_follow_from_it(tmp_path):
@@ -59,12 +59,12 @@ def test_the_first_failure_counts_and_lost_connections_follow_from_it(tmp_path):
     rank(tmp_path, 1, {"status": "oom", "error": "8 GiB more needed", "at_s": 2.0})
     rank(tmp_path, 2, {"status": "preempted", "at_s": 3.0})
     expected = ("oom", "rank 1 of 3 on n1 in phase 'window': 8 GiB more needed")
-    assert failure_diagnosis.diagnose(tmp_path, 3, oom_kill=False) == expected
+    assert failure_diagnosis.diagnose_failed_case(tmp_path, 3, oom_kill=False) == expected
 
 
 def test_a_rank_that_never_began_is_named(tmp_path):
     rank(tmp_path, 0)
-    assert "rank 1 of 2 did not start" in failure_diagnosis.diagnose(tmp_path, 2, oom_kill=False)[1]
+    assert "rank 1 of 2 did not start" in failure_diagnosis.diagnose_failed_case(tmp_path, 2, oom_kill=False)[1]
 
 
 def test_of_a_hang_the_odd_one_comes_first(tmp_path):
@@ -82,10 +82,10 @@ def test_a_failure_that_the_launcher_does_not_see_is_seen_after_a_while(tmp_path
     rank(tmp_path, 0, {"status": "crashed"})
     long_ago = time.time() - 600
     os.utime(tmp_path / "ranks" / "0.end.json", (long_ago, long_ago))
-    assert not failure_diagnosis.has_failed(tmp_path)  # the clock of the rank's node may be wrong
+    assert not failure_diagnosis.has_rank_failed(tmp_path)  # the clock of the rank's node may be wrong
     monkeypatch.setattr(failure_diagnosis, "FAILURE_GRACE_S", 0.2)
     time.sleep(0.3)
-    assert failure_diagnosis.has_failed(tmp_path)
+    assert failure_diagnosis.has_rank_failed(tmp_path)
 
 
 def test_what_is_left_of_an_attempt_is_ended_wherever_it_went(tmp_path):

@@ -165,7 +165,7 @@ def test_status_shows_the_queue_and_the_cases(slurm, suite, tmp_path):
     del slurm.queue["101"]
     (status,) = jobs.submission_statuses(root)
     assert status.counts == (CaseCounts(6, done=1, running=1, failed=1, system_key="sys"),)
-    assert status.counts[0].missing == 3
+    assert status.counts[0].num_missing == 3
     assert [(job.kind, state.state) for job, state in status.jobs] == [("campaign", "COMPLETED"), ("report", "RUNNING")]
 
 
@@ -184,7 +184,7 @@ def test_a_case_that_failed_once_and_was_measured_then_is_done(suite, tmp_path):
 def test_two_kinds_of_machine_are_counted_apart(suite, tmp_path):
     finish(tmp_path, suite, 0, system="a")
     finish(tmp_path, suite, 1, system="b", device="cuda")
-    assert [(c.system_key, c.done, c.missing) for c in count_cases(tmp_path, suite)] == [("a", 1, 5), ("b", 1, 5)]
+    assert [(c.system_key, c.done, c.num_missing) for c in count_cases(tmp_path, suite)] == [("a", 1, 5), ("b", 1, 5)]
 
 
 def test_before_the_first_case_all_are_missing(suite, tmp_path):
@@ -195,7 +195,7 @@ def test_an_attempt_whose_owner_is_dead_is_missing_not_running(suite, tmp_path):
     dead = claims.owner_identity() | {"pid": 2**22 - 1}
     attempts.create_attempt(tmp_path, suite.cases(device="cpu")[0], suite.name, suite.version, "sys", dead)
     (counts,) = count_cases(tmp_path, suite)
-    assert (counts.running, counts.missing) == (0, 6)
+    assert (counts.running, counts.num_missing) == (0, 6)
 
 
 def test_cancel_ends_what_is_in_the_queue(slurm, suite, tmp_path):
@@ -210,20 +210,20 @@ def test_resume_submits_again_only_what_has_cases_left_and_no_job(slurm, suite, 
     root = tmp_path / "results"
     jobs.submit(prepare(suite, tmp_path, array=4, throttle=1))
     with pytest.raises(BadInput, match="jobs 101, 102 are still queued or running"):
-        jobs.resume(root)
+        jobs.resubmit_unfinished(root)
     slurm.queue.clear()
     for number in range(4):
         finish(root, suite, number)
-    assert [job.job_id for job in jobs.resume(root, dry_run=True)] == ["", ""]
+    assert [job.job_id for job in jobs.resubmit_unfinished(root, dry_run=True)] == ["", ""]
     assert len(slurm.submitted()) == 2
-    assert [job.kind for job in jobs.resume(root)] == ["campaign", "report"]
+    assert [job.kind for job in jobs.resubmit_unfinished(root)] == ["campaign", "report"]
     assert "--array=0-1%1" in slurm.submitted()[2]
     assert "--dependency=afterany:103" in slurm.submitted()[3]
     slurm.queue.clear()
     for number in (4, 5):
         finish(root, suite, number)
     with pytest.raises(BadInput, match="every case was measured or ran out of memory"):
-        jobs.resume(root)
+        jobs.resubmit_unfinished(root)
 
 
 def test_a_report_that_slurm_refuses_leaves_the_campaign_and_resume_submits_it_after_that(slurm, suite, tmp_path):
@@ -236,12 +236,12 @@ def test_a_report_that_slurm_refuses_leaves_the_campaign_and_resume_submits_it_a
     assert [(job.job_id, job.kind) for job in shown] == [("101", "campaign")]
     assert [job.job_id for job in jobs.submitted_jobs(root)] == ["101"]
     with pytest.raises(jobs.ReportJobRefused):
-        jobs.resume(root)
+        jobs.resubmit_unfinished(root)
     slurm.refuse = None
-    (report,) = jobs.resume(root)
+    (report,) = jobs.resubmit_unfinished(root)
     assert (report.kind, "--dependency=afterany:101" in slurm.submitted()[-1]) == ("report", True)
     with pytest.raises(BadInput, match="still queued or running"):
-        jobs.resume(root)
+        jobs.resubmit_unfinished(root)
 
 
 @pytest.mark.parametrize(
@@ -264,20 +264,20 @@ def test_a_report_that_was_killed_is_submitted_again_by_resume(slurm, suite, tmp
         (root / "report").mkdir()
         (root / "report" / "index.html").touch()
     if owed:
-        assert [job.kind for job in jobs.resume(root)] == ["report"]
+        assert [job.kind for job in jobs.resubmit_unfinished(root)] == ["report"]
         assert not any("--dependency" in word for word in slurm.submitted()[-1])
     else:
         with pytest.raises(BadInput, match="every case was measured or ran out of memory"):
-            jobs.resume(root)
+            jobs.resubmit_unfinished(root)
 
 
 def test_a_pending_report_does_not_block_resume_and_is_replaced(slurm, suite, tmp_path):
     root = tmp_path / "results"
     jobs.submit(prepare(suite, tmp_path))
     slurm.queue = {"102": "PENDING"}
-    assert [job.kind for job in jobs.resume(root, dry_run=True)] == ["campaign", "report"]
+    assert [job.kind for job in jobs.resubmit_unfinished(root, dry_run=True)] == ["campaign", "report"]
     assert slurm.queue == {"102": "PENDING"}
-    assert [job.job_id for job in jobs.resume(root)] == ["103", "104"]
+    assert [job.job_id for job in jobs.resubmit_unfinished(root)] == ["103", "104"]
     assert ["scancel", "102"] in slurm.calls
     assert "--dependency=afterany:103" in slurm.submitted()[-1]
 
@@ -286,7 +286,7 @@ def test_a_submission_without_a_report_is_never_given_one(slurm, suite, tmp_path
     root = tmp_path / "results"
     jobs.submit(prepare(suite, tmp_path, report=False))
     slurm.queue.clear()
-    assert [job.kind for job in jobs.resume(root)] == ["campaign"]
+    assert [job.kind for job in jobs.resubmit_unfinished(root)] == ["campaign"]
 
 
 def test_the_report_alone_can_be_submitted_after_what_is_at_work(slurm, suite, tmp_path):
@@ -327,7 +327,7 @@ def test_resume_leaves_out_the_scripts_whose_cases_have_all_ended(slurm, suite, 
     for number, case in enumerate(suite.cases(device="cpu")):
         if case.nodes == 1:
             finish(root, suite, number, "oom" if case.batch_size == 2 else "ok")
-    assert [job.script.partition("/")[2] for job in jobs.resume(root)] == ["job-nodes2.sh", "report.sh"]
+    assert [job.script.partition("/")[2] for job in jobs.resubmit_unfinished(root)] == ["job-nodes2.sh", "report.sh"]
     assert "--dependency=afterany:104" in slurm.submitted()[-1]
 
 
@@ -338,11 +338,11 @@ def test_what_is_out_of_memory_is_counted_apart_and_not_submitted_again(slurm, s
     for number, status in enumerate(["ok", "oom", "unstable", "oom", "ok", "crashed"]):
         finish(root, suite, number, status)
     assert count_cases(root, suite) == [CaseCounts(6, done=3, failed=1, out_of_memory=2, system_key="sys")]
-    assert len(jobs.resume(root)) == 2
+    assert len(jobs.resubmit_unfinished(root)) == 2
     slurm.queue.clear()
     finish(root, suite, 5, "oom")
     with pytest.raises(BadInput, match=r"was measured or ran out of memory .*--fresh"):
-        jobs.resume(root)
+        jobs.resubmit_unfinished(root)
 
 
 def test_out_of_memory_once_and_measured_with_fresh_is_done(suite, tmp_path):
@@ -364,7 +364,7 @@ def test_resume_says_that_a_case_may_still_be_running_somewhere(slurm, suite, tm
     with pytest.raises(
         BadInput, match=r"1 case may still run on other nodes\. Killed cases are recognised after 5 minutes"
     ):
-        jobs.resume(root)
+        jobs.resubmit_unfinished(root)
 
 
 @pytest.mark.parametrize(("text", "parsed"), [("8", (8, None)), ("8%2", (8, 2)), ("1", (1, None))])

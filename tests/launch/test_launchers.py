@@ -54,7 +54,7 @@ def test_what_may_bind_ranks_to_cores_is_asked_what_a_rank_sees():
 
     def asked(name):
         start = launchers.LAUNCHERS[name]
-        return launchers.probe_argv(name, lambda case, folder: start(case, folder, cores), ["lenet5"])
+        return launchers.rank_probe_argv(name, lambda case, folder: start(case, folder, cores), ["lenet5"])
 
     probe = ["-m", "dlbench.worker", "--probe", "lenet5"]
     step = ["--nodes=1", "--ntasks=1", "--cpus-per-task=8", "--ntasks-per-node=1", "--job-name=probe"]
@@ -71,7 +71,7 @@ def test_a_step_that_is_bound_to_a_core_is_another_system_than_the_shell_that_st
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    inside = probe_machine(argv=launchers.probe_argv("srun", launchers.find_launcher("srun", {})))
+    inside = probe_machine(argv=launchers.rank_probe_argv("srun", launchers.find_launcher("srun", {})))
     assert (inside.facts["cpu_threads"], inside.facts["job_threads"]) == (1, 1)
     assert inside.system_keys["cpu"] != probe_machine().system_keys["cpu"]
 

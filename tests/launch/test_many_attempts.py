@@ -32,7 +32,7 @@ MANY = [Case("lenet5", repeat=n, protocol=Protocol(timeout_s=20)) for n in range
 
 def measured(root, cases=MANY, **more):
     """The cases measured, each with a Parquet part; gives the records."""
-    keep = campaign(root, "write_good()", on_record=lambda record: store.append(root, record), **more)
+    keep = campaign(root, "write_good()", on_record=lambda record: store.append_record(root, record), **more)
     return list(supervise.run_cases(cases, keep))
 
 
@@ -70,7 +70,7 @@ def test_a_resume_opens_each_attempt_once_and_those_of_a_merged_file_not_at_all(
     found = results_maintenance.read_stored_attempts(tmp_path)
     assert Counter(opened) == Counter(record.attempt_id for record in records)
     assert len(found.ended) == len(MANY)
-    store.merge(tmp_path)
+    store.merge_parts_by_month(tmp_path)
     opened.clear()
     again = results_maintenance.read_stored_attempts(tmp_path)
     assert opened == []

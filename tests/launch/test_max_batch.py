@@ -12,13 +12,13 @@ import pytest
 from dlbench.cli import main
 from dlbench.commands import maxbatch
 from dlbench.errors import BadInput, UnknownName
-from dlbench.launch.max_batch import Trial, TrialRunner, find_largest, make_case
+from dlbench.launch.max_batch import BatchTrial, TrialRunner, find_largest_batch, parse_case_without_batch
 from dlbench.launch.worker_process import JobFailed
 from dlbench.suites.case import Case
 
 
 def outcome(limit, predicted, within=0.0, budget=1000):
-    trials = find_largest(lambda batch: Trial(batch, batch <= limit), predicted, budget, within)
+    trials = find_largest_batch(lambda batch: BatchTrial(batch, batch <= limit), predicted, budget, within)
     fitting = max((t.batch_size for t in trials if t.fits), default=0)
     failing = min((t.batch_size for t in trials if not t.fits), default=None)
     assert len({t.batch_size for t in trials}) == len(trials)
@@ -47,7 +47,7 @@ def test_a_good_prediction_needs_few_runs():
 
 
 def test_the_setting_comes_from_axes():
-    case = make_case("lenet5", ["mode=inference", "precision=amp_bf16"], "cpu")
+    case = parse_case_without_batch("lenet5", ["mode=inference", "precision=amp_bf16"], "cpu")
     assert (case.mode, case.precision, case.device) == ("inference", "amp_bf16", "cpu")
 
 
@@ -56,12 +56,12 @@ def test_the_setting_comes_from_axes():
 )
 def test_what_cannot_be_looked_for_is_one_line(override):
     with pytest.raises(BadInput, match="maxbatch"):
-        make_case("lenet5", [override], "cpu")
+        parse_case_without_batch("lenet5", [override], "cpu")
 
 
 def test_another_model_than_the_one_asked_for_is_refused():
     with pytest.raises(BadInput, match="give the model only once"):
-        make_case("lenet5", ["model=vgg16"], "cpu")
+        parse_case_without_batch("lenet5", ["model=vgg16"], "cpu")
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "0", "-1", "1e99", "."])
@@ -73,7 +73,7 @@ def test_a_time_limit_that_is_none_is_refused(text, capsys):
 
 def test_an_unknown_axis_is_named():
     with pytest.raises(UnknownName, match="colour"):
-        make_case("lenet5", ["colour=red"], "cpu")
+        parse_case_without_batch("lenet5", ["colour=red"], "cpu")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ WORKER = """
 import json, os, sys
 from pathlib import Path
 from dlbench.suites import worker_request as requests
-from dlbench.worker.jobs.job_answer import write_answer
+from dlbench.worker.jobs.job_answer import write_job_answer
 
 worker_request = requests.read_request(Path(sys.argv[1]))
 
@@ -111,7 +111,7 @@ def work():
         raise MemoryError("no room")
     return json.dumps({{"memory_allocated_peak_bytes": None, "memory_rss_peak_bytes": 100 * batch}})
 
-sys.exit(write_answer(Path(sys.argv[1]), work))
+sys.exit(write_job_answer(Path(sys.argv[1]), work))
 """
 
 
@@ -127,7 +127,7 @@ def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, capsys, 
     line = runs.prediction()
     assert (line(1), line(10)) == (50 + 510, 50 + 1000)  # the higher one of both lines
     assert runs.room_bytes == 620
-    trials = find_largest(lambda batch: runs.run_trial(batch, line), line, runs.room_bytes)
+    trials = find_largest_batch(lambda batch: runs.run_trial(batch, line), line, runs.room_bytes)
     assert trials[0].batch_size == 5  # what is left beside context and libraries, not the whole limit
     assert max(t.batch_size for t in trials if t.fits) == 7
     failed = next(t for t in trials if not t.fits)
@@ -142,12 +142,12 @@ def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, capsys, 
 def test_another_failure_is_no_answer(tmp_path, monkeypatch):
     runs = runs_of(tmp_path, monkeypatch, "broken")
     with pytest.raises(JobFailed, match="no weights"):
-        find_largest(lambda batch: runs.run_trial(batch, None), lambda batch: batch * 100.0, 1000)
+        find_largest_batch(lambda batch: runs.run_trial(batch, None), lambda batch: batch * 100.0, 1000)
 
 
 def test_a_limit_that_is_none_of_memory_is_found_and_named(tmp_path, monkeypatch):
     runs = runs_of(tmp_path, monkeypatch, "indices")
-    trials = find_largest(lambda batch: runs.run_trial(batch, None), lambda batch: batch * 100.0, 1000)
+    trials = find_largest_batch(lambda batch: runs.run_trial(batch, None), lambda batch: batch * 100.0, 1000)
     assert max(t.batch_size for t in trials if t.fits) == 7
     assert all(
         "failed for another reason than memory: " in t.reason and "no weights" in t.reason for t in trials if not t.fits
@@ -155,7 +155,7 @@ def test_a_limit_that_is_none_of_memory_is_found_and_named(tmp_path, monkeypatch
 
 
 MIB = 2**20
-FITS = Trial(2845, True, 975 * MIB, None, 1100 * MIB, 4.7)
+FITS = BatchTrial(2845, True, 975 * MIB, None, 1100 * MIB, 4.7)
 FULL = "out of memory on the CPU: 161 MiB more needed, 130 MiB available."
 
 
@@ -166,28 +166,28 @@ def printed(capsys, trials, device="cpu", form="text"):
 
 
 def test_the_first_line_says_what_was_found_and_what_limits(capsys):
-    head, _, columns, _, *rows = printed(capsys, [Trial(3363, False, reason=FULL, seconds=9.0), FITS]).splitlines()
+    head, _, columns, _, *rows = printed(capsys, [BatchTrial(3363, False, reason=FULL, seconds=9.0), FITS]).splitlines()
     assert head == (
         "lenet5, training, fp32: the largest batch that fits is 2845, which uses 1.07 GiB of 1.27 GiB; batch 3363 does not fit "
         "(161 MiB more needed, 130 MiB available)"
     )
     assert columns.split() == ["batch", "fits", "predicted", "resident", "time", "[s]"]
     assert [row.split()[:2] for row in rows] == [["2845", "yes"], ["3363", "no"]]
-    on_gpu = printed(capsys, [Trial(64, True, 975 * MIB, 1200 * MIB, 400 * MIB, 4.7)], "cuda").splitlines()
+    on_gpu = printed(capsys, [BatchTrial(64, True, 975 * MIB, 1200 * MIB, 400 * MIB, 4.7)], "cuda").splitlines()
     assert on_gpu[0].endswith("is 64, which uses 1.17 GiB of 1.27 GiB; larger batches were not tried")
     assert on_gpu[2].split()[3] == "allocated"
 
 
 def test_a_limit_other_than_memory_and_no_batch_at_all_are_said_in_the_first_line(capsys):
-    other = Trial(3363, False, reason="failed for another reason than memory: index out of range")
+    other = BatchTrial(3363, False, reason="failed for another reason than memory: index out of range")
     head = printed(capsys, [FITS, other]).splitlines()[0]
     assert head.endswith("; batch 3363 failed for another reason than memory: index out of range")
-    head = printed(capsys, [Trial(1, False, reason=FULL)]).splitlines()[0]
+    head = printed(capsys, [BatchTrial(1, False, reason=FULL)]).splitlines()[0]
     assert head.endswith("no batch fits into 1.27 GiB; batch 1 does not fit (161 MiB more needed, 130 MiB available)")
 
 
 def test_a_file_gets_every_trial_with_all_that_is_known_of_it(capsys):
-    lines = printed(capsys, [Trial(3363, False, reason=FULL), Trial(9, True), FITS], form="csv").splitlines()
+    lines = printed(capsys, [BatchTrial(3363, False, reason=FULL), BatchTrial(9, True), FITS], form="csv").splitlines()
     assert lines[0] == "batch_size,fits,predicted_bytes,allocated_peak_bytes,rss_peak_bytes,seconds,reason"
     assert [line.split(",")[0] for line in lines[1:]] == ["3363", "9", "2845"]
     assert FULL in lines[1]

@@ -222,7 +222,7 @@ def test_a_results_folder_that_is_a_link_works_and_one_that_leads_nowhere_is_one
     (record,) = supervise.run_cases(
         [Case("lenet5")], supervise.Campaign(folder / "link", "s", 1, "sys", script("write_good()"))
     )
-    store.append(folder / "link", record)
+    store.append_record(folder / "link", record)
     assert store.load("real")["attempt_id"].tolist() == store.load("link")["attempt_id"].tolist() == [record.attempt_id]
     with pytest.raises(StoreError, match=r"'.*broken' is a link to 'no/such/folder', which does not exist; create"):
         check_folder(folder / "broken")
@@ -235,7 +235,7 @@ def test_a_suite_with_a_byte_order_mark_is_read(folder):
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline"])
 def test_the_matplotlib_backend_of_a_notebook_does_not_keep_a_report_from_being_made(folder, monkeypatch, backend):
-    store.append(folder / "r", fakes.record(Case("lenet5", batch_size=4)))
+    store.append_record(folder / "r", fakes.record(Case("lenet5", batch_size=4)))
     monkeypatch.setenv("MPLBACKEND", backend)
     command = [sys.executable, "-m", "dlbench", "report", "r", "-o", "report"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

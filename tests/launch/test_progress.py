@@ -100,9 +100,11 @@ def test_the_line_and_the_report_give_one_figure_of_a_case_with_several_ranks(mo
     if system is fakes.GPU:
         assert found.share_of_peak == pytest.approx(shown["mfu"])
     line = line_of(record)
-    assert f"{units.rate(shown['throughput'], 'img/s')} ±{units.percent(shown['step_time_half_width'])}" in line
-    assert units.quantity(shown["energy_per_image"], "J/img") in line
-    assert units.quantity(shown["flop_rate"], "FLOP/s") in line
+    assert (
+        f"{units.rate_text(shown['throughput'], 'img/s')} ±{units.percent_text(shown['step_time_half_width'])}" in line
+    )
+    assert units.quantity_text(shown["energy_per_image"], "J/img") in line
+    assert units.quantity_text(shown["flop_rate"], "FLOP/s") in line
     level = {0.5: "at 50 %", 0.99: "at 99 %"}
     assert [words for words in level.values() if words in line] == [w for c, w in level.items() if c == confidence]
 
@@ -112,7 +114,7 @@ def test_a_wide_interval_is_printed_by_the_ends_of_the_throughput_before_it():
     record = fakes.record(Case("lenet5"), fakes.CPU, step_s=steps)
     found = case_figures(record).interval
     assert found.relative_half_width > 0.2
-    down, up = (units.digits(100 * abs(found.value / end - 1), 2) for end in (found.high, found.low))
+    down, up = (units.number_text(100 * abs(found.value / end - 1), 2) for end in (found.high, found.low))
     assert down != up
     assert f" img/s −{down} to +{up} % within one run" in line_of(record)
 
@@ -222,7 +224,7 @@ def test_the_live_line_takes_one_line_of_a_terminal(monkeypatch):
     case = Case("a_network_with_a_long_name", compile="max-autotune-no-cudagraphs", repeat=2)
     with terminal(80) as (stream, shown):
         progress = Progress(2, [case, Case("lenet5")], stream)
-        progress.tick(case, 3.0, "window")
+        progress.show_running_case(case, 3.0, "window")
         lines = shown()
         progress.close()
     frames = [line for line in lines if " left " in line]
@@ -240,7 +242,7 @@ def test_a_figure_without_interval_is_explained_at_the_end():
         progress.print_finished(uneven_ranks(case, fakes.CPU, [steps]))
         line = progress.stream.getvalue().splitlines()[-1]
         assert ("no ±" in line) == (steps is not TURNS[0])
-    assert progress.remarks() == [
+    assert progress.describe_missing_intervals() == [
         "no confidence interval (±) in 1 of 3 processes: fewer than 20 steps",
         "no confidence interval (±) in 1 of 3 processes: slow changes within the window",
     ]

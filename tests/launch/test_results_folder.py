@@ -266,7 +266,7 @@ def test_results_are_kept_and_found_by_every_command_in_a_folder_of_any_name(tmp
     monkeypatch.chdir(tmp_path)
     root = Path(name)
     results_folder.check_folder(root)
-    keep = campaign(root, "write_good()", on_record=lambda record: store.append(root, record))
+    keep = campaign(root, "write_good()", on_record=lambda record: store.append_record(root, record))
     (record,) = supervise.run_cases(CASES[:1], keep)
     assert record.status == "ok"
     assert list(supervise.run_cases(CASES[:1], keep)) == []
@@ -284,7 +284,7 @@ def test_a_report_of_a_folder_of_any_name_shows_its_records(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     name = "a=b [x]*?\n"
     Path(name).mkdir()
-    store.append(Path(name), quick()[0])
+    store.append_record(Path(name), quick()[0])
     assert main(["report", name, "-o", "report"]) == 0
     assert quick()[0].attempt_id in (tmp_path / "report" / "index.html").read_text()
 

@@ -218,7 +218,7 @@ def test_the_report_s_memory_time_and_directives_are_its_own_and_it_asks_for_no_
 
 
 def test_the_probe_goes_through_the_step_too_as_one_task():
-    assert slurm.probe_argv(["srun", "{ranks}", "python3"], ["lenet5"]) == [
+    assert slurm.rank_probe_argv(["srun", "{ranks}", "python3"], ["lenet5"]) == [
         *("srun", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "python3"),
         *("-m", "dlbench.worker", "--probe", "lenet5"),
     ]

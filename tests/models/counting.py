@@ -7,7 +7,7 @@ from functools import cache
 from dlbench.facts.layer_totals import LayerTotals, sum_layers
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.worker.counting.flops import CountedWork, count_model, suppress_warnings
-from dlbench.worker.counting.layers import LayerRow, layers_of
+from dlbench.worker.counting.layers import LayerRow, network_layers
 
 
 @cache
@@ -25,7 +25,7 @@ def counted(name: str) -> CountedWork:
 @cache
 def counted_layers(name: str) -> tuple[LayerRow, ...]:
     """Without auxiliary heads."""
-    return tuple(layers_of(built(name)))
+    return tuple(network_layers(built(name)))
 
 
 @cache

@@ -7,7 +7,7 @@ import torch
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.models import build, build_on_meta, check, frozen
-from dlbench.models.network_identity import is_user_network, library_key
+from dlbench.models.network_identity import is_user_network, library_version_key
 from dlbench.suites.case import Case
 from dlbench.worker.workload import build_workload
 from tests.models.counting import counted
@@ -62,4 +62,4 @@ def test_a_name_that_does_not_exist_is_one_line():
 def test_its_identity_is_that_of_the_network():
     assert not is_user_network("frozen:resnet50")
     assert is_user_network("frozen:package.module:factory")
-    assert library_key("frozen:resnet50") == library_key("resnet50")
+    assert library_version_key("frozen:resnet50") == library_version_key("resnet50")

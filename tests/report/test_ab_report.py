@@ -53,13 +53,13 @@ def experiment(file, a="", b="env.SLOW=1.2", seed=0):
 def measured(what, pairs=6, first=0, factors=FACTORS, **changes):
     """Records of the experiment, one after the other; both halves of a pair drift together."""
     found = []
-    for number, turn in enumerate(turn for pair in what.order(pairs) for turn in pair):
+    for number, turn in enumerate(turn for pair in what.run_order(pairs) for turn in pair):
         drift = 1 + 0.3 * turn.pair
         noise = 1 + 0.004 * ((7 * number) % 5 - 2)
         slower = factors[turn.case.model] if turn.side == "b" else 1.0
         steps = fakes.noisy_steps(0.010 * drift * noise * slower * turn.case.batch_size / 4, 60, number)
         suite = what.suite_names["ab".index(turn.side)]
-        values = {"suite": suite, "label": what.label(turn.side), "system_key": "sys", "step_s": steps}
+        values = {"suite": suite, "label": what.label_of_side(turn.side), "system_key": "sys", "step_s": steps}
         found.append(fakes.record(turn.case, fakes.CPU, first + number, **values | changes))
     return found
 

@@ -24,8 +24,8 @@ def made(key, number, case=OWN, **changes):
 
 def test_two_networks_of_one_name_are_two_cases_with_names_that_tell_them_apart(tmp_path):
     for number, key in enumerate(("1111aaaa2222", "3333bbbb4444", None, "3333bbbb4444")):
-        store.append(tmp_path, made(key, number))
-    store.append(tmp_path, fake.record(Case("lenet5", batch_size=8), fake.CPU, 9, network_key=""))
+        store.append_record(tmp_path, made(key, number))
+    store.append_record(tmp_path, fake.record(Case("lenet5", batch_size=8), fake.CPU, 9, network_key=""))
     shown = content.read_content([tmp_path]).shown
     assert sorted(shown["model"]) == [
         "lenet5",
@@ -38,7 +38,7 @@ def test_two_networks_of_one_name_are_two_cases_with_names_that_tell_them_apart(
 
 def test_one_network_keeps_its_plain_name(tmp_path):
     for number in range(2):
-        store.append(tmp_path, made("1111aaaa2222", number))
+        store.append_record(tmp_path, made("1111aaaa2222", number))
     assert content.read_content([tmp_path]).shown["model"].tolist() == ["own:make"]
 
 

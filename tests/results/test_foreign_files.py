@@ -19,7 +19,7 @@ from tests.results.test_store import record
 @pytest.fixture
 def written(tmp_path):
     for n in range(3):
-        store.append(tmp_path / "own", record(f"a{n}"))
+        store.append_record(tmp_path / "own", record(f"a{n}"))
     return store.read(tmp_path / "own"), dlbench.load(tmp_path / "own"), tmp_path / "theirs"
 
 

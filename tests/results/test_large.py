@@ -9,7 +9,7 @@ import dlbench
 from dlbench.errors import UnknownName
 from dlbench.results import query, store
 from dlbench.results.frame_builder import FrameBuilder
-from dlbench.results.reader import Reader
+from dlbench.results.reader import StoreReader
 from dlbench.results.schema import IN_MEMORY, SCHEMA, to_table
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
@@ -36,7 +36,7 @@ def test_more_than_two_gib_of_text_are_loaded_and_asked(tmp_path):
 
 def test_rows_in_memory_hold_a_repeated_text_once_with_offsets_of_64_bits(tmp_path):
     fakes.fill(tmp_path / "s", [fakes.record(Case("alexnet", device="cuda"), number=i) for i in range(5)])
-    (table,) = Reader.from_sources([tmp_path / "s"]).tables(SCHEMA.names)
+    (table,) = StoreReader.from_sources([tmp_path / "s"]).tables(SCHEMA.names)
     assert table.schema.equals(IN_MEMORY)
     assert table["system_details"].type == pa.dictionary(pa.int32(), pa.large_string())
     assert len(table["system_details"].combine_chunks().dictionary) == 1
@@ -70,13 +70,13 @@ def test_pieces_of_a_column_whose_texts_are_all_equal_share_their_memory():
 def test_a_query_reads_the_columns_that_it_names(tmp_path, monkeypatch, sql, columns):
     fakes.fill(tmp_path / "s", [fakes.record(Case("alexnet", device="cuda"), number=i) for i in range(3)])
     read = []
-    whole = Reader.tables
+    whole = StoreReader.tables
 
     def watched(self, names, on_progress=None):
         read.extend(names)
         return whole(self, names, on_progress)
 
-    monkeypatch.setattr(Reader, "tables", watched)
+    monkeypatch.setattr(StoreReader, "tables", watched)
     _, rows = query.query(sql, [tmp_path / "s"])
     assert rows
     assert set(read) == columns
@@ -89,15 +89,16 @@ def test_a_column_that_no_store_has_is_named(tmp_path):
 
 def test_one_bad_part_among_many_small_ones_is_named_and_costs_no_other(tmp_path):
     parts = [
-        store.append(tmp_path, fakes.record(Case("alexnet", device="cuda"), number=i, step_s=(0.1,))) for i in range(40)
+        store.append_record(tmp_path, fakes.record(Case("alexnet", device="cuda"), number=i, step_s=(0.1,)))
+        for i in range(40)
     ]
     table = pq.read_table(parts[7])
     at = table.schema.get_field_index("mode")
     pq.write_table(table.set_column(at, SCHEMA.field("mode"), [["juggling"]]), parts[7])
-    reader = Reader.from_sources([tmp_path])
+    reader = StoreReader.from_sources([tmp_path])
     found = pa.concat_tables(reader.tables(["mode"]))
     assert found.num_rows == 39
     (problem,) = reader.problems
     assert str(parts[7]) in problem
     assert "mode is 'juggling'" in problem
-    assert set(reader.files_of(found["attempt_id"].to_pylist()).values()) == set(parts) - {parts[7]}
+    assert set(reader.first_part_of_attempts(found["attempt_id"].to_pylist()).values()) == set(parts) - {parts[7]}

@@ -29,7 +29,7 @@ SLIM = (
 @pytest.fixture
 def results(tmp_path):
     for n in range(4):
-        store.append(tmp_path, record(f"20261123T05000{n}-a{n}"))
+        store.append_record(tmp_path, record(f"20261123T05000{n}-a{n}"))
     return tmp_path
 
 
@@ -86,7 +86,7 @@ def test_a_file_that_holds_less_replaces_hides_and_deletes_nothing(results, writ
         assert dlbench.load([results / name, results]).equals(whole)
         assert (results / name).read_bytes() == theirs
         assert before.items() <= files(results).items()
-        store.merge(results)
+        store.merge_parts_by_month(results)
         assert (results / name).read_bytes() == theirs
         assert dlbench.load(results).equals(whole)
 
@@ -112,7 +112,7 @@ def test_a_whole_copy_by_others_is_never_deleted_and_holds_all(results):
     duckdb.sql(f"copy (select * from '{results}/*.parquet') to '{results}/all.parquet' (format parquet)")
     whole, ids = dlbench.load(results), store.attempt_ids(results)
     copy = (results / "all.parquet").read_bytes()
-    store.merge(results)
+    store.merge_parts_by_month(results)
     store.drop_contained_parts(results)
     assert (results / "all.parquet").read_bytes() == copy
     for part in set(results.glob("*.parquet")) - {results / "all.parquet"}:
@@ -124,9 +124,9 @@ def test_a_whole_copy_by_others_is_never_deleted_and_holds_all(results):
 def test_copies_under_other_names_are_left_where_they_are(results):
     first = min(results.glob("*.parquet"))
     shutil.copy(first, results / "my-backup.parquet")
-    assert parts.is_signed(first)
-    assert not parts.is_signed(results / "my-backup.parquet")
-    store.merge(results)
+    assert parts.is_written_by_dlbench(first)
+    assert not parts.is_written_by_dlbench(results / "my-backup.parquet")
+    store.merge_parts_by_month(results)
     store.drop_contained_parts(results)
     assert (results / "my-backup.parquet").exists()
 
@@ -147,23 +147,23 @@ def test_files_that_disagree_are_named_with_the_one_that_is_used(results):
 def test_attempts_that_two_own_parts_tell_differently_are_not_merged(results):
     other = record("20261123T050000-a0")
     ranks = tuple((s, dataclasses.replace(m, energy_j=4.0)) for s, m in other.ranks)
-    again = store.append(results, dataclasses.replace(other, ranks=ranks))
+    again = store.append_record(results, dataclasses.replace(other, ranks=ranks))
     assert again.name == "20261123T050000-a0-2.parquet"
-    store.merge(results)
+    store.merge_parts_by_month(results)
     assert {"20261123T050000-a0.parquet", again.name} < set(files(results))
     assert store.drop_contained_parts(results) == 0
 
 
 def test_a_merge_that_was_cut_off_is_tidied_and_equal_parts_leave_one(results):
     small = files(results)
-    (merged,) = store.merge(results)
+    (merged,) = store.merge_parts_by_month(results)
     for name, content in small.items():
         (results / name).write_bytes(content)
     assert store.drop_contained_parts(results) == len(small)
     assert list(files(results)) == [merged.name]
     for name, content in small.items():
         (results / name).write_bytes(content)
-    store.merge(results)  # parts that share attempts are left alone
+    store.merge_parts_by_month(results)  # parts that share attempts are left alone
     assert set(files(results)) == {merged.name, *small}
 
 
@@ -171,7 +171,7 @@ def test_a_merge_whose_file_came_out_wrong_deletes_nothing(results, monkeypatch)
     before = files(results)
     whole = merging._PartRows.matching_rows
     monkeypatch.setattr(merging._PartRows, "matching_rows", lambda self, table: whole(self, table).slice(0, 1))
-    store.merge(results)
+    store.merge_parts_by_month(results)
     assert len(set(before) & set(files(results))) >= len(before) - 1
 
 
@@ -181,7 +181,7 @@ def test_a_full_disk_under_a_merge_leaves_all_as_it_was(results):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as a disk that takes no more
         try:
-            store.merge(results)
+            store.merge_parts_by_month(results)
         except StoreError as error:
             os._exit(7 if "cannot write" in str(error) else 1)
         os._exit(0)
@@ -201,7 +201,7 @@ def test_a_merge_that_is_killed_anywhere_loses_and_doubles_nothing(results, monk
             return contains(*tables) if len(calls) <= kept else os.kill(os.getpid(), signal.SIGKILL)
 
         monkeypatch.setattr(merging.duplicates, "contains_rows", killed)
-        store.merge(results)
+        store.merge_parts_by_month(results)
         os._exit(0)
     assert os.WTERMSIG(os.wait()[1]) == signal.SIGKILL
     assert len(files(results)) == 5 - kept
@@ -214,9 +214,9 @@ def test_memory_of_a_merge_is_that_of_some_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(merging, "_ROW_GROUP_BYTES", 1)
     monkeypatch.setattr(parts, "_ROWS_PER_PIECE", 2)
     for n in range(3):
-        store.append(tmp_path, record(f"a{n}", ranks=5))
+        store.append_record(tmp_path, record(f"a{n}", ranks=5))
     before = dlbench.load(tmp_path)
-    merged = pq.ParquetFile(*store.merge(tmp_path))
+    merged = pq.ParquetFile(*store.merge_parts_by_month(tmp_path))
     assert [merged.metadata.row_group(g).num_rows for g in range(merged.num_row_groups)] == [2, 2, 1] * 3
     assert len(files(tmp_path)) == 1
     assert dlbench.load(tmp_path).equals(before)
@@ -225,7 +225,7 @@ def test_memory_of_a_merge_is_that_of_some_rows(tmp_path, monkeypatch):
 def test_a_part_that_cannot_be_read_makes_way_and_is_kept(results):
     part = results / "20261123T050000-a0.parquet"
     part.write_bytes(b"PAR1 torn")
-    store.append(results, record("20261123T050000-a0"))
+    store.append_record(results, record("20261123T050000-a0"))
     assert (results / f"{part.name}.damaged").read_bytes() == b"PAR1 torn"
     assert "20261123T050000-a0" in store.attempt_ids(results)
 
@@ -233,9 +233,9 @@ def test_a_part_that_cannot_be_read_makes_way_and_is_kept(results):
 def test_many_parts_merge_in_several_row_groups(tmp_path, monkeypatch):
     monkeypatch.setattr(merging, "ROW_GROUP", 5)
     for n in range(9):
-        store.append(tmp_path, record(f"a{n}", ranks=1 + n % 3))
+        store.append_record(tmp_path, record(f"a{n}", ranks=1 + n % 3))
     before = dlbench.load(tmp_path)
-    (merged,) = store.merge(tmp_path)
+    (merged,) = store.merge_parts_by_month(tmp_path)
     assert list(files(tmp_path)) == [merged.name]
     assert pq.ParquetFile(merged).num_row_groups > 2
     assert dlbench.load(tmp_path).equals(before)
@@ -247,46 +247,46 @@ def test_samples_that_are_no_numbers_are_the_same_in_both(tmp_path):
         (s, dataclasses.replace(m, power_w=(math.nan, math.inf, None, -0.0), energy_j=math.nan)) for s, m in one.ranks
     )
     for name in ("a1", "a2"):
-        store.append(tmp_path, dataclasses.replace(one, attempt_id=name, ranks=odd))
-    (merged,) = store.merge(tmp_path)
+        store.append_record(tmp_path, dataclasses.replace(one, attempt_id=name, ranks=odd))
+    (merged,) = store.merge_parts_by_month(tmp_path)
     assert list(files(tmp_path)) == [merged.name]
 
 
 def test_each_month_has_a_file_and_a_finished_month_is_not_written_again(tmp_path):
     for day in ("20260930", "20261001", "20261002", "20261130"):
-        store.append(tmp_path, record(f"{day}T050000-0123456789ab-abcdef", ranks=2))
+        store.append_record(tmp_path, record(f"{day}T050000-0123456789ab-abcdef", ranks=2))
     before = dlbench.load(tmp_path)
-    (october,) = store.merge(tmp_path)
+    (october,) = store.merge_parts_by_month(tmp_path)
     assert october.name.startswith("merged-2026-10-")
     assert len(files(tmp_path)) == 3  # the only part of a month stays as it is
-    store.append(tmp_path, record("20261101T050000-0123456789ab-abcdef", ranks=2))
-    (november,) = store.merge(tmp_path)
+    store.append_record(tmp_path, record("20261101T050000-0123456789ab-abcdef", ranks=2))
+    (november,) = store.merge_parts_by_month(tmp_path)
     assert november.name.startswith("merged-2026-11-")
     assert october.name in files(tmp_path)
     after = dlbench.load(tmp_path)
     assert len(after) == len(before) + 2
-    assert store.merge(tmp_path) == []
+    assert store.merge_parts_by_month(tmp_path) == []
 
 
 def test_a_file_of_several_months_is_split(tmp_path, monkeypatch):
     for day in ("20260930", "20261001", "20261002"):
-        store.append(tmp_path, record(f"{day}T050000-0123456789ab-abcdef", ranks=2))
+        store.append_record(tmp_path, record(f"{day}T050000-0123456789ab-abcdef", ranks=2))
     before = dlbench.load(tmp_path)
     month_of = merging._month_of_attempt
     monkeypatch.setattr(merging, "_month_of_attempt", lambda attempt: "")
-    (whole,) = store.merge(tmp_path)  # as earlier versions merged
+    (whole,) = store.merge_parts_by_month(tmp_path)  # as earlier versions merged
     monkeypatch.setattr(merging, "_month_of_attempt", month_of)
-    assert [p.name[:15] for p in store.merge(tmp_path)] == ["merged-2026-09-", "merged-2026-10-"]
+    assert [p.name[:15] for p in store.merge_parts_by_month(tmp_path)] == ["merged-2026-09-", "merged-2026-10-"]
     assert whole.name not in files(tmp_path)
     assert dlbench.load(tmp_path).equals(before)
 
 
 def test_only_small_parts_are_merged_when_asked(results):
-    (merged,) = store.merge(results)
+    (merged,) = store.merge_parts_by_month(results)
     for n in range(4, 6):
-        store.append(results, record(f"20261123T05000{n}-a{n}"))
+        store.append_record(results, record(f"20261123T05000{n}-a{n}"))
     size = merged.stat().st_size
-    (second,) = store.merge(results, max_bytes=size - 1)
+    (second,) = store.merge_parts_by_month(results, max_bytes=size - 1)
     assert set(files(results)) == {merged.name, second.name}
 
 
@@ -311,9 +311,9 @@ def test_a_part_that_somebody_rewrote_with_less_is_no_signed_one(results, write)
     part = results / "20261123T050000-a0.parquet"
     names = {p.stem for p in results.glob("*.parquet")}
     write(pq.read_table(part), part)
-    assert not parts.is_signed(part)
-    assert all(parts.is_signed(p) for p in results.glob("*.parquet") if p != part)
-    store.merge(results)
+    assert not parts.is_written_by_dlbench(part)
+    assert all(parts.is_written_by_dlbench(p) for p in results.glob("*.parquet") if p != part)
+    store.merge_parts_by_month(results)
     assert part.exists()
     # Which no one can tell from outside.
     whole = write is fewer_samples

@@ -8,7 +8,7 @@ import pytest
 import dlbench
 from dlbench.errors import StoreError
 from dlbench.results import reader, store
-from dlbench.results.reader import NUMBER_LISTS, Reader, to_frame
+from dlbench.results.reader import NUMBER_LISTS, StoreReader, to_frame
 from dlbench.results.schema import SCHEMA, to_table
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
@@ -41,7 +41,7 @@ def rows_and_steps(found):
 
 def check(folder):
     whole = dlbench.load(folder)
-    rows, steps = rows_and_steps(Reader.from_sources([folder]))
+    rows, steps = rows_and_steps(StoreReader.from_sources([folder]))
     assert rows[COLUMNS].equals(whole[COLUMNS])
     expected = {(a, r): list(s) for a, r, s in whole[["attempt_id", "rank", "step_s"]].itertuples(index=False)}
     assert steps == expected
@@ -49,12 +49,12 @@ def check(folder):
 
 def test_small_parts_are_read_as_a_whole_store_is(tmp_path):
     for record in made(20, ranks=3):
-        store.append(tmp_path, record)
+        store.append_record(tmp_path, record)
     check(tmp_path)
 
 
 def test_a_signed_part_of_one_attempt_is_opened_once_and_all_its_rows_are_counted(tmp_path, monkeypatch):
-    parts = [store.append(tmp_path, record) for record in made(6, ranks=3)]
+    parts = [store.append_record(tmp_path, record) for record in made(6, ranks=3)]
     # A copy under another name is no signed part, and holds what another part holds.
     (tmp_path / "copy.parquet").write_bytes(parts[2].read_bytes())
     opened = []
@@ -65,7 +65,7 @@ def test_a_signed_part_of_one_attempt_is_opened_once_and_all_its_rows_are_counte
         return whole(part)
 
     monkeypatch.setattr(reader.store, "open_part", counted)
-    found = Reader.from_sources([tmp_path])
+    found = StoreReader.from_sources([tmp_path])
     assert sum(table.num_rows for table in found.tables(["model"])) == 18
     assert (found.num_rows, found.num_held, found.num_copies) == (21, 21, 3)
     assert {opened.count(part.name) for part in parts if part != parts[2]} == {1}
@@ -90,7 +90,7 @@ def test_a_large_part_whose_rows_are_shuffled_is_read_right_as_well(tmp_path, mo
 def test_an_attempt_in_several_parts_is_read_once(tmp_path):
     records = made(6, ranks=2)
     for record in records:
-        store.append(tmp_path, record)
+        store.append_record(tmp_path, record)
     pq.write_table(to_table(records[2:5]), tmp_path / "merged-of-some.parquet")
     check(tmp_path)
 
@@ -99,8 +99,8 @@ def test_the_samples_of_some_attempts_are_found_where_they_were_read(tmp_path):
     records = made(10)
     pq.write_table(to_table(records[:6]), tmp_path / "merged-fake.parquet")
     for record in records[6:]:
-        store.append(tmp_path, record)
-    found = Reader.from_sources([tmp_path])
+        store.append_record(tmp_path, record)
+    found = StoreReader.from_sources([tmp_path])
     list(found.batches(["status"]))
     wanted = [records[i].attempt_id for i in (3, 8, 5)]
     (batch,) = found.read_attempts(wanted, ["step_s"])
@@ -109,11 +109,11 @@ def test_the_samples_of_some_attempts_are_found_where_they_were_read(tmp_path):
 
 
 def test_old_parts_lack_columns_and_new_ones_are_told_of(tmp_path):
-    old, new, _ = (store.append(tmp_path, record) for record in made(3))
+    old, new, _ = (store.append_record(tmp_path, record) for record in made(3))
     pq.write_table(pq.read_table(old).drop_columns(["step_s", "energy_j", "warnings"]), old)
     table = pq.read_table(new).append_column("news", pa.array([1]))
     pq.write_table(table.replace_schema_metadata({"dlbench_schema_version": "99"}), new)
-    found = Reader.from_sources([tmp_path])
+    found = StoreReader.from_sources([tmp_path])
     rows, steps = rows_and_steps(found)
     assert len(rows) == 3
     assert rows["energy_j"].isna().tolist() == [True, False, False]
@@ -124,12 +124,12 @@ def test_old_parts_lack_columns_and_new_ones_are_told_of(tmp_path):
 
 def test_what_cannot_be_read_is_told_and_the_rest_is_read(tmp_path):
     for record in made(3):
-        store.append(tmp_path, record)
+        store.append_record(tmp_path, record)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 not really")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "foreign.parquet")
     wrong = to_table(made(1)).drop_columns(["batch_size"]).append_column("batch_size", pa.array(["many"]))
     pq.write_table(wrong, tmp_path / "wrong.parquet")
-    found = Reader.from_sources([tmp_path])
+    found = StoreReader.from_sources([tmp_path])
     rows, _ = rows_and_steps(found)
     assert len(rows) == 3
     assert [problem.split(": ")[0].rpartition("/")[2] for problem in found.problems] == [
@@ -147,7 +147,7 @@ def test_damage_inside_a_large_part_costs_what_lies_behind_it(tmp_path, monkeypa
     content = bytearray(part.read_bytes())
     content[place : place + 20] = b"\xff" * 20
     part.write_bytes(content)
-    found = Reader.from_sources([tmp_path])
+    found = StoreReader.from_sources([tmp_path])
     rows, _ = rows_and_steps(found)
     assert 0 < len(rows) < 40
     assert f"only the first {len(rows)} rows of the file were read" in found.problems[0]
@@ -156,13 +156,13 @@ def test_damage_inside_a_large_part_costs_what_lies_behind_it(tmp_path, monkeypa
 def test_one_file_that_cannot_be_read_is_an_error_when_it_is_named(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"no")
     with pytest.raises(StoreError, match="cannot read"):
-        Reader.from_sources([tmp_path / "x.parquet"])
+        StoreReader.from_sources([tmp_path / "x.parquet"])
     with pytest.raises(StoreError, match="no results at"):
-        Reader.from_sources([tmp_path / "nothing"])
+        StoreReader.from_sources([tmp_path / "nothing"])
 
 
 def test_an_empty_folder_has_no_rows_but_all_columns(tmp_path):
-    rows, steps = rows_and_steps(Reader.from_sources([tmp_path]))
+    rows, steps = rows_and_steps(StoreReader.from_sources([tmp_path]))
     assert list(rows.columns) == COLUMNS
     assert rows.empty
     assert steps == {}
@@ -170,7 +170,7 @@ def test_an_empty_folder_has_no_rows_but_all_columns(tmp_path):
 
 def test_readers_are_told_how_far_it_is(tmp_path):
     for record in made(70):
-        store.append(tmp_path, record)
+        store.append_record(tmp_path, record)
     on_progress = []
-    list(Reader.from_sources([tmp_path]).batches(["status"], lambda *counts: on_progress.append(counts)))
+    list(StoreReader.from_sources([tmp_path]).batches(["status"], lambda *counts: on_progress.append(counts)))
     assert on_progress == [(32, 70), (64, 70), (70, 70)]

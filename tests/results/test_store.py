@@ -46,7 +46,7 @@ def test_every_quantity_has_its_unit_in_the_metadata():
 
 
 def test_a_record_comes_back_with_a_row_per_rank(tmp_path):
-    store.append(tmp_path, record())
+    store.append_record(tmp_path, record())
     frame = dlbench.load(tmp_path)
     assert list(frame["rank"]) == [0, 1]
     assert list(frame["system_hostname"]) == ["n0", "n1"]
@@ -55,7 +55,7 @@ def test_a_record_comes_back_with_a_row_per_rank(tmp_path):
 
 
 def test_a_failed_case_is_a_row_too_and_what_is_missing_is_null_not_zero(tmp_path):
-    store.append(tmp_path, record(status="oom", ranks=0, error="needs 96 GB of 80 GB"))
+    store.append_record(tmp_path, record(status="oom", ranks=0, error="needs 96 GB of 80 GB"))
     frame = dlbench.load(tmp_path)
     assert list(frame["status"]) == ["oom"]
     assert frame["energy_j"].isna().all()
@@ -64,8 +64,8 @@ def test_a_failed_case_is_a_row_too_and_what_is_missing_is_null_not_zero(tmp_pat
 
 def test_duckdb_and_polars_read_the_parts_without_our_code(tmp_path):
     duckdb, polars = pytest.importorskip("duckdb"), pytest.importorskip("polars")
-    store.append(tmp_path, record("a1"))
-    store.append(tmp_path, record("a2"))
+    store.append_record(tmp_path, record("a1"))
+    store.append_record(tmp_path, record("a2"))
     sql = f"select model, list_sum(step_s), energy_j from '{tmp_path}/*.parquet' order by attempt_id, rank"
     assert duckdb.sql(sql).fetchall() == [("lenet5", 0.75, 3.0)] * 4
     frame = polars.read_parquet(f"{tmp_path}/*.parquet")
@@ -73,7 +73,7 @@ def test_duckdb_and_polars_read_the_parts_without_our_code(tmp_path):
 
 
 def test_a_corrupt_part_is_passed_over_with_a_warning_and_the_others_are_read(tmp_path):
-    store.append(tmp_path, record("a1"))
+    store.append_record(tmp_path, record("a1"))
     (tmp_path / "a2.parquet").write_bytes(b"PAR1 not really")
     with pytest.warns(store.SkippedPart, match=r"a2\.parquet"):
         assert list(dlbench.load(tmp_path)["attempt_id"].unique()) == ["a1"]
@@ -88,7 +88,7 @@ def test_somebody_elses_parquet_is_passed_over_with_a_warning(tmp_path):
 
 
 def test_a_part_written_before_a_column_existed_is_read_with_nulls(tmp_path):
-    part = store.append(tmp_path, record("a1"))
+    part = store.append_record(tmp_path, record("a1"))
     table = pq.read_table(part)
     pq.write_table(table.drop_columns(["energy_j", "system_os"]), part)
     frame = dlbench.load(tmp_path)
@@ -97,7 +97,7 @@ def test_a_part_written_before_a_column_existed_is_read_with_nulls(tmp_path):
 
 
 def test_a_part_of_a_newer_schema_is_read_with_a_warning(tmp_path):
-    part = store.append(tmp_path, record("a1"))
+    part = store.append_record(tmp_path, record("a1"))
     table = pq.read_table(part).append_column("news", pa.array([1, 2]))
     pq.write_table(table.replace_schema_metadata({"dlbench_schema_version": "99"}), part)
     with pytest.warns(store.SkippedPart, match="newer than this dlbench's"):
@@ -106,18 +106,18 @@ def test_a_part_of_a_newer_schema_is_read_with_a_warning(tmp_path):
 
 def test_merging_keeps_every_row_once(tmp_path):
     for n in range(5):
-        store.append(tmp_path, record(f"a{n}"))
+        store.append_record(tmp_path, record(f"a{n}"))
     before = dlbench.load(tmp_path)
-    (merged,) = store.merge(tmp_path)
+    (merged,) = store.merge_parts_by_month(tmp_path)
     assert [p.name for p in tmp_path.glob("*.parquet")] == [merged.name]
     assert dlbench.load(tmp_path).equals(before)
     assert store.attempt_ids(tmp_path) == {f"a{n}" for n in range(5)}
-    assert store.merge(tmp_path) == []
+    assert store.merge_parts_by_month(tmp_path) == []
 
 
 def test_a_merge_that_was_cut_off_doubles_nothing(tmp_path):
-    kept = [store.append(tmp_path, record(f"a{n}")).read_bytes() for n in range(3)]
-    store.merge(tmp_path)
+    kept = [store.append_record(tmp_path, record(f"a{n}")).read_bytes() for n in range(3)]
+    store.merge_parts_by_month(tmp_path)
     (tmp_path / "a1.parquet").write_bytes(kept[1])
     assert len(dlbench.load(tmp_path)) == 6
 
@@ -125,7 +125,7 @@ def test_a_merge_that_was_cut_off_doubles_nothing(tmp_path):
 def test_an_unwritable_folder_is_a_clear_error(tmp_path):
     (tmp_path / "f").write_text("")
     with pytest.raises(StoreError, match="cannot write"):
-        store.append(tmp_path / "f" / "g", record())
+        store.append_record(tmp_path / "f" / "g", record())
 
 
 def test_no_results_is_a_clear_error_and_an_empty_folder_an_empty_table(tmp_path):
@@ -140,7 +140,7 @@ def test_nothing_half_written_is_ever_seen(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(StoreError, match="No space left"):
-        store.append(tmp_path, record())
+        store.append_record(tmp_path, record())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -162,8 +162,8 @@ def test_a_record_survives_json_without_its_ranks():
 
 
 def test_reading_many_sources_reads_each_row_once(tmp_path):
-    store.append(tmp_path / "x", record("a1"))
-    store.append(tmp_path / "y", record("a2"))
+    store.append_record(tmp_path / "x", record("a1"))
+    store.append_record(tmp_path / "y", record("a2"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(dlbench.load([tmp_path / "x", tmp_path / "y", tmp_path])) == 4

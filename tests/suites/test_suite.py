@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.suites.case import AXES, Case, Protocol, describe_axis, value_name
+from dlbench.suites.case import AXES, Case, Protocol, describe_axis, describe_axis_value
 from dlbench.suites.case_estimates import predicted_memory_bytes, step_flop
 from dlbench.suites.suite import load_suite
 
@@ -279,18 +279,18 @@ def test_an_exclusion_that_no_case_can_match_is_refused(tmp_path, pattern, messa
 def test_rounds_have_one_process_of_each_case_in_an_order_that_depends_on_the_seed_alone(tmp_path):
     text = "[axes]\nmodel=['lenet5']\nbatch_size=[1,2,3,4,5,6]\n"
     suite = load_suite(write(tmp_path, text))
-    rounds = suite.rounds("cpu")
+    rounds = suite.process_rounds("cpu")
     assert [{case.repeat for case in one} for one in rounds] == [{0}, {1}, {2}]
     assert all({case.sample_id for case in one} == {case.id for case in suite.cases("cpu")} for one in rounds)
     orders = [[case.batch_size for case in one] for one in rounds]
     assert orders[0] != orders[1]
-    assert suite.rounds("cpu") == rounds
-    assert load_suite(write(tmp_path, text), ["protocol.seed=1"]).rounds("cpu") != rounds
+    assert suite.process_rounds("cpu") == rounds
+    assert load_suite(write(tmp_path, text), ["protocol.seed=1"]).process_rounds("cpu") != rounds
 
 
 def test_a_suite_that_numbers_its_repeats_itself_has_these_processes_alone(tmp_path):
     suite = load_suite(write(tmp_path, "[axes]\nmodel=['lenet5']\nrepeat=[0, 4]\n"))
-    assert [[case.repeat for case in one] for one in suite.rounds("cpu")] == [[0], [4]]
+    assert [[case.repeat for case in one] for one in suite.process_rounds("cpu")] == [[0], [4]]
 
 
 def test_processes_are_no_part_of_a_case(tmp_path):
@@ -299,7 +299,7 @@ def test_processes_are_no_part_of_a_case(tmp_path):
     assert (many.processes, many.max_processes) == (5, 9)
     first = load_suite(write(tmp_path, text)).cases("cpu")
     assert many.cases("cpu") == first
-    assert [case.id for case in many.rounds("cpu")[0]] == [case.id for case in first]
+    assert [case.id for case in many.process_rounds("cpu")[0]] == [case.id for case in first]
 
 
 @pytest.mark.parametrize(
@@ -369,4 +369,4 @@ def test_values_are_described_where_they_differ_from_the_default():
     ],
 )
 def test_a_value_is_understood_without_its_heading(axis, value, name):
-    assert value_name(axis, value) == name
+    assert describe_axis_value(axis, value) == name

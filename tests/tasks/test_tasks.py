@@ -13,9 +13,9 @@ import torch
 from dlbench.errors import BadInput
 from dlbench.models import build, build_on_meta
 from dlbench.suites.case import Case
-from dlbench.tasks import TASKS, map_batch, tensors_of
+from dlbench.tasks import TASKS, map_batch_tensors, tensors_of
 from dlbench.worker.counting.flops import count_network
-from dlbench.worker.failures import classify
+from dlbench.worker.failures import classify_failure
 from dlbench.worker.workload import build_workload
 
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def test_a_translations_targets_are_its_second_input_shifted_by_one():
 def test_a_reconstructions_target_is_its_input_and_is_copied_once():
     batch = TASKS["reconstruction"].make_batch(3, (1, 4, 4), 0, CPU)
     assert len(tensors_of(batch)) == 1
-    (images,), targets = map_batch(torch.clone, batch)
+    (images,), targets = map_batch_tensors(torch.clone, batch)
     assert images is targets
     assert images is not batch[1]
 
@@ -230,7 +230,7 @@ def test_a_sequence_longer_than_the_network_allows_is_one_line(own):
     workload = build_workload(Case("own_tasks:TooLong", batch_size=3), CPU)
     with pytest.raises(IndexError) as caught:
         workload.step()
-    assert classify(caught.value) == (
+    assert classify_failure(caught.value) == (
         "crashed",
         "IndexError: index out of range in self; a token, position or label is out of range: check the network's "
         "input_shape and num_classes",

@@ -10,7 +10,7 @@ import torch
 from dlbench.errors import DeviceUnavailable
 from dlbench.suites.case import Case
 from dlbench.worker import accelerators, memory
-from dlbench.worker.devices import clock_for, device_name, device_uuid, find_device
+from dlbench.worker.devices import clock_for_device, device_name, device_uuid, find_device
 from dlbench.worker.machine.system import probe_facts, system_key
 from dlbench.worker.meters.energy import open_meter
 from dlbench.worker.precision import supported_precisions
@@ -81,7 +81,7 @@ def test_an_intel_gpu_is_found_named_and_in_the_key_of_the_system(xpu):
 
 
 def test_steps_are_timed_by_events_of_the_device_which_are_used_again(xpu):
-    clock = clock_for(xpu)
+    clock = clock_for_device(xpu)
     rule = lambda step_s, elapsed_s: "target" if len(step_s) >= 40 else None  # noqa: E731
     window = run_window(lambda clock: (), clock, rule, step_estimate_s=0.002, first_look_s=0.0, cap_s=1.0, max_steps=60,
                         growth=1.2)  # fmt: skip
@@ -90,8 +90,8 @@ def test_steps_are_timed_by_events_of_the_device_which_are_used_again(xpu):
 
 
 def test_memory_is_that_of_its_allocator_and_energy_is_unknown(xpu):
-    memory.reset_peaks(xpu)
-    peaks = memory.read_peaks(xpu)
+    memory.reset_memory_peaks(xpu)
+    peaks = memory.read_memory_peaks(xpu)
     assert (peaks["memory_allocated_peak_bytes"], peaks["memory_reserved_peak_bytes"]) == (3 * 2**30, 4 * 2**30)
     meter = open_meter("auto", "xpu", None, None)
     assert (meter.source, meter.reason) == ("none", "no meter for devices of kind 'xpu'")
@@ -103,8 +103,8 @@ def test_an_allocator_without_peaks_gives_none(xpu, monkeypatch):
 
     for name in ("reset_peak_memory_stats", "max_memory_allocated", "get_memory_info"):
         monkeypatch.setattr(torch.accelerator, name, refuse)
-    memory.reset_peaks(xpu)
-    assert memory.read_peaks(xpu)["memory_allocated_peak_bytes"] is None
+    memory.reset_memory_peaks(xpu)
+    assert memory.read_memory_peaks(xpu)["memory_allocated_peak_bytes"] is None
     assert accelerators.free_bytes(xpu) is None
 
 

@@ -43,7 +43,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     # The case is of a GPU; its tensors are on the CPU.
-    monkeypatch.setattr(Case, "require_possible", lambda case: None)
+    monkeypatch.setattr(Case, "require_compatible_axes", lambda case: None)
     return Graph
 
 
@@ -53,7 +53,7 @@ def workload_of(mode="training", **axes):
 
 def test_a_captured_step_is_replayed_and_keeps_its_loss(graphs):
     workload = workload_of()
-    workload.capture()
+    workload.capture_cuda_graph()
     loss = workload.loss
     assert workload.step() == ()
     assert workload.step() == ()
@@ -64,7 +64,7 @@ def test_a_captured_step_is_replayed_and_keeps_its_loss(graphs):
 
 def test_batches_from_the_host_are_copied_into_the_tensors_of_the_graph(graphs):
     workload = workload_of(data="synthetic_host")
-    workload.capture()
+    workload.capture_cuda_graph()
     kept = next(workload.batches)[0][0]
     before = kept.clone()
     workload.step()
@@ -76,14 +76,14 @@ def test_batches_from_the_host_are_copied_into_the_tensors_of_the_graph(graphs):
 def test_inference_returns_the_outputs_of_the_graph(graphs):
     workload = workload_of("inference")
     with workload.inference_context():
-        workload.capture()
+        workload.capture_cuda_graph()
         assert workload.infer() is workload.captured.output
     assert graphs.replayed == 1
 
 
 def test_what_looks_at_operations_runs_them_without_the_graph(graphs):
     workload = workload_of()
-    workload.capture()
+    workload.capture_cuda_graph()
     with workload.without_cuda_graph():
         workload.step()
     assert graphs.replayed == 0
@@ -93,13 +93,13 @@ def test_what_looks_at_operations_runs_them_without_the_graph(graphs):
 def test_a_step_that_cannot_be_captured_is_invalid_in_one_line(graphs):
     graphs.error = RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with ...")
     with pytest.raises(InvalidMeasurement, match="cannot be captured as a CUDA graph: CUDA error: operation not"):
-        workload_of().capture()
+        workload_of().capture_cuda_graph()
 
 
 def test_a_graph_that_does_not_fit_is_out_of_memory(graphs):
     graphs.error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     with pytest.raises(torch.OutOfMemoryError):
-        workload_of().capture()
+        workload_of().capture_cuda_graph()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop"])
@@ -118,4 +118,4 @@ def test_the_number_of_the_step_is_counted_on_the_device(graphs, optimizer):
 )
 def test_what_a_graph_cannot_hold_is_refused(axes, message):
     with pytest.raises(BadInput, match=message):
-        Case("lenet5", cuda_graph="on", **axes).require_possible()
+        Case("lenet5", cuda_graph="on", **axes).require_compatible_axes()

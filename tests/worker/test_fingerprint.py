@@ -42,24 +42,24 @@ def found(network, **setting):
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: "-".join(s.values()))
 def test_a_right_network_passes_and_one_whose_convolution_is_wrong_by_one_in_a_hundred_does_not(setting):
     precision = setting.get("precision", "fp32")
-    found("right", **setting).require(precision)
-    found("normalised", **setting).require(precision)
+    found("right", **setting).require_agreement(precision)
+    found("normalised", **setting).require_agreement(precision)
     caught = found("wrong", **setting)
     assert 0.008 < caught.deviation < 0.02
     with pytest.raises(InvalidMeasurement, match=r"fingerprint: .* differs by [01]\.\d\d% from fp32 .* check driver"):
-        caught.require(precision)
+        caught.require_agreement(precision)
 
 
 @pytest.mark.slow
 def test_a_compiled_network_passes():
-    found("right", compile="default").require("fp32")
+    found("right", compile="default").require_agreement("fp32")
 
 
 def test_a_factor_that_normalisation_takes_out_again_in_training_is_seen_in_the_outputs():
     caught = found("wrong_and_normalised")
     assert caught.of.endswith("outputs")
     with pytest.raises(InvalidMeasurement):
-        caught.require("fp32")
+        caught.require_agreement("fp32")
 
 
 class WrongKernel(TorchDispatchMode):
@@ -80,41 +80,41 @@ class WrongKernel(TorchDispatchMode):
 @pytest.mark.parametrize("kernel", ["convolution", "convolution_backward"])
 def test_a_wrong_kernel_is_seen_in_a_deep_network_where_rounding_hides_it(monkeypatch, kernel):
     setting = {"precision": "amp_bf16", "memory_format": "channels_last"}
-    found("deep", **setting).require("amp_bf16")
+    found("deep", **setting).require_agreement("amp_bf16")
     with WrongKernel(kernel, (16, 8, 3, 3)):
         caught = found("deep", **setting)
     assert caught.deviation == pytest.approx(0.01, rel=0.05)
     message = rf"fingerprint: {kernel} of .*16x8x3x3 differs by [01]\.\d\d% from fp32"
     with pytest.raises(InvalidMeasurement, match=message):
-        caught.require("amp_bf16")
+        caught.require_agreement("amp_bf16")
     monkeypatch.setattr(fingerprint, "_COMPARED", set())
     with WrongKernel(kernel, (16, 8, 3, 3)):
-        found("deep", **setting).require("amp_bf16")
+        found("deep", **setting).require_agreement("amp_bf16")
 
 
 def test_a_wrong_product_of_inference_is_seen():
     case = Case("mlp", "inference", batch_size=16, device="cpu", precision="bf16")
-    fingerprint.check_fingerprint(case, CPU).require("bf16")
+    fingerprint.check_fingerprint(case, CPU).require_agreement("bf16")
     with WrongKernel("addmm", (512, 10)):
         assert fingerprint.check_fingerprint(case, CPU).of == "addmm of 16x512 and 512x10"
 
 
 def test_an_error_in_one_sample_of_the_batch_is_seen():
     with pytest.raises(InvalidMeasurement):
-        found("wrong_in_one_sample").require("fp32")
+        found("wrong_in_one_sample").require_agreement("fp32")
 
 
 @pytest.mark.parametrize("network", ["convolving:normalised", "lenet5", "mlp"])
 def test_inference_compares_outputs(network):
     case = Case(network, "inference", batch_size=16, device="cpu", precision="amp_bf16")
     passed = fingerprint.check_fingerprint(case, CPU)
-    passed.require("amp_bf16")
+    passed.require_agreement("amp_bf16")
     assert passed.of.endswith("outputs")
 
 
 def test_each_optimizer_in_each_implementation_follows_the_reference():
     for optimizer, kind in [("sgd", "fused"), ("adamw", "foreach"), ("adagrad", "plain"), ("rmsprop", "foreach")]:
-        found("right", optimizer=optimizer, optimizer_impl=kind).require("fp32")
+        found("right", optimizer=optimizer, optimizer_impl=kind).require_agreement("fp32")
 
 
 def test_an_optimizer_that_goes_the_wrong_way_is_seen(monkeypatch):
@@ -133,7 +133,7 @@ def test_an_optimizer_that_goes_the_wrong_way_is_seen(monkeypatch):
     caught = found("right", optimizer="adam", optimizer_impl="fused")
     assert caught.of == "loss"
     with pytest.raises(InvalidMeasurement):
-        caught.require("fp32")
+        caught.require_agreement("fp32")
 
 
 def test_the_samples_divide_the_batch():

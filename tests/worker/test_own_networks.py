@@ -12,7 +12,7 @@ from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.models import build, build_on_meta
 from dlbench.suites.case import Case
 from dlbench.tasks.classification import loss as training_loss
-from dlbench.tasks.outputs import auxiliary_scores, main_scores
+from dlbench.tasks.outputs import auxiliary_head_scores, main_head_scores
 from dlbench.worker.measure import measure
 from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.settings import Settings
@@ -66,7 +66,7 @@ def test_all_settings_are_set_back_after_the_network_is_built():
     assert torch.get_default_dtype() == torch.float32
     assert torch.is_grad_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
-    assert workload.settings.differences() == []
+    assert workload.settings.describe_differences() == []
     (warning,) = workload.warnings
     names = ("threads", "deterministic", "anomaly", "gradients", "autocast", "cuDNN's choice", "default dtype", "modes")
     assert [name for name in names if name not in warning] == []
@@ -189,9 +189,9 @@ def test_what_a_network_gives_beside_the_scores_is_no_auxiliary_head(name):
     workload = built(f"shapes:{name}")
     (images,), labels = next(workload.batches)
     outputs = workload.module(images)
-    scores = main_scores(outputs)
+    scores = main_head_scores(outputs)
     assert scores.shape == (4, 10)
-    assert auxiliary_scores(outputs, scores) == []
+    assert auxiliary_head_scores(outputs, scores) == []
     assert training_loss(outputs, labels).item() == pytest.approx(
         torch.nn.functional.cross_entropy(scores, labels).item()
     )

@@ -311,8 +311,8 @@ def test_all_ranks_take_the_decision_of_rank_0():
 
 
 def test_a_lapse_of_the_estimate_does_not_reach_zero_steps():
-    assert timing._steps_that_fit(0.2, 0.0, 1, 50) == 50
-    assert timing._steps_that_fit(0.0, 1.0, 1, 50) == 1
+    assert timing._num_steps_within_time(0.2, 0.0, 1, 50) == 50
+    assert timing._num_steps_within_time(0.0, 1.0, 1, 50) == 1
 
 
 def test_warm_up_goes_on_while_steps_get_faster_and_ends_at_its_cap():

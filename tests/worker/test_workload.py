@@ -116,10 +116,10 @@ def test_threads_and_denormals_are_those_of_the_case_and_are_read_back():
         workload = build_workload(Case("lenet5", batch_size=2, threads=1, flush_denormals="on", device="cpu"), CPU)
         assert torch.get_num_threads() == 1
         assert float(torch.full((1,), 1e-38) * 1e-3) == 0
-        workload.settings.require()
+        workload.settings.require_unchanged()
         torch.set_flush_denormal(False)
         with pytest.raises(InvalidMeasurement, match="flushing of denormals is off instead of on"):
-            workload.settings.require()
+            workload.settings.require_unchanged()
     finally:
         torch.set_flush_denormal(False)
         torch.set_num_threads(before)
@@ -149,7 +149,7 @@ def test_a_prefetched_batch_is_copied_in_a_stream_of_its_own_before_its_step(mon
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", inside)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: log.append("keep"))
-    monkeypatch.setattr(Case, "require_possible", lambda case: None)
+    monkeypatch.setattr(Case, "require_compatible_axes", lambda case: None)
     workload = build_workload(Case("lenet5", batch_size=2, data="synthetic_host", prefetch="on", device="cuda"), CPU)
     workload.step()
     workload.step()

@@ -62,7 +62,7 @@ def exit_status(findings: Iterable[Finding]) -> int:
     return int(any(finding.level == "fail" for finding in findings))
 
 
-def as_text(findings: Iterable[Finding]) -> str:
+def findings_as_text(findings: Iterable[Finding]) -> str:
     """Format findings as text: one line each, with the advice below."""
     lines = []
     for finding in findings:
@@ -72,7 +72,7 @@ def as_text(findings: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
-def as_json(findings: Iterable[Finding]) -> str:
+def findings_as_json(findings: Iterable[Finding]) -> str:
     """Format findings as JSON, with host and time."""
     values = {
         "host": socket.gethostname(),

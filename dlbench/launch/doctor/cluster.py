@@ -17,7 +17,7 @@ def check_network(context: CheckContext) -> Iterator[Finding]:
     if wanted and wanted not in interfaces:
         text = f"interface {wanted} does not exist here; found: {', '.join(interfaces) or 'lo'}"
         mend = "set network.interface in the profile to an interface of the compute nodes; `ip -br addr` lists them"
-        yield Finding("network", "fail" if context.slurm_job else "note", text, mend)
+        yield Finding("network", "fail" if context.slurm_job_id else "note", text, mend)
     boards = context.matching_paths("/sys/class/infiniband/*")
     yield Finding("network", "ok", f"{', '.join(interfaces) or 'lo only'}; InfiniBand: {', '.join(boards) or 'none'}")
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
@@ -49,7 +49,7 @@ def check_mpi(context: CheckContext) -> Iterator[Finding]:
 def _check_mpi_plugin(context: CheckContext, wanted: str) -> Iterator[Finding]:
     """Test that srun loads the plugin: a listed plugin can still lack a library."""
     # With --test-only, srun loads the plugin before it requests resources.
-    how = ["--overlap", "--nodes=1"] if context.slurm_job else ["--test-only"]
+    how = ["--overlap", "--nodes=1"] if context.slurm_job_id else ["--test-only"]
     answer = context.run(["srun", f"--mpi={wanted}", *how, "--ntasks=1", "true"], 60.0)
     if answer.status == 0 or answer is NO_ANSWER:
         return
@@ -58,7 +58,7 @@ def _check_mpi_plugin(context: CheckContext, wanted: str) -> Iterator[Finding]:
         text = f"srun lists --mpi={wanted} but cannot load it: {reason.removeprefix('srun: error:').strip()}"
         mend = "ask the administrators to install the missing library, or set slurm.mpi to another plugin, or remove it"
         yield Finding("mpi", "fail", text, mend)
-    elif context.slurm_job:
+    elif context.slurm_job_id:
         yield Finding("mpi", "fail", f"a job step with --mpi={wanted} fails: {' '.join(answer.err.split())}")
 
 

@@ -14,7 +14,7 @@ def check_gpu(context: CheckContext) -> Iterator[Finding]:
     """Check GPU, driver, NVML permissions, clocks and other users."""
     devices = nvidia_device_files(context)
     if not devices:
-        lacks = context.site is not None and context.site.has_gpus and context.slurm_job
+        lacks = context.site is not None and context.site.has_gpus and context.slurm_job_id
         mend = "the job has no GPU; check gpus.request and gpus.per_node in the profile" if lacks else ""
         yield Finding("gpu", "fail" if lacks else "note", "no NVIDIA device found", mend)
         return

@@ -31,7 +31,7 @@ class CommandResult:
     out: str
     err: str = ""
 
-    def last_error(self, otherwise: str) -> str:
+    def last_stderr_line(self, otherwise: str) -> str:
         """Return the last line of its errors, or `otherwise` if it printed none."""
         return (self.err.strip().splitlines() or [otherwise])[-1]
 
@@ -82,7 +82,7 @@ class CheckContext:
         return sorted(path.name for path in self.root.glob(pattern.lstrip("/")))
 
     @property
-    def slurm_job(self) -> str | None:
+    def slurm_job_id(self) -> str | None:
         """Id of the Slurm job in which the check runs."""
         return self.environment.get("SLURM_JOB_ID")
 

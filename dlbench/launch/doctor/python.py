@@ -46,17 +46,17 @@ def check_packages(context: CheckContext) -> Iterator[Finding]:
 def check_torch(context: CheckContext) -> Iterator[Finding]:
     """Check PyTorch and the devices it sees."""
     answer = context.run([sys.executable, "-m", "dlbench.worker", "--probe"], 180.0)
-    facts = _last_json(answer.out)
+    facts = _parse_last_json_line(answer.out)
     if facts is None:
         inside = context.runtime != "none"
-        level = "note" if inside or not context.slurm_job else "fail"
+        level = "note" if inside or not context.slurm_job_id else "fail"
         mend = "plan, submit and status do not need PyTorch; "
         mend += (
             "only the Python inside the container image needs it"
             if inside
             else "the Python of the jobs needs it: pip install torch torchvision pyarrow psutil nvidia-ml-py"
         )
-        yield Finding("torch", level, f"this Python cannot measure: {answer.last_error('nothing')}", mend)
+        yield Finding("torch", level, f"this Python cannot measure: {answer.last_stderr_line('nothing')}", mend)
         return
     built = f"for CUDA {facts['cuda_version']}" if facts.get("cuda_version") else "without CUDA"
     devices = facts.get("devices") or []
@@ -86,7 +86,7 @@ def _no_gpu_advice(context: CheckContext, with_cuda: bool) -> str:
     )
 
 
-def _last_json(text: str) -> dict[str, Any] | None:
+def _parse_last_json_line(text: str) -> dict[str, Any] | None:
     for line in reversed(text.strip().splitlines()):
         try:
             values = json.loads(line)

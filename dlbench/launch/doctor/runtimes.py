@@ -18,13 +18,13 @@ def check_runtimes(context: CheckContext) -> Iterator[Finding]:
     yield Finding("runtimes", "ok" if found else "note", f"found on PATH: {', '.join(found) or 'none'}")
     record = RUNTIME_RECORDS[context.runtime]
     if record.program not in (None, *found):
-        level = "fail" if context.slurm_job and context.runtime != "pyxis" else "note"
+        level = "fail" if context.slurm_job_id and context.runtime != "pyxis" else "note"
         text = f"{record.program}, the runtime of the profile, is not installed here"
         yield Finding("runtimes", level, text, "if the compute nodes have it, run dlbench doctor inside an allocation")
     if record.engine_query and record.program in found:
         answer = context.run(list(record.engine_query))
         if answer.status != 0:
-            said = answer.last_error("no answer")
+            said = answer.last_stderr_line("no answer")
             mend = "start the engine: systemctl start docker"
             if "permission denied" in said.lower():
                 mend = "ask the administrators to add you to the group docker"

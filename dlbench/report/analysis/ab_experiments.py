@@ -14,7 +14,7 @@ from dlbench.report.analysis.comparison import ComparisonResult, compare_sides
 from dlbench.report.analysis.comparison_matching import ComparisonRules, is_cell_filled
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import latest_attempts
-from dlbench.suites.ab_sides import SIDES, Side, match_key, parse_side
+from dlbench.suites.ab_sides import SIDES, Side, parse_side, side_matching_key
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case, make_protocol
 
 #: What `make_network_names_unique` adds to the name of a network.
@@ -66,7 +66,7 @@ def _compare_sides_per_system(
             own = [of_a[of_a["system_id"] == system], of_b[of_b["system_id"] == other]]
             for version in sorted(set(own[0]["suite_version"]) & set(own[1]["suite_version"])):
                 halves = [side[side["suite_version"] == version] for side in own]
-                if matches := _pair_cases_of_sides(halves, a[1].changed | b[1].changed):
+                if matches := _pair_cases_of_sides(halves, a[1].changed_keys | b[1].changed_keys):
                     both = pd.concat(halves)
                     pairs = int(both["repeat"].max()) + 1
                     result = compare_sides(both, (a[0][0], b[0][0]), matches, pairs, ComparisonRules())
@@ -75,7 +75,7 @@ def _compare_sides_per_system(
 
 def _pair_cases_of_sides(halves: list[pd.DataFrame], changed: set[str]) -> list[tuple[Case, Case]]:
     """The cases of both sides that differ in their settings alone, training before inference."""
-    of_a, of_b = ({match_key(case, changed): case for case in _distinct_cases(side)} for side in halves)
+    of_a, of_b = ({side_matching_key(case, changed): case for case in _distinct_cases(side)} for side in halves)
     return [(case, of_b[key]) for key, case in of_a.items() if key in of_b]
 
 

@@ -27,7 +27,7 @@ from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import estimate_metric
 from dlbench.results.records import DONE_STATUSES
-from dlbench.safe_names import excerpt
+from dlbench.safe_names import short_repr
 from dlbench.suites.case import AXES
 from dlbench.toml_file import read_toml, require_type
 
@@ -103,12 +103,12 @@ def _parse_criterion(values: dict[str, Any], where: str) -> AcceptanceCriterion:
             raise UnknownName("key", key, _LINE_KEYS, where)
     case = values.get("case")
     if not isinstance(case, dict) or not case:
-        raise BadInput(f'{where}: case is {excerpt(case)}; it must be a table such as {{model = "resnet50"}}')
+        raise BadInput(f'{where}: case is {short_repr(case)}; it must be a table such as {{model = "resnet50"}}')
     for axis, value in case.items():
         if axis not in (*SELECTORS, *CPU_SELECTORS):
             raise UnknownName("axis", axis, (*SELECTORS, *CPU_SELECTORS), where)
         if not isinstance(value, str | int) or isinstance(value, bool):
-            raise BadInput(f"{where}: {axis} is {excerpt(value)}; it must be a text or a whole number")
+            raise BadInput(f"{where}: {axis} is {short_repr(value)}; it must be a text or a whole number")
     metric = values.get("metric")
     if metric not in METRICS:
         raise UnknownName("metric", metric, METRICS, where)
@@ -117,7 +117,7 @@ def _parse_criterion(values: dict[str, Any], where: str) -> AcceptanceCriterion:
         raise BadInput(f"{where}: give either at_least or at_most")
     repeats = values.get("repeats", MIN_PROCESSES)
     if not isinstance(repeats, int) or isinstance(repeats, bool) or not 1 <= repeats <= 1000:
-        raise BadInput(f"{where}: repeats is {excerpt(repeats)}; it must be a whole number from 1 to 1000")
+        raise BadInput(f"{where}: repeats is {short_repr(repeats)}; it must be a whole number from 1 to 1000")
     bound = require_type(values[given[0]], float, given[0], where)
     tolerance = require_type(values.get("tolerance", 0.0), float, "tolerance", where)
     if bound <= 0 or not 0 <= tolerance < 1:

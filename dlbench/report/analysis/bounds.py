@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from dlbench import units
-from dlbench.facts.peaks import DevicePeaks, find_peaks
+from dlbench.facts.peaks import DevicePeaks, find_device_peaks
 from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, DeviceIdentity, ProfileRun
 from dlbench.results.bounds_schema import layers_frame
 
@@ -55,8 +55,8 @@ class DeviceRoofline:
         """The roof in one line, with its sources."""
         if self.flop_per_s is None and self.bytes_per_s is None:
             return "No peak of this device is known, so no bound is shown; run `dlbench ceilings` to measure the peak."
-        rate = f"{units.quantity(self.flop_per_s, 'FLOP/s')} ({self.flop_source or 'unknown'})"
-        speed = f"{units.quantity(self.bytes_per_s, 'B/s')} ({self.bytes_source or 'unknown'})"
+        rate = f"{units.quantity_text(self.flop_per_s, 'FLOP/s')} ({self.flop_source or 'unknown'})"
+        speed = f"{units.quantity_text(self.bytes_per_s, 'B/s')} ({self.bytes_source or 'unknown'})"
         return f"The bounds assume a peak of {rate} in {self.precision} and a memory bandwidth of {speed}."
 
 
@@ -68,7 +68,7 @@ def find_device_roofline(ceilings: pd.DataFrame | None, where: DeviceIdentity, p
         where: the device. On a CPU the number of threads must be the same too.
     """
     alike = _ceilings_of_system(ceilings, where)
-    peaks = find_peaks(where.device_name) if where.device_kind != "cpu" else None
+    peaks = find_device_peaks(where.device_name) if where.device_kind != "cpu" else None
     products = alike["precision"] == _SAME_ARITHMETIC.get(precision, precision)
     flop = _highest_positive_rate(alike[alike["kind"].isin(FLOP_KINDS) & products], "best_flop_per_s")
     moved = _highest_positive_rate(alike[alike["kind"].isin(BYTE_KINDS)], "best_bytes_per_s")

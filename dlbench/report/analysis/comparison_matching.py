@@ -26,7 +26,7 @@ from dlbench.report.loading.stores import METRIC_COLUMNS
 from dlbench.report.loading.systems import add_system_ids
 from dlbench.results import store
 from dlbench.results.frame_builder import release_memory
-from dlbench.results.reader import NUMBER_LISTS, Reader, to_frame
+from dlbench.results.reader import NUMBER_LISTS, StoreReader, to_frame
 from dlbench.results.records import DONE_STATUSES
 from dlbench.results.schema import LONG_TEXT, SCHEMA
 from dlbench.suites.case import AXES, Case, Protocol
@@ -118,7 +118,7 @@ def read_selected_rows(source: str, where: Sequence[str], option: str) -> pd.Dat
 
     Raises StoreError if the source does not exist, BadInput as `select_rows_by_values` does.
     """
-    reader = Reader.from_sources([source])
+    reader = StoreReader.from_sources([source])
     for text in where:
         _parse_selection(text, option, READ_COLUMNS)
     names = _NEEDED_COLUMNS | {text.partition("=")[0] for text in where}

@@ -10,14 +10,14 @@ SC15, rules 5 to 8; Kalibera & Jones 2013, ISMM, "Rigorous Benchmarking in Reaso
 - `compare_process_groups` of pairs: A and B ran in turns; Student's t over the differences within each pair. What
   drifts over minutes is common to both and cancels. This is the way to measure; `DEFAULT_PAIRS` says how many.
 - `compare_process_groups`: independent processes; Welch's t, which lets the sides differ in variance and number. Its
-  standard errors are those of `process_statistics.process_interval`, `DRIFT_ALLOWANCE` included.
+  standard errors are those of `process_statistics.interval_over_processes`, `DRIFT_ALLOWANCE` included.
 - Fewer than three processes on a side cannot show how processes differ. The interval is then widened by a spread that
   is assumed, and the verdict stays `not decided`: on a shared machine of two cores, 24 fresh processes of one program
   had medians from 10 to 30 ms, each with an interval of its own of ±8 %. Only who knows the spread of a machine, from
   earlier repeats, and states it (`between_processes`) gets a verdict.
 
-Over many comparisons, `correct_p_values_by_holm` applies Holm's correction (1979, Scandinavian J. of Statistics 6(2)):
-the chance of even one false "faster" or "slower" in the whole table stays below 5 %, whatever their dependence.
+Over many comparisons, `correct_by_holm` applies Holm's correction (1979, Scandinavian J. of Statistics 6(2)): the
+chance of even one false "faster" or "slower" in the whole table stays below 5 %, whatever their dependence.
 Benjamini-Hochberg would find a little more, but lets a share of the findings be false, and each line may be what money
 is spent by.
 """
@@ -34,7 +34,7 @@ from typing import Literal
 
 from dlbench import process_statistics, units
 from dlbench.errors import InvalidMeasurement
-from dlbench.process_statistics import MIN_PROCESSES, bounded_exp
+from dlbench.process_statistics import MIN_PROCESSES, exp_within_float_range
 from dlbench.stats import Interval, median_interval, relative_iqr, validate_times
 
 #: Pairs of processes that `dlbench ab` runs unless told otherwise. With ten, a slowdown of 3 % is called slower in at
@@ -59,7 +59,7 @@ class Comparison:
     high: float | None
     confidence: float
     p_value: float | None  # two-sided, of "no difference"
-    adjusted_p_value: float | None  # the same until `correct_p_values_by_holm` has seen all comparisons of a table
+    adjusted_p_value: float | None  # the same until `correct_by_holm` has seen all comparisons of a table
     num_processes_a: int  # of several cases: of the case with the fewest
     num_processes_b: int
     basis: Basis
@@ -119,7 +119,7 @@ class Comparison:
     def verdict_text(self) -> str:
         """The verdict as a reader of a page wants it, and what would decide where nothing is decided yet."""
         if self.verdict == "same":
-            return f"no difference beyond {units.percent(self.margin)}"
+            return f"no difference beyond {units.percent_text(self.margin)}"
         if self.verdict != "not decided":
             return self.verdict
         if self.more_processes_needed is None:
@@ -244,7 +244,7 @@ def compare_cases(
     return _comparison_from_standard_error(d, math.sqrt(total), degrees, counts, basis, confidence, margin)
 
 
-def correct_p_values_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def correct_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The same comparisons, their p-values adjusted by Holm for being read together; verdicts follow.
 
     Intervals stay as they are, each at its own confidence.
@@ -284,10 +284,10 @@ def _comparison_from_standard_error(
         from scipy.special import stdtr, stdtrit
 
         reach = float(stdtrit(degrees, (1 + confidence) / 2)) * error
-        low, high = bounded_exp(d - reach), bounded_exp(d + reach)
+        low, high = exp_within_float_range(d - reach), exp_within_float_range(d + reach)
         p_value = float(2 * stdtr(degrees, -abs(d) / error))
     return Comparison(
-        ratio=bounded_exp(d),
+        ratio=exp_within_float_range(d),
         low=low,
         high=high,
         confidence=confidence,

@@ -15,7 +15,7 @@ from dlbench.report.analysis.workload_mix import WorkShare
 from dlbench.report.loading import machine_state, stores, systems
 from dlbench.results import bounds_store, store
 from dlbench.results.aggregation import PROCESS_COLUMNS
-from dlbench.results.frame_builder import as_objects, release_memory
+from dlbench.results.frame_builder import as_shared_text_objects, release_memory
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.ab_sides import Side
 from dlbench.suites.case import AXES
@@ -120,7 +120,7 @@ def read_content(
     columns = [name for name in rows if name in ROW_COLUMNS or str(name).startswith("system_")]
     rows = rows[columns if with_rows else ["attempt_id"]]
     loaded = replace(loaded, rows=rows, statistics=loaded.statistics.iloc[:0].copy())
-    system_id = as_objects(attempts["attempt_id"].map(first["system_id"])).rename("system_id")
+    system_id = as_shared_text_objects(attempts["attempt_id"].map(first["system_id"])).rename("system_id")
     attempts = pd.concat([derived_metrics.add_metric_intervals(attempts), system_id], axis=1)
     sides = systems.ab_side_by_system(attempts) if with_sides else {}
     attempts = derived_metrics.make_network_names_unique(attempts, by_system=bool(sides))
@@ -166,7 +166,7 @@ def read_content(
         medians=medians,
         sides=sides,
         machine_states=states,
-        files=loaded.part_file_of_attempts(list(listed)) if with_rows else {},
+        files=loaded.files(list(listed)) if with_rows else {},
     )
 
 
@@ -212,7 +212,7 @@ def _count_used_and_unused_rows(
     """What became of every row that was read."""
     kinds = pd.Series(row_accounting.SUPERSEDED, attempts.index, dtype=object)
     # By the index, not by the ids: `latest` and `chosen` are rows of `attempts`.
-    unknown = derived_metrics.ended_before_system_was_known(attempts) & ~attempts.index.isin(latest.index)
+    unknown = derived_metrics.is_system_unknown(attempts) & ~attempts.index.isin(latest.index)
     kinds[unknown] = row_accounting.SYSTEM_UNKNOWN
     kinds[latest.index[~usable]] = row_accounting.FAILED
     kinds[latest.index[usable]] = row_accounting.BEYOND_LIMIT

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dlbench.facts.peaks import find_peaks
+from dlbench.facts.peaks import find_device_peaks
 from dlbench.report.analysis.metrics import METRICS, set_sample_unit
 from dlbench.report.loading import intervals, sample_statistics
 from dlbench.report.loading.sample_statistics import LIMIT_COLUMNS
-from dlbench.report.loading.systems import is_unknown_system_id
-from dlbench.results.frame_builder import as_objects
+from dlbench.report.loading.systems import is_unknown_system
+from dlbench.results.frame_builder import as_shared_text_objects
 from dlbench.results.reader import RaggedArray
 from dlbench.results.records import DONE_STATUSES, SHARED_SCOPES
 from dlbench.suites.case import AXES
@@ -110,7 +110,7 @@ def latest_attempts(cases: pd.DataFrame) -> pd.DataFrame:
     A failed attempt that never got far enough to know its system gives way to any success of the same case.
     """
     done = cases["status"].isin(DONE_STATUSES)
-    gone = ended_before_system_was_known(cases)
+    gone = is_system_unknown(cases)
     if gone.any():
         gone[gone] = cases.loc[gone, "case_id"].isin(cases.loc[done, "case_id"].unique())
     # A report keeps systems apart by the user's names as well.
@@ -136,12 +136,12 @@ def make_network_names_unique(cases: pd.DataFrame, by_system: bool = False) -> p
     return cases.assign(model=cases["model"].astype(object).mask(several, named))
 
 
-def ended_before_system_was_known(cases: pd.DataFrame) -> pd.Series[bool]:
+def is_system_unknown(cases: pd.DataFrame) -> pd.Series[bool]:
     """Which attempts ended before they could tell their system.
 
     What died early in a source of one system is known to be of that.
     """
-    unknown = is_unknown_system_id(cases["system_id"]) if "system_id" in cases else cases["system_key"].isna()
+    unknown = is_unknown_system(cases["system_id"]) if "system_id" in cases else cases["system_key"].isna()
     found: pd.Series[bool] = ~cases["status"].isin(DONE_STATUSES) & unknown
     return found
 
@@ -185,7 +185,7 @@ def _mask_impossible_values(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _fill_sample_units(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` in which each says what its samples are: images, where a record is from before they could be others."""
-    rows = rows.assign(sample_unit=as_objects(rows["sample_unit"].fillna("img")))
+    rows = rows.assign(sample_unit=as_shared_text_objects(rows["sample_unit"].fillna("img")))
     set_sample_unit(rows.loc[rows["status"].isin(DONE_STATUSES), "sample_unit"].unique())
     return rows
 
@@ -331,7 +331,7 @@ def _peak_flop_rates(cases: pd.DataFrame) -> NDArray[np.float64]:
     # A last row and column for those without a name.
     table = np.full((len(devices) + 1, len(precisions) + 1), np.nan)
     for i, name in enumerate(devices):
-        found = find_peaks(str(name))
+        found = find_device_peaks(str(name))
         for k, kind in enumerate(precisions) if found else ():
             peak = found.flop_per_s(str(kind)) if found else None
             table[i, k] = np.nan if peak is None else peak

@@ -104,7 +104,7 @@ def _facts_unlike_peers(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
 def _format_fact(column: str, value: object) -> str:
     if isinstance(value, int | float | np.number):
         if column.endswith("_bytes"):
-            return units.bytes_(float(value))
+            return units.bytes_text(float(value))
         unit = {"w": " W", "mhz": " MHz"}.get(column.rpartition("_")[2], "")
         return f"{float(value):g}{unit}"
     text = str(value)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.suites.case import AXES, describe_axis, value_name
+from dlbench.suites.case import AXES, describe_axis, describe_axis_value
 from dlbench.suites.catalog import CATALOG, LENGTH_SIGN
 
 #: Axes that always stand in a table; the others only where they vary.
@@ -70,7 +70,7 @@ def varying_settings(cases: pd.DataFrame) -> list[str]:
 
 def setting_label(case: Mapping[Hashable, Any], axes: Iterable[str]) -> str:
     """The values of these axes in one line: "tf32, batch 64"; what is the plain default is left out."""
-    return ", ".join(part for axis in axes if (part := _axis_value_label(axis, case[axis])))
+    return ", ".join(part for axis in axes if (part := _value_label(axis, case[axis])))
 
 
 def case_name(case: Mapping[Any, Any], axes: Iterable[str] = ()) -> str:
@@ -78,11 +78,11 @@ def case_name(case: Mapping[Any, Any], axes: Iterable[str] = ()) -> str:
     return f"{network_title(str(case['model']))}, {setting_label(case, ('mode', 'precision', 'batch_size', *axes))}"
 
 
-def _axis_value_label(axis: str, value: Any) -> str:
+def _value_label(axis: str, value: Any) -> str:
     if axis == "system_torch_threads":  # null on a GPU
         return units.count_text(int(value), "thread") if value == value and value is not None else ""
     if axis == "batch_size":
         return f"batch {value}"
     if axis in ("nodes", "devices_per_node", "repeat"):
         return f"{case_axis_title(axis).lower()} {value}"
-    return (value_name if axis in _NAMED else describe_axis)(axis, value)
+    return (describe_axis_value if axis in _NAMED else describe_axis)(axis, value)

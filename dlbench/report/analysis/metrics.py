@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dlbench import units
-from dlbench.table import Cell, default_text, number_or_none
+from dlbench.table import Cell, default_cell_text, number_or_none
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Metric:
         if self.unit in _FORMAT_OF_UNIT:
             return _FORMAT_OF_UNIT[self.unit](value, significant)
         if self.unit.startswith("FLOP"):
-            return units.rate(value, self.unit, significant)
+            return units.rate_text(value, self.unit, significant)
         if self.unit.startswith("J/"):
-            return units.quantity(value, self.unit, significant)
+            return units.quantity_text(value, self.unit, significant)
         if self.unit == "1":
             # A count is whole, however large.
-            return default_text(int(value)) if float(value).is_integer() else units.digits(value, significant)
-        return f"{units.digits(value, significant)} {self.unit}"
+            return default_cell_text(int(value)) if float(value).is_integer() else units.number_text(value, significant)
+        return f"{units.number_text(value, significant)} {self.unit}"
 
     def cell_text(self, cell: Cell) -> str:
         """`show` for a cell of a table."""
@@ -50,10 +50,10 @@ class Metric:
 
 
 _FORMAT_OF_UNIT: dict[str, Callable[[float, int], str]] = {
-    "s": units.seconds,
-    "B": units.bytes_,
+    "s": units.seconds_text,
+    "B": units.bytes_text,
     # The digits of a share beyond the second mean little.
-    "%": lambda value, significant: units.percent(value, min(2, significant)),
+    "%": lambda value, significant: units.percent_text(value, min(2, significant)),
 }
 
 # Laid out by hand: name, title, unit and direction; what it is; how it is derived.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.errors import BadInput, InvalidMeasurement, UnknownName
-from dlbench.safe_names import excerpt
+from dlbench.safe_names import short_repr
 from dlbench.stats import Interval
 from dlbench.toml_file import read_toml, require_type
 
@@ -64,11 +64,11 @@ class Prices:
     def prices_of_system(self, system: str) -> Prices | None:
         """What this system costs: its own prices, else those of all; None where there are neither."""
         # What tells systems of one name apart, in brackets, costs nothing by itself.
-        known = self.systems.get(system) or self.systems.get(_strip_system_suffix(system), self)
+        known = self.systems.get(system) or self.systems.get(_base_system_name(system), self)
         return known if known.per_kwh is not None or known.per_device_hour is not None else None
 
 
-def _strip_system_suffix(system: str) -> str:
+def _base_system_name(system: str) -> str:
     """The name of a system without what tells it from others of that name: "A (2 cores, 1 thread)" is an A."""
     return system.partition(" (")[0]
 
@@ -78,7 +78,7 @@ def unused_price_notes(prices: Prices | None, systems: Collection[str]) -> list[
 
     No error: one file holds the prices of a site, and each report some of its systems, by names of its own.
     """
-    there_are = {name for system in systems for name in (system, _strip_system_suffix(system))}
+    there_are = {name for system in systems for name in (system, _base_system_name(system))}
     names = sorted(set(prices.systems) - there_are) if prices is not None else []
     if not names:
         return []
@@ -189,7 +189,7 @@ def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
     values = dict(values)
     own = values.pop("systems", {})
     if not isinstance(own, dict) or not all(isinstance(of_system, dict) for of_system in own.values()):
-        raise BadInput(f"systems is {excerpt(own)}; write a table for each, such as [systems.H200]")
+        raise BadInput(f"systems is {short_repr(own)}; write a table for each, such as [systems.H200]")
     for key, value in values.items():
         if key not in _PRICE_KEYS:
             raise UnknownName("price key", key, _PRICE_KEYS, where)

@@ -19,7 +19,7 @@ from dlbench.report.analysis.comparison_statistics import (
     DEFAULT_MARGIN,
     Comparison,
     compare_process_groups,
-    correct_p_values_by_holm,
+    correct_by_holm,
 )
 from dlbench.report.analysis.metrics import METRICS
 
@@ -52,7 +52,7 @@ class CaseWinner:
         """What the outcome is called where no system is better."""
         if self.outcome == NOT_DECIDED and self.comparison and self.comparison.verdict == NOT_DECIDED:
             return self.comparison.verdict_text
-        return f"no difference beyond {units.percent(DEFAULT_MARGIN, 1)}" if self.outcome == SAME else self.outcome
+        return f"no difference beyond {units.percent_text(DEFAULT_MARGIN, 1)}" if self.outcome == SAME else self.outcome
 
     @property
     def lead_with_interval(self) -> str:
@@ -87,9 +87,7 @@ def find_case_winners(cases: pd.DataFrame, metric: str) -> list[CaseWinner]:
         if len(medians) > 1:
             found.append(_find_winner_of_case(int(str(number)), case, medians, metric))
     tested = [s for s in found if s.comparison and s.comparison.has_measured_spread]
-    corrected = dict(
-        zip(map(id, tested), correct_p_values_by_holm([s.comparison for s in tested if s.comparison]), strict=True)
-    )
+    corrected = dict(zip(map(id, tested), correct_by_holm([s.comparison for s in tested if s.comparison]), strict=True))
     return [_set_outcome_from_comparison(s, corrected.get(id(s), s.comparison)) for s in found]
 
 
@@ -148,4 +146,4 @@ def _signed_percent(ratio: float) -> str:
     if not math.isfinite(ratio):
         return units.MISSING
     change = 100 * (ratio - 1)
-    return f"{'+' if change >= 0 else '−'}{units.digits(abs(change), 2 if abs(change) < 100 else 3)}"
+    return f"{'+' if change >= 0 else '−'}{units.number_text(abs(change), 2 if abs(change) < 100 else 3)}"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlbench.process_statistics import MIN_PROCESSES, ProcessWindow, process_interval, split_into_two_groups
+from dlbench.process_statistics import MIN_PROCESSES, ProcessWindow, interval_over_processes, split_into_two_groups
 from dlbench.report.analysis.comparison_matching import IDENTITY_COLUMNS, fill_missing_axes, normalize_protocol_column
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import INVERSE_TO_TIME, PROPORTIONAL_TO_TIME
@@ -93,7 +93,8 @@ def summarize_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRIC
         `<name>_high`: of one process the interval within its run, where it has one; of two the lowest and the highest
         end of theirs. From
         `MIN_PROCESSES` on, what follows from the step time is the geometric mean over processes with the interval of
-        `reruns.process_interval`, and anything else has the range of its values. Further `half_width`, that interval's
+        `reruns.interval_over_processes`, and anything else has the range of its values. Further `half_width`, that
+        interval's
         relative half-width, `next_run`, that of the prediction for one more process, and `groups`, the two groups that
         processes fall into, in words; all missing where there is no such interval.
     """
@@ -140,7 +141,7 @@ def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Seq
             continue
         windows = process_values_with_intervals(own)
         level = float(own["confidence"].iloc[0]) if "confidence" in own else USUAL_CONFIDENCE
-        interval = process_interval(windows, level)
+        interval = interval_over_processes(windows, level)
         groups = split_into_two_groups(windows)
         place = places[key]
         if groups is not None:
@@ -170,10 +171,11 @@ class MetricEstimate:
 def estimate_metric(processes: pd.DataFrame, metric: str, confidence: float = USUAL_CONFIDENCE) -> MetricEstimate:
     """A metric, above 0, over the processes of one case, a row each.
 
-    Of three or more the mean with the interval of `process_interval`, of one its own interval, else the median without.
+    Of three or more the mean with the interval of `interval_over_processes`, of one its own interval, else the
+    median without.
     """
     windows = process_values_with_intervals(processes, metric)
-    over = process_interval(windows, confidence)
+    over = interval_over_processes(windows, confidence)
     if over is not None:
         return MetricEstimate(over.value, over.low, over.high)
     if len(windows) == 1:
@@ -326,12 +328,12 @@ def _normalize_protocol(cases: pd.DataFrame) -> pd.DataFrame:
     """What has to agree, so that it is equal where the measuring was."""
     values = fill_missing_axes(cases[list(MATCH_COLUMNS)].assign(protocol=normalize_protocol_column(cases["protocol"])))
     sides = list(ab_side_by_system(cases).values())
-    return _remove_ab_side_settings(values, sides) if sides else values
+    return _ignore_side_settings(values, sides) if sides else values
 
 
-def _remove_ab_side_settings(values: pd.DataFrame, sides: Sequence[Side]) -> pd.DataFrame:
+def _ignore_side_settings(values: pd.DataFrame, sides: Sequence[Side]) -> pd.DataFrame:
     """The values of the two sides of an A/B experiment, equal where only their settings differ."""
-    changed = set().union(*(side.changed for side in sides))
+    changed = set().union(*(side.changed_keys for side in sides))
     keys = [key.removeprefix(PROTOCOL_PREFIX) for key in changed if key.startswith(PROTOCOL_PREFIX)]
     protocols = {text: {k: v for k, v in json.loads(text).items() if k not in keys} for text in set(values["protocol"])}
     texts = {text: json.dumps(protocol, sort_keys=True) for text, protocol in protocols.items()}

@@ -37,7 +37,8 @@ MAX_LISTED = 100
 
 RULE_TEXT = (
     f"A host or device is listed if its median deviates from the overall median by more than "
-    f"{units.percent(MIN_DEVIATION, 1)} and by more than {MAX_SPREADS:g} times the usual spread. The usual spread is "
+    f"{units.percent_text(MIN_DEVIATION, 1)} and by more than {MAX_SPREADS:g} times the usual "
+    "spread. The usual spread is "
     f"the robust standard deviation (1.4826 × median absolute deviation) of processes around the median of their own "
     f"host or device; only hosts or devices with at least {MIN_PROCESSES} processes count. If there are none, it is "
     f"the robust standard deviation of the medians of all hosts or devices, if these are at least {MIN_UNITS}. With "
@@ -140,11 +141,14 @@ def process_range_sentence(cases: pd.DataFrame) -> str:
     groups = cases.groupby(["system_id", "number"])["deviation"]
     reach = groups.max() - groups.min()
     if len(reach) == 1:
-        return f"One case ran more than once; the step times of its processes differ by {units.percent(reach.iloc[0])}."
+        return (
+            "One case ran more than once; the step times of its processes differ by "
+            f"{units.percent_text(reach.iloc[0])}."
+        )
     return (
         f"{len(reach)} cases ran more than once on one kind of system. The step times of the fastest and the slowest "
-        f"process of a case differ by {units.percent(reach.median())} in the median case and by "
-        f"{units.percent(reach.max())} in the worst case."
+        f"process of a case differ by {units.percent_text(reach.median())} in the median case and by "
+        f"{units.percent_text(reach.max())} in the worst case."
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dlbench import units
 from dlbench.errors import DlbenchError
-from dlbench.facts.peaks import find_peaks
+from dlbench.facts.peaks import find_device_peaks
 from dlbench.suites.case import AXES, Case, Protocol, make_protocol
 from dlbench.suites.catalog import CATALOG
 
@@ -50,15 +50,21 @@ def check_window_duration(row: Row) -> str | None:
         return None
     total = float(steps.sum())
     if not _is_close(total, device_s, _SUM):
-        return f"the {steps.size} steps sum to {units.seconds(total)}, but the window is {units.seconds(device_s)}"
+        return (
+            f"the {steps.size} steps sum to {units.seconds_text(total)}, but the window is "
+            f"{units.seconds_text(device_s)}"
+        )
     if total > host_s * (1 + _HOST):
-        return f"the steps sum to {units.seconds(total)}, more than the {units.seconds(host_s)} of the host's clock"
+        return (
+            f"the steps sum to {units.seconds_text(total)}, more than the "
+            f"{units.seconds_text(host_s)} of the host's clock"
+        )
     return ""
 
 
 def check_peak_flop_rate(row: Row) -> str | None:
     """No pass is faster than its FLOP over the peak."""
-    peaks = find_peaks(row["device_name"]) if row["device_name"] else None
+    peaks = find_device_peaks(row["device_name"]) if row["device_name"] else None
     peak = peaks.flop_per_s(row["precision"]) if peaks else None
     flop = row["forward_flop"]
     backward = row["backward_flop"] if row["mode"] == "training" else 0
@@ -67,7 +73,10 @@ def check_peak_flop_rate(row: Row) -> str | None:
     rate = (flop + backward) * row["batch_size"] / float(np.median(row["step_s"]))
     if rate <= _ABOVE_PEAK * peak:
         return ""
-    return f"{units.rate(rate, 'FLOP/s')} is above the peak of {units.rate(peak, 'FLOP/s')} ({row['device_name']})"
+    return (
+        f"{units.rate_text(rate, 'FLOP/s')} is above the peak of "
+        f"{units.rate_text(peak, 'FLOP/s')} ({row['device_name']})"
+    )
 
 
 def check_energy(row: Row) -> str | None:
@@ -103,7 +112,7 @@ def check_samples(row: Row) -> str | None:
     if steps.size < MIN_STEPS_TO_JUDGE:
         return None
     if np.ptp(steps) == 0:
-        return f"all {steps.size} steps took {units.seconds(float(steps[0]))} exactly"
+        return f"all {steps.size} steps took {units.seconds_text(float(steps[0]))} exactly"
     place = _find_repeated_block(steps)
     if place is None:
         return ""
@@ -196,7 +205,8 @@ def check_memory(row: Row) -> str | None:
     for (smaller, low), (larger, high) in itertools.pairwise(known):
         if low > high:
             return (
-                f"{smaller} ({units.bytes_(low)}) is larger than {larger} ({units.bytes_(high)}), which is impossible"
+                f"{smaller} ({units.bytes_text(low)}) is larger than {larger} "
+                f"({units.bytes_text(high)}), which is impossible"
             )
     return ""
 

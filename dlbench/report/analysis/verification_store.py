@@ -9,9 +9,9 @@ from typing import Any
 
 from dlbench.atomic_file import read_text
 from dlbench.results import schema
-from dlbench.results.reader import Reader
+from dlbench.results.reader import StoreReader
 from dlbench.results.records import Outcome, Record
-from dlbench.safe_names import why_unsafe
+from dlbench.safe_names import why_unsafe_name
 
 _ATTEMPTS_FOLDER = "attempts"
 #: Parquet holds times in milliseconds.
@@ -28,7 +28,7 @@ def attempt_folders(sources: Sequence[str | Path]) -> dict[str, Path]:
     return {record.parent.name: record.parent for record in records}
 
 
-def compare_with_folders(reader: Reader, folders: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
+def compare_with_folders(reader: StoreReader, folders: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
     """Compare rows with folders, and name the attempts that are in no Parquet file.
 
     Yields the check, the attempt, and what is wrong with it, "" where nothing is.
@@ -65,7 +65,7 @@ def _expected_rows(folder: Path | None) -> list[dict[str, Any]]:
 
 
 def _read_record(folder: Path) -> Record | None:
-    if why_unsafe(folder.name):
+    if why_unsafe_name(folder.name):
         return None
     try:
         return Record.from_json(read_text(folder / "record.json"), folder.name)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from dlbench.facts.peaks import PublishedThroughput, find_peaks, published_throughputs
+from dlbench.facts.peaks import PublishedThroughput, find_device_peaks, published_throughputs
 from dlbench.report.analysis.labels import network_title
-from dlbench.table import Cell, Column, Table, default_text, three_digits_text
+from dlbench.table import Cell, Column, Table, default_cell_text, three_digits_text
 
 #: How the sources name a pass over a batch without the optimizer's update: less work than a training step.
 _MODE_OF_PASSES = {"forward+backward": "training"}
@@ -82,7 +82,7 @@ def _published_variant_in_brackets(anchor: PublishedThroughput) -> str:
 def _device_name(case: Mapping[Hashable, Any]) -> str:
     """The device as the anchors call it; the processor of a case on a CPU has no name there."""
     name = case["device_name"] if isinstance(case["device_name"], str) else None
-    peaks = find_peaks(name)
+    peaks = find_device_peaks(name)
     return peaks.device if peaks else name or "a CPU"
 
 
@@ -111,7 +111,7 @@ def _differences_from_published(anchor: PublishedThroughput, case: Mapping[Hasha
         found.append(f"layout: {layout} published, {case['memory_format']} here")
     compiled, ours_compiled = "compiled" in anchor.precision, case["compile"] != "off"
     if compiled != ours_compiled:
-        found.append(f"compiled: {default_text(compiled)} published, {default_text(ours_compiled)} here")
+        found.append(f"compiled: {default_cell_text(compiled)} published, {default_cell_text(ours_compiled)} here")
     if not anchor.data.startswith("synthetic"):
         found.append(f"data: {anchor.data} published, {case['data']} here")
     return found

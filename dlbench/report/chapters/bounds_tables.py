@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from dlbench import units
-from dlbench.facts.peaks import find_peaks
+from dlbench.facts.peaks import find_device_peaks
 from dlbench.report.analysis import bounds
-from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, SUSTAINED_SUFFIX, ProfileRun, counts_flop
+from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, SUSTAINED_SUFFIX, ProfileRun, is_flop_rate
 from dlbench.results.records import BUSY_SHARE
 from dlbench.table import Cell, Column, Table, bytes_text, percent_text, seconds_text
 
@@ -68,14 +68,14 @@ def _profile_notes(
     notes += [f"FLOP and bounds are not exact for {units.list_text(noted, 3)}."] if noted else []
     own = {name: bounds.median_usable_time(samples) for name, samples in run.parts_s.items()}
     parts = ", ".join(f"{_PART_TITLES.get(name, name)} {seconds_text(s)}" for name, s in own.items())
-    share = units.percent(bounds.share_of_time_in_layers(run))
+    share = units.percent_text(bounds.share_of_time_in_layers(run))
     notes.append(f"Layers take {share} of the profiled steps' time; the rest: {parts or 'none'}.")
     notes += busy_host_note(run.busy_share, "these times may be far too long; profile again on an idle machine")
     notes += _time_sum_mismatch_notes(run, frame, [s for s in own.values() if s is not None])
     longer = bounds.profiling_overhead(run)
     hooked = seconds_text(bounds.median_usable_time(run.hooked_step_s))
     notes.append(
-        f"The profiler's hooks make a step {units.percent(abs(longer))} {'longer' if longer >= 0 else 'shorter'} "
+        f"The profiler's hooks make a step {units.percent_text(abs(longer))} {'longer' if longer >= 0 else 'shorter'} "
         f"({hooked}). The times of layers include the hooks, the time of the step above does not. Times are medians "
         f"over {len(run.hooked_step_s)} steps."
         if longer is not None
@@ -96,7 +96,9 @@ def busy_host_note(share: float | None, what: str) -> list[str]:
     """A sentence where other work took more of the cores than goes without a word."""
     if share is None or not share > BUSY_SHARE:
         return []
-    return [f"Busy host: other processes used {units.percent(share)} of the cores during this measurement; {what}."]
+    return [
+        f"Busy host: other processes used {units.percent_text(share)} of the cores during this measurement; {what}."
+    ]
 
 
 def _time_sum_mismatch_notes(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -> list[str]:
@@ -108,7 +110,7 @@ def _time_sum_mismatch_notes(run: ProfileRun, frame: pd.DataFrame, parts_s: list
     if share > INTERRUPTED_SHARE:
         return []
     return [
-        f"The median times above add up to only {units.percent(share)} of the median step, because steps were "
+        f"The median times above add up to only {units.percent_text(share)} of the median step, because steps were "
         f"interrupted at different layers. The shares of the layers are therefore too low; profile on an idle machine."
     ]
 
@@ -192,7 +194,7 @@ def all_reduce_table(rows: pd.DataFrame) -> Table:
 
 
 def _format_rate(cell: Any) -> str:
-    return units.rate(float(cell), "") if _is_number(cell) else units.MISSING
+    return units.rate_text(float(cell), "") if _is_number(cell) else units.MISSING
 
 
 def _best_row_per_ceiling(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
@@ -219,15 +221,15 @@ def _best_row_per_ceiling(rows: pd.DataFrame, every_shape: bool) -> list[dict[An
 def _rate_of_ceiling_row(row: dict[Any, Any]) -> float | None:
     # What lasts is the median: the best sample of a sustained ceiling is a burst again.
     which = "median" if row["kind"].endswith(SUSTAINED_SUFFIX) else "best"
-    value = row[f"{which}_flop_per_s"] if counts_flop(row["kind"]) else row[f"{which}_bytes_per_s"]
+    value = row[f"{which}_flop_per_s"] if is_flop_rate(row["kind"]) else row[f"{which}_bytes_per_s"]
     return float(value) if _is_number(value) else None
 
 
 def _ceiling_cells(row: dict[Any, Any], with_error: bool) -> list[Cell]:
-    flop = counts_flop(row["kind"])
+    flop = is_flop_rate(row["kind"])
     best = _rate_of_ceiling_row(row)
     median = row["median_flop_per_s"] if flop else row["median_bytes_per_s"]
-    peaks = find_peaks(row["device_name"]) if isinstance(row["device_name"], str) else None
+    peaks = find_device_peaks(row["device_name"]) if isinstance(row["device_name"], str) else None
     sheet = (peaks.flop_per_s(row["precision"]) if flop else bounds.datasheet_bytes_per_s(peaks)) if peaks else None
     samples = 0 if row["time_s"] is None else len(row["time_s"])
     share = best / sheet if best and sheet else None
@@ -257,7 +259,7 @@ def none_if_missing(cell: Any) -> Any:
 
 
 def _format_factor(cell: Any) -> str:
-    return f"{units.digits(float(cell))} ×" if _is_number(cell) else units.MISSING
+    return f"{units.number_text(float(cell))} ×" if _is_number(cell) else units.MISSING
 
 
 def _sum_or_none(values: pd.Series[float]) -> float | None:

@@ -90,7 +90,7 @@ def systems_table(content: Content, cases: pd.DataFrame) -> Table:
     for case in best.to_dict("records"):
         name = content.system_names.get(case["system_id"], "unknown")
         prices = content.prices.prices_of_system(name) if content.prices else None
-        first = [name, network_title(case["model"]), units.rate(case["flop_rate"], "FLOP/s")]
+        first = [name, network_title(case["model"]), units.rate_text(case["flop_rate"], "FLOP/s")]
         rows += [[*first, n.name, *_training_projection_cells(case, n, prices)] for n in trained_networks()]
     notes = [
         "Time, energy and cost are for the counted compute, or for the published one if none was counted. Energy is "
@@ -109,9 +109,9 @@ def _training_projection_cells(
     cost: Cell = None
     if prices is not None:
         money = prices.cost(time_s / 3600 * case["nodes"] * case["devices_per_node"], energy_j)
-        cost = None if money is None else f"{units.digits(money)} {prices.currency}"
-    return [units.seconds(time_s), energy, cost]
+        cost = None if money is None else f"{units.number_text(money)} {prices.currency}"
+    return [units.seconds_text(time_s), energy, cost]
 
 
 def _flop_text(value: float | None) -> str:
-    return units.MISSING if value is None else units.quantity(value, "FLOP")
+    return units.MISSING if value is None else units.quantity_text(value, "FLOP")

@@ -45,7 +45,7 @@ def _trainings_finding_sentence(runs: pd.DataFrame) -> str:
     if reached.empty:
         return f"{words}."
     fast = reached.iloc[reached["time_to_target_s"].argmin()]
-    time = units.seconds(fast["time_to_target_s"])
+    time = units.seconds_text(fast["time_to_target_s"])
     return f"{words}; {network_title(fast['model'])} with {fast['optimizer']} was the fastest, in {time}."
 
 
@@ -74,9 +74,9 @@ def training_table(epochs: pd.DataFrame) -> Table:
                 f"{run['target_metric']} {sign} {_format_share_or_number(run['target_value'], accuracy)}",
                 _format_share_or_number(run["best_value"], accuracy),
                 int(run["epochs_to_target"]) if reached else int(run["epoch"]),
-                units.seconds(run["time_to_target_s"]) if reached else units.MISSING,
-                f"{units.digits(run['energy_to_target_j'])} J" if run["energy_to_target_j"] > 0 else units.MISSING,
-                units.digits(run["validation_loss"] - run["training_loss"]),
+                units.seconds_text(run["time_to_target_s"]) if reached else units.MISSING,
+                f"{units.number_text(run['energy_to_target_j'])} J" if run["energy_to_target_j"] > 0 else units.MISSING,
+                units.number_text(run["validation_loss"] - run["training_loss"]),
             ]
         )
     notes = ["Loss gap: validation loss minus training loss after the last epoch. A large gap means overfitting."]
@@ -110,7 +110,7 @@ def training_curve_plots(epochs: pd.DataFrame) -> Iterator[Plot]:
         yield Plot(f"convergence_{kind}", f"{kind.capitalize()}: solid is validation, dotted is training.", figure)
 
 
-def write_training_curves(epochs: pd.DataFrame, folder: Path) -> list[Path]:
+def write_figures(epochs: pd.DataFrame, folder: Path) -> list[Path]:
     """The curves as SVG files in `folder`."""
     written = []
     for plot in training_curve_plots(epochs):

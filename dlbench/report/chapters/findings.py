@@ -8,7 +8,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import derived_metrics
-from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, boolean_column_per_warning
+from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, warning_flags
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
@@ -25,13 +25,13 @@ _MEANINGS = {
     "unstable": "The measurement reached its time limit before the interval (±) was as narrow as the protocol asks.",
     "no interval": "Too few steps, or steps too correlated, for a reliable interval.",
     "not steady": "The warm-up ended at its limit, perhaps while steps were still getting faster.",
-    _UNEVEN: f"Throughput over the whole window is more than {units.percent(derived_metrics.UNEVEN_LIMIT)} below the "
-    f"throughput of the median step: slow steps take much of the time.",
+    _UNEVEN: f"Throughput over the whole window is more than {units.percent_text(derived_metrics.UNEVEN_LIMIT)} below "
+    f"the throughput of the median step: slow steps take much of the time.",
     "throttled": "The device lowered its clock during the window, because of heat, the power supply or the board.",
     "power capped": "The power limit of the device lowered its clock. This is usual for heavy work. With a higher "
     "limit the device would be faster.",
-    "clock gap": f"The host's clock and the device's clock differ by more than {units.percent(CLOCK_GAP_LIMIT, 1)} in "
-    f"the total time of the steps: some time passed outside the steps.",
+    "clock gap": f"The host's clock and the device's clock differ by more than "
+    f"{units.percent_text(CLOCK_GAP_LIMIT, 1)} in the total time of the steps: some time passed outside the steps.",
     "shared device": "Other processes used the same device.",
     "meters disagree": "The energy counter and the integral of the power differ strongly: trust neither.",
     "above the peak": "The FLOP/s exceed the datasheet peak: the count, the clock or the peak is wrong.",
@@ -73,7 +73,7 @@ def _describe_median_and_window_rate(case: Mapping[Hashable, Any]) -> str:
 
 def _metric_findings(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Findings that follow from the metrics, each with the cases that it concerns."""
-    warned = boolean_column_per_warning(shown)
+    warned = warning_flags(shown)
     checks = {
         "unstable": shown["status"] == "unstable",
         "no interval": shown["step_time_half_width"].isna(),

@@ -14,7 +14,7 @@ def history_lines_table(found: History) -> Table:
     times = {"step_time_s": "Step time", "low_s": "from", "high_s": "to"}
     columns += [Column(name, title, "right", seconds_text) for name, title in times.items()]
     columns += [Column("noise", "Noise", "right", percent_text), Column("changes", "Changes", "right")]
-    chance = units.percent(found.false_alarms)
+    chance = units.percent_text(found.false_alarms)
     notes = [
         "Step time: the latest day's median, with its 95 % interval over processes. Noise: the usual variation of the "
         "step time from day to day.",

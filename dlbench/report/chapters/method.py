@@ -6,7 +6,7 @@ Honest about what is not met, and counted from the data wherever it can be.
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, boolean_column_per_warning
+from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, warning_flags
 from dlbench.report.analysis.content import Content
 from dlbench.report.loading.intervals import read_protocol_number
 from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
@@ -40,7 +40,7 @@ def measurement_rules_table(content: Content) -> Table:
             _describe_comparison_method(content),
             "partly",
         ),
-        ("Steps timed by device events and host clock; slowest rank counts", *_timing_clocks_rule(shown)),
+        ("Steps timed by device events and host clock; slowest rank counts", *_clocks_rule(shown)),
         (
             "Clocks, temperature and throttling recorded",
             _throttling_text(shown, content.rows),
@@ -148,10 +148,10 @@ def _stopping_rule(shown: pd.DataFrame) -> tuple[str, str]:
     return words, "met" if met.all() else "partly"
 
 
-def _timing_clocks_rule(shown: pd.DataFrame) -> tuple[str, str]:
+def _clocks_rule(shown: pd.DataFrame) -> tuple[str, str]:
     sources = ", ".join(sorted(shown["clock"].dropna().unique())) or "unknown"
     worst = shown["clock_gap"].max()
-    gap = f"largest gap {units.percent(worst)}" if pd.notna(worst) else "gap unknown"
+    gap = f"largest gap {units.percent_text(worst)}" if pd.notna(worst) else "gap unknown"
     words = (
         f"Steps timed by: {sources}. The total times by the host's and by the device's clock are both stored: {gap}; a "
         f"gap above {CLOCK_GAP_LIMIT:.0%} gives a warning."
@@ -168,7 +168,7 @@ def _throttling_text(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
         at_ends = rows[["sm_clock_before_mhz", "sm_clock_after_mhz"]].notna().any(axis=None)
         known = "Clocks were read before and after the timed steps, not during them."
         return known if at_ends else "Neither clocks nor throttling are available."
-    found = boolean_column_per_warning(shown)
+    found = warning_flags(shown)
     throttled, capped = int(found["throttled"].sum()), int(found["at its power limit"].sum())
     cases = units.count_text(len(shown), "case")
     return (
@@ -197,7 +197,7 @@ def _meters_rule(shown: pd.DataFrame) -> tuple[str, str]:
     words, apart = f"Source: {sources}; scope: {scopes}", known["energy_disagreement"]
     if apart.isna().all():
         return f"{words}. The meters gave only one kind of reading, so there is no cross-check.", "partly"
-    words += f"; counter and integral of sampled power differ by at most {units.percent(apart.max())}"
+    words += f"; counter and integral of sampled power differ by at most {units.percent_text(apart.max())}"
     if apart.isna().any():
         words += f"; {apart.isna().sum()} of {units.count_text(len(known), 'case')} have only one of these two readings"
     return f"{words}.", "met" if apart.le(ENERGY_TOLERANCE).all() else "partly"

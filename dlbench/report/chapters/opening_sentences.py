@@ -41,8 +41,8 @@ def step_time_opening(content: Content) -> str:
         return ""
     shares = {name: float((known[column] / known["step_time"]).median()) for name, column in phases.items()}
     largest = max(shares, key=lambda name: shares[name])
-    rest = " and ".join(f"{name} {units.percent(share)}" for name, share in shares.items() if name != largest)
-    return f"Shares of a training step (medians over runs): {largest} {units.percent(shares[largest])}, {rest}."
+    rest = " and ".join(f"{name} {units.percent_text(share)}" for name, share in shares.items() if name != largest)
+    return f"Shares of a training step (medians over runs): {largest} {units.percent_text(shares[largest])}, {rest}."
 
 
 def memory_opening(content: Content) -> str:
@@ -55,7 +55,7 @@ def memory_opening(content: Content) -> str:
     largest = max(parts, key=lambda name: parts[name], default="")
     most = f"; largest part: {METRICS[largest].title.lower()}" if largest else ""
     peak = METRICS[metric].title
-    return f"{peak}: at most {units.bytes_(top[metric])}, in {_describe_case(top, content)}{most}."
+    return f"{peak}: at most {units.bytes_text(top[metric])}, in {_describe_case(top, content)}{most}."
 
 
 def energy_opening(content: Content) -> str:
@@ -81,8 +81,8 @@ def flop_time_opening(content: Content) -> str:
         known = content.shown[content.shown[metric].gt(0)]
         if len(known):
             best = known.nlargest(1, metric).iloc[0]
-            middle = f"; the median case reaches {units.percent(known[metric].median())}" if len(known) > 2 else ""
-            share = units.percent(best[metric])
+            middle = f"; the median case reaches {units.percent_text(known[metric].median())}" if len(known) > 2 else ""
+            share = units.percent_text(best[metric])
             return f"{_describe_case(best, content)} reaches {share} of the {what}, the largest share{middle}."
     return "No peak of this device is known; run `dlbench ceilings` to measure it."
 
@@ -95,10 +95,11 @@ def variability_opening(content: Content) -> str:
         return ""
     wild = content.shown.loc[known.nlargest(1).index[0]]
     spread = (
-        f"The middle half of a run's step times spans {units.percent(known.median())} of the median step (median over "
+        f"The middle half of a run's step times spans {units.percent_text(known.median())} of "
+        "the median step (median over "
         f"runs)"
     )
-    most = f"at most {units.percent(known.max())} ({_describe_case(wild, content)})"
+    most = f"at most {units.percent_text(known.max())} ({_describe_case(wild, content)})"
     return f"{spread}, {most}; {unstable} of {units.count_text(len(content.shown), 'run')} unstable."
 
 

@@ -41,7 +41,7 @@ def power_table(found: Sequence[PowerLimitSweep], names: Mapping[str, str]) -> T
             cells = case_cells(point, MAIN_AXES, names)
             cells.append(_format_power_limit(point[one.axis], point["limit"], SWEEP_AXES[one.axis]))
             values = [point[name] for name in (*_METRICS, "product")]
-            cells += [units.digits(value, 4) if value == value else None for value in values]
+            cells += [units.number_text(value, 4) if value == value else None for value in values]
             rows.append([*cells, ", ".join(point["best"])])
     return Table(columns, rows)
 
@@ -66,9 +66,9 @@ def _sweep_finding(sweep: PowerLimitSweep) -> str:
     slower = 1 - saving["throughput"] / fastest["throughput"]
     return (
         f"{network_title(saving['model'])} {_format_at_power_limit(saving[sweep.axis], saving['limit'], unit)} takes "
-        f"{units.percent(less)} less energy per image than "
+        f"{units.percent_text(less)} less energy per image than "
         f"{_format_at_power_limit(fastest[sweep.axis], fastest['limit'], unit)}, "
-        f"at {units.percent(slower)} less throughput."
+        f"at {units.percent_text(slower)} less throughput."
     )
 
 

@@ -47,7 +47,7 @@ def projection_section(content: Content) -> Section:
         return Section("projection", "Cost to train", [Block(words=words)])
     table, assumptions = projected_trainings(trainings, content.system_names, content.prices)
     words = (
-        f"A projection to {NUM_EPOCHS:g} epochs of ImageNet-1k ({units.digits(NUM_IMAGES, 7)} images) for each "
+        f"A projection to {NUM_EPOCHS:g} epochs of ImageNet-1k ({units.number_text(NUM_IMAGES, 7)} images) for each "
         f"network, at its fastest and its cheapest measured setting. Input sizes may differ. No training was run to "
         f"its end. `dlbench project` projects to other numbers of images and epochs."
     )
@@ -61,7 +61,7 @@ def _projection_finding(table: Table) -> str:
     """The shortest training, and the cheapest where prices are known."""
     rows = table.records()
     fast = min(rows, key=lambda row: float(row["time_s"] or math.inf))
-    time = units.seconds(_number_or_none(fast["time_s"]))
+    time = units.seconds_text(_number_or_none(fast["time_s"]))
     words = f"The shortest of these trainings takes {time} ({_model_system_setting_text(fast)})"
     priced = [row for row in rows if isinstance(row.get("cost"), float)]
     if not priced:
@@ -146,7 +146,7 @@ def _fastest_and_cheapest(
     gain = cheap[1].time_s.value / fast[1].time_s.value - 1
     more = fast[1].device_hours.value / fast[1].time_s.value - cheap[1].device_hours.value / cheap[1].time_s.value
     devices = units.count_text(round(more * 3600), "more device")
-    few = f", by {units.percent(gain)} with {devices}" if more > 1e-9 else ""
+    few = f", by {units.percent_text(gain)} with {devices}" if more > 1e-9 else ""
     return [(f"fastest{few}", *fast), ("cheapest" if priced else "fewest device-hours", *cheap)]
 
 

@@ -189,7 +189,7 @@ def _format_system_property(value: object, name: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name.endswith("memory_bytes") and isinstance(value, int | float):
-        return units.bytes_(value)
+        return units.bytes_text(value)
     return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 

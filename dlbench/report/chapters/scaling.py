@@ -94,12 +94,12 @@ def superlinear_sentence(found: list[ScalingCurve]) -> str:
 
 def _prediction_row(curve: ScalingCurve, found: ThroughputPrediction, single: float | None) -> list[Cell]:
     """A row of the table; only limits where the model knows no more."""
-    batch = curve.batch_size_per_device(found.devices)
+    batch = curve.batch_size(found.devices)
     value = found.throughput
     speedup = None if value is None or single is None else value / single
     ends, speedups = None, None
     if not found.known:
-        ends = " to ".join(units.quantity(end, METRICS["throughput"].unit, 3) for end in (found.low, found.high))
+        ends = " to ".join(units.quantity_text(end, METRICS["throughput"].unit, 3) for end in (found.low, found.high))
         speedups = None if single is None else " to ".join(units.ratio(end / single) for end in (found.low, found.high))
     return [
         *(curve.kind, curve.name, "predicted", found.devices, None, batch, value, None, ends, single),
@@ -128,8 +128,8 @@ def scaling_model_sentence(curve: ScalingCurve) -> str:
     if not model.overlap_known:
         bound = "at least "
         beyond += ", given as a range: the lower end with this overlap, the upper end with complete overlap"
-    times = (model.compute_s(curve.batch_size_per_device(1)), model.transfer_s, model.latency_s)
-    compute, transfer, latency = (units.quantity(time_s, "s", 3) for time_s in times)
+    times = (model.compute_s(curve.batch_size(1)), model.transfer_s, model.latency_s)
+    compute, transfer, latency = (units.quantity_text(time_s, "s", 3) for time_s in times)
     return (
         f"{curve.name} ({curve.kind}), fitted model: computation {compute} on one device, transfer {transfer}, "
         f"latency {latency} per hop of the {model.algorithm}; communication overlaps with "

@@ -44,7 +44,7 @@ def comparison_section(content: Content) -> Section:
     if content.shown.empty:
         return Section("comparison", "Comparison", [Block(words=NOTHING_MEASURED)])
     cases = tables.merge_repeats_per_case(content.shown)
-    table = tables.move_common_axes_to_note(tables.case_metrics_table(cases, content.system_names))
+    table = tables.move_common_axes_to_note(tables.comparison_table(cases, content.system_names))
     shown, num_cases = len(content.shown), len(content.shown) + content.left_out
     runs = f" from {units.count_text(shown, 'run')}" if len(cases) < shown else ""
     networks = units.count_text(cases["model"].nunique(), "network")
@@ -109,7 +109,7 @@ def energy_section(content: Content) -> Section:
     if plots_samples.has_varying_power(content.shown[traced]).any():
         blocks += _plot_per_system(content, plots_samples.power)
     elif traced.any():
-        share = units.percent(plots_samples.STEADY_POWER)
+        share = units.percent_text(plots_samples.STEADY_POWER)
         words = f"The power of each case varies by at most {share}, so there is no figure. Averages are in the table."
         blocks.append(Block(words=words))
     table = tables.energy_table(content.shown, content.system_names)
@@ -171,7 +171,7 @@ def published_section(content: Content) -> Section:
         words = "No published results of these networks on these devices are known."
         return Section("published", "Published results", finding=f"{words} {elsewhere}" if num_others else words)
     ratios = [row["ratio"] for row in table.records() if isinstance(row["ratio"], float)]
-    low, high = (units.digits(end(ratios), 3) for end in (min, max))
+    low, high = (units.number_text(end(ratios), 3) for end in (min, max))
     finding = (
         f"{units.count_text(len(ratios), 'published result')} on the same device. Our throughput is {low} to {high} "
         f"times the published one."

@@ -70,18 +70,20 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
         KeyFigure(
             METRICS["throughput"].format(best["throughput"]),
             f"{network_title(best['model'])}, {best['mode']}",
-            "; ".join([*_half_width_texts(best), _setting_text(best, shown), _status_and_steps_text(best)]),
+            "; ".join([*_half_width_texts(best), _setting_text(best, shown), _status_and_steps(best)]),
         )
     ]
     if cases["flop_rate"].notna().any():
         top = cases.iloc[cases["flop_rate"].argmax()]
-        of_peak = f"{units.percent(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
-        words = f"{network_title(top['model'])}, {top['mode']}; {of_peak}; {_status_and_steps_text(top)}"
+        of_peak = (
+            f"{units.percent_text(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
+        )
+        words = f"{network_title(top['model'])}, {top['mode']}; {of_peak}; {_status_and_steps(top)}"
         rate = _text_if_flop_partial(top, "≥ ") + METRICS["flop_rate"].format(top["flop_rate"])
         figures.append(KeyFigure(rate, "highest rate of arithmetic", words))
     if best["energy_per_image"] > 0:
         name = f"{network_title(best['model'])}, {best['mode']}"
-        words = f"{name}; with idle power, from {best['energy_source']}; {_status_and_steps_text(best)}"
+        words = f"{name}; with idle power, from {best['energy_source']}; {_status_and_steps(best)}"
         figures.append(
             KeyFigure(METRICS["energy_per_image"].format(best["energy_per_image"]), "energy per image", words)
         )
@@ -113,7 +115,7 @@ def _cases_for_summary(shown: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _status_and_steps_text(case: pd.Series) -> str:
+def _status_and_steps(case: pd.Series) -> str:
     return ", ".join(
         part for part in (describe_status_and_warnings(case), units.count_text(int(case["steps"]), "step")) if part
     )
@@ -133,7 +135,7 @@ def _system_sentences(content: Content) -> list[str]:
             f"{one['system_cpu_model']}" if isinstance(one["system_cpu_model"], str) else "",
             units.count_text(int(one["system_cpu_cores"]), "core") if one["system_cpu_cores"] > 0 else "",
             threads_text(threads[system]) if threads.get(system) else "",
-            units.bytes_(one["system_memory_bytes"]) if one["system_memory_bytes"] > 0 else "",
+            units.bytes_text(one["system_memory_bytes"]) if one["system_memory_bytes"] > 0 else "",
             f"{hosts} hosts" if hosts > 1 else str(one["system_hostname"]),
             *(f"{title} {one[key]}" for key, title in _SOFTWARE_NAMES.items() if isinstance(one[key], str)),
         ]
@@ -174,7 +176,7 @@ def _summary_text(content: Content, cases: pd.DataFrame) -> str:
     if cases["mfu"].notna().any():
         top = cases.iloc[cases["mfu"].argmax()]
         name = f"{network_title(top['model'])}, {top['mode']}, {_setting_text(top, shown)}"
-        share = _text_if_flop_partial(top, "at least ") + units.percent(top["mfu"])
+        share = _text_if_flop_partial(top, "at least ") + units.percent_text(top["mfu"])
         sentences.append(f"The largest share of the datasheet peak is {share} ({name}).")
     over = "half_width" in cases and cases["half_width"].notna().any()
     widths = cases["half_width"] if over else shown["step_time_half_width"]

@@ -45,8 +45,10 @@ def tuning_table(changes: Sequence[Change], shipped: float, goal: str, unit: str
     columns = [
         Column("change", "Setting"),
         Column("figure", tuning_goal_heading(goal, unit), "right"),
-        Column("ratio", "Gives", "right", lambda cell: "" if cell is None else f"x {units.digits(float(cell), 3)}"),
-        Column("total", "In total", "right", lambda cell: f"x {units.digits(float(cell or 0.0), 3)}"),
+        Column(
+            "ratio", "Gives", "right", lambda cell: "" if cell is None else f"x {units.number_text(float(cell), 3)}"
+        ),
+        Column("total", "In total", "right", lambda cell: f"x {units.number_text(float(cell or 0.0), 3)}"),
     ]
     rows: list[list[Cell]] = [["default setting", shipped, None, 1.0]]
     rows += [[f"+ {change.text}", change.after, change.ratio, change.after / shipped] for change in changes]
@@ -58,5 +60,5 @@ def _tuning_finding(one: TuningResult) -> str:
     name = f"{network_title(one.first.model)} in {one.first.mode}"
     if not one.changes:
         return f"{name}: no other setting was better than the default setting."
-    ratio = units.digits(one.changes[-1].after / one.shipped, 3)
+    ratio = units.number_text(one.changes[-1].after / one.shipped, 3)
     return f"{name} with the tuned setting reaches {ratio} times the {one.goal} of the default setting."

@@ -20,12 +20,12 @@ class AxisUnit:
 
     def tick(self, value: float) -> str:
         """The number at a tick, without zeros that mean nothing: "0.1", "20", "50 000"."""
-        number = units.digits(value / self.factor, 3)
+        number = units.number_text(value / self.factor, 3)
         return number.rstrip("0").rstrip(".") if "." in number else number
 
     def show(self, value: float) -> str:
         """The words beside a point: "133 mJ/img"."""
-        return f"{units.digits(value / self.factor)} {self.name}"
+        return f"{units.number_text(value / self.factor)} {self.name}"
 
     def label(self, title: str) -> str:
         """The label of the axis: "Energy per image [mJ/img]"."""

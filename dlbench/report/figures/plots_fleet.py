@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 
-from dlbench.node_list import natural_key
+from dlbench.node_list import natural_sort_key
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 
@@ -26,7 +26,7 @@ def fleet_map(slowdowns: pd.DataFrame) -> Plot:
     table = whole.pivot_table(index="host", columns="slot", values="slower", aggfunc="median")
     slow = whole[whole["is_outlier"]]
     marked = {(host, device) for host, device in zip(slow["host"], slow["slot"], strict=True)}
-    table = table.loc[sorted(table.index, key=natural_key), sorted(table.columns, key=natural_key)]
+    table = table.loc[sorted(table.index, key=natural_sort_key), sorted(table.columns, key=natural_sort_key)]
     num_nodes = len(table)
     room = _PER_COLUMN * _MAX_COLUMNS
     if num_nodes > room:

@@ -20,9 +20,9 @@ from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
     case_label,
     choose_time_unit,
-    figure_with_panel_per_mode,
     label_outer_axes,
     panel_grid,
+    panel_per_mode,
 )
 
 #: Panels of a figure that has one per case.
@@ -41,7 +41,7 @@ def distribution(cases: pd.DataFrame) -> Plot:
     if shown.empty:
         return Plot("distribution", f"No case has {MIN_STEPS} timed steps.")
     deviations = {name: 100 * (s / np.median(s) - 1) for name, s in shown["samples"].items()}
-    figure, panels = figure_with_panel_per_mode(shown)
+    figure, panels = panel_per_mode(shown)
     ordinary = [float(np.percentile(np.abs(d), 95)) for d in deviations.values()]
     # Nothing is below -100 %. Above, the axis holds 95 % of the steps of 95 % of the cases; the rest is counted.
     reach = max(1.0, 2 * float(np.percentile(ordinary, 95)))
@@ -76,7 +76,7 @@ def _draw_step_time_boxes(axes: Axes, deviations: list[Any], reach: float, wide:
         axes.set_xscale("symlog", linthresh=10, linscale=0.6)
         decades = [10.0**p for p in range(1, math.floor(math.log10(2 * reach)) + 1)]
         axes.set_xticks([-100, -10, 0, *decades])
-        axes.xaxis.set_major_formatter(lambda value, _: units.digits(value, 1))
+        axes.xaxis.set_major_formatter(lambda value, _: units.number_text(value, 1))
         axes.xaxis.set_minor_locator(NullLocator())
     boxes = axes.boxplot(
         deviations, orientation="horizontal", whis=(5, 95), showfliers=False, patch_artist=True, widths=0.5,
@@ -165,7 +165,7 @@ def _draw_outliers(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float6
     axes.plot(points, np.full(points.size, y), "o", color=look.BLUE, markersize=2.2, alpha=0.5, markeredgewidth=0)
     outside = values[values > reach]
     if outside.size:
-        text = f"▸ {outside.size}, up to +{units.digits(outside.max())} %"
+        text = f"▸ {outside.size}, up to +{units.number_text(outside.max())} %"
         place: Any = ("axes fraction", "data")
         look_of: Any = {"fontsize": 7.5, "color": look.VERMILION, "ha": "right", "va": "center"}
         behind = {"facecolor": look.PAPER, "edgecolor": "none", "pad": 1.0}

@@ -59,7 +59,11 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     ends = values.sum(axis=1).combine(shown["step_time"], max)
     for y, (end, step) in enumerate(zip(ends, shown["step_time"], strict=True)):
         left.annotate(
-            units.seconds(step), (end / factor, y), (4, 0), textcoords="offset points", **figure_parts.SMALL_TEXT_STYLE
+            units.seconds_text(step),
+            (end / factor, y),
+            (4, 0),
+            textcoords="offset points",
+            **figure_parts.SMALL_TEXT_STYLE,
         )
     figure_parts.label_rows_by_case(left, shown, ["model", "precision", "batch_size"])
     left.set_xlim(0, 1.2 * ends.max() / factor)
@@ -75,7 +79,7 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
 
 
 def _phase_tooltip(case: dict[Any, Any], part: str, share: float) -> str:
-    return f"{METRICS[part].title}: {units.seconds(case[part])}, {units.percent(share)} of the step"
+    return f"{METRICS[part].title}: {units.seconds_text(case[part])}, {units.percent_text(share)} of the step"
 
 
 def memory(cases: pd.DataFrame) -> Plot:
@@ -86,7 +90,7 @@ def memory(cases: pd.DataFrame) -> Plot:
         return Plot("memory", "No case has a memory reading.")
     # Host memory says something about the network only where there is no memory of a device.
     marks = [n for n in ("memory_allocated", "memory_device") if shown[n].notna().any()] or ["memory_rss"]
-    figure, panels = figure_parts.figure_with_panel_per_mode(shown)
+    figure, panels = figure_parts.panel_per_mode(shown)
     top = shown[[*_MEMORY_PARTS, *marks]].max().max()
     factor, unit = (2**30, "GiB") if top >= 2**30 else (2**20, "MiB")
     tooltips = figure_parts.Tooltips()
@@ -116,7 +120,7 @@ def memory(cases: pd.DataFrame) -> Plot:
 
 
 def _memory_tooltip(case: dict[Any, Any], part: str) -> str:
-    return f"{METRICS[part].title}: {units.bytes_(case[part])}"
+    return f"{METRICS[part].title}: {units.bytes_text(case[part])}"
 
 
 def flop_time(cases: pd.DataFrame) -> Plot:
@@ -125,7 +129,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     if known.empty:
         return Plot("flop_time", "No case has both a step time and a count of its FLOP.")
     figure = look.new_figure(4.6)
-    panels = figure_parts.add_panel_per_mode(figure, known, sharex=True, sharey=True)
+    panels = figure_parts.split_by_mode(figure, known, sharex=True, sharey=True)
     lines = _peak_rate_lines(known)
     flop, time = choose_axis_unit(known["flop_per_step"], "FLOP"), choose_axis_unit(known["step_time"], "s")
     x = np.array([known["flop_per_step"].min() / 4, known["flop_per_step"].max() * 10])
@@ -191,7 +195,7 @@ class _PeakRateLine:
 
     def name(self) -> str:
         of = f" {', '.join(self.precisions)}" if self.precisions else ""
-        return f"{self.source}{of}: {units.rate(self.rate, 'FLOP/s')}"
+        return f"{self.source}{of}: {units.rate_text(self.rate, 'FLOP/s')}"
 
 
 def _peak_rate_lines(known: pd.DataFrame) -> list[_PeakRateLine]:
@@ -225,7 +229,7 @@ def _draw_case_points(axes: Axes, cases: pd.DataFrame, tooltips: figure_parts.To
     alpha = 0.9 if len(cases) <= 12 else 0.5
     mark: dict[str, Any] = {"marker": "o", "ls": "none", "markersize": 4.7, "markeredgewidth": 0, "zorder": 3}
     for case, colour in zip(cases.to_dict("records"), colours, strict=True):
-        reached = units.rate(case["flop_per_step"] / case["step_time"], "FLOP/s")
+        reached = units.rate_text(case["flop_per_step"] / case["step_time"], "FLOP/s")
         gid = tooltips.add_case_tooltip(
             case, f"{reached}: {value_with_interval_text(case, 'step_time')}", case["precision"]
         )

@@ -33,11 +33,11 @@ def tuning_waterfall_plot(
         whole = y in (0, len(spans) - 1)
         colour = look.GREY if whole else look.GREEN if after >= before else look.VERMILION
         axes.barh(y, after - before, left=before, height=0.6, color=colour)
-        text = units.rate(after, "") if whole else f"x {units.digits(after / before, 3)}"
+        text = units.rate_text(after, "") if whole else f"x {units.number_text(after / before, 3)}"
         axes.annotate(text, (max(before, after), y), (4, 0), textcoords="offset points", **SMALL_TEXT_STYLE)
     set_row_labels(axes, [look.fit_text_for_figure(name, 40) for name in names])
     axes.set_xlim(0, 1.2 * max(after for _, after in spans))
     axes.set_xlabel(tuning_goal_heading(goal, unit))
     model, _, rest = title.partition(",")
     axes.set_title(f"{look.fit_text_for_figure(network_title(model), 26)},{rest}" if rest else network_title(model))
-    return Plot("waterfall", f"{words} In total x {units.digits(tuned / shipped, 3)}.", figure, records=records)
+    return Plot("waterfall", f"{words} In total x {units.number_text(tuned / shipped, 3)}.", figure, records=records)

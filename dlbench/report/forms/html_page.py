@@ -13,7 +13,7 @@ from dlbench import units
 from dlbench.report.document import Block, Report, Section
 from dlbench.report.figures import figure_style
 from dlbench.report.forms.record_links import RecordLinks
-from dlbench.table import Cell, Table, alignments, default_text
+from dlbench.table import Cell, Table, column_alignments, default_cell_text
 from dlbench.version import __version__
 
 TEMPLATES = Path(__file__).parent
@@ -46,7 +46,7 @@ def html_page(report: Report) -> str:
         cells=_cell_texts_and_sort_values,
         sorted_by=lambda value: format(value, ".9g") if isinstance(value, float) else value,
         heading=lambda column: column.title_and_unit(),
-        alignments=alignments,
+        alignments=column_alignments,
         choices=_filter_choices,
         links=links,
         searchable=lambda block: bool(block.filters) or len(block.table.rows) > MIN_ROWS_TO_SEARCH,
@@ -103,14 +103,14 @@ def _backticks_to_code_spans(text: str) -> Markup:
 
 def _cell_texts_and_sort_values(table: Table, row: Sequence[Cell]) -> list[tuple[str, Cell]]:
     """The shown text of each cell, and the value to sort by."""
-    return [((column.show or default_text)(cell), cell) for column, cell in zip(table.columns, row, strict=True)]
+    return [((column.show or default_cell_text)(cell), cell) for column, cell in zip(table.columns, row, strict=True)]
 
 
 def _filter_choices(table: Table, filters: Sequence[str]) -> list[tuple[int, str, list[str]]]:
     """Index, heading and different values of each column to filter by; a column with one value is no choice."""
     found = []
     for index, column in enumerate(table.columns):
-        values = list(dict.fromkeys((column.show or default_text)(row[index]) for row in table.rows))
+        values = list(dict.fromkeys((column.show or default_cell_text)(row[index]) for row in table.rows))
         if column.key in filters and len(values) > 1:
             found.append((index, column.heading, values))
     return found

@@ -11,7 +11,7 @@ from dlbench.report.analysis.acceptance import VERDICTS, AcceptanceFile, Criteri
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.forms.html_page import template_environment
 from dlbench.results.parts import find_parts
-from dlbench.table import Cell, Column, Table, alignments, cell_texts, signed_percent_text
+from dlbench.table import Cell, Column, Table, cell_texts, column_alignments, signed_percent_text
 from dlbench.version import __version__
 
 
@@ -36,7 +36,7 @@ def acceptance_table(judgements: Sequence[CriterionResult], raw: bool = False) -
 def _criterion_row(number: int, one: CriterionResult, raw: bool) -> list[Cell]:
     metric = METRICS[one.line.metric]
     sign = "≥" if one.line.at_least else "≤"
-    tolerance = f" {'−' if one.line.at_least else '+'} {units.percent(one.line.tolerance)}"
+    tolerance = f" {'−' if one.line.at_least else '+'} {units.percent_text(one.line.tolerance)}"
     figures = (one.value, one.low, one.high)
     return [
         number,
@@ -69,7 +69,7 @@ def acceptance_page(
         summary=summary_line(acceptance, judgements),
         columns=[column.title for column in table.columns],
         rows=cell_texts(table),
-        alignments=alignments(table),
+        alignments=column_alignments(table),
         file=file.name,
         file_digest=hashlib.sha256(file.read_bytes()).hexdigest(),
         parts=len(parts),

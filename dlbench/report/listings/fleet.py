@@ -37,7 +37,7 @@ def distributions_table(found: FleetComparison) -> Table:
         Column("unit", "Unit"),
         Column("units", "Units", "right"),
         *(
-            Column(key, key.capitalize(), "right", lambda cell: units.rate(number_or_none(cell), "").strip())
+            Column(key, key.capitalize(), "right", lambda cell: units.rate_text(number_or_none(cell), "").strip())
             for key in ("lowest", "median", "highest")
         ),
         Column("range", "Range", "right", percent_text),
@@ -45,21 +45,10 @@ def distributions_table(found: FleetComparison) -> Table:
         Column("found_from", "Found in 95 %", "right", percent_text),
     ]
     rows: list[list[Cell]] = [
-        [
-            one.kind,
-            one.what,
-            one.unit,
-            one.units,
-            one.low,
-            one.median,
-            one.high,
-            one.relative_range,
-            one.limit,
-            one.found_from,
-        ]
+        [one.kind, one.what, one.unit, one.units, one.low, one.median, one.high, one.range, one.limit, one.found_from]
         for one in found.distributions
     ]
-    chance = units.percent(found.false_alarms)
+    chance = units.percent_text(found.false_alarms)
     notes = [
         f"Probability of at least one false alarm in this fleet, over {found.tests} tests: {chance}.",
         "Range: (highest - lowest) / median. Outlier from: a unit is an outlier if it is slower than the median unit "
@@ -72,10 +61,13 @@ def distributions_table(found: FleetComparison) -> Table:
 
 def _published_range_note(found: FleetComparison) -> list[str]:
     """The ranges of this fleet beside those of Sinha et al. 2022 (SC22, "Not All GPUs Are Created Equal")."""
-    ranges = [one.relative_range for one in found.distributions if one.limit is not None]
+    ranges = [one.range for one in found.distributions if one.limit is not None]
     if not ranges:
         return []
-    own = f"{units.percent(sum(ranges) / len(ranges))} on average over the cases, {units.percent(max(ranges))} at most"
+    own = (
+        f"{units.percent_text(sum(ranges) / len(ranges))} on average over the cases, "
+        f"{units.percent_text(max(ranges))} at most"
+    )
     return [
         f"Ranges here: {own}. Published for identical GPUs (Sinha et al., SC22): 8 % on average, 22 % at most, and "
         f"outliers 1.5 times slower than the median."
@@ -90,5 +82,4 @@ def summary_line(found: FleetComparison) -> str:
     if not found.outliers:
         return f"{tested}: no outlier"
     slow = units.count_text(len(found.outliers), "outlier")
-    nodes = found.nodes_with_outliers
-    return f"{tested}: {slow} on {units.count_text(len(nodes), 'node')}: {compress_nodes(nodes)}"
+    return f"{tested}: {slow} on {units.count_text(len(found.nodes), 'node')}: {compress_nodes(found.nodes)}"

@@ -36,10 +36,10 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
     rules = cases[0].protocol
     longest_s = sum(c.protocol.warmup_max_time_s + c.protocol.idle_time_s + c.protocol.max_time_s for c in cases)
     notes = [
-        f"Cases: {len(cases)}{each}. Each process measures for {units.seconds(rules.min_time_s)} to "
-        f"{units.seconds(rules.max_time_s)} (the window), after start-up and warm-up; it is stopped after "
-        f"{units.seconds(rules.timeout_s)}.",
-        f"Warm-up and windows of all cases take at most {units.seconds(longest_s)} per round (one process of "
+        f"Cases: {len(cases)}{each}. Each process measures for {units.seconds_text(rules.min_time_s)} to "
+        f"{units.seconds_text(rules.max_time_s)} (the window), after start-up and warm-up; it is stopped after "
+        f"{units.seconds_text(rules.timeout_s)}.",
+        f"Warm-up and windows of all cases take at most {units.seconds_text(longest_s)} per round (one process of "
         f"each case).",
         "FLOP and memory are per device. Memory is what PyTorch allocates; libraries and the CUDA context need more.",
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dlbench.json_text import dump_json
 from dlbench.results.query import query
-from dlbench.table import Cell, Column, Table, default_text, render
+from dlbench.table import Cell, Column, Table, default_cell_text, render
 
 #: A longer list is cut for people.
 _MAX_LISTED = 6
@@ -32,9 +32,9 @@ def format_query(sql: str, sources: Sequence[str | Path], format: str) -> str:
 def _shorten_for_terminal(cell: Cell) -> str:
     """On one line, without what a terminal might obey, long lists by their beginning."""
     if isinstance(cell, int | float) and not isinstance(cell, bool):
-        return default_text(cell) if isinstance(cell, float) and not math.isfinite(cell) else str(cell)
+        return default_cell_text(cell) if isinstance(cell, float) and not math.isfinite(cell) else str(cell)
     if not isinstance(cell, str):
-        return default_text(cell)
+        return default_cell_text(cell)
     if cell.startswith("[") and cell.count(",") >= _MAX_LISTED:
         cell = ",".join(cell.split(",")[:_MAX_LISTED]) + f", ... ({cell.count(',') + 1} in all)]"
     return "".join(c if c.isprintable() else " " for c in cell)

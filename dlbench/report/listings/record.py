@@ -20,7 +20,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.chapters import tables
 from dlbench.results import store
 from dlbench.results.records import parse_details
-from dlbench.results.schema import SCHEMA, unit_of
+from dlbench.results.schema import SCHEMA, unit_of_column
 from dlbench.suites.case import AXES
 from dlbench.table import Cell, Column, Table
 from dlbench.table_width import terminal_width
@@ -106,12 +106,12 @@ def _summarize_rank(row: dict[str, Any]) -> dict[str, Any]:
     for field in SCHEMA:
         own = field.name not in (*_OUTCOME_COLUMNS, *AXES, "protocol") and not field.name.startswith("system_")
         if own and field.name in row:
-            summary = _summarize_samples if field.type == pa.list_(pa.float64()) else _to_json_type
+            summary = _sample_summary if field.type == pa.list_(pa.float64()) else _to_json_type
             found[field.name] = summary(row[field.name])
     return found
 
 
-def _summarize_samples(samples: list[float | None] | None) -> dict[str, float | int] | None:
+def _sample_summary(samples: list[float | None] | None) -> dict[str, float | int] | None:
     values = np.array([v for v in samples or () if v is not None], dtype=np.float64)
     values = values[np.isfinite(values)]
     if values.size == 0:
@@ -200,8 +200,8 @@ def _format_record_value(name: str, value: Any) -> str:
     if value == 0 and name in _MEANING_OF_ZERO:
         return _MEANING_OF_ZERO[name]
     if isinstance(value, int | float):
-        unit = unit_of(name)
-        known = {"s": units.seconds, "B": units.bytes_}
-        return known[unit](value) if unit in known else f"{table.default_text(value)} {unit}".strip()
+        unit = unit_of_column(name)
+        known = {"s": units.seconds_text, "B": units.bytes_text}
+        return known[unit](value) if unit in known else f"{table.default_cell_text(value)} {unit}".strip()
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else " " for c in text)

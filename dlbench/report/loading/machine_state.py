@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dlbench.atomic_file import read_text
 from dlbench.json_text import load_json
-from dlbench.safe_names import excerpt
+from dlbench.safe_names import short_repr
 
 MACHINE_STATE_FOLDER = "machinestate"
 #: So many nodes and properties are read at most; longer values are cut.
@@ -29,7 +29,7 @@ def read_node_states(sources: Sequence[str | Path]) -> tuple[dict[str, NodeState
                 raise ValueError("it was not written by MachineState")
         except (OSError, ValueError) as error:
             words = error.strerror if isinstance(error, OSError) else error
-            problems.append(f"cannot read {file}: {excerpt(str(words), 200)[1:-1]}; skipped")
+            problems.append(f"cannot read {file}: {short_repr(str(words), 200)[1:-1]}; skipped")
             continue
         state = dict(islice(_flatten_nested_values(content), _MOST_PROPERTIES))
         name = state.get("HostInfo/Hostname") or file.stem

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dlbench import stats
 from dlbench.report.loading import intervals, sample_statistics, systems
-from dlbench.results.reader import NUMBER_LISTS, Batch, RaggedArray, Reader, to_frame
+from dlbench.results.reader import NUMBER_LISTS, AttemptBatch, RaggedArray, StoreReader, to_frame
 from dlbench.results.schema import SCHEMA
 
 #: Kept of the samples of a case that is shown: the power of its first rank, and what communication took.
@@ -55,7 +55,7 @@ class LoadedStores:
 
     rows: pd.DataFrame  # one per rank, by attempt and rank, without samples; `system_details` once per system
     statistics: pd.DataFrame  # of each attempt, the columns of `_STATISTIC_COLUMNS`
-    readers: Sequence[Reader]  # of each source
+    readers: Sequence[StoreReader]  # of each source
     source_of: pd.Series  # of each attempt the number of the source that it counts in
     num_rows: int = 0  # that the files of all sources hold
     num_passed_over: int = 0  # of these those that cannot be right or cannot be read
@@ -68,12 +68,12 @@ class LoadedStores:
         more = len(found) - MAX_PROBLEMS
         return [*found[:MAX_PROBLEMS], f"{more} more parts like these"] if more > 0 else found
 
-    def part_file_of_attempts(self, attempts: Sequence[str]) -> dict[str, Path]:
+    def files(self, attempts: Sequence[str]) -> dict[str, Path]:
         """The Parquet file that each of these attempts was read from."""
         files: dict[str, Path] = {}
         source_of = self.source_of.loc[list(attempts)]
         for number, some in source_of.groupby(source_of):
-            files |= self.readers[int(str(number))].files_of(some.index.tolist())
+            files |= self.readers[int(str(number))].first_part_of_attempts(some.index.tolist())
         return files
 
     def read_samples_of_attempts(self, attempts: list[str]) -> pd.DataFrame:
@@ -85,7 +85,7 @@ class LoadedStores:
         """
         columns = ("step_s", "unsynced_step_s", "protocol", *TRACE_COLUMNS)
         batches = _batches_with_attempts(self.source_of.loc[attempts], self.readers, columns)
-        kept = [_samples_of_batch(batch) for batch in batches]
+        kept = [_batch_samples(batch) for batch in batches]
         if not kept:
             kept = [pd.DataFrame(columns=["samples", *TRACE_COLUMNS, *COMMUNICATION_COLUMNS])]
         whole: pd.DataFrame = pd.concat(kept).reindex(attempts)
@@ -102,15 +102,13 @@ def load_stores(
 
     Raises StoreError if a source does not exist.
     """
-    readers = [Reader.from_sources([source.path]) for source in sources]
+    readers = [StoreReader.from_sources([source.path]) for source in sources]
     frames: list[pd.DataFrame] = []
     statistics: list[pd.DataFrame] = []
     for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
         batches = reader.batches((*columns, *sample_statistics.COLUMNS), _progress_of_file(progress, source.path))
         frames.append(
-            systems.add_source_columns(
-                to_frame(_scalar_table_of_each_batch(batches, statistics), columns), source, number
-            )
+            systems.add_source_columns(to_frame(_scalar_tables(batches, statistics), columns), source, number)
         )
     # What is read once more, later, is not to be counted again.
     counts = [(reader.num_rows, reader.num_rows - reader.num_held, reader.num_copies) for reader in readers]
@@ -136,14 +134,14 @@ def _progress_of_file(progress: ProgressCallback | None, path: str) -> Callable[
     return progress and (lambda done, total: progress(f"{path}: {done} of {total} parts read"))
 
 
-def _scalar_table_of_each_batch(batches: Iterable[Batch], statistics: list[pd.DataFrame]) -> Iterator[pa.Table]:
+def _scalar_tables(batches: Iterable[AttemptBatch], statistics: list[pd.DataFrame]) -> Iterator[pa.Table]:
     """What is no sample, while `statistics` takes what the samples say."""
     for batch in batches:
         statistics.append(_statistics_of_batch(batch))
         yield batch.scalars
 
 
-def _statistics_of_batch(batch: Batch) -> pd.DataFrame:
+def _statistics_of_batch(batch: AttemptBatch) -> pd.DataFrame:
     ranks = _ranks_of_attempts(batch)
     stride = batch.scalars["phase_stride"].to_numpy()
     found = sample_statistics.slowest_rank_steps(batch.lists["step_s"], ranks)
@@ -156,17 +154,19 @@ def _statistics_of_batch(batch: Batch) -> pd.DataFrame:
     return known.assign(**dict(zip(sample_statistics.LIMIT_COLUMNS, limits.T, strict=True)), slowest_median=medians)
 
 
-def _ranks_of_attempts(batch: Batch) -> sample_statistics.RanksOfAttempts:
+def _ranks_of_attempts(batch: AttemptBatch) -> sample_statistics.RanksOfAttempts:
     return sample_statistics.RanksOfAttempts.from_attempt_ids(batch.scalars["attempt_id"].to_pylist())
 
 
-def _batches_with_attempts(source_of: pd.Series, readers: Sequence[Reader], columns: Sequence[str]) -> Iterator[Batch]:
+def _batches_with_attempts(
+    source_of: pd.Series, readers: Sequence[StoreReader], columns: Sequence[str]
+) -> Iterator[AttemptBatch]:
     """The batches that hold these attempts, each from the source that it counts in."""
     for number, attempts in source_of.groupby(source_of):
         yield from readers[int(str(number))].read_attempts(attempts.index.tolist(), columns)
 
 
-def _samples_of_batch(batch: Batch) -> pd.DataFrame:
+def _batch_samples(batch: AttemptBatch) -> pd.DataFrame:
     ranks = _ranks_of_attempts(batch)
     values: dict[str, Any] = {
         "samples": sample_statistics.slowest_rank_steps(batch.lists["step_s"], ranks).steps.arrays()
@@ -175,13 +175,11 @@ def _samples_of_batch(batch: Batch) -> pd.DataFrame:
         traces = batch.lists[name].arrays()
         values[name] = [traces[row] for row in ranks.first.tolist()]
     columns = {name: pd.Series(arrays, ranks.attempts, dtype=object) for name, arrays in values.items()}
-    limits = _medians_of_unsynchronized_steps(
-        batch.lists["unsynced_step_s"], ranks, batch.scalars["protocol"].to_pylist()
-    )
+    limits = _unsynced_medians(batch.lists["unsynced_step_s"], ranks, batch.scalars["protocol"].to_pylist())
     return pd.concat([pd.DataFrame(columns), pd.DataFrame(limits, ranks.attempts, list(COMMUNICATION_COLUMNS))], axis=1)
 
 
-def _medians_of_unsynchronized_steps(
+def _unsynced_medians(
     steps: RaggedArray, ranks: sample_statistics.RanksOfAttempts, protocols: Sequence[str | None]
 ) -> NDArray[np.float64]:
     """The median of these steps and its interval for each attempt, each the largest over ranks.
@@ -201,7 +199,7 @@ def _medians_of_unsynchronized_steps(
     return np.where(np.isfinite(largest), largest, np.nan)
 
 
-def _details_of_first_rows(rows: pd.DataFrame, readers: Sequence[Reader]) -> pd.Series:
+def _details_of_first_rows(rows: pd.DataFrame, readers: Sequence[StoreReader]) -> pd.Series:
     """`system_details` of the first row of each system, and nothing in all others."""
     described = rows[rows["system_hostname"].fillna("") != ""].drop_duplicates("system_id")
     details = pd.Series(None, rows.index, dtype=object)

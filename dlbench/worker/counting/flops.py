@@ -30,7 +30,13 @@ from dlbench.models import BuiltModel, build_on_meta
 from dlbench.tasks import Batch
 from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.counting.node_owners import NodeOwnerTracker, hook_modules
-from dlbench.worker.counting.operation_macs import is_counted, is_free, is_unknown, macs_of, operation_name
+from dlbench.worker.counting.operation_macs import (
+    has_mac_formula,
+    is_mac_free,
+    is_unknown_operation,
+    macs_of,
+    operation_name,
+)
 
 #: Number of passes to average if the work differs between steps.
 NUM_PASSES = 32
@@ -238,16 +244,16 @@ def seed_temporarily(seed: int) -> Iterator[Callable[[], bool]]:
         torch.default_generator.manual_seed(seed)
         if numpy:
             numpy.random.seed(seed)
-        seeded = _random_state(numpy)
+        seeded = _random_generator_states(numpy)
         try:
-            yield lambda: _random_state(numpy) != seeded
+            yield lambda: _random_generator_states(numpy) != seeded
         finally:
             random.setstate(before[0])
             if numpy:
                 numpy.random.set_state(before[1])
 
 
-def _random_state(numpy: Any) -> tuple[Any, ...]:
+def _random_generator_states(numpy: Any) -> tuple[Any, ...]:
     of_numpy = numpy.random.get_state(legacy=False)["state"] if numpy else None
     key = (bytes(of_numpy["key"]), of_numpy["pos"]) if of_numpy else None
     return random.getstate(), bytes(torch.get_rng_state().numpy()), key
@@ -280,7 +286,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _on_module_start(self, path: str) -> None:
         if threading.get_ident() == self._thread:
-            self._owners.enter(path)
+            self._owners.enter_module(path)
         else:
             # Dispatch modes apply to one thread: operations in other threads are not seen.
             self._record_uncounted_thread(path)
@@ -290,20 +296,20 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _on_module_end(self, output: Any) -> None:
         if threading.get_ident() == self._thread:
-            self._owners.leave()
+            self._owners.leave_module()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if is_unknown(func) and func._can_decompose():
+        if is_unknown_operation(func) and func._can_decompose():
             # Composite operations such as `linear` are decomposed; their parts are dispatched here.
-            with self._keep_active():
+            with self._keep_mode_active():
                 return func.decompose(*args, **kwargs)
         result = func(*args, **kwargs)
         self._record_operation(func, args, kwargs, result)
         return result
 
     @contextmanager
-    def _keep_active(self) -> Iterator[None]:
+    def _keep_mode_active(self) -> Iterator[None]:
         """Keep the mode active, which PyTorch disables while it handles an operation."""
         super().__enter__()  # type: ignore[no-untyped-call]
         try:
@@ -312,13 +318,13 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def _record_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
-        if is_free(func):
+        if is_mac_free(func):
             return
         tensors = list(tensors_in(args))
         self.operations.append(
             Operation(
                 name=operation_name(func),
-                macs=macs_of(func, args, kwargs, result) if is_counted(func) else None,
+                macs=macs_of(func, args, kwargs, result) if has_mac_formula(func) else None,
                 bytes=sum(t.numel() * t.element_size() for t in (*tensors, *tensors_in(result))),
                 backward=self.backward,
                 module=self._owner_module(),
@@ -345,7 +351,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _owner_module(self) -> str:
         """Return the module that runs the operation, or whose gradient it is."""
         node = torch._C._current_autograd_node() if self.backward else None
-        owner = (self._owners.owner_of(node) if node else None) or ""
+        owner = (self._owners.module_path_of_node(node) if node else None) or ""
         if self.backward and not self.is_recomputing:
             return owner
         # Recomputation outside modules belongs to the module whose gradient needs it.

@@ -22,7 +22,7 @@ class LiveMemoryMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = 0
         self._known: dict[int, int] = {}  # storage by identity -> bytes
 
-    def watch(self, tensor: Tensor) -> None:
+    def count_outside_tensor(self, tensor: Tensor) -> None:
         """Count a tensor created outside, such as a parameter."""
         storage, identity = tensor.untyped_storage(), storage_id(tensor)
         if identity in self._known:
@@ -39,5 +39,5 @@ class LiveMemoryMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
-                self.watch(leaf)
+                self.count_outside_tensor(leaf)
         return result

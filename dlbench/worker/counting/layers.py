@@ -33,10 +33,10 @@ def layers(name: str, auxiliary: bool = False) -> list[LayerRow]:
         between steps or is not linear in the batch.
     """
     with flops.suppress_warnings():
-        return layers_of(build_on_meta(name), auxiliary)
+        return network_layers(build_on_meta(name), auxiliary)
 
 
-def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
+def network_layers(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
     """Return the layers of a network on the meta device; see `layers`."""
     with _record_shapes(model.module) as shapes:
         smallest = flops.count_operations(model, True, _BATCH_SIZES[0])

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from dlbench.facts.layers import COLUMNS, row_cells
+from dlbench.facts.layers import COLUMNS, layer_row_cells
 from dlbench.suites.catalog import CATALOG
 from dlbench.worker.counting.layers import layers
 
@@ -15,7 +15,7 @@ def layer_rows(model: str) -> Iterator[list[Any]]:
     """Return the rows of one network, with training-only layers."""
     main = {row.name for row in layers(model)}
     for row in layers(model, auxiliary=True):
-        yield [model, int(row.name not in main), *row_cells(row)]
+        yield [model, int(row.name not in main), *layer_row_cells(row)]
 
 
 def main() -> None:

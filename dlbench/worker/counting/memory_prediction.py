@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dlbench.errors import BadInput, DlbenchError
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.suites.case import Case
-from dlbench.tasks import Batch, map_batch, tensors_of
+from dlbench.tasks import Batch, map_batch_tensors, tensors_of
 from dlbench.worker.counting.footprint import LiveMemoryMode
 from dlbench.worker.memory import bytes_saved_for_backward, optimizer_tensors, storage_bytes
 from dlbench.worker.workload import Workload, cast_batch, cast_module, make_optimizer
@@ -95,12 +95,12 @@ def _trace_step(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
     batch = tensors_of(next(workload.batches)) if case.data == "synthetic" else ()
     step = _StepTrace(case.device)
     for tensor in (*parameters, *workload.module.buffers(), *state, *batch):
-        step.watch(tensor)
+        step.count_outside_tensor(tensor)
     step.start_recording()
     with step:
         workload.step(step)  # type: ignore[arg-type]  # only the stamps of a clock are used
     multiplies = any(isinstance(m, nn.Linear) for m in workload.module.modules())
-    cublas = _cublas_bytes(case) if case.device == "cuda" and multiplies else 0
+    cublas = _cublas_workspace_bytes(case) if case.device == "cuda" and multiplies else 0
     kept = storage_bytes([*parameters, *workload.module.buffers()])
     prediction = Prediction(
         peak_bytes=step.peak + cublas,
@@ -202,7 +202,7 @@ def _is_channels_last(x: Tensor, weight: Tensor) -> bool:
 def _fake_workload(case: Case, built: BuiltModel) -> Workload:
     """Build the workload from fake tensors; call under FakeTensorMode."""
     training = case.mode == "training"
-    module: nn.Module = _allocate_on_cpu(built.module).train(training)
+    module: nn.Module = _allocate_empty_weights_on_cpu(built.module).train(training)
     impl = case.optimizer_impl
     if impl in ("auto", "fused"):
         # PyTorch's own choice is foreach on CUDA, with temporaries of the size of all weights. A fused update has none
@@ -223,7 +223,7 @@ def _fake_workload(case: Case, built: BuiltModel) -> Workload:
     )
 
 
-def _allocate_on_cpu(module: nn.Module) -> nn.Module:
+def _allocate_empty_weights_on_cpu(module: nn.Module) -> nn.Module:
     """The module with empty tensors; weights that several of its parts share are shared still."""
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -240,10 +240,10 @@ def _fake_batches(case: Case, built: BuiltModel) -> Iterator[Batch]:
     batch = cast_batch(built.make_batch(case.batch_size, _CPU), case)
     if case.data == "synthetic":
         return itertools.repeat(batch)
-    return (map_batch(torch.empty_like, batch) for _ in itertools.count())
+    return (map_batch_tensors(torch.empty_like, batch) for _ in itertools.count())
 
 
-def _cublas_bytes(case: Case) -> int:
+def _cublas_workspace_bytes(case: Case) -> int:
     hopper = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 9
     return (_CUBLAS_BYTES_FROM_HOPPER if hopper else _CUBLAS_BYTES) * (2 if case.mode == "training" else 1)
 

@@ -15,31 +15,31 @@ class NodeOwnerTracker:
         self._running: list[str] = []
         self._owner_of_node: dict[int, str] = {}
         #: Number of the next autograd node (numbers ascend).
-        self.next_node = _next_sequence_number()
+        self.next_node = _next_autograd_sequence_number()
 
     @property
     def innermost_module(self) -> str | None:
         """Path of the innermost running module; None outside modules."""
         return self._running[-1] if self._running else None
 
-    def enter(self, path: str) -> None:
+    def enter_module(self, path: str) -> None:
         """Enter the module with this path."""
         self.assign_new_nodes()
         self._running.append(path)
 
-    def leave(self) -> None:
+    def leave_module(self) -> None:
         """Leave the innermost module."""
         self.assign_new_nodes()
         self._running.pop()
 
     def assign_new_nodes(self, owner: str | None = None) -> None:
         """Assign the nodes created since the last call to `owner`, or to the running module."""
-        newest, owner = _next_sequence_number(), self.innermost_module if owner is None else owner
+        newest, owner = _next_autograd_sequence_number(), self.innermost_module if owner is None else owner
         if owner is not None:
             self._owner_of_node.update(dict.fromkeys(range(self.next_node, newest), owner))
         self.next_node = newest
 
-    def owner_of(self, node: Any) -> str | None:
+    def module_path_of_node(self, node: Any) -> str | None:
         """Return the path of the module of a node; None if created outside modules."""
         return self._owner_of_node.get(node._sequence_nr())
 
@@ -59,6 +59,6 @@ def hook_modules(network: nn.Module, entering: Callable[[str], None], leaving: C
         yield
 
 
-def _next_sequence_number() -> int:
+def _next_autograd_sequence_number() -> int:
     number: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
     return number

@@ -32,26 +32,26 @@ def operation_name(operation: Any) -> str:
 
 
 @cache
-def is_counted(operation: Any) -> bool:
+def has_mac_formula(operation: Any) -> bool:
     """Whether the table has a formula for its MACs."""
-    return _base_name(operation) in _FORMULA_OF_NAME
+    return _name_without_inplace_suffix(operation) in _FORMULA_OF_NAME
 
 
 @cache
-def is_free(operation: Any) -> bool:
+def is_mac_free(operation: Any) -> bool:
     """Whether the operation contracts no dimension."""
-    name = _base_name(operation)
+    name = _name_without_inplace_suffix(operation)
     own = "::" not in name
     # Gradients of free operations are free, and the same operation on many tensors at once is, too.
     return not _FREE.isdisjoint((name, name.removesuffix("_backward").removeprefix("_foreach_"))) or (
-        own and not is_counted(operation) and (torch.Tag.pointwise in operation.tags or operation.is_view)
+        own and not has_mac_formula(operation) and (torch.Tag.pointwise in operation.tags or operation.is_view)
     )
 
 
 @cache
-def is_unknown(operation: Any) -> bool:
+def is_unknown_operation(operation: Any) -> bool:
     """Whether the operation is neither counted nor free."""
-    return not is_counted(operation) and not is_free(operation)
+    return not has_mac_formula(operation) and not is_mac_free(operation)
 
 
 def macs_of(operation: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> int | None:
@@ -59,7 +59,7 @@ def macs_of(operation: Any, args: Sequence[Any], kwargs: dict[str, Any], result:
     tensors = list(tensors_in([args, kwargs, result]))
     if any(t.layout != torch.strided for t in tensors):
         return None
-    macs = _FORMULA_OF_NAME[_base_name(operation)](*args, **kwargs, result=result)
+    macs = _FORMULA_OF_NAME[_name_without_inplace_suffix(operation)](*args, **kwargs, result=result)
     return macs if macs is None or not any(t.is_complex() for t in tensors) else 4 * macs
 
 
@@ -77,7 +77,7 @@ def convolution_macs(x: Sequence[int], weight: Sequence[int], out: Sequence[int]
     return math.prod(weight) * batch * math.prod(positions[-(len(weight) - 2) :])
 
 
-def _base_name(operation: Any) -> str:
+def _name_without_inplace_suffix(operation: Any) -> str:
     """Return the name that an operation shares with its in-place form."""
     name = operation_name(operation)
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
@@ -205,12 +205,12 @@ def _rnn_layer_macs(x: Tensor, *weights: Any, **_: Any) -> int:
     return _rnn_macs(x, weights[:2])
 
 
-def _double_macs(formula: Callable[..., int | None]) -> Callable[..., int | None]:
+def _macs_for_two_gradients(formula: Callable[..., int | None]) -> Callable[..., int | None]:
     """The formula of a backward pass that does each product of the forward pass for two gradients."""
     return lambda *args, **kwargs: None if (macs := formula(*args, **kwargs)) is None else 2 * macs
 
 
-def _without_first(formula: Callable[..., int | None]) -> Callable[..., int | None]:
+def _skip_first_tensor(formula: Callable[..., int | None]) -> Callable[..., int | None]:
     """The formula for an operation with one more tensor before the operands: a summand, or the gradient."""
     return lambda _, *args, **kwargs: formula(*args, **kwargs)
 
@@ -221,7 +221,7 @@ _FORMULAS: dict[Callable[..., int | None], str] = {
         _weight_int8pack_mm _weight_int4pack_mm _weight_int4pack_mm_for_cpu _weight_int4pack_mm_with_scales_and_zeros
         _cdist_forward _euclidean_dist _pdist_forward affine_grid_generator
     """,
-    _without_first(_matmul_macs): "addmv addmm baddbmm _addmm_activation",
+    _skip_first_tensor(_matmul_macs): "addmv addmm baddbmm _addmm_activation",
     _addbmm_macs: "addbmm",
     _addr_macs: "addr",
     _grouped_mm_macs: "_grouped_mm _scaled_grouped_mm _scaled_grouped_mm_v2",
@@ -244,13 +244,15 @@ _FORMULAS: dict[Callable[..., int | None], str] = {
         _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_fused_attention_overrideable
     """,
     # Two gradients for each of the two products; recomputing the scores is an implementation's choice, not counted.
-    _double_macs(_without_first(_attention_macs)): """
+    _macs_for_two_gradients(_skip_first_tensor(_attention_macs)): """
         _scaled_dot_product_flash_attention_backward _scaled_dot_product_efficient_attention_backward
         _scaled_dot_product_cudnn_attention_backward _scaled_dot_product_flash_attention_for_cpu_backward
         _scaled_dot_product_fused_attention_overrideable_backward
     """,
     _flash_attention_macs: "_flash_attention_forward _efficient_attention_forward",
-    _double_macs(_without_first(_flash_attention_macs)): "_flash_attention_backward _efficient_attention_backward",
+    _macs_for_two_gradients(
+        _skip_first_tensor(_flash_attention_macs)
+    ): "_flash_attention_backward _efficient_attention_backward",
     _trilinear_macs: "_trilinear",
     _cdist_backward_macs: "_cdist_backward",
     _pdist_backward_macs: "_pdist_backward",
@@ -258,9 +260,9 @@ _FORMULAS: dict[Callable[..., int | None], str] = {
     _embedding_bag_backward_macs: "_embedding_bag_backward _embedding_bag_dense_backward",
     _embedding_bag_weights_backward_macs: "_embedding_bag_per_sample_weights_backward",
     _rnn_macs: "_cudnn_rnn miopen_rnn",
-    _double_macs(_rnn_macs): "_cudnn_rnn_backward miopen_rnn_backward",
+    _macs_for_two_gradients(_rnn_macs): "_cudnn_rnn_backward miopen_rnn_backward",
     _rnn_layer_macs: "mkldnn_rnn_layer",
-    _double_macs(_rnn_layer_macs): "mkldnn_rnn_layer_backward",
+    _macs_for_two_gradients(_rnn_layer_macs): "mkldnn_rnn_layer_backward",
 }
 _FORMULA_OF_NAME: dict[str, Callable[..., int | None]] = {n: f for f, names in _FORMULAS.items() for n in names.split()}
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.counting import flops
-from dlbench.worker.counting.operation_macs import is_counted, is_unknown, macs_of, operation_name
+from dlbench.worker.counting.operation_macs import has_mac_formula, is_unknown_operation, macs_of, operation_name
 from dlbench.worker.memory import storage_id
 
 #: Owner of operations after the network: the loss and its gradient.
@@ -67,19 +67,25 @@ def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, Modul
         UnknownName, BadInput: as `build`.
     """
     with flops.suppress_warnings():
-        return traffic_of(build_on_meta(name), training, batch_size)
+        return traffic_of_network(build_on_meta(name), training, batch_size)
 
 
-def traffic_of(model: BuiltModel, training: bool, batch_size: int) -> dict[str, ModuleWork]:
+def traffic_of_network(model: BuiltModel, training: bool, batch_size: int) -> dict[str, ModuleWork]:
     """Count the work of a network on the meta device; means if the work differs between steps."""
-    (first, is_random), (second, _) = (_count_pass(model, training, batch_size, seed) for seed in range(2))
+    (first, is_random), (second, _) = (_count_work_of_pass(model, training, batch_size, seed) for seed in range(2))
     if not is_random and first == second:
         return first
-    passes = [first, second, *(_count_pass(model, training, batch_size, n)[0] for n in range(2, flops.NUM_PASSES))]
+    passes = [
+        first,
+        second,
+        *(_count_work_of_pass(model, training, batch_size, n)[0] for n in range(2, flops.NUM_PASSES)),
+    ]
     return first if all(work == first for work in passes) else _mean_work(passes)
 
 
-def _count_pass(model: BuiltModel, training: bool, batch_size: int, seed: int) -> tuple[dict[str, ModuleWork], bool]:
+def _count_work_of_pass(
+    model: BuiltModel, training: bool, batch_size: int, seed: int
+) -> tuple[dict[str, ModuleWork], bool]:
     """Return the work of one step, and whether its forward pass used random numbers on the host."""
     module = model.module.train(training)
     batch = model.make_batch(batch_size, "meta")
@@ -123,8 +129,8 @@ class TrafficMode(flops.CountingMode):  # type: ignore[no-untyped-call]
 
     def _record_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         owner, packet = self._owner_module(), func.overloadpacket
-        macs = macs_of(func, args, kwargs, result) if is_counted(func) else 0
-        if is_unknown(func) or macs is None:
+        macs = macs_of(func, args, kwargs, result) if has_mac_formula(func) else 0
+        if is_unknown_operation(func) or macs is None:
             self.work.setdefault(owner, ModuleWork())
             self.uncounted.setdefault(owner, {})[operation_name(func)] = None
         if packet is _aten.bernoulli_:
@@ -161,7 +167,7 @@ class TrafficMode(flops.CountingMode):  # type: ignore[no-untyped-call]
             if node is not None:
                 # The node of a parameter has no module: it belongs to the module that computed its gradient. So does
                 # the sum of gradients of several paths, which has no node.
-                owner = self._owners.owner_of(node)
+                owner = self._owners.module_path_of_node(node)
                 self._last_owner = self._last_owner if owner is None else owner
             if not self.is_recomputing:
                 return self._last_owner

@@ -16,12 +16,12 @@ from dlbench.results.bounds_records import AllReduce, AllReduceRun, to_json
 from dlbench.results.records import Outcome
 from dlbench.suites.case import Case
 from dlbench.suites.worker_request import requested_case
-from dlbench.worker.devices import clock_for, device_identity, find_device
+from dlbench.worker.devices import clock_for_device, device_identity, find_device
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import process_group
 from dlbench.worker.ranks.context import RankContext, detect_rank
 from dlbench.worker.ranks.transport import find_transport
-from dlbench.worker.timing import Clock, time_each
+from dlbench.worker.timing import Clock, time_queued_calls
 
 #: Limit of the repeated sum of ones before it restarts, far below the largest fp32 number.
 _LARGEST_SUM = 1e30
@@ -56,7 +56,7 @@ def split_repetitions(count: int, world_size: int) -> list[int]:
 
 def _time_all_reduces(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
     data.fill_(1.0)
-    return time_each(lambda: dist.all_reduce(data), clock, count)
+    return time_queued_calls(lambda: dist.all_reduce(data), clock, count)
 
 
 def serve(request: dict[str, Any], folder: Path) -> int:
@@ -65,7 +65,7 @@ def serve(request: dict[str, Any], folder: Path) -> int:
 
     def measure_rank(case: Case, context: RankContext) -> Outcome:
         device = find_device(case, context.local_rank)
-        clock = clock_for(device)
+        clock = clock_for_device(device)
         enter_phase("all-reduce")
         measured = all_reduce_times(request["sizes_bytes"], device, clock, context)
         backend = context.group.backend if context.group else "none"

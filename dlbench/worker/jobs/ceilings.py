@@ -19,18 +19,18 @@ from torch.nn import functional
 from dlbench.affinity import allowed_cores
 from dlbench.errors import BadInput, UnknownName
 from dlbench.free_memory import allocatable_bytes
-from dlbench.results.bounds_records import SUSTAINED_SUFFIX, Ceiling, CeilingRun, counts_flop, to_json
+from dlbench.results.bounds_records import SUSTAINED_SUFFIX, Ceiling, CeilingRun, is_flop_rate, to_json
 from dlbench.suites.case import DEVICES, Case
 from dlbench.worker import accelerators
 from dlbench.worker.counting.operation_macs import convolution_macs
-from dlbench.worker.devices import clock_for, device_identity, find_device
-from dlbench.worker.jobs.job_answer import write_answer
+from dlbench.worker.devices import clock_for_device, device_identity, find_device
+from dlbench.worker.jobs.job_answer import write_job_answer
 from dlbench.worker.machine.software import read_text
 from dlbench.worker.machine.system import CPU_FOLDER, device_facts
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.precision import set_precision, supported_precisions
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.timing import Clock, host_time, time_each
+from dlbench.worker.timing import Clock, time_calls_by_host, time_queued_calls
 
 #: One sample lasts about this long [s], in as many calls as that takes: a stamp costs microseconds.
 SAMPLE_S = {"cuda": 0.002, "cpu": 0.01}
@@ -118,7 +118,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
     if not (math.isfinite(budget_s) and budget_s > 0):
         raise BadInput(f"the time budget is {budget_s} s; it must be above 0 s")
     device = find_device(Case("none", device=device_name))
-    clock = clock_for(device)
+    clock = clock_for_device(device)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     computed = [*supported_precisions(device), *([FP8] if _has_fp8(device) else [])]
@@ -128,7 +128,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
     every = list(microbenchmarks(device, wanted or computed))
     waiting = list(every)
     host = HostWatch()
-    host.read_before()
+    host.read_before_window()
     sustained_s = min(SUSTAINED_S, SUSTAINED_SHARE * budget_s / (1 + len(wanted or computed)))
     ends_s = time.perf_counter() + budget_s - sustained_s * (1 + len(wanted or computed))
     done: list[Ceiling] = []
@@ -139,7 +139,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
             most_s = max(MAX_SHARES * share_s, MAX_OF_LEFT * left_s)
             done.append(_measure_ceiling(waiting.pop(0), device, clock, share_s, most_s, done))
         done += [_measure_sustained(one, clock, sustained_s) for one in _fastest_benchmarks(every, done)]
-    host.read_after()
+    host.read_after_window()
     return CeilingRun(device_identity(device), tuple(done), busy_share=host.busy_share)
 
 
@@ -149,7 +149,7 @@ def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Mic
         yield _copy_benchmark(size, device)
         yield _triad_benchmark(size, device)
     for precision in wanted:
-        for shape in sorted(MATMULS[size_class(device)], key=math.prod):
+        for shape in sorted(MATMULS[array_size_class(device)], key=math.prod):
             yield _matmul_benchmark(shape, precision, device)
         if precision == FP8:
             continue
@@ -157,7 +157,7 @@ def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Mic
         yield from sorted(convs, key=lambda microbenchmark: microbenchmark.ceiling.flop or 0)
 
 
-def size_class(device: torch.device) -> str:
+def array_size_class(device: torch.device) -> str:
     """Return whose sizes the device takes: "cpu", or "cuda" for any GPU."""
     return "cpu" if device.type == "cpu" else "cuda"
 
@@ -172,7 +172,7 @@ def array_sizes(device: torch.device) -> list[int]:
         free = accelerators.free_bytes(device) or MIN_ARRAY_BYTES * round(1 / MEMORY_SHARE)
     else:
         cache, free = last_level_cache_bytes(), allocatable_bytes()
-    first = max(MIN_ARRAY_BYTES, CACHES[size_class(device)] * cache)
+    first = max(MIN_ARRAY_BYTES, CACHES[array_size_class(device)] * cache)
     most = int(free * MEMORY_SHARE)
     factor = 2 if device.type == "cpu" else 4
     # Never empty: an array that does not fit gives a row with the reason.
@@ -187,7 +187,7 @@ def last_level_cache_bytes() -> int:
     last: dict[str, int] = {}
     for core in allowed_cores():
         caches = [
-            (_parse_size(read_text(folder / "size") or ""), read_text(folder / "shared_cpu_list") or str(core))
+            (_parse_cache_size(read_text(folder / "size") or ""), read_text(folder / "shared_cpu_list") or str(core))
             for folder in CPU_FOLDER.glob(f"cpu{core}/cache/index*")
         ]
         if caches:
@@ -196,7 +196,7 @@ def last_level_cache_bytes() -> int:
     return sum(last.values())
 
 
-def _parse_size(text: str) -> int:
+def _parse_cache_size(text: str) -> int:
     units = {"K": 2**10, "M": 2**20, "G": 2**30}
     return int(text[:-1]) * units[text[-1]] if text[:-1].isdigit() and text[-1] in units else 0
 
@@ -252,7 +252,7 @@ def _has_fp8(device: torch.device) -> bool:
 
 
 def _conv_benchmark(shape: ConvShape, layout: str, precision: str, device: torch.device) -> Microbenchmark:
-    batch, padding = CONV_BATCH[size_class(device)], shape.R // 2
+    batch, padding = CONV_BATCH[array_size_class(device)], shape.R // 2
     side = (shape.H + 2 * padding - shape.R) // shape.stride + 1
     x_shape, w_shape = (batch, shape.C, shape.H, shape.H), (shape.M, shape.C, shape.R, shape.R)
     out_shape = (batch, shape.M, side, side)
@@ -284,7 +284,7 @@ def _measure_ceiling(
     if expected_s > most_s:
         left = f"but only {most_s:.2g} s are available"
         return replace(ceiling, error=f"skipped: one call takes about {expected_s:.2g} s, {left}")
-    return _sample_ceiling(ceiling, microbenchmark, clock, SAMPLE_S[size_class(device)], share_s)
+    return _sample_ceiling(ceiling, microbenchmark, clock, SAMPLE_S[array_size_class(device)], share_s)
 
 
 def _sample_ceiling(
@@ -292,7 +292,7 @@ def _sample_ceiling(
 ) -> Ceiling:
     """Add the samples of a ceiling, or the reason for missing samples."""
     try:
-        time_s, calls = sample_call(microbenchmark.prepare(), clock, sample_s, share_s)
+        time_s, calls = sample_call_times(microbenchmark.prepare(), clock, sample_s, share_s)
     except (RuntimeError, MemoryError) as error:
         return replace(ceiling, error=f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}")
     return replace(ceiling, time_s=time_s, calls=calls)
@@ -303,7 +303,7 @@ def _fastest_benchmarks(every: Sequence[Microbenchmark], done: Sequence[Ceiling]
     best: dict[tuple[str, str | None], tuple[float, Microbenchmark]] = {}
     for one, found in zip(every, done, strict=True):
         if found.kind in SUSTAINED_KINDS and found.time_s:
-            rate = ((found.flop if counts_flop(found.kind) else found.bytes) or 0) / min(found.time_s)
+            rate = ((found.flop if is_flop_rate(found.kind) else found.bytes) or 0) / min(found.time_s)
             key = (found.kind, found.precision)
             if key not in best or rate > best[key][0]:
                 best[key] = (rate, one)
@@ -325,7 +325,7 @@ def _expected_call_s(ceiling: Ceiling, done: Sequence[Ceiling]) -> float:
     return min((ceiling.flop * min(c.time_s) / (c.flop or 1) for c in alike), default=0.0)
 
 
-def sample_call(
+def sample_call_times(
     call: Callable[[], Any], clock: Clock, sample_s: float, share_s: float
 ) -> tuple[tuple[float, ...], int]:
     """Samples of the time of one call [s], and how many calls each is over.
@@ -335,12 +335,12 @@ def sample_call(
         share_s: how long all of it may take [s]; exceeded up to twice where fewer than `MIN_SAMPLES` would fit.
     """
     began_s = time.perf_counter()
-    host_time(call, clock)  # holds the search for an algorithm
-    once_s = host_time(call, clock)
+    time_calls_by_host(call, clock)  # holds the search for an algorithm
+    once_s = time_calls_by_host(call, clock)
     calls = max(1, math.ceil(sample_s / max(once_s, 1e-7)))
     if calls > 1:
         # The single call held the gap between two stamps: what many take is nearer to the truth.
-        once_s = host_time(call, clock, calls) / calls
+        once_s = time_calls_by_host(call, clock, calls) / calls
         calls = max(1, math.ceil(sample_s / max(once_s, 1e-7)))
     left_s = share_s - (time.perf_counter() - began_s)
     fitting = int(left_s / max(once_s * calls, 1e-7))
@@ -352,10 +352,10 @@ def sample_call(
         for _ in range(calls):
             call()
 
-    return tuple(time_s / calls for time_s in time_each(sample, clock, count)), calls
+    return tuple(time_s / calls for time_s in time_queued_calls(sample, clock, count)), calls
 
 
 def serve(request: dict[str, Any], folder: Path) -> int:
     """Measure the ceilings of the request; return the exit status."""
     device, budget_s = request.get("device", "auto"), float(request.get("budget_s", 45.0))
-    return write_answer(folder, lambda: to_json(measure_ceilings(device, budget_s, request.get("precisions", ()))))
+    return write_job_answer(folder, lambda: to_json(measure_ceilings(device, budget_s, request.get("precisions", ()))))

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.errors import BadInput, InvalidMeasurement
-from dlbench.free_memory import data_segment_bytes
+from dlbench.free_memory import used_data_segment_bytes
 from dlbench.suites.case import Case
 from dlbench.suites.worker_request import requested_case
-from dlbench.worker.jobs.job_answer import write_answer
+from dlbench.worker.jobs.job_answer import write_job_answer
 from dlbench.worker.progress import enter_phase
 
 #: The optimizer creates its state at the end of the first step; the second has all tensors. In fp16 steps are skipped
@@ -27,14 +27,14 @@ _NUM_STEPS, _MAX_STEPS = 2, 20
 
 def serve(request: dict[str, Any], folder: Path) -> int:
     """Predict or test the memory of the case of the request; return the exit status."""
-    return write_answer(folder, lambda: json.dumps(_answer_request(request)))
+    return write_job_answer(folder, lambda: json.dumps(_answer_fit_request(request)))
 
 
-def _answer_request(request: dict[str, Any]) -> dict[str, Any]:
+def _answer_fit_request(request: dict[str, Any]) -> dict[str, Any]:
     case = requested_case(request)
     if request["kind"] == "fit":
-        return _try_steps(case, request["limit_bytes"])
-    process_bytes = _bytes_after_import()
+        return _run_steps_within_limit(case, request["limit_bytes"])
+    process_bytes = _data_segment_after_import()
     return {"lines": _try_fit_peak_memory(case), "process_bytes": process_bytes, "room_bytes": _usable_gpu_bytes(case)}
 
 
@@ -52,12 +52,12 @@ def _usable_gpu_bytes(case: Case) -> int | None:
     return max(0, torch.cuda.mem_get_info(device)[0] - HANDLE_BYTES)
 
 
-def _bytes_after_import() -> int:
+def _data_segment_after_import() -> int:
     """Return the bytes that count against RLIMIT_DATA of a process after imports, before any computation."""
     enter_phase("import")
     import dlbench.worker.measure  # noqa: F401
 
-    return data_segment_bytes()
+    return used_data_segment_bytes()
 
 
 def _try_fit_peak_memory(case: Case) -> list[tuple[int, int]] | None:
@@ -71,10 +71,10 @@ def _try_fit_peak_memory(case: Case) -> list[tuple[int, int]] | None:
         return None
 
 
-def _try_steps(case: Case, limit_bytes: int | None) -> dict[str, Any]:
+def _run_steps_within_limit(case: Case, limit_bytes: int | None) -> dict[str, Any]:
     enter_phase("import")
-    from dlbench.worker.devices import clock_for, find_device
-    from dlbench.worker.memory import read_peaks, reset_peaks
+    from dlbench.worker.devices import clock_for_device, find_device
+    from dlbench.worker.memory import read_memory_peaks, reset_memory_peaks
     from dlbench.worker.workload import build_workload
 
     if limit_bytes is not None:
@@ -82,7 +82,7 @@ def _try_steps(case: Case, limit_bytes: int | None) -> dict[str, Any]:
     device = find_device(case)
     enter_phase("build")
     workload = build_workload(case, device)
-    reset_peaks(device)
+    reset_memory_peaks(device)
     enter_phase("steps")
     try:
         run_until_peak_memory(workload)
@@ -91,10 +91,10 @@ def _try_steps(case: Case, limit_bytes: int | None) -> dict[str, Any]:
         if limit_bytes is not None and "could not create a " in str(error):
             raise MemoryError(str(error)) from error
         raise
-    clock_for(device).synchronize()
+    clock_for_device(device).synchronize()
     if workload.settings is not None:
-        workload.settings.require()
-    return read_peaks(device)
+        workload.settings.require_unchanged()
+    return read_memory_peaks(device)
 
 
 def run_until_peak_memory(workload: Any) -> None:

@@ -12,7 +12,7 @@ from dlbench.exit_codes import NOT_DONE, OK
 from dlbench.worker.progress import current_phase
 
 
-def write_answer(folder: Path, work: Callable[[], str]) -> int:
+def write_job_answer(folder: Path, work: Callable[[], str]) -> int:
     """Run `work`, write its text to result.json, and return the exit status."""
     try:
         result = work()
@@ -28,11 +28,11 @@ def write_answer(folder: Path, work: Callable[[], str]) -> int:
 
 
 def _classify_error(error: Exception) -> tuple[str, str]:
-    """Return "bad_input" or "no_device" with the message, else the result of `failures.classify`."""
+    """Return "bad_input" or "no_device" with the message, else the result of `failures.classify_failure`."""
     if isinstance(error, DeviceUnavailable):
         return "no_device", str(error)
     if isinstance(error, BadInput):
         return "bad_input", str(error)
-    from dlbench.worker.failures import classify
+    from dlbench.worker.failures import classify_failure
 
-    return classify(error)
+    return classify_failure(error)

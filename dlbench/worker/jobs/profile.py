@@ -31,14 +31,14 @@ from dlbench.suites.worker_request import requested_case
 from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.counting.node_owners import NodeOwnerTracker, hook_modules
 from dlbench.worker.counting.traffic import LOSS, ModuleWork, count_traffic
-from dlbench.worker.devices import clock_for, device_identity, find_device
-from dlbench.worker.jobs.job_answer import write_answer
+from dlbench.worker.devices import clock_for_device, device_identity, find_device
+from dlbench.worker.jobs.job_answer import write_job_answer
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.network_check import check_network
-from dlbench.worker.onednn import record_kernels
+from dlbench.worker.onednn import record_verbose_log
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.stopping import WarmupRule
-from dlbench.worker.timing import Clock, no_garbage_collection, time_each
+from dlbench.worker.timing import Clock, no_garbage_collection, time_queued_calls
 from dlbench.worker.workload import Workload, build_workload
 
 INPUT, OPTIMIZER, MEASURING = "(input)", "(optimizer)", "(measuring)"
@@ -69,7 +69,7 @@ class LayerHooks:
         self._first_node = 0  # of that part
         self.marks: list[Mark] = []
 
-    def attach(self) -> AbstractContextManager[None]:
+    def attach_to_modules(self) -> AbstractContextManager[None]:
         """Context in which every step records its marks."""
         return hook_modules(self._network, self._on_module_start, self._on_module_end)
 
@@ -79,7 +79,7 @@ class LayerHooks:
         self._owners.clear()
         self._last = ("", "")
         self._in_backward = False
-        self._add_mark(INPUT, "forward")
+        self._add_time_mark(INPUT, "forward")
 
     def end_step(self, shown: tuple[Any, ...]) -> list[Mark]:
         """Return the marks of the step; the last is its end.
@@ -93,42 +93,42 @@ class LayerHooks:
         self.marks.append(("", "", self._clock.stamp()))
         return self.marks
 
-    def _add_mark(self, owner: str, way: str) -> None:
+    def _add_time_mark(self, owner: str, way: str) -> None:
         if (owner, way) != self._last:
             self._last = (owner, way)
             self.marks.append((owner, way, self._clock.stamp()))
 
     def _on_module_start(self, path: str) -> None:
         is_first = self._owners.innermost_module is None
-        self._owners.enter(path or ROOT)
+        self._owners.enter_module(path or ROOT)
         if self._in_backward and is_first:
             self._before, self._first_node = self._last, self._owners.next_node
-        self._add_mark(path or ROOT, self._direction)
+        self._add_time_mark(path or ROOT, self._current_direction)
 
     def _on_module_end(self, output: Any) -> None:
-        self._owners.leave()
+        self._owners.leave_module()
         if self._owners.innermost_module is not None:
-            self._add_mark(self._owners.innermost_module, self._direction)
+            self._add_time_mark(self._owners.innermost_module, self._current_direction)
             return
-        self._add_mark(MEASURING, "forward")
+        self._add_time_mark(MEASURING, "forward")
         # Without an output the module ended early, for example when activation checkpointing has all it needs.
         for node in autograd_nodes(output) if output is not None else ():
-            owner = self._owners.owner_of(node)
+            owner = self._owners.module_path_of_node(node)
             if owner is not None and (not self._in_backward or node._sequence_nr() >= self._first_node):
                 node.register_prehook(self._backward_hook(owner))
         if self._in_backward:
-            self._add_mark(*self._before)
+            self._add_time_mark(*self._before)
             return
         self._in_backward = True
-        self._add_mark(LOSS, "forward")
+        self._add_time_mark(LOSS, "forward")
 
     @property
-    def _direction(self) -> str:
+    def _current_direction(self) -> str:
         return "backward" if self._in_backward else "forward"
 
     def _backward_hook(self, owner: str) -> Callable[..., None]:
         # Nodes of the previous step are freed or keep their own owner: steps are never mixed.
-        return lambda *_: self._add_mark(owner, "backward")
+        return lambda *_: self._add_time_mark(owner, "backward")
 
 
 def autograd_nodes(output: Any) -> list[Any]:
@@ -146,7 +146,7 @@ def autograd_nodes(output: Any) -> list[Any]:
     return found
 
 
-def self_times(marks: list[Mark], clock: Clock) -> SelfTimes:
+def self_times_by_layer(marks: list[Mark], clock: Clock) -> SelfTimes:
     """Return the seconds of one step by owner and direction: from each mark to the next."""
     times: SelfTimes = {}
     for (owner, way, start), (_, _, end) in pairwise(marks):
@@ -160,7 +160,7 @@ def profile_case(case: Case, folder: Path, time_s: float, trace_steps: int, kern
     Args:
         time_s: time for steps, with and without hooks [s]; at least `MIN_STEPS` of each.
         trace_steps: steps in the trace; 0 for none.
-        kernels: also write oneDNN's log of one step; see `record_kernels`.
+        kernels: also write oneDNN's log of one step; see `record_verbose_log`.
 
     Raises:
         BadInput: the case is compiled, or has several devices; or as `build_workload`.
@@ -173,7 +173,7 @@ def profile_case(case: Case, folder: Path, time_s: float, trace_steps: int, kern
     work = _count_work(case)
     device = find_device(case)
     case = dataclasses.replace(case, device=device.type)
-    clock = clock_for(device)
+    clock = clock_for_device(device)
     enter_phase("build")
     workload = build_workload(case, device)
     with workload.inference_context():
@@ -181,13 +181,13 @@ def profile_case(case: Case, folder: Path, time_s: float, trace_steps: int, kern
         step_s = _warm_up(workload, clock)
         enter_phase("profile")
         host = HostWatch()
-        host.read_before()
-        plain, hooked, times = _alternate_plain_and_hooked(workload, clock, step_s, time_s)
-        host.read_after()
+        host.read_before_window()
+        plain, hooked, times = _time_steps_with_and_without_hooks(workload, clock, step_s, time_s)
+        host.read_after_window()
         workload.require_finite(f"{len(plain) + len(hooked)} steps")
         if kernels:
             enter_phase("kernels")
-            record_kernels(workload.step, device, folder)
+            record_verbose_log(workload.step, device, folder)
     workload.check()
     if trace_steps > 0:
         enter_phase("trace")
@@ -255,11 +255,11 @@ def _name_profiler_ranges(network: nn.Module) -> AbstractContextManager[None]:
     """Context in which every module is a range of the profiler, named by its path."""
     open_ranges: list[Any] = []
 
-    def open_range(path: str) -> None:
+    def open_profiler_range(path: str) -> None:
         open_ranges.append(torch.profiler.record_function(path or ROOT))
         open_ranges[-1].__enter__()
 
-    return hook_modules(network, open_range, lambda _: open_ranges.pop().__exit__(None, None, None))
+    return hook_modules(network, open_profiler_range, lambda _: open_ranges.pop().__exit__(None, None, None))
 
 
 def _count_work(case: Case) -> dict[str, ModuleWork]:
@@ -310,7 +310,7 @@ def _warm_up(workload: Workload, clock: Clock) -> float:
             look_s = 1.05 * elapsed_s
 
 
-def _alternate_plain_and_hooked(
+def _time_steps_with_and_without_hooks(
     workload: Workload, clock: Clock, step_s: float, time_s: float
 ) -> tuple[tuple[float, ...], tuple[float, ...], list[SelfTimes]]:
     """Alternate steps without and with hooks; return both [s], and the module times of the latter."""
@@ -324,7 +324,7 @@ def _alternate_plain_and_hooked(
     with no_garbage_collection():
         while len(hooked) < MIN_STEPS or (time.perf_counter() < ends_s and len(hooked) < MAX_STEPS):
             plain += _time_plain_steps(workload, clock, block)
-            with hooks.attach():
+            with hooks.attach_to_modules():
                 found = _time_hooked_steps(workload, clock, hooks, block + first_hooked)
             # The first hooked step initialises data for later ones.
             found, first_hooked = found[first_hooked:], False
@@ -339,7 +339,7 @@ def _time_plain_steps(workload: Workload, clock: Clock, block: int) -> list[floa
         for stamp in workload.step(clock):
             clock.release(stamp)
 
-    return time_each(timed_step, clock, block)
+    return time_queued_calls(timed_step, clock, block)
 
 
 def _time_hooked_steps(
@@ -352,7 +352,7 @@ def _time_hooked_steps(
         hooks.begin_step()
         steps.append(hooks.end_step(workload.step(clock)))
     clock.synchronize()
-    found = [(clock.elapsed_s(marks[0][2], marks[-1][2]), self_times(marks, clock)) for marks in steps]
+    found = [(clock.elapsed_s(marks[0][2], marks[-1][2]), self_times_by_layer(marks, clock)) for marks in steps]
     for marks in steps:
         for _, _, stamp in marks:
             clock.release(stamp)
@@ -390,6 +390,6 @@ def serve(request: dict[str, Any], folder: Path) -> int:
     """Profile the case of the request; return the exit status."""
     time_s, trace_steps = float(request.get("time_s", 10.0)), int(request.get("trace_steps", 3))
     kernels = bool(request.get("kernels"))
-    return write_answer(
+    return write_job_answer(
         folder, lambda: to_json(profile_case(requested_case(request), folder, time_s, trace_steps, kernels))
     )

@@ -24,9 +24,9 @@ from dlbench.results.training_records import TrainingRun
 from dlbench.suites.case import Case, Protocol
 from dlbench.suites.training import DIGITS, Training
 from dlbench.tasks import Batch
-from dlbench.tasks.outputs import main_scores
-from dlbench.worker.devices import clock_for, device_identity, find_device
-from dlbench.worker.jobs.job_answer import write_answer
+from dlbench.tasks.outputs import main_head_scores
+from dlbench.worker.devices import clock_for_device, device_identity, find_device
+from dlbench.worker.jobs.job_answer import write_job_answer
 from dlbench.worker.measure import open_case_meter
 from dlbench.worker.precision import autocast
 from dlbench.worker.progress import enter_phase
@@ -54,12 +54,12 @@ class SampleSet:
     def batches(self, size: int, shuffled: torch.Generator | None, device: torch.device) -> Iterator[Batch]:
         """The whole set once; in training, shuffled, without the rest that fills no batch."""
         size = min(size, len(self))
-        parts = self._file_batches if self._labels is None else self._memory_batches
+        parts = self._batches_from_files if self._labels is None else self._batches_from_memory
         for images, labels in parts(size, shuffled):
             inputs = images.to(device)
             yield (inputs,), inputs if self._copies else labels.to(device)
 
-    def _file_batches(self, size: int, shuffled: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches_from_files(self, size: int, shuffled: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
         loader: DataLoader[Any] = DataLoader(
             *(self._images, size, shuffled is not None),
             generator=shuffled,
@@ -70,7 +70,7 @@ class SampleSet:
             self.broken |= self._images.names_of_broken_files(facts)
             yield images, labels
 
-    def _memory_batches(self, size: int, shuffled: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches_from_memory(self, size: int, shuffled: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
         assert self._labels is not None
         count = len(self)
         order = torch.arange(count) if shuffled is None else torch.randperm(count, generator=shuffled)
@@ -106,10 +106,10 @@ def train_network(training: Training) -> TrainingRun:
     _set_dropout(module, training)
     loaded = checkpoint.load_weights(module, training.weights)
     for group in optimizer.param_groups:
-        group["lr"] = training.rate
+        group["lr"] = training.learning_rate_or_default
     generator = torch.Generator().manual_seed(training.seed)
     meter = open_case_meter(case, device)
-    clock = clock_for(device)
+    clock = clock_for_device(device)
     epoch_s: list[float] = []
     of_training: list[Evaluation] = []
     of_validation: list[Evaluation] = []
@@ -130,25 +130,25 @@ def train_network(training: Training) -> TrainingRun:
         if not math.isfinite(running) or not math.isfinite(validation.loss):
             status = "diverged"
             break
-        if reached_s is None and training.is_reached(_target_value(training, validation)):
+        if reached_s is None and training.is_target_reached(_target_metric_value(training, validation)):
             status, reached_s, epochs_to_target = "reached", epoch_s[-1], epoch
             if training.stop_at_target == "on":
                 break
     reading = meter.stop(began_s, time.perf_counter())
     stops = reached_s is not None and training.stop_at_target == "on"
-    values = [v for e in of_validation if math.isfinite(v := _target_value(training, e))]
+    values = [v for e in of_validation if math.isfinite(v := _target_metric_value(training, e))]
     best = (max if training.target_metric == "accuracy" else min)(values, default=None)
     checkpoint.save_weights(module, training.save_weights)
     where = device_identity(device)
     unused = unused_file_warnings(trained.broken | validated.broken, trained.num_others + validated.num_others)
     return TrainingRun(
         training=training.to_dict() | {"device": device.type},
-        learning_rate=training.rate,
+        learning_rate=training.learning_rate_or_default,
         status=status,
         best_value=best,
         epoch_s=tuple(epoch_s),
-        **_curve_fields("training", of_training),
-        **_curve_fields("validation", of_validation),
+        **_learning_curve_fields("training", of_training),
+        **_learning_curve_fields("validation", of_validation),
         epochs_to_target=epochs_to_target,
         time_to_target_s=reached_s,
         energy_to_target_j=reading.energy_j if stops else None,
@@ -201,7 +201,7 @@ def evaluate(workload: Workload, samples: SampleSet) -> Evaluation:
         for inputs, targets in samples.batches(_EVALUATION_BATCH, None, workload.device):
             outputs = module(*inputs)
             loss += float(task.loss(outputs, targets)) * len(targets)
-            scores = main_scores(outputs)
+            scores = main_head_scores(outputs)
             if classifies and scores is not None:
                 right += float((scores.argmax(1) == targets).sum())
     return Evaluation(loss / len(samples), right / len(samples) if classifies else None)
@@ -249,11 +249,11 @@ def _set_dropout(module: nn.Module, training: Training) -> None:
             part.p = training.dropout
 
 
-def _target_value(training: Training, evaluation: Evaluation) -> float:
+def _target_metric_value(training: Training, evaluation: Evaluation) -> float:
     return evaluation.loss if training.target_metric == "loss" else float(evaluation.accuracy or 0.0)
 
 
-def _curve_fields(part: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+def _learning_curve_fields(part: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     accuracies = [e.accuracy for e in evaluations]
     return {
         f"{part}_loss": tuple(e.loss for e in evaluations),
@@ -263,4 +263,4 @@ def _curve_fields(part: str, evaluations: Sequence[Evaluation]) -> dict[str, Any
 
 def serve(request: dict[str, Any], folder: Path) -> int:
     """Do the training of the request; return the exit status."""
-    return write_answer(folder, lambda: train_network(Training.from_dict(request["training"])).to_json())
+    return write_job_answer(folder, lambda: train_network(Training.from_dict(request["training"])).to_json())

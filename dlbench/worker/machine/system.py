@@ -15,8 +15,8 @@ import psutil
 import torch
 
 from dlbench import units
-from dlbench.affinity import allowed_cores, has_torchrun_thread_default
-from dlbench.free_memory import cgroup_limits, control_groups
+from dlbench.affinity import allowed_cores, is_thread_count_from_torchrun
+from dlbench.free_memory import cgroup_limits, own_and_parent_cgroups
 from dlbench.results.records import System
 from dlbench.version import __version__
 from dlbench.worker import accelerators
@@ -30,7 +30,7 @@ CGROUP = Path("/sys/fs/cgroup")
 DMI = Path("/sys/class/dmi/id")
 #: Threads of torch in one process of this job, before ranks divide the cores or a network changes it. Ignores the 1
 #: that torchrun sets by default.
-JOB_THREADS = None if has_torchrun_thread_default(os.environ) else torch.get_num_threads()
+JOB_THREADS = None if is_thread_count_from_torchrun(os.environ) else torch.get_num_threads()
 #: Settings of a CPU in the system key, with the memory of the node.
 _CPU_SETTING_FACTS = (
     *("node_cpu_cores", "node_cpu_threads", "cpu_cores", "cpu_threads"),
@@ -64,7 +64,7 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
         cudnn_version=_cudnn_version() if cuda else None,
         nccl_version=facts["nccl_version"] if cuda else None,
         torch_threads=torch.get_num_threads(),
-        firmware=firmware(facts["devices"][device.index or 0]["uuid"] if cuda else None),
+        firmware=firmware_versions(facts["devices"][device.index or 0]["uuid"] if cuda else None),
         container_runtime=runtime,
         container_image=image,
         dlbench_version=__version__,
@@ -91,7 +91,7 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
     )
 
 
-def firmware(device_uuid: str | None) -> str | None:
+def firmware_versions(device_uuid: str | None) -> str | None:
     """Return the versions of the node's BIOS and of the device's VBIOS, as far as known."""
     vbios = vbios_version(device_uuid) if device_uuid else None
     found = {"BIOS": software.read_text(DMI / "bios_version"), "VBIOS": vbios}
@@ -117,7 +117,7 @@ def probe_facts() -> dict[str, Any]:
         "devices": [device_facts(i) for i in range(torch.cuda.device_count())]
         if cuda
         else accelerators.list_accelerators(),
-        "cuda_error": None if cuda else cuda_error(),
+        "cuda_error": None if cuda else why_cuda_unavailable(),
         "cpu_model": cpu_model(),
         "cpu_cores": cpu_cores(),
         "cpu_threads": len(allowed_cores()),
@@ -132,7 +132,7 @@ def probe_facts() -> dict[str, Any]:
     }
 
 
-def cuda_error() -> str | None:
+def why_cuda_unavailable() -> str | None:
     """Return why PyTorch cannot use a GPU that has a device file; None without device file."""
     if not any(any(DEVICES_FOLDER.glob(pattern)) for pattern in GPU_FILES):
         return None
@@ -222,8 +222,8 @@ def cpu_cores() -> int | None:
 
 def cpu_quota() -> float | None:
     """Return the CPU quota of the control group, in logical cores; None without limit."""
-    quotas = [_parse_quota(software.read_text(group / "cpu.max")) for group in control_groups(CGROUP, "")]
-    for group in control_groups(CGROUP / "cpu", "cpu"):
+    quotas = [_parse_quota(software.read_text(group / "cpu.max")) for group in own_and_parent_cgroups(CGROUP, "")]
+    for group in own_and_parent_cgroups(CGROUP / "cpu", "cpu"):
         files = (software.read_text(group / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
         quotas.append(_parse_quota(" ".join(text or "" for text in files)))
     return min((quota for quota in quotas if quota is not None), default=None)

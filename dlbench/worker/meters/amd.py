@@ -47,8 +47,8 @@ class AmdDevice:
         used_mb, total_mb = (_number_or_none(memory.get(name)) for name in ("vram_used", "vram_total"))
         return DeviceState(
             sm_clock_mhz=self.sm_clock_mhz(),
-            memory_clock_mhz=self._clock("MEM", "clk"),
-            sm_clock_max_mhz=self._clock("GFX", "max_clk"),
+            memory_clock_mhz=self._read_clock_mhz("MEM", "clk"),
+            sm_clock_max_mhz=self._read_clock_mhz("GFX", "max_clk"),
             temperature_c=self.temperature_c(),
             power_limit_w=None if limit_uw is None else limit_uw / 1e6,
             throttle_bits=None,
@@ -57,13 +57,13 @@ class AmdDevice:
         )
 
     def sm_clock_mhz(self) -> float | None:
-        return self._clock("GFX", "clk")
+        return self._read_clock_mhz("GFX", "clk")
 
     def temperature_c(self) -> float | None:
         """Read the temperature of the hottest spot, or of the edge where there is no such sensor [°C]."""
-        metric = self._constant("AmdSmiTemperatureMetric", "CURRENT")
+        metric = self._amdsmi_constant("AmdSmiTemperatureMetric", "CURRENT")
         for kind in ("HOTSPOT", "EDGE"):
-            sensor = self._constant("AmdSmiTemperatureType", kind)
+            sensor = self._amdsmi_constant("AmdSmiTemperatureType", kind)
             if (celsius := _number_or_none(self._read("amdsmi_get_temp_metric", sensor, metric))) is not None:
                 return celsius
         return None
@@ -88,11 +88,11 @@ class AmdDevice:
         """Return None: Xids are NVIDIA's."""
         return None
 
-    def _clock(self, kind: str, name: str) -> float | None:
-        found = self._read("amdsmi_get_clock_info", self._constant("AmdSmiClkType", kind)) or {}
+    def _read_clock_mhz(self, kind: str, name: str) -> float | None:
+        found = self._read("amdsmi_get_clock_info", self._amdsmi_constant("AmdSmiClkType", kind)) or {}
         return _number_or_none(found.get(name))
 
-    def _constant(self, kind: str, name: str) -> Any:
+    def _amdsmi_constant(self, kind: str, name: str) -> Any:
         """Return a constant of amdsmi; None in a version without it."""
         return getattr(getattr(self._smi, kind, None), name, None)
 

@@ -26,7 +26,7 @@ class LimitRefused(Exception):
 
 
 @dataclass(frozen=True)
-class Limits:
+class DeviceLimits:
     """Power limit [W] and highest clock [MHz] of a device; 0 where none is asked for."""
 
     power_w: int = 0
@@ -43,7 +43,7 @@ class LimitControl:
             name: environ[variable] for name, variable in COMMAND_VARIABLES.items() if environ.get(variable)
         }
 
-    def check(self, limits: Limits) -> None:
+    def check(self, limits: DeviceLimits) -> None:
         """Compare the limits with the range that the device accepts."""
         for name, value, found, unit in (
             ("power_cap_w", limits.power_w, self._device.power_limit_range_w(), "W"),
@@ -60,7 +60,7 @@ class LimitControl:
         except pynvml.NVMLError as error:
             raise LimitRefused(f"the power limit cannot be read: {error}") from error
 
-    def set_limits(self, limits: Limits) -> None:
+    def set_limits(self, limits: DeviceLimits) -> None:
         """Set what is asked for, and read the power limit back."""
         if limits.power_w:
             self.set_power_limit(limits.power_w)
@@ -68,19 +68,19 @@ class LimitControl:
             if enforced_w is not None and abs(enforced_w - limits.power_w) > LIMIT_TOLERANCE_W:
                 raise LimitRefused(f"power_cap_w is {limits.power_w}, but the device enforces {enforced_w:.0f} W")
         if limits.clock_mhz:
-            self._set_or_run_command(
+            self._set_or_run_site_command(
                 "lock", "the clock", lambda: self._device.lock_sm_clock(limits.clock_mhz), mhz=limits.clock_mhz
             )
 
     def set_power_limit(self, watts: float) -> None:
-        self._set_or_run_command(
+        self._set_or_run_site_command(
             "power", "the power limit", lambda: self._device.set_power_limit(watts), watts=f"{watts:g}"
         )
 
     def unlock_clock(self) -> None:
-        self._set_or_run_command("unlock", "the clock", self._device.unlock_sm_clock)
+        self._set_or_run_site_command("unlock", "the clock", self._device.unlock_sm_clock)
 
-    def _set_or_run_command(self, name: str, what: str, by_nvml: Callable[[], None], **values: object) -> None:
+    def _set_or_run_site_command(self, name: str, what: str, by_nvml: Callable[[], None], **values: object) -> None:
         if name in self._commands:
             _run_site_command(self._commands[name], self._uuid, values)
             return

@@ -16,8 +16,8 @@ _current_watch: DeviceWatch | None = None
 
 
 def health_of_watched_device() -> dict[str, Any]:
-    """Return the errors of the device that this process watches, as `DeviceWatch.health`; empty without a watch."""
-    return {} if _current_watch is None else _current_watch.health()
+    """Return the errors of the watched device, as `DeviceWatch.current_health`; empty without a watch."""
+    return {} if _current_watch is None else _current_watch.current_health()
 
 
 class DeviceWatch:
@@ -46,12 +46,12 @@ class DeviceWatch:
             self._xid_events = self._device.xid_events()
             self._health = self._health_after = read_health(self._device)
 
-    def read_before(self) -> None:
+    def read_before_window(self) -> None:
         """Read the state right before the window."""
         if self._device is not None:
             self._before = self._device.state()
 
-    def read_after(self) -> None:
+    def read_after_window(self) -> None:
         """Read the state right after the window."""
         if self._device is not None:
             self._after = self._device.state()
@@ -62,7 +62,7 @@ class DeviceWatch:
         """Read the temperature now; None without NVML."""
         return None if self._device is None else self._device.temperature_c()
 
-    def health(self) -> dict[str, Any]:
+    def current_health(self) -> dict[str, Any]:
         """Return the device's errors until now as fields of `Measurement`, with warnings: for a case that failed."""
         if self._device is None:
             return {}
@@ -79,7 +79,7 @@ class DeviceWatch:
     def _health_warnings(self) -> tuple[str, ...]:
         return health_warnings(self._health, self._health_after, self._xids)
 
-    def facts(self, rows: list[SampleRow]) -> dict[str, Any]:
+    def window_facts(self, rows: list[SampleRow]) -> dict[str, Any]:
         """Return fields of `Measurement` from both states and the sampler's `rows` in the window."""
         before, after = self._before, self._after
         if before is None or after is None:

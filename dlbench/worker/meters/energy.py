@@ -31,9 +31,9 @@ from dlbench.worker.meters.power_trace import PowerSampler, PowerTrace
 from dlbench.worker.meters.reading import (
     USUAL_TICK_S,
     Reading,
-    check_against_integral,
-    check_positive,
     check_window_length,
+    compare_counter_with_integral,
+    drop_nonpositive_energy,
     positive_or_none,
     without_energy,
 )
@@ -43,7 +43,7 @@ TICK_TIMEOUT_S = 3.0
 POLL_S = 0.001
 
 
-class Meter(Protocol):
+class EnergyMeter(Protocol):
     """Meter of the energy between `start` and `stop`; the caller passes the ends of the window to `stop`."""
 
     @property
@@ -108,14 +108,14 @@ class SampledMeter:
             energy_j=integral_j,
             window_s=closed_s - opened_s,
             integral_j=integral_j,
-            module_j=trace.integrate_module_j(opened_s, closed_s),
+            module_j=trace.integrate_module_power_j(opened_s, closed_s),
             idle_power_w=None if idle_j is None else positive_or_none(idle_j / (self._rest_s[1] - self._rest_s[0])),
             note=self._note,
             trace=trace,
         )
         if integral_j is None:
             return without_energy(reading, f"meter_lost: {trace.error or 'the power samples have a gap'}.")
-        return check_positive(check_window_length(reading, USUAL_TICK_S))
+        return drop_nonpositive_energy(check_window_length(reading, USUAL_TICK_S))
 
 
 @dataclass(frozen=True)
@@ -168,15 +168,15 @@ class NvmlCounterMeter:
         reading = Reading(
             window_s=closed_s - opened_s,
             integral_j=trace.integrate_power_j(opened_s, closed_s),
-            module_j=trace.integrate_module_j(opened_s, closed_s),
+            module_j=trace.integrate_module_power_j(opened_s, closed_s),
             idle_power_w=self._idle_w,
             trace=trace,
         )
         if ends is None or self._start is None:
             return without_energy(reading, f"meter_lost: the energy counter could not be read: {self._failure}.")
-        return self._energy(reading, self._start, *ends, opened_s, closed_s)
+        return self._checked_energy_reading(reading, self._start, *ends, opened_s, closed_s)
 
-    def _energy(
+    def _checked_energy_reading(
         self,
         reading: Reading,
         start: CounterTick,
@@ -198,7 +198,7 @@ class NvmlCounterMeter:
         )
         counter_j = moved_j - outside_j
         whole = replace(reading, energy_j=counter_j, counter_j=counter_j, note=note)
-        return check_against_integral(check_positive(check_window_length(whole, tick_s)))
+        return compare_counter_with_integral(drop_nonpositive_energy(check_window_length(whole, tick_s)))
 
 
 def wait_for_counter_tick(device: NvmlDevice) -> CounterTick:
@@ -219,7 +219,7 @@ def wait_for_counter_tick(device: NvmlDevice) -> CounterTick:
 
 def open_meter(
     choice: str, device_kind: str, uuid: str | None, pci_address: str | None, device_name: str = ""
-) -> Meter:
+) -> EnergyMeter:
     """Open the best meter for a device; NoMeter with the reason if there is none.
 
     Args:
@@ -247,7 +247,7 @@ def open_meter(
         return NoMeter(str(error))
 
 
-def _nvml_meter(uuid: str | None) -> Meter:
+def _nvml_meter(uuid: str | None) -> EnergyMeter:
     if uuid is None:
         raise MeterUnavailable("the UUID of the device is unknown, and devices are matched only by UUID")
     device = NvmlDevice(uuid)

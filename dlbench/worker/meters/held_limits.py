@@ -7,8 +7,8 @@ import sys
 
 from dlbench.errors import InvalidMeasurement
 from dlbench.suites.case import Case
-from dlbench.worker.meters.device_limits import Limits
-from dlbench.worker.meters.limit_guard import state_file
+from dlbench.worker.meters.device_limits import DeviceLimits
+from dlbench.worker.meters.limit_guard import limits_state_file
 
 READY_TIMEOUT_S = 90.0
 RESTORE_TIMEOUT_S = 60.0
@@ -19,7 +19,7 @@ _ATTEMPT_FOLDER_VARIABLE = "DLBENCH_ATTEMPT_FOLDER"
 class HeldLimits:
     """Limits that hold until `restore`, or until this process ends in any way."""
 
-    def __init__(self, uuid: str, limits: Limits) -> None:
+    def __init__(self, uuid: str, limits: DeviceLimits) -> None:
         arguments = [uuid, str(limits.power_w), str(limits.clock_mhz)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "dlbench.worker.meters.limit_guard", *arguments],
@@ -29,9 +29,9 @@ class HeldLimits:
             env={name: value for name, value in os.environ.items() if name != _ATTEMPT_FOLDER_VARIABLE},
             start_new_session=True,  # a signal to the worker's group must not reach it
         )
-        self.refusal = self._read_refusal()
+        self.refusal = self._read_refusal_reason()
 
-    def _read_refusal(self) -> str | None:
+    def _read_refusal_reason(self) -> str | None:
         """Return why the limits are not set; None if they are."""
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], READY_TIMEOUT_S)[0]:
@@ -57,13 +57,13 @@ def hold_limits(case: Case, uuid: str | None) -> HeldLimits | None:
     Raises:
         InvalidMeasurement: the device or its driver refuses a limit of the case; the device is as it was.
     """
-    limits = Limits(case.power_cap_w, case.clock_mhz)
-    if limits == Limits() and (uuid is None or not state_file(uuid).exists()):
+    limits = DeviceLimits(case.power_cap_w, case.clock_mhz)
+    if limits == DeviceLimits() and (uuid is None or not limits_state_file(uuid).exists()):
         return None
     if uuid is None:
         raise InvalidMeasurement("power_cap_w and clock_mhz can be set only on NVIDIA GPUs with a known UUID")
     held = HeldLimits(uuid, limits)
-    if held.refusal is not None and limits != Limits():
+    if held.refusal is not None and limits != DeviceLimits():
         left = held.restore()
         raise InvalidMeasurement(held.refusal if left in (None, held.refusal) else f"{held.refusal}; {left}")
     return held

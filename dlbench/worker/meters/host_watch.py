@@ -51,7 +51,7 @@ class HostWatch:
         self._page_faults = 0
         self._kernel_s = 0.0
 
-    def read_before(self) -> None:
+    def read_before_window(self) -> None:
         """Read the counters right before the window."""
         self.own_s = -time.process_time()
         used = resource.getrusage(resource.RUSAGE_SELF)
@@ -59,7 +59,7 @@ class HostWatch:
         self.helpers_s = -cpu_seconds(self.helpers())
         self._before = (time.perf_counter(), *self._busy_and_stolen_s())
 
-    def read_after(self) -> None:
+    def read_after_window(self) -> None:
         """Read the counters right after the window."""
         assert self._before is not None
         began_s, busy_s, stolen_s = self._before
@@ -75,10 +75,10 @@ class HostWatch:
 
     @property
     def busy_share(self) -> float | None:
-        """Share of the cores taken by other processes and the host; None before `read_after`."""
+        """Share of the cores taken by other processes and the host; None before `read_after_window`."""
         return None if self._share is None else max(0.0, self._share) + self._stolen_share
 
-    def cpu_use(self) -> CpuUse:
+    def own_cpu_use(self) -> CpuUse:
         """CPU use of this process, for the watches of other ranks."""
         return socket.gethostname(), self._cores, self.own_s
 
@@ -90,7 +90,7 @@ class HostWatch:
         """
         if self._share is None:
             return
-        host, _, own_s = self.cpu_use()
+        host, _, own_s = self.own_cpu_use()
         shared_s = sum(
             taken_s * len(self._cores.intersection(theirs)) / len(theirs)
             for where, theirs, taken_s in ranks
@@ -99,7 +99,7 @@ class HostWatch:
         # Not negative: the kernel counts cores in ticks and processes in nanoseconds.
         self._share = max(0.0, self._share - (shared_s - own_s) / self._elapsed_s)
 
-    def facts(self) -> dict[str, Any]:
+    def window_facts(self) -> dict[str, Any]:
         """Return the columns of `Measurement` about kernel time."""
         return {"page_faults": self._page_faults, "kernel_time_s": self._kernel_s}
 
@@ -119,7 +119,7 @@ class HostWatch:
 
     def _busy_and_stolen_s(self) -> tuple[float, float]:
         """Return busy seconds of the cores so far, without this process, and stolen ones; counted in ticks of 10 ms."""
-        times = core_times(STAT_FILE.read_text())
+        times = busy_and_stolen_s_by_core(STAT_FILE.read_text())
         busy_s, stolen_s = (sum(times[core][i] for core in self._cores if core in times) for i in (0, 1))
         return busy_s - time.process_time() - cpu_seconds(self.helpers()), stolen_s
 
@@ -134,7 +134,7 @@ def cpu_seconds(process_ids: Iterable[int]) -> float:
     return taken_s
 
 
-def core_times(stat: str) -> dict[int, tuple[float, float]]:
+def busy_and_stolen_s_by_core(stat: str) -> dict[int, tuple[float, float]]:
     """Return busy and stolen seconds of each online core so far, by core number.
 
     Args:

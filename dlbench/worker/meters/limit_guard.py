@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dlbench.worker.meters.device_limits import LimitControl, LimitRefused, Limits
+from dlbench.worker.meters.device_limits import DeviceLimits, LimitControl, LimitRefused
 from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice
 
 #: How long to wait for another process that holds limits of the same device [s].
@@ -26,7 +26,7 @@ LOCK_TIMEOUT_S = 20.0
 POLL_S = 0.5
 
 
-def state_file(uuid: str) -> Path:
+def limits_state_file(uuid: str) -> Path:
     """Return the file that says what to put back: memory of this node, which a reboot empties as it resets limits."""
     shared = Path("/dev/shm")
     root = shared if shared.is_dir() and os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
@@ -56,7 +56,7 @@ def _lock_file(path: Path) -> Iterator[int]:
         os.close(file)
 
 
-def _read_state(file: int) -> dict[str, Any]:
+def _read_limits_state(file: int) -> dict[str, Any]:
     try:
         found = json.loads(os.pread(file, 4096, 0) or b"{}")
     except ValueError:
@@ -80,13 +80,13 @@ def _restore_limits(control: LimitControl, found: dict[str, Any]) -> str | None:
     return "; ".join(failed) or None
 
 
-def hold_until_parent_ends(uuid: str, limits: Limits) -> int:
+def hold_until_parent_ends(uuid: str, limits: DeviceLimits) -> int:
     """Set the limits, wait for the end of the parent, and put back what was found; return the exit status."""
     parent = os.getppid()
-    path = state_file(uuid)
+    path = limits_state_file(uuid)
     with _lock_file(path) as file:
         control = LimitControl(NvmlDevice(uuid), uuid)
-        left = _restore_limits(control, _read_state(file))
+        left = _restore_limits(control, _read_limits_state(file))
         if left:
             raise LimitRefused(f"an earlier run changed the limits of this device, and they cannot be restored: {left}")
         os.ftruncate(file, 0)
@@ -97,7 +97,7 @@ def hold_until_parent_ends(uuid: str, limits: Limits) -> int:
         try:
             control.set_limits(limits)
             print("ready", flush=True)
-            _wait_for_end(parent)
+            _wait_for_stdin_end(parent)
         finally:
             failed = _restore_limits(control, found)
             if failed is None:
@@ -108,7 +108,7 @@ def hold_until_parent_ends(uuid: str, limits: Limits) -> int:
     return 0
 
 
-def _wait_for_end(parent: int) -> None:
+def _wait_for_stdin_end(parent: int) -> None:
     """Wait until stdin ends; children of a killed parent may keep it open, so that its life is looked at too."""
     while os.getppid() == parent:
         if select.select([sys.stdin], [], [], POLL_S)[0] and not os.read(sys.stdin.fileno(), 4096):
@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> int:
     uuid, power_w, clock_mhz = arguments
     try:
         with contextlib.suppress(BrokenPipeError):
-            return hold_until_parent_ends(uuid, Limits(int(power_w), int(clock_mhz)))
+            return hold_until_parent_ends(uuid, DeviceLimits(int(power_w), int(clock_mhz)))
     except (LimitRefused, MeterUnavailable, OSError) as error:
         print(f"refused {error}", flush=True)
     return 1

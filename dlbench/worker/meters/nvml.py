@@ -86,12 +86,12 @@ class NvmlDevice:
 
     def state(self) -> DeviceState:
         handle = self._handle
-        memory = read_optional(pynvml.nvmlDeviceGetMemoryInfo, handle)
-        limit_mw = read_optional(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        memory = read_or_none(pynvml.nvmlDeviceGetMemoryInfo, handle)
+        limit_mw = read_or_none(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
         return DeviceState(
             sm_clock_mhz=self.sm_clock_mhz(),
-            memory_clock_mhz=read_optional(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM),
-            sm_clock_max_mhz=read_optional(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM),
+            memory_clock_mhz=read_or_none(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM),
+            sm_clock_max_mhz=read_or_none(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM),
             temperature_c=self.temperature_c(),
             power_limit_w=None if limit_mw is None else limit_mw / 1e3,
             throttle_bits=self.throttle_bits(),
@@ -100,30 +100,28 @@ class NvmlDevice:
         )
 
     def sm_clock_mhz(self) -> float | None:
-        clock_mhz: float | None = read_optional(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+        clock_mhz: float | None = read_or_none(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
         return clock_mhz
 
     def temperature_c(self) -> float | None:
-        celsius: float | None = read_optional(
-            pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU
-        )
+        celsius: float | None = read_or_none(pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU)
         return celsius
 
     def throttle_bits(self) -> int | None:
-        bits: int | None = read_optional(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self._handle)
+        bits: int | None = read_or_none(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self._handle)
         if bits is None:
             # Older name of the same call, the only one in drivers before 535.
-            bits = read_optional(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
+            bits = read_or_none(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
         return bits
 
     def ecc_errors(self) -> dict[tuple[str, str], int | None]:
         """Read the total of ECC errors by kind (corrected, uncorrected) and time (volatile, aggregate)."""
         read = pynvml.nvmlDeviceGetTotalEccErrors
-        return {(k, t): read_optional(read, self._handle, *codes) for (k, t), codes in _ECC_COUNTERS.items()}
+        return {(k, t): read_or_none(read, self._handle, *codes) for (k, t), codes in _ECC_COUNTERS.items()}
 
     def remapped_rows(self) -> tuple[int, int, int, int] | None:
         """Read rows remapped because of corrected and of uncorrected errors, and whether one is pending or failed."""
-        rows: tuple[int, int, int, int] | None = read_optional(pynvml.nvmlDeviceGetRemappedRows, self._handle)
+        rows: tuple[int, int, int, int] | None = read_or_none(pynvml.nvmlDeviceGetRemappedRows, self._handle)
         return rows
 
     def xid_events(self) -> XidEvents | None:
@@ -135,7 +133,7 @@ class NvmlDevice:
 
     def power_limit_range_w(self) -> tuple[float, float] | None:
         """Read the lowest and highest power limit that the device accepts [W]."""
-        limits = read_optional(pynvml.nvmlDeviceGetPowerManagementLimitConstraints, self._handle)
+        limits = read_or_none(pynvml.nvmlDeviceGetPowerManagementLimitConstraints, self._handle)
         return None if limits is None else (limits[0] / 1e3, limits[1] / 1e3)
 
     def power_limit_w(self) -> float:
@@ -148,9 +146,9 @@ class NvmlDevice:
 
     def sm_clock_range_mhz(self) -> tuple[float, float] | None:
         """Read the lowest and highest SM clock that the device accepts [MHz]."""
-        memory_mhz = read_optional(pynvml.nvmlDeviceGetMaxClockInfo, self._handle, pynvml.NVML_CLOCK_MEM)
+        memory_mhz = read_or_none(pynvml.nvmlDeviceGetMaxClockInfo, self._handle, pynvml.NVML_CLOCK_MEM)
         clocks = (
-            read_optional(pynvml.nvmlDeviceGetSupportedGraphicsClocks, self._handle, memory_mhz) if memory_mhz else None
+            read_or_none(pynvml.nvmlDeviceGetSupportedGraphicsClocks, self._handle, memory_mhz) if memory_mhz else None
         )
         return (min(clocks), max(clocks)) if clocks else None
 
@@ -164,16 +162,16 @@ class NvmlDevice:
 
     def process_ids(self) -> list[int] | None:
         """Return the processes with a context on the device, as host process ids (differ inside a container)."""
-        processes = read_optional(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle)
+        processes = read_or_none(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle)
         return None if processes is None else [int(p.pid) for p in processes]
 
     def has_nvlink(self) -> bool:
         """Whether a link to another GPU is active."""
         links = range(pynvml.NVML_NVLINK_MAX_LINKS)
-        return any(read_optional(pynvml.nvmlDeviceGetNvLinkState, self._handle, link) for link in links)
+        return any(read_or_none(pynvml.nvmlDeviceGetNvLinkState, self._handle, link) for link in links)
 
     def _read_power_field(self, scope: int) -> float | None:
-        values = read_optional(
+        values = read_or_none(
             pynvml.nvmlDeviceGetFieldValues, self._handle, [(pynvml.NVML_FI_DEV_POWER_INSTANT, scope)]
         )
         if not values or values[0].nvmlReturn != pynvml.NVML_SUCCESS:
@@ -195,14 +193,14 @@ class XidEvents:
 
     def read(self) -> tuple[int, ...]:
         """Return all numbers so far, in order; does not wait."""
-        while (event := read_optional(pynvml.nvmlEventSetWait_v2, self._events, 0)) is not None:
+        while (event := read_or_none(pynvml.nvmlEventSetWait_v2, self._events, 0)) is not None:
             self._numbers.append(int(event.eventData))
             if len(self._numbers) >= MAX_XIDS:
                 break
         return tuple(self._numbers)
 
 
-def read_optional(read: Callable[..., Any], *arguments: Any) -> Any:
+def read_or_none(read: Callable[..., Any], *arguments: Any) -> Any:
     """Return the result of `read`; None if NVML refuses it or the driver is too old."""
     try:
         return read(*arguments)
@@ -257,7 +255,7 @@ def _find_handle(uuid: str) -> Any:
 
 def _is_mig(handle: Any) -> bool:
     """Whether the device is a MIG instance, or a GPU divided into instances."""
-    if read_optional(pynvml.nvmlDeviceIsMigDeviceHandle, handle):
+    if read_or_none(pynvml.nvmlDeviceIsMigDeviceHandle, handle):
         return True
-    mode = read_optional(pynvml.nvmlDeviceGetMigMode, handle)
+    mode = read_or_none(pynvml.nvmlDeviceGetMigMode, handle)
     return mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE

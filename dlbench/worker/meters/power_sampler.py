@@ -18,7 +18,7 @@ from collections.abc import Callable
 SampleRow = tuple[float, float, float | None, float | None, float | None, int | None]
 
 
-def nvml_reader(uuid: str) -> Callable[[], SampleRow]:
+def make_nvml_power_reader(uuid: str) -> Callable[[], SampleRow]:
     """Return a reader of the NVIDIA device with this `uuid`."""
     from dlbench.worker.meters.nvml import NvmlDevice
 
@@ -35,7 +35,7 @@ def nvml_reader(uuid: str) -> Callable[[], SampleRow]:
     return read
 
 
-def amdsmi_reader(pci_address: str) -> Callable[[], SampleRow]:
+def make_amdsmi_power_reader(pci_address: str) -> Callable[[], SampleRow]:
     """Return a reader of the AMD device at `pci_address`, such as "0000:c1:00.0"."""
     from dlbench.worker.meters.amd import AmdDevice
 
@@ -52,7 +52,10 @@ def amdsmi_reader(pci_address: str) -> Callable[[], SampleRow]:
     return read
 
 
-READERS: dict[str, Callable[[str], Callable[[], SampleRow]]] = {"nvml": nvml_reader, "amdsmi": amdsmi_reader}
+READERS: dict[str, Callable[[str], Callable[[], SampleRow]]] = {
+    "nvml": make_nvml_power_reader,
+    "amdsmi": make_amdsmi_power_reader,
+}
 
 
 def sample_until_stdin_ends(read: Callable[[], SampleRow], period_s: float) -> tuple[list[SampleRow], str | None]:

@@ -31,14 +31,14 @@ class PowerTrace:
 
     def integrate_power_j(self, start_s: float, end_s: float) -> float | None:
         """Integrate the power [J]; None unless the rows cover both ends without a long gap."""
-        return integrate([(row[0], row[1]) for row in self.rows], start_s, end_s)
+        return integrate_trapezoids([(row[0], row[1]) for row in self.rows], start_s, end_s)
 
-    def integrate_module_j(self, start_s: float, end_s: float) -> float | None:
+    def integrate_module_power_j(self, start_s: float, end_s: float) -> float | None:
         """Integrate the power of the module [J]; None without module readings."""
-        return integrate([(row[0], row[2]) for row in self.rows if row[2] is not None], start_s, end_s)
+        return integrate_trapezoids([(row[0], row[2]) for row in self.rows if row[2] is not None], start_s, end_s)
 
 
-def integrate(samples: Sequence[tuple[float, float]], start_s: float, end_s: float) -> float | None:
+def integrate_trapezoids(samples: Sequence[tuple[float, float]], start_s: float, end_s: float) -> float | None:
     """Integrate (time, value) by trapezoids from `start_s` to `end_s`; None if samples are missing."""
     total = 0.0
     covered_s = start_s

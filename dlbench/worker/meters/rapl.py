@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.worker.meters.nvml import MeterUnavailable
-from dlbench.worker.meters.reading import Reading, check_positive, check_window_length, positive_or_none
+from dlbench.worker.meters.reading import Reading, check_window_length, drop_nonpositive_energy, positive_or_none
 
 POWERCAP = Path("/sys/class/powercap")
 #: Upper limit of package power [W]; a window in which this power could wrap a counter twice is rejected.
@@ -24,7 +24,7 @@ SCOPE_NOTE = "whole CPU packages and their memory, including other processes on 
 
 
 @dataclass(frozen=True)
-class Domain:
+class RaplDomain:
     """One counter: its file and its maximum."""
 
     file: Path
@@ -33,7 +33,7 @@ class Domain:
     def read_uj(self) -> int:
         return int(self.file.read_text())
 
-    def difference_j(self, start_uj: int, end_uj: int) -> float:
+    def joules_between(self, start_uj: int, end_uj: int) -> float:
         """Return the joules between two readings, with at most one wrap."""
         difference_uj = end_uj - start_uj
         return (difference_uj if difference_uj >= 0 else difference_uj + self.range_uj) / 1e6
@@ -64,7 +64,7 @@ class RaplMeter:
             start_uj, start_s = self._read_counters(), time.perf_counter()
             time.sleep(time_s)
             spent_j, rested_s = self._energy_since(start_uj), time.perf_counter() - start_s
-            self._idle_w = None if _was_reset(spent_j, rested_s) else positive_or_none(sum(spent_j) / rested_s)
+            self._idle_w = None if _was_counter_reset(spent_j, rested_s) else positive_or_none(sum(spent_j) / rested_s)
         except (OSError, ValueError):
             self._idle_w = None
 
@@ -88,7 +88,7 @@ class RaplMeter:
                 f"a RAPL counter may have wrapped twice in {window_s:.0f} s; windows up to {longest_s:.0f} s are safe"
             )
             return Reading(note=reason, warnings=(f"counter_wrap: {reason}.",))
-        if _was_reset(spent_j, window_s):
+        if _was_counter_reset(spent_j, window_s):
             reason = (
                 f"RAPL counted {max(spent_j):.0f} J in {window_s:.2f} s, more than any package uses: the "
                 f"counter was reset"
@@ -96,7 +96,7 @@ class RaplMeter:
             return Reading(note=reason, warnings=(f"counter_reset: {reason}.",))
         energy_j = math.fsum(spent_j)
         reading = Reading(energy_j, window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=SCOPE_NOTE)
-        return check_positive(check_window_length(reading, TICK_S))
+        return drop_nonpositive_energy(check_window_length(reading, TICK_S))
 
     def _read_counters(self) -> list[int]:
         return [domain.read_uj() for domain in self._domains]
@@ -106,17 +106,17 @@ class RaplMeter:
         if not start_uj:
             raise ValueError("the first reading failed")
         ends = zip(self._domains, start_uj, self._read_counters(), strict=True)
-        return [domain.difference_j(start, end) for domain, start, end in ends]
+        return [domain.joules_between(start, end) for domain, start, end in ends]
 
 
-def _was_reset(spent_j: list[float], time_s: float) -> bool:
+def _was_counter_reset(spent_j: list[float], time_s: float) -> bool:
     """Whether a counter shows more than any package can use; not checked below one second."""
     return max(spent_j) > HIGHEST_POWER_W * max(1.0, time_s)
 
 
-def find_domains(root: Path) -> list[Domain]:
+def find_domains(root: Path) -> list[RaplDomain]:
     """Find package and dram counters, so that each energy counts once. Raises MeterUnavailable without any."""
-    domains: list[Domain] = []
+    domains: list[RaplDomain] = []
     for package in sorted(root.glob("intel-rapl:*")):
         if re.fullmatch(r"intel-rapl:\d+", package.name) and _domain_name(package).startswith("package"):
             domains.append(_open_domain(package))
@@ -134,8 +134,8 @@ def _domain_name(domain: Path) -> str:
         return ""
 
 
-def _open_domain(folder: Path) -> Domain:
+def _open_domain(folder: Path) -> RaplDomain:
     try:
-        return Domain(folder / "energy_uj", int((folder / "max_energy_range_uj").read_text()))
+        return RaplDomain(folder / "energy_uj", int((folder / "max_energy_range_uj").read_text()))
     except (OSError, ValueError) as error:
         raise MeterUnavailable(f"RAPL: {error}") from error

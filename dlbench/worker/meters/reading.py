@@ -42,7 +42,7 @@ def check_window_length(reading: Reading, tick_s: float) -> Reading:
     return reading
 
 
-def check_positive(reading: Reading) -> Reading:
+def drop_nonpositive_energy(reading: Reading) -> Reading:
     """Remove an energy that is not above zero: the meter does not work."""
     if reading.energy_j is None or reading.energy_j > 0:
         return reading
@@ -57,7 +57,7 @@ def positive_or_none(power_w: float | None) -> float | None:
     return power_w if power_w is not None and power_w > 0 else None
 
 
-def check_against_integral(reading: Reading) -> Reading:
+def compare_counter_with_integral(reading: Reading) -> Reading:
     """Add a warning if counter and integral differ by more than the tolerance, or the integral is missing."""
     if reading.counter_j is None or reading.energy_j is None:
         return reading

@@ -111,10 +111,10 @@ def _pmi_rank(environ: Mapping[str, str]) -> DetectedRank | None:
     for name in ("PMIX_RANK", "PMI_RANK"):
         rank = _environment_number(environ, name)
         # PMIx has no variable for the number of ranks; under srun the step has one.
-        size = _first_number(environ, "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+        size = _first_environment_number(environ, "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
         if rank is not None and size is not None:
-            local = _first_number(environ, "MPI_LOCALRANKID", "PALS_LOCAL_RANKID", "SLURM_LOCALID")
-            local_size = _first_number(environ, "MPI_LOCALNRANKS", "PALS_LOCAL_SIZE")
+            local = _first_environment_number(environ, "MPI_LOCALRANKID", "PALS_LOCAL_RANKID", "SLURM_LOCALID")
+            local_size = _first_environment_number(environ, "MPI_LOCALNRANKS", "PALS_LOCAL_SIZE")
             return DetectedRank(
                 rank, rank if local is None else local, size, local_size or _tasks_per_node(environ, size), name
             )
@@ -136,7 +136,7 @@ def _tasks_per_node(environ: Mapping[str, str], size: int) -> int | None:
     return min(size, int(first)) if first.isdigit() else None
 
 
-def _first_number(environ: Mapping[str, str], *names: str) -> int | None:
+def _first_environment_number(environ: Mapping[str, str], *names: str) -> int | None:
     return next((n for n in (_environment_number(environ, name) for name in names) if n is not None), None)
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from dlbench.affinity import allowed_cores, has_torchrun_thread_default
+from dlbench.affinity import allowed_cores, is_thread_count_from_torchrun
 from dlbench.errors import BadInput
 from dlbench.exit_codes import NOT_DONE, OK
 from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
@@ -144,7 +144,7 @@ def set_threads_per_rank(context: RankContext) -> int:
     sharing = sum(bool(c & cores) for c in here)
     # The outermost value of an OpenMP list for nested parallel regions.
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    given = asked.isdigit() and int(asked) > 0 and not has_torchrun_thread_default(os.environ)
+    given = asked.isdigit() and int(asked) > 0 and not is_thread_count_from_torchrun(os.environ)
     threads = int(asked) if given else max(1, len(cores) // sharing)
     torch.set_num_threads(threads)
     return threads

@@ -42,7 +42,7 @@ class RankStatus:
         self.folder = attempt / "ranks"
         self._said = False
         self.folder.mkdir(exist_ok=True)
-        self._write_file("pid", {"host": socket.gethostname(), "pid": os.getpid()})
+        self._write_status_file("pid", {"host": socket.gethostname(), "pid": os.getpid()})
         if rank > 0:
             # Launchers mix the output of ranks; each rank needs its own stderr.
             file = os.open(self.folder / f"{rank}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -57,9 +57,9 @@ class RankStatus:
         lost = status == "crashed" and bool(LOST_PEER.search(error or ""))
         values = {"status": status, "error": error, "phase": current_phase(), "lost_peer": lost, "at_s": time.time()}
         with contextlib.suppress(OSError):
-            self._write_file("end", values | {"host": socket.gethostname()})
+            self._write_status_file("end", values | {"host": socket.gethostname()})
 
-    def _write_file(self, kind: str, values: Mapping[str, object]) -> None:
+    def _write_status_file(self, kind: str, values: Mapping[str, object]) -> None:
         write_atomically(self.folder / f"{self.rank}.{kind}.json", json.dumps(values))
 
     def watch_signals(self) -> None:
@@ -77,7 +77,7 @@ class RankStatus:
 
         def wait_for_signal() -> None:
             number = os.read(reading, 1)[0]
-            context = _current_line(main)
+            context = _current_source_line(main)
             self.ended(
                 "preempted", f"stopped by {signal.Signals(number).name} in phase {current_phase()}, at {context}"
             )
@@ -86,7 +86,7 @@ class RankStatus:
         threading.Thread(target=wait_for_signal, daemon=True, name="signals").start()
 
 
-def _current_line(thread: int | None) -> str:
+def _current_source_line(thread: int | None) -> str:
     """Return the current Python line of the main thread, such as "workload.py:58 in _train"."""
     frame = sys._current_frames().get(thread or 0)
     if frame is None:

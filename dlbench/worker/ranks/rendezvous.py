@@ -28,7 +28,7 @@ _TRY_TIMEOUT_S = 2.0
 _SIOCGIFADDR = 0x8915
 
 
-class Unreachable(BadInput):
+class RanksUnreachable(BadInput):
     """The ranks could not connect in time."""
 
 
@@ -40,7 +40,7 @@ def connect_ranks(found: DetectedRank, token: str, environ: Mapping[str, str], l
         limit_s: longest wait [s].
 
     Raises:
-        Unreachable: rank 0 cannot be reached, or a rank did not connect; the message has address and port.
+        RanksUnreachable: rank 0 cannot be reached, or a rank did not connect; the message has address and port.
     """
     limit_s = min(limit_s, float(environ.get("DLBENCH_RENDEZVOUS_S", RENDEZVOUS_S)))
     deadline = time.monotonic() + limit_s
@@ -53,7 +53,7 @@ def connect_ranks(found: DetectedRank, token: str, environ: Mapping[str, str], l
         tcp = _connect_to_master(found, address, ports, None if agent else token, deadline, limit_s)
     context = f"{address}:{tcp.port}"
     store = PrefixStore(f"dlbench/{token}", tcp)
-    _wait_for_all(store, found, context, deadline, limit_s)
+    _wait_for_all_ranks(store, found, context, deadline, limit_s)
     return store, context
 
 
@@ -71,7 +71,9 @@ def _master_address(
     missing = "MASTER_PORT" if address else "MASTER_ADDR"
     if found.world_size == 1:
         return "127.0.0.1", [0], None
-    raise Unreachable(f"rank {found.rank} of {found.world_size} does not know the address of rank 0: set {missing}.")
+    raise RanksUnreachable(
+        f"rank {found.rank} of {found.world_size} does not know the address of rank 0: set {missing}."
+    )
 
 
 def mpi_communicator() -> Any | None:
@@ -90,7 +92,7 @@ def _address_by_mpi(
     world: Any, found: DetectedRank, address: str | None, ports: list[int], environ: Mapping[str, str], limit_s: float
 ) -> tuple[str, list[int], TCPStore | None]:
     if world.Get_size() != found.world_size:
-        raise Unreachable(
+        raise RanksUnreachable(
             f"MPI has {world.Get_size()} ranks but {found.source} has {found.world_size}: mpi4py was built for an "
             f"MPI other than the one that started this process; install an mpi4py built for it."
         )
@@ -102,12 +104,12 @@ def _address_by_mpi(
         try:
             tcp = _open_store(found, host, ports or [0], limit_s)
             answer = (host, tcp.port)
-        except Unreachable as error:
+        except RanksUnreachable as error:
             world.bcast(str(error), root=0)
             raise
     answer = world.bcast(answer, root=0)
     if isinstance(answer, str):
-        raise Unreachable(answer)
+        raise RanksUnreachable(answer)
     if tcp is not None:
         tcp.set("dlbench", os.environ.get("DLBENCH_TOKEN", ""))
         return answer[0], [answer[1]], tcp
@@ -115,7 +117,7 @@ def _address_by_mpi(
 
 
 def interface_address(interface: str | None) -> str | None:
-    """The IPv4 address of a network interface, such as ib0. Raises Unreachable if it has none or is missing."""
+    """The IPv4 address of a network interface, such as ib0. Raises RanksUnreachable if it has none or is missing."""
     if not interface:
         return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -124,7 +126,7 @@ def interface_address(interface: str | None) -> str | None:
             return socket.inet_ntoa(fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)[20:24])
         except OSError:
             known = ", ".join(name for _, name in socket.if_nameindex())
-            raise Unreachable(
+            raise RanksUnreachable(
                 f"DLBENCH_INTERFACE={interface}: interface not found or without address; interfaces: {known}."
             ) from None
 
@@ -136,7 +138,7 @@ def _open_store(found: DetectedRank, address: str, ports: list[int], limit_s: fl
         except RuntimeError as error:  # DistNetworkError: port in use, or not an address of this node
             reason = str(error).splitlines()[0]
     tried = ", ".join(map(str, ports))
-    raise Unreachable(
+    raise RanksUnreachable(
         f"rank 0 of {found.world_size} cannot listen at {address}, port {tried}: {reason[:200]} Set "
         "DLBENCH_MASTER_PORTS to a list such as 29500,29510-29520, or DLBENCH_MASTER_ADDR."
     )
@@ -157,7 +159,7 @@ def _connect_to_master(
                 if token is None or tcp.get("dlbench").decode() == token:
                     tcp.set_timeout(timedelta(seconds=limit_s))
                     return tcp
-            except (RuntimeError, Unreachable):
+            except (RuntimeError, RanksUnreachable):
                 continue
         time.sleep(0.1)
     raise _unreachable_error(found, address, ports, limit_s)
@@ -178,23 +180,23 @@ def _connect_store(address: str, port: int, found: DetectedRank, limit_s: float)
         raise _unreachable_error(found, address, [port], limit_s) from None
 
 
-def _unreachable_error(found: DetectedRank, address: str, ports: list[int], limit_s: float) -> Unreachable:
+def _unreachable_error(found: DetectedRank, address: str, ports: list[int], limit_s: float) -> RanksUnreachable:
     tried = ", ".join(map(str, ports))
-    return Unreachable(
+    return RanksUnreachable(
         f"rank {found.rank} of {found.world_size} on {socket.gethostname()} cannot reach rank 0 at {address}, port "
         f"{tried}, within {limit_s:.0f} s. Set DLBENCH_MASTER_ADDR (address of the first node) or "
         f"DLBENCH_INTERFACE; behind a firewall also DLBENCH_MASTER_PORTS (open ports)."
     )
 
 
-def _wait_for_all(store: Store, found: DetectedRank, context: str, deadline: float, limit_s: float) -> None:
+def _wait_for_all_ranks(store: Store, found: DetectedRank, context: str, deadline: float, limit_s: float) -> None:
     names = [f"here/{rank}" for rank in range(found.world_size)]
     store.set(names[found.rank], socket.gethostname())
     try:
         store.wait(names, timedelta(seconds=max(1.0, deadline - time.monotonic())))
     except RuntimeError:
         missing = [str(rank) for rank, name in enumerate(names) if not store.check([name])]
-        raise Unreachable(
+        raise RanksUnreachable(
             f"rank {found.rank} of {found.world_size} waited {limit_s:.0f} s at {context}, but rank "
             f"{', '.join(missing) or '?'} did not connect: it ended before that, or cannot reach this address and port."
         ) from None

@@ -49,7 +49,7 @@ def find_transport(backend: str, device: torch.device, world_size: int, one_node
     """Find the transport of `backend` between the ranks of this case."""
     if backend != "nccl":
         return Transport("sockets" if backend == "gloo" else None)
-    if world_size > 1 and not _log_path().name:
+    if world_size > 1 and not _nccl_log_path().name:
         return Transport(None, TRANSPORT_UNKNOWN)
     ways = nccl_transports(_read_and_remove_log())
     if world_size == 1 or not ways:
@@ -97,14 +97,14 @@ def has_nvlink(device: torch.device) -> bool:
         return False
 
 
-def _log_path() -> Path:
+def _nccl_log_path() -> Path:
     """Return the log that `enable_nccl_log` enabled; an empty path if the user enabled another."""
     path = Path(os.environ.get("NCCL_DEBUG_FILE", ""))
     return path if path.name.startswith("dlbench-nccl-") else Path()
 
 
 def _read_and_remove_log() -> str:
-    path = _log_path()
+    path = _nccl_log_path()
     try:
         text = path.read_text(errors="replace")
         path.unlink()

@@ -34,7 +34,7 @@ def same(a, b):
 def test_parts_pieces_and_a_merged_store_give_the_same_content(tmp_path, monkeypatch):
     records = both_systems()
     for record in records:
-        store.append(tmp_path / "parts" / "store", record)
+        store.append_record(tmp_path / "parts" / "store", record)
     merged = read_content([fakes.fill(tmp_path / "merged", records)])
     same(read_content([tmp_path / "parts" / "store"]), merged)
     monkeypatch.setattr(reader, "BATCH_BYTES", 10_000)
@@ -128,7 +128,7 @@ def test_an_empty_store_has_all_columns(tmp_path):
 
 
 def test_many_unreadable_parts_are_counted_not_listed(tmp_path):
-    store.append(tmp_path, fakes.quick()[0])
+    store.append_record(tmp_path, fakes.quick()[0])
     for i in range(30):
         (tmp_path / f"broken-{i:02d}.parquet").write_bytes(b"no")
     found = read_content([tmp_path])

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from dlbench.process_statistics import process_interval
+from dlbench.process_statistics import interval_over_processes
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.scaling_curves import find_scaling_curves
 from dlbench.report.analysis.scaling_model import HOPS, ScalingModel, ScalingSample, fit_scaling_model
@@ -246,7 +246,7 @@ def test_the_share_of_communication_is_as_unsure_as_each_process_is_of_its_compu
     shown = content(tmp_path, made)
     (curve,) = [c for c in find_scaling_curves(shown) if c.kind == "weak"]
     two, shown = curve.points[-1], shown[shown["devices_per_node"] == 2]
-    step = process_interval(process_values_with_intervals(shown))
+    step = interval_over_processes(process_values_with_intervals(shown))
     low_s = step.low - shown["unsynced_high"].max()
     assert shown["unsynced_high"].max() > shown["unsynced"].max()
     assert two.exposed_low_s == pytest.approx(max(0.0, low_s))

@@ -8,7 +8,7 @@ import statistics
 import numpy as np
 import pytest
 
-from dlbench.process_statistics import process_interval
+from dlbench.process_statistics import interval_over_processes
 from dlbench.report.analysis import ranking
 from dlbench.report.analysis.case_warnings import summarize_case_warnings
 from dlbench.report.analysis.content import read_content
@@ -120,7 +120,7 @@ def test_repeats_are_processes_of_one_case_with_their_mean_and_interval(tmp_path
     mine = content.shown[(content.shown["system_id"] == cases["system_id"].iloc[0])]
     mine = mine[(mine["mode"] == cases["mode"].iloc[0]) & (mine["batch_size"] == cases["batch_size"].iloc[0])]
     assert cases["throughput"].iloc[0] == pytest.approx(statistics.geometric_mean(mine["throughput"]))
-    interval = process_interval(process_values_with_intervals(mine))
+    interval = interval_over_processes(process_values_with_intervals(mine))
     work = cases["throughput"].iloc[0] * interval.value
     assert cases["step_time_low"].iloc[0] == pytest.approx(interval.low)
     assert cases["throughput_low"].iloc[0] == pytest.approx(work / interval.high)

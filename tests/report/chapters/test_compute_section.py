@@ -33,9 +33,9 @@ def test_time_energy_and_cost_follow_from_the_measured_rate(store):
     assert names == ["ResNet-152", "Deep Speech 2", "Google NMT"]
     for row, flop in zip(systems.table.records(), (67_458_465_792 * 153_600_000, 20e18, 100e18), strict=True):
         time_s = flop / (STEP_FLOP / STEP_S)
-        assert row["time_s"] == units.seconds(time_s)
+        assert row["time_s"] == units.seconds_text(time_s)
         assert row["energy"] == pytest.approx(time_s * POWER_W / 3.6e9)
-        assert row["cost"] == f"{units.digits(time_s * POWER_W / 3.6e6 * 0.25)} EUR"
+        assert row["cost"] == f"{units.number_text(time_s * POWER_W / 3.6e6 * 0.25)} EUR"
 
 
 def test_without_a_training_there_is_no_chapter(tmp_path):

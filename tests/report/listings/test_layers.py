@@ -13,7 +13,7 @@ from dlbench.report.listings.networks import layers_table, models_table
 from dlbench.suites.catalog import CATALOG
 from dlbench.table import FORMATS, bytes_text, quantity_format, render
 from dlbench.units import MISSING
-from dlbench.worker.counting.layers import layers_of
+from dlbench.worker.counting.layers import network_layers
 from tests.models.counting import built, counted_facts, counted_layers
 
 
@@ -59,12 +59,12 @@ def test_a_stride_that_differs_by_axis_is_shown_whole():
 
     with torch.device("meta"):
         module = nn.Sequential(nn.Conv2d(1, 2, 3, stride=(1, 2)), nn.Flatten(), nn.Linear(2 * 6 * 3, 10))
-    rows = layers_of(BuiltModel(module, (1, 8, 8), 10, "tiny"))
+    rows = network_layers(BuiltModel(module, (1, 8, 8), 10, "tiny"))
     assert [row["stride"] for row in layers_table("tiny", rows).records()] == ["1x2", 1]
 
 
 def test_work_without_a_layer_of_its_own_has_no_letters():
-    table = layers_table("vit_b_32", layers_of(built("vit_b_32")))
+    table = layers_table("vit_b_32", network_layers(built("vit_b_32")))
     attention = next(row for row in table.records() if row["kind"] == "other")
     assert attention["M"] is attention["stride"] is None
     assert attention["macs"] > 0

@@ -12,7 +12,7 @@ from dlbench.facts.layers import catalogue_layers
 from dlbench.models import BUILDERS, BuiltModel
 from dlbench.suites.catalog import CATALOG
 from dlbench.worker.counting.flops import count_model
-from dlbench.worker.counting.layers import layers, layers_of
+from dlbench.worker.counting.layers import layers, network_layers
 from tests.models.counting import built, counted, counted_layers
 
 #: One of each way of building in torchvision; `test_flops` has all models.
@@ -91,7 +91,7 @@ def test_the_file_that_is_read_in_the_place_of_counting_holds_what_is_counted(na
     rows = list(counted_layers(name))
     hint = "python -m dlbench.worker.counting.layers_table > dlbench/facts/layers.csv"
     assert catalogue_layers(name) == rows, hint
-    every = layers_of(built(name), auxiliary=True) if CATALOG[name].auxiliary_parameters else rows
+    every = network_layers(built(name), auxiliary=True) if CATALOG[name].auxiliary_parameters else rows
     assert catalogue_layers(name, auxiliary=True) == every, hint
 
 
@@ -109,7 +109,7 @@ def test_every_field_comes_back_as_it_was():
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_sums_are_what_is_counted_in_torchvisions_models(name):
     model = built(f"torchvision:{name}")
-    rows, found = layers_of(model, auxiliary=True), count_model(model)
+    rows, found = network_layers(model, auxiliary=True), count_model(model)
     # Counted in a batch of two, which shares what is done once.
     assert sum(row.forward_flop + row.forward_flop_fixed / 2 for row in rows) == found.forward_flop
     assert sum(row.backward_flop + row.backward_flop_fixed / 2 for row in rows) == found.backward_flop
@@ -119,7 +119,7 @@ def test_sums_are_what_is_counted_in_torchvisions_models(name):
 
 
 def test_auxiliary_heads_are_listed_when_asked_for():
-    rows = layers_of(built("googlenet"), auxiliary=True)
+    rows = network_layers(built("googlenet"), auxiliary=True)
     extra = [row.name for row in rows if row.name not in {other.name for other in counted_layers("googlenet")}]
     assert len(extra) == 6
     assert all(name.startswith("auxiliary") for name in extra)
@@ -128,7 +128,7 @@ def test_auxiliary_heads_are_listed_when_asked_for():
 
 def rows_of(*modules, shape):
     with torch.device("meta"):
-        return layers_of(BuiltModel(nn.Sequential(*modules), shape, 10, "tiny"))
+        return network_layers(BuiltModel(nn.Sequential(*modules), shape, 10, "tiny"))
 
 
 def test_a_transposed_convolution():
@@ -158,7 +158,7 @@ def test_a_convolution_in_one_dimension_has_height_one():
 
 
 def test_a_fully_connected_layer_on_tokens_is_a_convolution_along_them():
-    rows = {row.name: row for row in layers_of(built("vit_b_32"))}
+    rows = {row.name: row for row in network_layers(built("vit_b_32"))}
     mlp = rows["encoder.layers.encoder_layer_0.mlp.0"]
     assert (mlp.kind, mlp.M, mlp.C, mlp.H, mlp.W, mlp.P, mlp.Q) == ("fc", 3072, 768, 1, 50, 1, 50)
     assert mlp.macs == 50 * 768 * 3072 == mlp.M * mlp.C * mlp.P * mlp.Q

@@ -13,7 +13,7 @@ import torch
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
 from dlbench.report.analysis.bounds import find_device_roofline
 from dlbench.report.chapters.bounds_tables import ceilings_table
-from dlbench.results.bounds_records import Ceiling, CeilingRun, DeviceIdentity, parse_run, to_json
+from dlbench.results.bounds_records import Ceiling, CeilingRun, DeviceIdentity, parse_run_json, to_json
 from dlbench.results.bounds_schema import CEILINGS_SCHEMA, ceilings_frame, read_ceilings, write_ceilings
 from dlbench.worker.jobs import ceilings
 from dlbench.worker.timing import HostClock
@@ -115,7 +115,7 @@ def test_a_rate_above_the_datasheet_is_flagged():
 
 
 def test_all_kinds_are_measured_and_survive_parquet(few, tmp_path):
-    run = parse_run(CeilingRun, to_json(ceilings.measure_ceilings("cpu", 2.0)))
+    run = parse_run_json(CeilingRun, to_json(ceilings.measure_ceilings("cpu", 2.0)))
     assert len(run.ceilings) == 2 * 2 + 2 * (2 + 2) + 3  # one copy and two products again, for longer
     # On a machine busy with something else a shape may be left out, but no kind.
     assert {c.kind for c in run.ceilings if c.time_s} == {"matmul", "conv", "copy", "triad", *SUSTAINED}
@@ -165,7 +165,7 @@ def test_random_operands(few):
 
 def test_samples_are_queued_and_waited_for_once():
     clock = SteadyClock()
-    times, calls = ceilings.sample_call(lambda: None, clock, sample_s=1e-9, share_s=10.0)
+    times, calls = ceilings.sample_call_times(lambda: None, clock, sample_s=1e-9, share_s=10.0)
     assert calls == 1
     assert times == (1.0,) * ceilings.MAX_SAMPLES
     assert len(clock.waited_for) == 1

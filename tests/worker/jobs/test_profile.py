@@ -18,11 +18,11 @@ from torch import nn
 from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, UnknownName
 from dlbench.launch import worker_process
 from dlbench.models import BuiltModel
-from dlbench.results.bounds_records import ProfileRun, parse_run, to_json
+from dlbench.results.bounds_records import ProfileRun, parse_run_json, to_json
 from dlbench.results.bounds_schema import LAYERS_SCHEMA, write_layers
 from dlbench.suites.case import Case
 from dlbench.worker.counting.flops import count_network
-from dlbench.worker.counting.traffic import LOSS, ModuleWork, count_traffic, traffic_of
+from dlbench.worker.counting.traffic import LOSS, ModuleWork, count_traffic, traffic_of_network
 from dlbench.worker.jobs import ceilings
 from dlbench.worker.jobs import profile as profiling
 from dlbench.worker.workload import build_workload
@@ -76,7 +76,7 @@ def network():
 def marks_of_one_step(clock):
     module = network()
     hooks = profiling.LayerHooks(module, clock)
-    with hooks.attach():
+    with hooks.attach_to_modules():
         hooks.begin_step()
         loss = module(torch.randn(2, 3, 4, 4)).sum()
         forward_end = clock.stamp()
@@ -114,7 +114,7 @@ def test_marks_follow_the_step():
 )
 def test_what_checkpointing_runs_again_is_time_of_the_backward_pass(module, owners):
     hooks = profiling.LayerHooks(module, CountingClock())
-    with hooks.attach():
+    with hooks.attach_to_modules():
         for _ in range(2):
             hooks.begin_step()
             module(torch.randn(2, 64)).sum().backward()
@@ -128,14 +128,14 @@ def test_what_checkpointing_runs_again_is_time_of_the_backward_pass(module, owne
 def test_own_times_sum_to_the_step():
     clock = CountingClock()
     marks = marks_of_one_step(clock)
-    times = profiling.self_times(marks, clock)
+    times = profiling.self_times_by_layer(marks, clock)
     assert sum(times.values()) == marks[-1][2] - marks[0][2]
     assert times["1.relu", "forward"] == 2.0  # used twice
 
 
 def test_no_hook_stays_behind():
     module = network()
-    with profiling.LayerHooks(module, CountingClock()).attach():
+    with profiling.LayerHooks(module, CountingClock()).attach_to_modules():
         pass
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
@@ -143,7 +143,7 @@ def test_no_hook_stays_behind():
 def test_a_step_that_fails_inside_a_layer_leaves_the_next_one_right():
     clock, module = CountingClock(), network()
     hooks = profiling.LayerHooks(module, clock)
-    with hooks.attach():
+    with hooks.attach_to_modules():
         hooks.begin_step()
         with pytest.raises(RuntimeError):
             module(torch.randn(2, 7, 4, 4))
@@ -157,7 +157,7 @@ def test_a_step_that_fails_inside_a_layer_leaves_the_next_one_right():
 def test_work_by_hand():
     with torch.device("meta"):
         built = BuiltModel(network(), (3, 4, 4), 5, "own")
-    work = traffic_of(built, training=True, batch_size=2)
+    work = traffic_of_network(built, training=True, batch_size=2)
     image = 2 * 3 * 4 * 4  # elements of the batch
     first = work["0"]
     assert (first.forward_flop, first.forward_elements) == (2 * 9 * 32, image + 9 + image)
@@ -177,14 +177,14 @@ def test_dropout_moves_at_best_what_one_operation_would(inplace):
         built = BuiltModel(
             nn.Sequential(nn.Flatten(), nn.Dropout(inplace=inplace), nn.Linear(48, 5)), (3, 4, 4), 5, "own"
         )
-    work = traffic_of(built, training=True, batch_size=2)["1"]
+    work = traffic_of_network(built, training=True, batch_size=2)["1"]
     # Images are no parameter: without a gradient to them there is no way back.
     assert (work.forward_elements, work.forward_fixed_bytes) == (2 * 96, 96)
     with torch.device("meta"):
         behind = nn.Sequential(nn.Flatten(), nn.Linear(48, 48), nn.Dropout(inplace=inplace), nn.Linear(48, 5))
-    work = traffic_of(BuiltModel(behind, (3, 4, 4), 5, "own"), training=True, batch_size=2)["2"]
+    work = traffic_of_network(BuiltModel(behind, (3, 4, 4), 5, "own"), training=True, batch_size=2)["2"]
     assert (work.backward_elements, work.backward_fixed_bytes) == (2 * 96, 96)
-    assert "1" not in traffic_of(built, training=False, batch_size=2)
+    assert "1" not in traffic_of_network(built, training=False, batch_size=2)
 
 
 def test_what_is_only_written_is_not_counted_as_read():
@@ -196,7 +196,7 @@ def test_what_is_only_written_is_not_counted_as_read():
 
     with torch.device("meta"):
         built = BuiltModel(nn.Sequential(Writes(), nn.Flatten(), nn.Linear(48, 5)), (3, 4, 4), 5, "own")
-    assert traffic_of(built, training=False, batch_size=2)["0"].forward_elements == 96 + 2 * 96
+    assert traffic_of_network(built, training=False, batch_size=2)["0"].forward_elements == 96 + 2 * 96
 
 
 def test_frozen_weights_are_no_part_of_the_update(lenet):
@@ -237,7 +237,7 @@ def lenet(tmp_path_factory):
 
 def test_a_profile_covers_the_step_and_survives_json_and_parquet(lenet, tmp_path):
     run = lenet[0]
-    assert parse_run(ProfileRun, to_json(run)) == run
+    assert parse_run_json(ProfileRun, to_json(run)) == run
     assert len(run.hooked_step_s) >= profiling.MIN_STEPS
     assert {x.kind for x in run.layers} == {"Conv2d", "Tanh", "AvgPool2d", "Flatten", "Linear"}
     assert all(len(x.forward_s) == len(run.hooked_step_s) for x in run.layers)
@@ -363,7 +363,7 @@ def test_an_unknown_device_is_unknown_to_the_command(capsys):
     from dlbench.commands import ceilings
 
     with pytest.raises(UnknownName, match="unknown device 'gpu'"):
-        ceilings._ceilings(_options(ceilings, ["ceilings", "--device", "gpu"]))
+        ceilings._run_ceilings_command(_options(ceilings, ["ceilings", "--device", "gpu"]))
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_bad_options_end_before_a_worker_starts(arguments, words):
     from dlbench.commands import profile
 
     with pytest.raises(BadInput, match=words):
-        profile._profile(_options(profile, ["profile", "lenet5", *arguments]))
+        profile._run_profile_command(_options(profile, ["profile", "lenet5", *arguments]))
 
 
 def test_the_commands_do_not_load_torch_to_say_their_help():
@@ -400,10 +400,13 @@ def test_both_commands_from_end_to_end(tmp_path, capsys):
     from dlbench.commands import ceilings, profile
 
     results = ["--results", str(tmp_path)]
-    assert ceilings._ceilings(_options(ceilings, ["ceilings", "--device", "cpu", "--budget", "3s", *results])) == 0
+    assert (
+        ceilings._run_ceilings_command(_options(ceilings, ["ceilings", "--device", "cpu", "--budget", "3s", *results]))
+        == 0
+    )
     assert "conv [FLOP/s]" in capsys.readouterr().out
     axes = ["-P", "batch_size=2", "-P", "protocol.warmup_max_time_s=1", "-o", str(tmp_path / "profiles" / "x")]
-    assert profile._profile(_options(profile, ["profile", "lenet5", "--time", "1s", *axes, *results])) == 0
+    assert profile._run_profile_command(_options(profile, ["profile", "lenet5", "--time", "1s", *axes, *results])) == 0
     captured = capsys.readouterr()
     assert "The bounds assume" in captured.out
     assert "(measured)" in captured.out

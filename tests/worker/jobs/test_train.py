@@ -18,7 +18,7 @@ from PIL import Image
 from dlbench.data import digits
 from dlbench.errors import BadInput, UnknownName
 from dlbench.exit_codes import INTERRUPTED
-from dlbench.report.chapters.convergence import convergence_section, training_table, write_training_curves
+from dlbench.report.chapters.convergence import convergence_section, training_table, write_figures
 from dlbench.results import store, training_store
 from dlbench.results.training_records import TrainingRun
 from dlbench.suites.training import Training, load_trainings
@@ -180,7 +180,7 @@ def test_what_is_stored_is_read_again_with_its_table_and_figures(tmp_path):
         epochs = training_store.read_trainings([tmp_path])
     table = training_table(epochs)
     assert [row[1] for row in table.rows] == ["adam", "sgd"]
-    assert [path.name for path in write_training_curves(epochs, tmp_path)] == [
+    assert [path.name for path in write_figures(epochs, tmp_path)] == [
         "convergence_loss.svg",
         "convergence_accuracy.svg",
     ]
@@ -207,7 +207,7 @@ def test_a_suites_lists_multiply_and_options_replace_them(tmp_path):
     assert {(t.optimizer, t.dropout, t.seed, t.max_epochs) for t in found} == {
         (o, d, 1, 3) for o in ("sgd", "adam") for d in (0.0, 0.2)
     }
-    assert all(math.isclose(t.rate, {"sgd": 0.02, "adam": 1e-3}[t.optimizer]) for t in found)
+    assert all(math.isclose(t.learning_rate_or_default, {"sgd": 0.02, "adam": 1e-3}[t.optimizer]) for t in found)
 
 
 @pytest.mark.parametrize(

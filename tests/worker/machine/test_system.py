@@ -14,7 +14,7 @@ import torch
 from dlbench import free_memory
 from dlbench.launch.probe import _describe_devices
 from dlbench.units import nominal_memory_size
-from dlbench.worker.failures import classify
+from dlbench.worker.failures import classify_failure
 from dlbench.worker.machine import software, system
 from dlbench.worker.machine.system import describe_system, pci_address, probe_facts, system_key, system_keys
 
@@ -35,10 +35,10 @@ def test_the_system_of_this_machine_is_plain_json():
 def test_firmware_is_that_of_the_node_and_of_the_device(tmp_path, monkeypatch):
     monkeypatch.setattr(system, "DMI", tmp_path)
     monkeypatch.setattr(system, "vbios_version", {"a": "96.00.89", "b": None}.get)
-    assert system.firmware(None) is None
+    assert system.firmware_versions(None) is None
     (tmp_path / "bios_version").write_text("2.3.6\n")
-    assert system.firmware(None) == system.firmware("b") == "BIOS 2.3.6"
-    assert system.firmware("a") == "BIOS 2.3.6, VBIOS 96.00.89"
+    assert system.firmware_versions(None) == system.firmware_versions("b") == "BIOS 2.3.6"
+    assert system.firmware_versions("a") == "BIOS 2.3.6, VBIOS 96.00.89"
 
 
 def test_the_probe_is_one_line_and_has_the_key_of_a_measurement():
@@ -288,7 +288,7 @@ CUDA_MESSAGE = (
     ],
 )  # fmt: skip
 def test_an_error_becomes_a_status_and_one_line(error, status, part):
-    found, text = classify(error)
+    found, text = classify_failure(error)
     assert found == status
     assert part in text
     assert "\n" not in text

@@ -44,9 +44,9 @@ def amdsmi(tmp_path, monkeypatch):
 
 def test_clocks_temperature_limit_memory_and_errors_of_an_amd_device_are_in_the_record(amdsmi):
     watch = DeviceWatch("a uuid of ROCm", "0000:c1:00.0")
-    watch.read_before()
-    watch.read_after()
-    facts = SimpleNamespace(**watch.facts([(0.0, 480.0, None, 1500.0, 61.0, None)]))
+    watch.read_before_window()
+    watch.read_after_window()
+    facts = SimpleNamespace(**watch.window_facts([(0.0, 480.0, None, 1500.0, 61.0, None)]))
     assert (facts.sm_clock_min_mhz, facts.sm_clock_max_mhz, facts.memory_clock_mhz) == (1500, 1700, 1600)
     assert (facts.temperature_before_c, facts.temperature_max_c, facts.power_limit_w) == (55, 61, 560)
     assert (facts.memory_device_used_bytes, facts.memory_device_total_bytes) == (2**30, 2**36)

@@ -141,9 +141,9 @@ print(json.dumps([meter.source, meter.reason]))
 def test_state_processes_and_throttling_come_through_the_real_structures(with_gpu):
     lines = """
 watch = DeviceWatch(uuid)
-watch.read_before()
-watch.read_after()
-facts = watch.facts([(0.0, 300.0, None, 1700.0, 61.0, 0x4)])
+watch.read_before_window()
+watch.read_after_window()
+facts = watch.window_facts([(0.0, 300.0, None, 1700.0, 61.0, 0x4)])
 print(json.dumps([facts, [w.partition(":")[0] for w in watch.warnings()], driver_version(), vbios_version(uuid)]))
 """
     facts, warnings, driver, firmware = with_gpu(lines, processes=3, reasons=0x24)
@@ -167,9 +167,9 @@ def test_memory_errors_and_xids_of_a_case_come_through_the_real_structures(with_
 import os
 watch = DeviceWatch(uuid)
 os.environ.update(NVML_ECC="9 1 30 2", NVML_ROWS="2 1 1 0", NVML_XIDS="48 63")
-watch.read_before()
-watch.read_after()
-print(json.dumps([watch.facts([]), watch.warnings()]))
+watch.read_before_window()
+watch.read_after_window()
+print(json.dumps([watch.window_facts([]), watch.warnings()]))
 """
     facts, warnings = with_gpu(lines, ecc="4 0 25 1", rows="2 0 0 0")
     assert (facts["ecc_corrected_volatile_before"], facts["ecc_corrected_volatile_after"]) == (4, 9)
@@ -190,9 +190,9 @@ print(json.dumps([watch.facts([]), watch.warnings()]))
 def test_without_ecc_and_permission_for_events_the_errors_are_unknown(with_gpu):
     lines = """
 watch = DeviceWatch(uuid)
-watch.read_before()
-watch.read_after()
-facts = watch.facts([])
+watch.read_before_window()
+watch.read_after_window()
+facts = watch.window_facts([])
 print(json.dumps([facts["ecc_corrected_volatile_after"], facts["remap_failed_after"], facts["xid_events"]]))
 """
     assert with_gpu(lines, xids=-1) == [None, None, None]

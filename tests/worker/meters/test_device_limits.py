@@ -11,14 +11,14 @@ import uuid as uuids
 
 import pytest
 
-from dlbench.worker.meters.limit_guard import state_file
+from dlbench.worker.meters.limit_guard import limits_state_file
 
 IMPORTS = """
 import json, os, signal, sys, time
 from dlbench.errors import InvalidMeasurement
 from dlbench.suites.case import Case
 from dlbench.worker.meters.held_limits import hold_limits, restore_limits
-from dlbench.worker.meters.limit_guard import state_file
+from dlbench.worker.meters.limit_guard import limits_state_file
 uuid = os.environ["NVML_UUID"].removeprefix("GPU-")
 def held(power_cap_w=0, clock_mhz=0):
     return hold_limits(Case("lenet5", device="cuda", power_cap_w=power_cap_w, clock_mhz=clock_mhz), uuid)
@@ -55,7 +55,7 @@ class Gpu:
     def is_put_back(self):
         give_up_s = time.monotonic() + 20
         while time.monotonic() < give_up_s:
-            if self.state() == AS_FOUND and not state_file(self.uuid).exists():
+            if self.state() == AS_FOUND and not limits_state_file(self.uuid).exists():
                 return True
             time.sleep(0.05)
         return False
@@ -65,14 +65,14 @@ class Gpu:
 def gpu(nvml_library, tmp_path):
     made = Gpu(nvml_library, tmp_path)
     yield made
-    state_file(made.uuid).unlink(missing_ok=True)
+    limits_state_file(made.uuid).unlink(missing_ok=True)
 
 
 def test_limits_hold_for_a_case_and_what_was_there_is_put_back(gpu):
     lines = """
 limits = held(400, 1200)
 during = state()
-print(json.dumps([during, restore_limits(limits), state(), state_file(uuid).exists(), held()]))
+print(json.dumps([during, restore_limits(limits), state(), limits_state_file(uuid).exists(), held()]))
 """
     assert gpu.run(lines) == [["400000", "1200"], [], AS_FOUND, False, None]
 

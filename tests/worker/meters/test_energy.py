@@ -15,7 +15,7 @@ from dlbench.worker.meters import energy, nvml, reading
 from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
 from dlbench.worker.meters.energy import NoMeter, NvmlCounterMeter, SampledMeter, open_meter, wait_for_counter_tick
 from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice
-from dlbench.worker.meters.power_trace import PowerSampler, integrate
+from dlbench.worker.meters.power_trace import PowerSampler, integrate_trapezoids
 from dlbench.worker.meters.rapl import RaplMeter
 
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -196,19 +196,19 @@ def test_a_sampler_whose_parent_died_is_silent(fake_nvml):
 
 def test_an_integral_with_a_hole_or_an_open_end_is_none():
     even = [(i * 0.1, 100.0 + i) for i in range(11)]
-    assert integrate(even, 0.25, 0.75) == pytest.approx(0.5 * 105.0)
-    assert integrate(even, -0.1, 0.5) is None
-    assert integrate(even, 0.5, 1.1) is None
-    assert integrate([*even[:3], *even[9:]], 0.1, 0.95) is None
-    assert integrate([], 0.0, 1.0) is None
+    assert integrate_trapezoids(even, 0.25, 0.75) == pytest.approx(0.5 * 105.0)
+    assert integrate_trapezoids(even, -0.1, 0.5) is None
+    assert integrate_trapezoids(even, 0.5, 1.1) is None
+    assert integrate_trapezoids([*even[:3], *even[9:]], 0.1, 0.95) is None
+    assert integrate_trapezoids([], 0.0, 1.0) is None
 
 
 def test_state_throttling_and_other_processes_are_flagged(fake_nvml):
     fake_nvml(device(throttle=0x4 | 0x2, processes=[1, 2, os.getpid()]))
     watch = DeviceWatch(UUID)
-    watch.read_before()
-    watch.read_after()
-    facts = watch.facts([(0.0, 300.0, None, 1400.0, 71.0, 0x4)])
+    watch.read_before_window()
+    watch.read_after_window()
+    facts = watch.window_facts([(0.0, 300.0, None, 1400.0, 71.0, 0x4)])
     assert facts["throttle_reasons"] == ("applications_clocks", "sw_power_cap")
     assert (facts["sm_clock_min_mhz"], facts["temperature_max_c"], facts["power_limit_w"]) == (1400.0, 71.0, 700.0)
     assert facts["other_processes"] == 2
@@ -220,9 +220,9 @@ def test_state_throttling_and_other_processes_are_flagged(fake_nvml):
 def test_heat_and_limits_of_the_board_throttle_and_the_power_cap_is_named_apart(fake_nvml):
     fake_nvml(device(throttle=0x4 | 0x40 | 0x200))
     watch = DeviceWatch(UUID)
-    watch.read_before()
-    watch.read_after()
-    watch.facts([])
+    watch.read_before_window()
+    watch.read_after_window()
+    watch.window_facts([])
     throttled, capped = watch.warnings()
     assert throttled == "throttled: hw_thermal_slowdown in 1 of 1 samples, board_limit in 1 of 1 samples."
     assert capped.startswith("power_capped: ")
@@ -243,9 +243,9 @@ def test_the_errors_of_a_device_stay_known_where_its_case_fails(fake_nvml):
 def test_a_driver_too_old_for_a_call_leaves_its_fact_unknown(fake_nvml):
     fake_nvml(device(old_driver=True))
     watch = DeviceWatch(UUID)
-    watch.read_before()
-    watch.read_after()
-    assert watch.facts([])["other_processes"] is None
+    watch.read_before_window()
+    watch.read_after_window()
+    assert watch.window_facts([])["other_processes"] is None
 
 
 def test_a_module_that_draws_nothing_is_none(fake_nvml):
@@ -344,7 +344,7 @@ def test_rapl_that_cannot_be_read_is_a_reason(powercap, tmp_path, monkeypatch):
     def refuse(*_args, **_options):
         raise PermissionError(13, "Permission denied", "/sys/class/powercap/intel-rapl:0/energy_uj")
 
-    monkeypatch.setattr("dlbench.worker.meters.rapl.Domain.read_uj", refuse)
+    monkeypatch.setattr("dlbench.worker.meters.rapl.RaplDomain.read_uj", refuse)
     with pytest.raises(MeterUnavailable, match="readable by root only"):
         RaplMeter(powercap)
     with pytest.raises(MeterUnavailable, match="no RAPL package"):

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from dlbench.worker.meters import host_watch
-from dlbench.worker.meters.host_watch import HostWatch, core_times
+from dlbench.worker.meters.host_watch import HostWatch, busy_and_stolen_s_by_core
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 HERE = socket.gethostname()
@@ -33,23 +33,23 @@ def watched(tmp_path, monkeypatch):
     def watch(busy, stolen=None):
         stat.write_text(stat_of(dict.fromkeys(busy, 500)))
         found = HostWatch()
-        found.read_before()
+        found.read_before_window()
         clock[0] += 10.0
         after = [{core: round(10 * share / TICK_S) for core, share in of.items()} for of in (busy, stolen or {})]
         stat.write_text(stat_of({core: 500 + ticks for core, ticks in after[0].items()}, after[1]))
-        found.read_after()
+        found.read_after_window()
         return found
 
     return watch
 
 
 def test_cores_are_known_by_their_numbers_though_some_are_offline():
-    found = core_times(stat_of({0: 100, 2: 300}, {2: 50}))
+    found = busy_and_stolen_s_by_core(stat_of({0: 100, 2: 300}, {2: 50}))
     assert found == {0: (100 * TICK_S, 0.0), 2: (300 * TICK_S, 50 * TICK_S)}
 
 
 def test_a_kernel_without_steal_times_is_read():
-    assert core_times("cpu0 100 0 0 7000 0 0 0\n") == {0: (100 * TICK_S, 0.0)}
+    assert busy_and_stolen_s_by_core("cpu0 100 0 0 7000 0 0 0\n") == {0: (100 * TICK_S, 0.0)}
 
 
 def test_what_the_host_of_a_virtual_machine_takes_is_named(watched):

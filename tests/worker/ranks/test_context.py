@@ -14,7 +14,7 @@ from dlbench.results.bounds_schema import bus_bandwidth
 from dlbench.results.records import Measurement, System
 from dlbench.worker.ranks.context import DetectedRank, RankContext, detect_rank
 from dlbench.worker.ranks.process_group import set_interfaces, straggler_warnings
-from dlbench.worker.ranks.rendezvous import Unreachable, connect_ranks, interface_address
+from dlbench.worker.ranks.rendezvous import RanksUnreachable, connect_ranks, interface_address
 from dlbench.worker.ranks.transport import nccl_transports, slowest_transport
 
 EXPLICIT = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
@@ -119,7 +119,7 @@ def test_a_master_that_cannot_be_reached_is_named_with_its_port():
     port = closed_port()
     began = time.monotonic()
     with pytest.raises(
-        Unreachable, match=f"rank 1 of 2 on .* cannot reach rank 0 at 127.0.0.1, port {port}, within 1 s"
+        RanksUnreachable, match=f"rank 1 of 2 on .* cannot reach rank 0 at 127.0.0.1, port {port}, within 1 s"
     ):
         connect_ranks(DetectedRank(1, 1, 2, 2, "x"), "t", {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}, 1.0)
     assert time.monotonic() - began < 10
@@ -127,7 +127,7 @@ def test_a_master_that_cannot_be_reached_is_named_with_its_port():
 
 def test_a_rank_that_does_not_come_is_named():
     environ = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(closed_port())}
-    with pytest.raises(Unreachable, match="but rank 1 did not connect"):
+    with pytest.raises(RanksUnreachable, match="but rank 1 did not connect"):
         connect_ranks(DetectedRank(0, 0, 2, 2, "x"), "t", environ, 1.0)
 
 
@@ -143,7 +143,7 @@ def test_rank_0_takes_the_first_free_port_of_the_list():
 
 def test_an_interface_that_is_not_there_is_named_with_those_that_are():
     with pytest.raises(
-        Unreachable, match=r"DLBENCH_INTERFACE=ib77: interface not found or without address; interfaces: .*lo"
+        RanksUnreachable, match=r"DLBENCH_INTERFACE=ib77: interface not found or without address; interfaces: .*lo"
     ):
         interface_address("ib77")
     assert interface_address("lo") == "127.0.0.1"
