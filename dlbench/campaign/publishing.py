@@ -38,7 +38,7 @@ def publish(sources: Sequence[str | Path], folder: Path, title: str | None, on_p
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} is not an empty folder; name a new one with -o")
-    found = verification.verify(sources)
+    found = verification.verify_sources(sources)
     if not found.rows:
         raise BadInput(f"no records in {' '.join(map(str, sources))}; run `dlbench run quick` first")
     on_progress(f"verified: {listing.summary_line(found)}")

@@ -47,7 +47,7 @@ def _run_fleet_command(options: argparse.Namespace) -> int:
 
         arguments.save_figure(lambda: plots_fleet.fleet_map(found.slowdowns), options.map)
     if options.list:
-        print(compress_nodes(found.nodes))
+        print(compress_nodes(found.nodes_with_outliers))
     else:
         arguments.print_tables(options.format, listing.outliers_table(found), listing.distributions_table(found))
     say(listing.summary_line(found))

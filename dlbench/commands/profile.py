@@ -96,4 +96,4 @@ def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:
     (folder / "layers.md").write_text(render(table, "markdown"), encoding="utf-8")
     (folder / "profile.json").write_text(to_json(run), encoding="utf-8")
     (folder / "result.json").unlink(missing_ok=True)  # the same data, without the run's name
-    plots_bounds.write_figures(folder, run, roof)
+    plots_bounds.write_profile_figures(folder, run, roof)

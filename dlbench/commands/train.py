@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
 
 def _run_train_command(options: argparse.Namespace) -> int:
     from dlbench.launch.results_folder import check_folder
-    from dlbench.report.chapters.convergence import training_table, write_figures
+    from dlbench.report.chapters.convergence import training_table, write_training_curves
     from dlbench.results import training_store
     from dlbench.suites.training import load_trainings
 
@@ -47,7 +47,7 @@ def _run_train_command(options: argparse.Namespace) -> int:
     if not epochs.empty:
         epochs = epochs[epochs["suite"] == suite]
         arguments.print_tables(options.format, training_table(epochs))
-        say(f"curves: {', '.join(str(path) for path in write_figures(epochs, place))}")
+        say(f"curves: {', '.join(str(path) for path in write_training_curves(epochs, place))}")
         say(f"next: `dlbench report {options.results}` builds the report")
     return SOME_FAILED if num_failed else OK
 

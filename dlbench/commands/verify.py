@@ -16,10 +16,10 @@ def add_parser(commands: Any) -> None:
 
 
 def _run_verify_command(options: argparse.Namespace) -> int:
-    from dlbench.report.analysis.verification import verify
+    from dlbench.report.analysis.verification import verify_sources
     from dlbench.report.listings import verification as listing
 
-    found = verify(options.sources)
+    found = verify_sources(options.sources)
     print_tables(options.format, listing.findings_table(found), listing.checks_table(found))
     say(listing.summary_line(found))
     return SOME_FAILED if found.findings else OK if found.rows else BAD_INPUT

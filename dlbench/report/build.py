@@ -149,7 +149,7 @@ def _rare_garbage_collection() -> Iterator[None]:
 
 def _write_comparison(report: Report, path: Path) -> None:
     if len(report.content.shown):
-        table = tables.comparison_table(report.content.shown, report.content.system_names)
+        table = tables.case_metrics_table(report.content.shown, report.content.system_names)
         if left := report.content.left_out:
             columns = [*table.columns, Column("cases_left_out")]
             table = Table(columns, [[*row, left] for row in table.rows])

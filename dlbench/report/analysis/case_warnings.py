@@ -42,7 +42,7 @@ _BUSY_HOST = _SHORT_NAMES["on a busy host"]
 _BUSY_SHARE_PATTERN = re.compile(r"^busy_host: .*?(\d+)%")
 
 
-def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
+def boolean_column_per_warning(cases: pd.DataFrame) -> pd.DataFrame:
     """One boolean column per warning, named by what is said of the process.
 
     Args:
@@ -105,7 +105,7 @@ class _DistinctCells:
 
 def warnings_per_process(cases: pd.DataFrame) -> list[str]:
     """The warnings of each process in short words, except that it is unstable, which its status says."""
-    found = warning_flags(cases).drop(columns="unstable")
+    found = boolean_column_per_warning(cases).drop(columns="unstable")
     names = [_SHORT_NAMES.get(str(name), str(name)) for name in found.columns]
     said = [[name for name, holds in zip(names, row, strict=True) if holds] for row in found.to_numpy()]
     return [
@@ -133,7 +133,7 @@ def describe_status_and_warnings(case: Mapping[Any, Any] | pd.Series) -> str:
 
 def summarize_warnings(processes: pd.DataFrame, with_energy: bool) -> str:
     """The warnings of all in words ("2 of 3 on a busy host"), those about the energy if asked for; "" without any."""
-    found = warning_flags(processes)
+    found = boolean_column_per_warning(processes)
     return _counts_text(found if with_energy else found.drop(columns=_ENERGY_WARNINGS))
 
 
@@ -145,7 +145,7 @@ def summarize_case_warnings(processes: pd.DataFrame, cases: pd.DataFrame) -> str
     if processes.empty:
         return ""
     keys = ["number", "system_id"]
-    found = warning_flags(processes).groupby([processes[key] for key in keys]).any()
+    found = boolean_column_per_warning(processes).groupby([processes[key] for key in keys]).any()
     return _counts_text(found.assign(unstable=cases.set_index(keys)["status"].eq("unstable")))
 
 

@@ -55,7 +55,7 @@ class ComparisonResult:
         return sum(line.comparison is not None for line in self.lines)
 
     @property
-    def num_tested(self) -> int:
+    def num_with_interval(self) -> int:
         """How many cases have an interval."""
         return sum(line.comparison is not None and line.comparison.low is not None for line in self.lines)
 

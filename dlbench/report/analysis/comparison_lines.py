@@ -16,7 +16,7 @@ from dlbench.report.analysis.comparison_matching import (
     combine_settings_of_groups,
     is_cell_filled,
 )
-from dlbench.report.analysis.comparison_statistics import Comparison, compare_process_groups, correct_by_holm
+from dlbench.report.analysis.comparison_statistics import Comparison, compare_process_groups, correct_p_values_by_holm
 from dlbench.report.analysis.derived_metrics import NO_KEY_TEXT
 from dlbench.results.records import DONE_STATUSES
 from dlbench.table import Cell
@@ -186,7 +186,7 @@ def correct_for_multiple_comparisons(lines: list[ComparisonLine], metric: str) -
     # Where the spread between processes is only assumed nothing is tested, and the other tests pay nothing for it.
     results = [line.comparison for line in lines if line.comparison]
     tested = [replace(c, p_value=None, low=None, high=None) if c.basis == "assumed" else c for c in results]
-    compared = iter(correct_by_holm(tested))
+    compared = iter(correct_p_values_by_holm(tested))
     finished = []
     for line in lines:
         if line.comparison:

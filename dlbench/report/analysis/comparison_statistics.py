@@ -16,8 +16,8 @@ SC15, rules 5 to 8; Kalibera & Jones 2013, ISMM, "Rigorous Benchmarking in Reaso
   had medians from 10 to 30 ms, each with an interval of its own of ±8 %. Only who knows the spread of a machine, from
   earlier repeats, and states it (`between_processes`) gets a verdict.
 
-Over many comparisons, `correct_by_holm` applies Holm's correction (1979, Scandinavian J. of Statistics 6(2)): the
-chance of even one false "faster" or "slower" in the whole table stays below 5 %, whatever their dependence.
+Over many comparisons, `correct_p_values_by_holm` applies Holm's correction (1979, Scandinavian J. of Statistics 6(2)):
+the chance of even one false "faster" or "slower" in the whole table stays below 5 %, whatever their dependence.
 Benjamini-Hochberg would find a little more, but lets a share of the findings be false, and each line may be what money
 is spent by.
 """
@@ -59,7 +59,7 @@ class Comparison:
     high: float | None
     confidence: float
     p_value: float | None  # two-sided, of "no difference"
-    adjusted_p_value: float | None  # the same until `correct_by_holm` has seen all comparisons of a table
+    adjusted_p_value: float | None  # the same until `correct_p_values_by_holm` has seen all comparisons of a table
     num_processes_a: int  # of several cases: of the case with the fewest
     num_processes_b: int
     basis: Basis
@@ -244,7 +244,7 @@ def compare_cases(
     return _comparison_from_standard_error(d, math.sqrt(total), degrees, counts, basis, confidence, margin)
 
 
-def correct_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def correct_p_values_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The same comparisons, their p-values adjusted by Holm for being read together; verdicts follow.
 
     Intervals stay as they are, each at its own confidence.

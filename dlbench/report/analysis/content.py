@@ -166,7 +166,7 @@ def read_content(
         medians=medians,
         sides=sides,
         machine_states=states,
-        files=loaded.files(list(listed)) if with_rows else {},
+        files=loaded.part_file_of_attempts(list(listed)) if with_rows else {},
     )
 
 
@@ -212,7 +212,7 @@ def _count_used_and_unused_rows(
     """What became of every row that was read."""
     kinds = pd.Series(row_accounting.SUPERSEDED, attempts.index, dtype=object)
     # By the index, not by the ids: `latest` and `chosen` are rows of `attempts`.
-    unknown = derived_metrics.is_system_unknown(attempts) & ~attempts.index.isin(latest.index)
+    unknown = derived_metrics.ended_before_system_was_known(attempts) & ~attempts.index.isin(latest.index)
     kinds[unknown] = row_accounting.SYSTEM_UNKNOWN
     kinds[latest.index[~usable]] = row_accounting.FAILED
     kinds[latest.index[usable]] = row_accounting.BEYOND_LIMIT

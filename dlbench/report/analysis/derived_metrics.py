@@ -17,7 +17,7 @@ from dlbench.facts.peaks import find_device_peaks
 from dlbench.report.analysis.metrics import METRICS, set_sample_unit
 from dlbench.report.loading import intervals, sample_statistics
 from dlbench.report.loading.sample_statistics import LIMIT_COLUMNS
-from dlbench.report.loading.systems import is_unknown_system
+from dlbench.report.loading.systems import is_unknown_system_id
 from dlbench.results.frame_builder import as_shared_text_objects
 from dlbench.results.reader import RaggedArray
 from dlbench.results.records import DONE_STATUSES, SHARED_SCOPES
@@ -110,7 +110,7 @@ def latest_attempts(cases: pd.DataFrame) -> pd.DataFrame:
     A failed attempt that never got far enough to know its system gives way to any success of the same case.
     """
     done = cases["status"].isin(DONE_STATUSES)
-    gone = is_system_unknown(cases)
+    gone = ended_before_system_was_known(cases)
     if gone.any():
         gone[gone] = cases.loc[gone, "case_id"].isin(cases.loc[done, "case_id"].unique())
     # A report keeps systems apart by the user's names as well.
@@ -136,12 +136,12 @@ def make_network_names_unique(cases: pd.DataFrame, by_system: bool = False) -> p
     return cases.assign(model=cases["model"].astype(object).mask(several, named))
 
 
-def is_system_unknown(cases: pd.DataFrame) -> pd.Series[bool]:
+def ended_before_system_was_known(cases: pd.DataFrame) -> pd.Series[bool]:
     """Which attempts ended before they could tell their system.
 
     What died early in a source of one system is known to be of that.
     """
-    unknown = is_unknown_system(cases["system_id"]) if "system_id" in cases else cases["system_key"].isna()
+    unknown = is_unknown_system_id(cases["system_id"]) if "system_id" in cases else cases["system_key"].isna()
     found: pd.Series[bool] = ~cases["status"].isin(DONE_STATUSES) & unknown
     return found
 

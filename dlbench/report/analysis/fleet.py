@@ -56,7 +56,7 @@ class UnitDistribution:
     is_uneven: bool = False
 
     @property
-    def range(self) -> float:
+    def relative_range(self) -> float:
         """Highest less lowest over the median."""
         return (self.high - self.low) / self.median if self.median else float("nan")
 
@@ -89,7 +89,7 @@ class FleetComparison:
     notes: tuple[str, ...]
 
     @property
-    def nodes(self) -> list[str]:
+    def nodes_with_outliers(self) -> list[str]:
         """The nodes with an outlier."""
         return sorted({outlier.host for outlier in self.outliers})
 

@@ -204,14 +204,14 @@ def _changed_system_facts(points: pd.DataFrame, start: int) -> tuple[str, ...]:
     before, after = points.iloc[max(0, start - _COMPARED_POINTS) : start], points.iloc[start : start + _COMPARED_POINTS]
     found = []
     for column, title in _FACT_TITLES.items():
-        old, new = _most_common(before[column]), _most_common(after[column])
+        old, new = _most_common_value(before[column]), _most_common_value(after[column])
         if old != new:
             shown = "changed" if column == "protocol" else f"{_shorten_value(old)} -> {_shorten_value(new)}"
             found.append(f"{title} {shown}")
     return tuple(found)
 
 
-def _most_common(values: pd.Series) -> Any:
+def _most_common_value(values: pd.Series) -> Any:
     known = values.dropna().astype(object)
     return known.mode().iloc[0] if len(known) else None
 

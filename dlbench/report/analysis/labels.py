@@ -70,7 +70,7 @@ def varying_settings(cases: pd.DataFrame) -> list[str]:
 
 def setting_label(case: Mapping[Hashable, Any], axes: Iterable[str]) -> str:
     """The values of these axes in one line: "tf32, batch 64"; what is the plain default is left out."""
-    return ", ".join(part for axis in axes if (part := _value_label(axis, case[axis])))
+    return ", ".join(part for axis in axes if (part := _axis_value_label(axis, case[axis])))
 
 
 def case_name(case: Mapping[Any, Any], axes: Iterable[str] = ()) -> str:
@@ -78,7 +78,7 @@ def case_name(case: Mapping[Any, Any], axes: Iterable[str] = ()) -> str:
     return f"{network_title(str(case['model']))}, {setting_label(case, ('mode', 'precision', 'batch_size', *axes))}"
 
 
-def _value_label(axis: str, value: Any) -> str:
+def _axis_value_label(axis: str, value: Any) -> str:
     if axis == "system_torch_threads":  # null on a GPU
         return units.count_text(int(value), "thread") if value == value and value is not None else ""
     if axis == "batch_size":

@@ -32,11 +32,11 @@ def find_power_limit_sweeps(shown: pd.DataFrame) -> list[PowerLimitSweep]:
             continue
         cases = add_case_numbers(shown, without=axis)
         groups = [own for _, own in cases.groupby(["number", "system_id"], sort=False) if own[axis].nunique() > 1]
-        found += [PowerLimitSweep(axis, _sweep_points(own, axis)) for own in groups]
+        found += [PowerLimitSweep(axis, _medians_per_power_limit(own, axis)) for own in groups]
     return found
 
 
-def _sweep_points(own: pd.DataFrame, axis: str) -> pd.DataFrame:
+def _medians_per_power_limit(own: pd.DataFrame, axis: str) -> pd.DataFrame:
     points = summarize_processes(add_case_numbers(own), _METRICS)
     limit = points[axis].astype(float)
     if axis == "power_cap_w":

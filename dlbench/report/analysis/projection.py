@@ -64,11 +64,11 @@ class Prices:
     def prices_of_system(self, system: str) -> Prices | None:
         """What this system costs: its own prices, else those of all; None where there are neither."""
         # What tells systems of one name apart, in brackets, costs nothing by itself.
-        known = self.systems.get(system) or self.systems.get(_base_system_name(system), self)
+        known = self.systems.get(system) or self.systems.get(_strip_system_suffix(system), self)
         return known if known.per_kwh is not None or known.per_device_hour is not None else None
 
 
-def _base_system_name(system: str) -> str:
+def _strip_system_suffix(system: str) -> str:
     """The name of a system without what tells it from others of that name: "A (2 cores, 1 thread)" is an A."""
     return system.partition(" (")[0]
 
@@ -78,7 +78,7 @@ def unused_price_notes(prices: Prices | None, systems: Collection[str]) -> list[
 
     No error: one file holds the prices of a site, and each report some of its systems, by names of its own.
     """
-    there_are = {name for system in systems for name in (system, _base_system_name(system))}
+    there_are = {name for system in systems for name in (system, _strip_system_suffix(system))}
     names = sorted(set(prices.systems) - there_are) if prices is not None else []
     if not names:
         return []

@@ -19,7 +19,7 @@ from dlbench.report.analysis.comparison_statistics import (
     DEFAULT_MARGIN,
     Comparison,
     compare_process_groups,
-    correct_by_holm,
+    correct_p_values_by_holm,
 )
 from dlbench.report.analysis.metrics import METRICS
 
@@ -87,7 +87,9 @@ def find_case_winners(cases: pd.DataFrame, metric: str) -> list[CaseWinner]:
         if len(medians) > 1:
             found.append(_find_winner_of_case(int(str(number)), case, medians, metric))
     tested = [s for s in found if s.comparison and s.comparison.has_measured_spread]
-    corrected = dict(zip(map(id, tested), correct_by_holm([s.comparison for s in tested if s.comparison]), strict=True))
+    corrected = dict(
+        zip(map(id, tested), correct_p_values_by_holm([s.comparison for s in tested if s.comparison]), strict=True)
+    )
     return [_set_outcome_from_comparison(s, corrected.get(id(s), s.comparison)) for s in found]
 
 

@@ -108,7 +108,7 @@ class ScalingCurve:
     precision: str
     confidence: tuple[float, ...] = (USUAL_CONFIDENCE,)  # of the intervals of its points
 
-    def batch_size(self, devices: int) -> float:
+    def batch_size_per_device(self, devices: int) -> float:
         """Images per device on so many devices."""
         last = self.points[-1]
         return last.batch_size if self.kind == "weak" else last.batch_size * last.devices / devices
@@ -121,7 +121,7 @@ class ScalingCurve:
         found = []
         devices = last * 2
         while devices <= last * PREDICTED_TIMES:
-            batch = self.batch_size(devices)
+            batch = self.batch_size_per_device(devices)
             if batch >= 1:
                 images = batch * devices
                 slow_s, fast_s = model.step_s(devices, batch), model.most_favourable_step_s(devices, batch)

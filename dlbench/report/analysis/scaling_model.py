@@ -70,7 +70,7 @@ class ScalingModel:
         """Time of a step's own work [s]."""
         return self.fixed_s + self.per_image_s * batch_size
 
-    def exposed_s(self, devices: int, batch_size: float) -> float:
+    def exposed_communication_s(self, devices: int, batch_size: float) -> float:
         """Communication that is not hidden [s]."""
         if devices == 1:
             return 0.0
@@ -80,7 +80,7 @@ class ScalingModel:
 
     def step_s(self, devices: int, batch_size: float) -> float:
         """Time of a step [s]."""
-        return self.compute_s(batch_size) + self.exposed_s(devices, batch_size)
+        return self.compute_s(batch_size) + self.exposed_communication_s(devices, batch_size)
 
     def most_favourable_step_s(self, devices: int, batch_size: float) -> float:
         """The same if what is not known of the overlap were in our favour [s]; a step is between the two."""
@@ -123,7 +123,7 @@ def _fit_model(samples: Sequence[ScalingSample]) -> ScalingModel | None:
     if np.isfinite(totals).all():
         # Weighted by themselves: a time is known to a percentage.
         algorithm, transfer_s, latency_s = _fit_communication(devices, totals, 1 / totals, noise)
-        overlap, known = _fit_overlap(totals, exposed, compute, noise)
+        overlap, known = _fit_communication_overlap(totals, exposed, compute, noise)
     else:
         algorithm, transfer_s, latency_s = _fit_communication(devices, exposed, 1 / steps, noise)
         overlap, known = 0.0, True
@@ -170,7 +170,7 @@ def _computation_noise(samples: Sequence[ScalingSample], fixed_s: float, per_ima
     return math.sqrt(sum(e * e for e in errors) / free) if free > 0 else 0.0
 
 
-def _fit_overlap(totals: _Array, exposed: _Array, compute: _Array, noise: float) -> tuple[float, bool]:
+def _fit_communication_overlap(totals: _Array, exposed: _Array, compute: _Array, noise: float) -> tuple[float, bool]:
     """The share of the computation behind which communication hides, and whether that is more than a lower bound.
 
     Where some of it is seen, the hidden part is the rest; where all is hidden the share is at least that large.

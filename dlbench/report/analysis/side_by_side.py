@@ -328,10 +328,10 @@ def _normalize_protocol(cases: pd.DataFrame) -> pd.DataFrame:
     """What has to agree, so that it is equal where the measuring was."""
     values = fill_missing_axes(cases[list(MATCH_COLUMNS)].assign(protocol=normalize_protocol_column(cases["protocol"])))
     sides = list(ab_side_by_system(cases).values())
-    return _ignore_side_settings(values, sides) if sides else values
+    return _remove_ab_side_settings(values, sides) if sides else values
 
 
-def _ignore_side_settings(values: pd.DataFrame, sides: Sequence[Side]) -> pd.DataFrame:
+def _remove_ab_side_settings(values: pd.DataFrame, sides: Sequence[Side]) -> pd.DataFrame:
     """The values of the two sides of an A/B experiment, equal where only their settings differ."""
     changed = set().union(*(side.changed_keys for side in sides))
     keys = [key.removeprefix(PROTOCOL_PREFIX) for key in changed if key.startswith(PROTOCOL_PREFIX)]

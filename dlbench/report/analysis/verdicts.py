@@ -16,7 +16,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis.comparison_matching import ran_back_to_back
-from dlbench.report.analysis.comparison_statistics import Comparison, compare_cases, correct_by_holm
+from dlbench.report.analysis.comparison_statistics import Comparison, compare_cases, correct_p_values_by_holm
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.projection import Prices
 from dlbench.report.analysis.ranking import MEMORY_METRICS, keep_common_energy_scope, most_available_metric
@@ -123,7 +123,7 @@ class BriefData:
                 assert apart
                 found.append(LeadingSystem(group, ranked[0], ranked[1], apart, what))
         # Read together, so that one false "faster" in all of them stays improbable.
-        corrected = correct_by_holm([one.ratio.comparison for one in found])
+        corrected = correct_p_values_by_holm([one.ratio.comparison for one in found])
         return [replace(one, ratio=replace(one.ratio, comparison=c)) for one, c in zip(found, corrected, strict=True)]
 
 

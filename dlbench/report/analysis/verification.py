@@ -52,7 +52,7 @@ class Verification:
     notes: list[str] = field(default_factory=list)
     rows: int = 0
 
-    def add(self, check: str, attempt: str, words: str) -> None:
+    def count_checked_row(self, check: str, attempt: str, words: str) -> None:
         """Count a row that a check looked at; `words` say what is wrong with it, "" where nothing is."""
         self.looked_at[check] += 1
         if words:
@@ -88,7 +88,7 @@ STORE_CHECKS = {
 }
 
 
-def verify(sources: Sequence[str | Path]) -> Verification:
+def verify_sources(sources: Sequence[str | Path]) -> Verification:
     """Look at every row of the sources. Raises StoreError if one does not exist."""
     found = Verification()
     # Listed first: attempts that end from here on may be missing in the Parquet files.
@@ -104,7 +104,7 @@ def verify(sources: Sequence[str | Path]) -> Verification:
         for check in CHECKS:
             words = check.of_row(row)
             if words is not None:
-                found.add(check.name, row["attempt_id"], words)
+                found.count_checked_row(check.name, row["attempt_id"], words)
     across.report_missing_ranks()
     found.notes += reader.problems
     if not folders:
@@ -112,7 +112,7 @@ def verify(sources: Sequence[str | Path]) -> Verification:
             "These results have no attempt folders, so the rows cannot be compared with what the workers wrote."
         )
     for name, attempt, words in verification_store.compare_with_folders(reader, folders):
-        found.add(name, attempt, words)
+        found.count_checked_row(name, attempt, words)
     return found
 
 
@@ -141,7 +141,7 @@ class _CrossRowChecks:
         key = (row["suite"], row["suite_version"], *(row[name] for name in rows_of.AXES_OF_A_CASE))
         protocol, other = self._protocols.setdefault(key, (row["protocol"], attempt))
         differs = f"the protocol differs from that of {other}, the same case of the suite"
-        self._found.add("suite", attempt, differs if row["protocol"] != protocol else "")
+        self._found.count_checked_row("suite", attempt, differs if row["protocol"] != protocol else "")
 
     def _check_copied_samples(self, attempt: str, rank: int, steps: NDArray[np.float64]) -> None:
         if steps.size < rows_of.MIN_STEPS_TO_JUDGE or np.unique(steps).size < rows_of.MIN_STEPS_TO_JUDGE // 2:
@@ -152,13 +152,13 @@ class _CrossRowChecks:
             other = self._seen.setdefault(digest, (attempt, rank))
             if other != (attempt, rank):
                 words = words or f"{part.size} step times are the same as in attempt {other[0]}"
-        self._found.add("copies", attempt, words)
+        self._found.count_checked_row("copies", attempt, words)
 
     def report_missing_ranks(self) -> None:
         """Name the attempts that lack ranks."""
         for attempt, (held, wanted) in self._ranks.items():
             missing = f"the store has rows of only {held} of {units.count_text(wanted, 'rank')}"
-            self._found.add("ranks", attempt, missing if held < wanted else "")
+            self._found.count_checked_row("ranks", attempt, missing if held < wanted else "")
 
 
 def findings_by_check(found: Verification) -> dict[str, list[Finding]]:

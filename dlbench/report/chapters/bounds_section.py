@@ -87,7 +87,9 @@ def measured_devices(content: Content) -> list[MeasuredDevice]:
         profiles.setdefault(_device_identity_key(run.where), {})[f"{run.case} {run.network_key}"] = run
     order = list(content.system_names.values())
     found = [
-        MeasuredDevice(name, ceilings.get(key, stored.ceilings.iloc[:0]), _sort_runs(profiles.get(key, {}).values()))
+        MeasuredDevice(
+            name, ceilings.get(key, stored.ceilings.iloc[:0]), _sort_profile_runs(profiles.get(key, {}).values())
+        )
         for key, name in names.items()
     ]
     return sorted(found, key=lambda d: (next((i for i, n in enumerate(order) if n in d.name), len(order)), d.name))
@@ -98,13 +100,13 @@ def _device_blocks(device: MeasuredDevice, suffix: str, drawn: bool) -> Iterator
         yield Block(heading=f"Ceilings: {device.name}", table=ceilings_table(device.ceilings).without_title())
     runs = [(run, device.roof_of_profile(run)) for run in device.profiles]
     if runs and drawn:
-        yield from _figure_blocks(device, runs, suffix)
+        yield from _profile_figure_blocks(device, runs, suffix)
     for run, roof in runs:
         table = profile_table(run, roof, MAX_LAYERS).without_title()
         yield Block(heading=f"Layers by time lost: {case_name(run.case)} ({device.name})", table=table, folded=True)
 
 
-def _figure_blocks(
+def _profile_figure_blocks(
     device: MeasuredDevice, runs: Sequence[tuple[ProfileRun, DeviceRoofline]], suffix: str
 ) -> Iterator[Block]:
     plot = plots_bounds.overhead_breakdown(plots_bounds.network_bounds_frame(runs))
@@ -113,7 +115,7 @@ def _figure_blocks(
     works = {(run.case["mode"], run.case["precision"]): plots_bounds.mode_and_precision(run) for run in device.profiles}
     for key, title in works.items():
         same = [(run, roof) for run, roof in runs if (run.case["mode"], run.case["precision"]) == key]
-        plot = plots_bounds.roofline(plots_bounds.roofline_points(same), same[0][1], title)
+        plot = plots_bounds.roofline(plots_bounds.layers_of_profiles(same), same[0][1], title)
         plot = _add_plot_name_suffix(
             plot, f"-{'-'.join(key)}{suffix}", device.run_ids_of_figure(run for run, _ in same)
         )
@@ -192,7 +194,7 @@ def _device_name(content: Content, where: DeviceIdentity) -> str:
     return f"{name}, {threads}" if threads and f" {threads}" not in name else name
 
 
-def _sort_runs(runs: Iterable[ProfileRun]) -> tuple[ProfileRun, ...]:
+def _sort_profile_runs(runs: Iterable[ProfileRun]) -> tuple[ProfileRun, ...]:
     runs = list(runs)
     places = sort_networks(run.case["model"] for run in runs)
     order = {name: i for i, name in enumerate([*places, *MODES, *PRECISIONS])}

@@ -92,7 +92,7 @@ def _experiment_block(one: AbComparison, content: Content) -> Block:
 def brief_sentence(brief: BriefData) -> str:
     """Which system is best for what, by how much, and how sure; a line per question."""
     leaders = brief.leading_systems("time")
-    sentences = _speed_sentences(brief, leaders) if brief.paired else _fastest_sentences(brief, leaders)
+    sentences = _ab_speed_sentences(brief, leaders) if brief.paired else _fastest_sentences(brief, leaders)
     for what, words in _BEST_PHRASES.items():
         if what in brief.logs and (best := brief.leading_systems(what)):
             sentences.append(_best_by_metric_sentence(brief, best, words))
@@ -106,7 +106,7 @@ def brief_sentence(brief: BriefData) -> str:
     return "\n".join(sentences).replace(" %)", " % at 95 %)", 1)
 
 
-def _speed_sentences(brief: BriefData, leaders: Sequence[LeadingSystem]) -> list[str]:
+def _ab_speed_sentences(brief: BriefData, leaders: Sequence[LeadingSystem]) -> list[str]:
     """A sentence for each precision and mode of an A/B experiment: how many times as fast B is as A."""
     found = []
     for one in leaders:

@@ -25,7 +25,7 @@ _BASELINE = NumberWithText(1.0, "1 (baseline)")
 def systems_table(content: Content, brief: BriefData) -> Table:
     """One row per system: its ratios to the baseline over the cases that all share, and what to know beside them."""
     numbers = _case_numbers_of_groups(brief.groups)
-    parts = _cases_of_speed_columns(brief)
+    parts = _cases_per_speed_column(brief)
     several = len(parts) > len(MODES)  # narrow columns: the interval below its ratio
     ratios = {what: {s: brief.ratio(what, brief.base, s, numbers) for s in brief.names} for what in _TITLES}
     # Where all ask for the same memory, there is nothing to choose by.
@@ -80,7 +80,7 @@ def _case_numbers_of_groups(groups: Iterable[PrecisionModeGroup]) -> list[int]:
     return [number for group in groups for number in group.numbers]
 
 
-def _cases_of_speed_columns(brief: BriefData) -> dict[str, list[int]]:
+def _cases_per_speed_column(brief: BriefData) -> dict[str, list[int]]:
     """The cases of each column of speed: training and inference apart, unless both give the same ratios.
 
     Where a system is faster in one precision and slower in another, each has its column: a mean would hide it.

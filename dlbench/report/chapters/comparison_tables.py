@@ -45,7 +45,7 @@ def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", 
         Column("note", "Note"),
     ]
     common = _common_caveat(found)
-    lines = _sort_lines(found.lines)
+    lines = _sort_comparison_lines(found.lines)
     rows = [[*(line.setting.get(axis) for axis in axes), *_comparison_row_cells(line, common)] for line in lines]
     notes = [f"All cases: {common}.", *_table_notes(found, names)] if common else _table_notes(found, names)
     return Table(columns, rows, title=f"{names[1]} against {names[0]}: {metric.title.lower()}", notes=notes)
@@ -88,7 +88,7 @@ def summary_line(found: ComparisonResult) -> str:
     return f"{found.num_compared} compared: {said}" + (f"; {left} not compared: {', '.join(rest)}" if rest else "")
 
 
-def _sort_lines(lines: list[ComparisonLine]) -> list[ComparisonLine]:
+def _sort_comparison_lines(lines: list[ComparisonLine]) -> list[ComparisonLine]:
     order = {name: i for i, name in enumerate(sort_networks(str(line.setting["model"]) for line in lines))}
     return sorted(lines, key=lambda line: (line.verdict in NOT_COMPARED, order[str(line.setting["model"])]))
 
@@ -132,8 +132,8 @@ def _table_notes(found: ComparisonResult, names: tuple[str, str]) -> list[str]:
         f"Effect: the probability that a process of {names[1]} has a larger value than one of {names[0]}; 0.5 means no "
         f"difference.",
         f"The verdicts in this table that state a difference have {_percent_text(rules.confidence)} confidence all "
-        f"together (Holm's correction for {found.num_tested} intervals). `same`: the interval of this one case lies "
-        f"within ±{100 * rules.margin:g} %.",
+        f"together (Holm's correction for {found.num_with_interval} intervals). `same`: the interval of this one case "
+        f"lies within ±{100 * rules.margin:g} %.",
         summary_line(found),
     ]
 

@@ -110,7 +110,7 @@ def training_curve_plots(epochs: pd.DataFrame) -> Iterator[Plot]:
         yield Plot(f"convergence_{kind}", f"{kind.capitalize()}: solid is validation, dotted is training.", figure)
 
 
-def write_figures(epochs: pd.DataFrame, folder: Path) -> list[Path]:
+def write_training_curves(epochs: pd.DataFrame, folder: Path) -> list[Path]:
     """The curves as SVG files in `folder`."""
     written = []
     for plot in training_curve_plots(epochs):

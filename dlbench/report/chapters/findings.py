@@ -8,7 +8,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import derived_metrics
-from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, warning_flags
+from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, boolean_column_per_warning
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
@@ -73,7 +73,7 @@ def _describe_median_and_window_rate(case: Mapping[Hashable, Any]) -> str:
 
 def _metric_findings(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Findings that follow from the metrics, each with the cases that it concerns."""
-    warned = warning_flags(shown)
+    warned = boolean_column_per_warning(shown)
     checks = {
         "unstable": shown["status"] == "unstable",
         "no interval": shown["step_time_half_width"].isna(),

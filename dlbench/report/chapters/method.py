@@ -6,7 +6,7 @@ Honest about what is not met, and counted from the data wherever it can be.
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, warning_flags
+from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, boolean_column_per_warning
 from dlbench.report.analysis.content import Content
 from dlbench.report.loading.intervals import read_protocol_number
 from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
@@ -40,7 +40,7 @@ def measurement_rules_table(content: Content) -> Table:
             _describe_comparison_method(content),
             "partly",
         ),
-        ("Steps timed by device events and host clock; slowest rank counts", *_clocks_rule(shown)),
+        ("Steps timed by device events and host clock; slowest rank counts", *_timing_clocks_rule(shown)),
         (
             "Clocks, temperature and throttling recorded",
             _throttling_text(shown, content.rows),
@@ -148,7 +148,7 @@ def _stopping_rule(shown: pd.DataFrame) -> tuple[str, str]:
     return words, "met" if met.all() else "partly"
 
 
-def _clocks_rule(shown: pd.DataFrame) -> tuple[str, str]:
+def _timing_clocks_rule(shown: pd.DataFrame) -> tuple[str, str]:
     sources = ", ".join(sorted(shown["clock"].dropna().unique())) or "unknown"
     worst = shown["clock_gap"].max()
     gap = f"largest gap {units.percent_text(worst)}" if pd.notna(worst) else "gap unknown"
@@ -168,7 +168,7 @@ def _throttling_text(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
         at_ends = rows[["sm_clock_before_mhz", "sm_clock_after_mhz"]].notna().any(axis=None)
         known = "Clocks were read before and after the timed steps, not during them."
         return known if at_ends else "Neither clocks nor throttling are available."
-    found = warning_flags(shown)
+    found = boolean_column_per_warning(shown)
     throttled, capped = int(found["throttled"].sum()), int(found["at its power limit"].sum())
     cases = units.count_text(len(shown), "case")
     return (

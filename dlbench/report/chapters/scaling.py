@@ -94,7 +94,7 @@ def superlinear_sentence(found: list[ScalingCurve]) -> str:
 
 def _prediction_row(curve: ScalingCurve, found: ThroughputPrediction, single: float | None) -> list[Cell]:
     """A row of the table; only limits where the model knows no more."""
-    batch = curve.batch_size(found.devices)
+    batch = curve.batch_size_per_device(found.devices)
     value = found.throughput
     speedup = None if value is None or single is None else value / single
     ends, speedups = None, None
@@ -128,7 +128,7 @@ def scaling_model_sentence(curve: ScalingCurve) -> str:
     if not model.overlap_known:
         bound = "at least "
         beyond += ", given as a range: the lower end with this overlap, the upper end with complete overlap"
-    times = (model.compute_s(curve.batch_size(1)), model.transfer_s, model.latency_s)
+    times = (model.compute_s(curve.batch_size_per_device(1)), model.transfer_s, model.latency_s)
     compute, transfer, latency = (units.quantity_text(time_s, "s", 3) for time_s in times)
     return (
         f"{curve.name} ({curve.kind}), fitted model: computation {compute} on one device, transfer {transfer}, "

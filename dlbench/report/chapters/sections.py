@@ -44,7 +44,7 @@ def comparison_section(content: Content) -> Section:
     if content.shown.empty:
         return Section("comparison", "Comparison", [Block(words=NOTHING_MEASURED)])
     cases = tables.merge_repeats_per_case(content.shown)
-    table = tables.move_common_axes_to_note(tables.comparison_table(cases, content.system_names))
+    table = tables.move_common_axes_to_note(tables.case_metrics_table(cases, content.system_names))
     shown, num_cases = len(content.shown), len(content.shown) + content.left_out
     runs = f" from {units.count_text(shown, 'run')}" if len(cases) < shown else ""
     networks = units.count_text(cases["model"].nunique(), "network")

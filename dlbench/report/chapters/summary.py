@@ -70,7 +70,7 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
         KeyFigure(
             METRICS["throughput"].format(best["throughput"]),
             f"{network_title(best['model'])}, {best['mode']}",
-            "; ".join([*_half_width_texts(best), _setting_text(best, shown), _status_and_steps(best)]),
+            "; ".join([*_half_width_texts(best), _setting_text(best, shown), _status_and_steps_text(best)]),
         )
     ]
     if cases["flop_rate"].notna().any():
@@ -78,12 +78,12 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
         of_peak = (
             f"{units.percent_text(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
         )
-        words = f"{network_title(top['model'])}, {top['mode']}; {of_peak}; {_status_and_steps(top)}"
+        words = f"{network_title(top['model'])}, {top['mode']}; {of_peak}; {_status_and_steps_text(top)}"
         rate = _text_if_flop_partial(top, "≥ ") + METRICS["flop_rate"].format(top["flop_rate"])
         figures.append(KeyFigure(rate, "highest rate of arithmetic", words))
     if best["energy_per_image"] > 0:
         name = f"{network_title(best['model'])}, {best['mode']}"
-        words = f"{name}; with idle power, from {best['energy_source']}; {_status_and_steps(best)}"
+        words = f"{name}; with idle power, from {best['energy_source']}; {_status_and_steps_text(best)}"
         figures.append(
             KeyFigure(METRICS["energy_per_image"].format(best["energy_per_image"]), "energy per image", words)
         )
@@ -115,7 +115,7 @@ def _cases_for_summary(shown: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _status_and_steps(case: pd.Series) -> str:
+def _status_and_steps_text(case: pd.Series) -> str:
     return ", ".join(
         part for part in (describe_status_and_warnings(case), units.count_text(int(case["steps"]), "step")) if part
     )

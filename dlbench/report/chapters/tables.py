@@ -92,7 +92,7 @@ def merge_repeats_per_case(shown: pd.DataFrame) -> pd.DataFrame:
     return cases.assign(step_time_half_width=cases["step_time_half_width"].where(cases["processes"].eq(1), reach))
 
 
-def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
+def case_metrics_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     """Every run, or case of `merge_repeats_per_case`, with its metrics, each column in one unit."""
     shown = sort_attempts(shown)
     # Where steps are even, sustained throughput says nothing more.
@@ -216,13 +216,13 @@ def failures_table(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:
     axes = [*MAIN_AXES, *varying_axes(cases)]
     columns = [*case_columns(axes), Column("status", "Status"), Column("error", "Reason")]
     columns.append(Column("folder", "Output in"))
-    several = _have_several_folders(files)
+    several = _come_from_several_folders(files)
     rows = [
         [
             *case_cells(c, axes),
             c["status"],
             c["error"] if isinstance(c["error"], str) else units.MISSING,
-            _folder_with_store(c["attempt_id"], files, several),
+            _attempt_folder_with_store(c["attempt_id"], files, several),
         ]
         for c in sort_attempts(cases).to_dict("records")
     ]
@@ -241,12 +241,12 @@ def attempts_table(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[s
         Column("folder", "Folder"),
         Column("command", "Measure it again"),
     ]
-    several = _have_several_folders(files)
+    several = _come_from_several_folders(files)
     rows: list[list[Cell]] = [
         [c["attempt_id"], c["case_id"], c["status"], f"{c['started_at']:%Y-%m-%d %H:%M:%S}",
          number_or_none(c["wall_s"]), str(files.get(c["attempt_id"], units.MISSING)),
-         _folder_with_store(c["attempt_id"], files, several),
-         rerun_command(c, _store_of_attempt(c["attempt_id"], sources, files))]
+         _attempt_folder_with_store(c["attempt_id"], files, several),
+         rerun_command(c, _results_folder_of_attempt(c["attempt_id"], sources, files))]
         for c in cases.to_dict("records")
     ]  # fmt: skip
     elsewhere = sorted({f"{name}.toml" for name in cases["suite"] if not _find_suite(str(name))})
@@ -298,7 +298,7 @@ def _find_suite(name: str) -> Suite | None:
         return None
 
 
-def _store_of_attempt(attempt_id: str, sources: Sequence[str], files: Mapping[str, Path]) -> str:
+def _results_folder_of_attempt(attempt_id: str, sources: Sequence[str], files: Mapping[str, Path]) -> str:
     """The results folder that holds an attempt's output; the only source, where none does; "" where nobody knows."""
     beside = files[attempt_id].parent if attempt_id in files else None
     if beside and (beside / attempt_folder(attempt_id)).is_dir():
@@ -307,12 +307,12 @@ def _store_of_attempt(attempt_id: str, sources: Sequence[str], files: Mapping[st
     return folders[0] if len(folders) == 1 else ""
 
 
-def _folder_with_store(attempt_id: str, files: Mapping[str, Path], several: bool) -> str:
+def _attempt_folder_with_store(attempt_id: str, files: Mapping[str, Path], several: bool) -> str:
     """`attempt_folder`, with the store before it where there are several."""
     return f"{files[attempt_id].parent}/{attempt_folder(attempt_id)}" if several else attempt_folder(attempt_id)
 
 
-def _have_several_folders(files: Mapping[str, Path]) -> bool:
+def _come_from_several_folders(files: Mapping[str, Path]) -> bool:
     return len({file.parent for file in set(files.values())}) > 1
 
 

@@ -27,7 +27,7 @@ def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
         names: of the systems by `system_id`, in the order of the columns.
     """
     known = cases[cases[metric].notna()]
-    axes = _row_name_axes(known)
+    axes = _axes_in_row_names(known)
     # To make dictionaries of rows costs time by the column.
     known = known[["number", "system_id", "processes", "protocol", *axes, metric, f"{metric}_low", f"{metric}_high"]]
     present = _names_of_present_systems(names, known)
@@ -65,7 +65,7 @@ def speedups_table(
     """
     shared = cases[cases["number"].isin(cases.loc[cases["system_id"] == base, "number"])]
     others = [s for s in _names_of_present_systems(names, shared) if s != base]
-    axes = _row_name_axes(shared)
+    axes = _axes_in_row_names(shared)
     columns = tables.case_columns(axes)
     title = f"{names[base]} [{METRICS['throughput'].unit}]"
     columns.append(tables.metric_column("throughput", shared["throughput"], 3, "base", title))
@@ -168,7 +168,7 @@ def _winner_cell(standing: CaseWinner | None, names: Mapping[str, str]) -> str:
     return f"{best}\n{standing.lead_with_interval} against {second}"
 
 
-def _row_name_axes(cases: pd.DataFrame) -> list[str]:
+def _axes_in_row_names(cases: pd.DataFrame) -> list[str]:
     """The axes that name a row; the repeat is in the number of processes, the device in the system."""
     axes = [*MAIN_AXES, *(axis for axis in varying_axes(cases) if axis not in ("repeat", "device"))]
     return axes_equal_across_systems(cases, axes)

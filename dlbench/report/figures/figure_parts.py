@@ -88,17 +88,17 @@ def figure_height(num_rows: int, per_row: float = 0.27) -> float:
     return 1.25 + per_row * num_rows
 
 
-def panel_per_mode(shown: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+def figure_with_panel_per_mode(shown: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """A figure with a panel per mode, a row per network and mode of the cases; gives each panel with them."""
     figure = look.new_figure(figure_height(int(shown["mode"].value_counts().max()), 0.42))
-    panels = split_by_mode(figure, shown, sharex=True)
+    panels = add_panel_per_mode(figure, shown, sharex=True)
     for axes, own in panels:
         axes.set_title(panel_title(own))
         set_row_labels(axes, [case_label(case, ("precision", "batch_size"), 26) for case in own.to_dict("records")])
     return figure, panels
 
 
-def split_by_mode(figure: Figure, cases: pd.DataFrame, **sharing: Any) -> list[tuple[Axes, pd.DataFrame]]:
+def add_panel_per_mode(figure: Figure, cases: pd.DataFrame, **sharing: Any) -> list[tuple[Axes, pd.DataFrame]]:
     """A panel for each mode of the cases, side by side, with its cases."""
     parts = [own for mode in MODES if len(own := cases[cases["mode"] == mode])]
     return list(zip(figure.subplots(1, len(parts), squeeze=False, **sharing)[0], parts, strict=True))

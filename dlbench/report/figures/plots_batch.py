@@ -35,7 +35,7 @@ def batch_curves(cases: pd.DataFrame) -> Plot:
     if shown.empty:
         return Plot("batch_curves", "No network ran with several batch sizes at the same setting.")
     marks = {name: mark | {"marker": "o"} for name, mark in figure_parts.precision_markers(shown).items()}
-    plot = _draw_panels(shown, ColourColumn("precision", marks))
+    plot = _draw_batch_panels(shown, ColourColumn("precision", marks))
     assert plot.figure
     look.add_legend(plot.figure, marks)
     bars = figure_parts.interval_caption(confidence_levels.describe_levels(shown))
@@ -66,7 +66,7 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
         return Plot("batch_curves", "No network ran with several batch sizes on these systems.")
     marks = figure_parts.system_markers(names)
     there = {system: name for system, name in names.items() if (cases["system_id"] == system).any()}
-    plot = _draw_panels(cases, ColourColumn("system_id", marks, names))
+    plot = _draw_batch_panels(cases, ColourColumn("system_id", marks, names))
     assert plot.figure
     figure_parts.system_legend(plot.figure, there, marks)
     bars = figure_parts.interval_caption(confidence_levels.describe_levels(cases))
@@ -104,7 +104,7 @@ def find_knee(curve: pd.DataFrame) -> pd.Series | None:
     return None if first["batch_size"] == curve["batch_size"].max() else first
 
 
-def _draw_panels(shown: pd.DataFrame, hue: ColourColumn) -> Plot:
+def _draw_batch_panels(shown: pd.DataFrame, hue: ColourColumn) -> Plot:
     names = _network_and_mode_per_panel(shown)[:_MAX_PANELS]
     per_row = 4 if shown["mode"].nunique() > 1 else 3
     figure, panels = figure_parts.panel_grid(len(names), height=1.9, per_row=per_row, sharex=True, sharey=True)
@@ -112,7 +112,7 @@ def _draw_panels(shown: pd.DataFrame, hue: ColourColumn) -> Plot:
     tooltips = figure_parts.Tooltips()
     for (model, mode, value), curve in _iterate_curves(shown, hue.column):
         if (model, mode) in panel:
-            _draw_curve(panel[model, mode], curve, dict(hue.marks[value]), hue.name(value), tooltips)
+            _draw_batch_curve(panel[model, mode], curve, dict(hue.marks[value]), hue.name(value), tooltips)
     for (model, mode), axes in panel.items():
         axes.set_xscale("log", base=2)
         make_log_axis(axes, "y")
@@ -126,7 +126,7 @@ def _draw_panels(shown: pd.DataFrame, hue: ColourColumn) -> Plot:
     return Plot("batch_curves", "", figure, marks=tooltips.found)
 
 
-def _draw_curve(
+def _draw_batch_curve(
     axes: Axes, curve: pd.DataFrame, mark: dict[str, Any], name: str, tooltips: figure_parts.Tooltips
 ) -> None:
     """One line with its points, their intervals, and the ring at its knee."""

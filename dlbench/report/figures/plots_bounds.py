@@ -58,7 +58,7 @@ def roofline(layers: pd.DataFrame, roof: DeviceRoofline, title: str) -> Plot:
         layers: as `bounds.layer_bounds` gives them.
         title: mode and precision, as `mode_and_precision` names them.
     """
-    points = pd.concat([_layer_points(layers, way) for way in DIRECTIONS], ignore_index=True)
+    points = pd.concat([_layers_with_usable_time(layers, way) for way in DIRECTIONS], ignore_index=True)
     counted = points[points["flop"] > 0]
     if counted.empty:
         return Plot("roofline", "No layer has both a time and counted floating-point operations.")
@@ -67,7 +67,7 @@ def roofline(layers: pd.DataFrame, roof: DeviceRoofline, title: str) -> Plot:
     moving = points[(points["flop"] == 0) & (points["bytes"] > 0) & ~points["layer"].isin(partial)]
     figure = look.new_figure(4.6)
     left, right = figure.subplots(1, 2, width_ratios=(3.6, 1))
-    _draw_roof(left, counted, roof)
+    _draw_roofline(left, counted, roof)
     for way, mark in _DIRECTION_MARKERS.items():
         here = counted[counted["way"] == way]
         left.plot(here["intensity"], here["flop_rate"], ls="none", zorder=3, **mark)
@@ -110,7 +110,7 @@ def overhead_breakdown(networks: pd.DataFrame) -> Plot:
     heights = [len(own) + 0.6 for own in panels]
     rows = figure.subplots(len(panels), 2, sharex="col", sharey="row", squeeze=False, height_ratios=heights)
     for (left, right), own in zip(rows, panels, strict=True):
-        _draw_mode_rows(left, right, own, factor)
+        _draw_overhead_rows_of_mode(left, right, own, factor)
     left, right = rows[-1]
     left.set_xlim(0, 1.6 * float(known[list(_TIME_PARTS)].sum(axis=1).max()) / factor)
     left.set_xlabel(f"Step time [{unit}]")
@@ -127,7 +127,7 @@ def overhead_breakdown(networks: pd.DataFrame) -> Plot:
     return Plot("where_time_goes", words, figure)
 
 
-def _draw_mode_rows(left: Axes, right: Axes, own: pd.DataFrame, factor: float) -> None:
+def _draw_overhead_rows_of_mode(left: Axes, right: Axes, own: pd.DataFrame, factor: float) -> None:
     """The rows of one mode: on the left in units of `factor` seconds, on the right as shares."""
     values = own[list(_TIME_PARTS)]
     colours = {part: colour for part, (_, colour) in _TIME_PARTS.items()}
@@ -164,7 +164,7 @@ def mode_and_precision(run: ProfileRun) -> str:
     return panel_title(pd.DataFrame([run.case]))
 
 
-def roofline_points(runs: Sequence[tuple[ProfileRun, DeviceRoofline]]) -> pd.DataFrame:
+def layers_of_profiles(runs: Sequence[tuple[ProfileRun, DeviceRoofline]]) -> pd.DataFrame:
     """The layers of several profiles under one roof, as `roofline` takes them, named by their networks as well."""
     frames = []
     several = len(runs) > 1
@@ -174,7 +174,7 @@ def roofline_points(runs: Sequence[tuple[ProfileRun, DeviceRoofline]]) -> pd.Dat
     return pd.concat(frames, ignore_index=True)
 
 
-def write_figures(folder: Path, run: ProfileRun, roof: DeviceRoofline) -> list[Plot]:
+def write_profile_figures(folder: Path, run: ProfileRun, roof: DeviceRoofline) -> list[Plot]:
     """Draw both figures of one profile into `folder`; gives them, those too that could not be drawn and say why."""
     with look.plot_style():
         plots = [
@@ -223,7 +223,7 @@ def all_reduce_plot(rows: pd.DataFrame) -> Plot:
     return Plot("all_reduce", words + (f" Not drawn: {units.count_text(left, 'more line')}." if left else ""), figure)
 
 
-def _layer_points(layers: pd.DataFrame, way: str) -> pd.DataFrame:
+def _layers_with_usable_time(layers: pd.DataFrame, way: str) -> pd.DataFrame:
     """One row per layer with a usable time of this way."""
     columns = {"time_s": f"{way}_s", "flop": f"{way}_flop", "bytes": f"{way}_bytes", "bound_s": f"{way}_bound_s"}
     times = {name: layers[column].astype(float) for name, column in columns.items()}
@@ -237,7 +237,7 @@ def _layer_points(layers: pd.DataFrame, way: str) -> pd.DataFrame:
     )
 
 
-def _draw_roof(axes: Axes, points: pd.DataFrame, roof: DeviceRoofline) -> None:
+def _draw_roofline(axes: Axes, points: pd.DataFrame, roof: DeviceRoofline) -> None:
     rate = choose_axis_unit(points["flop_rate"], "FLOP/s")
     make_log_axis(axes, "x")
     make_log_axis(axes, "y", rate)

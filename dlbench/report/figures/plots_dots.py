@@ -51,7 +51,7 @@ def dot_plot(
     figure = look.new_figure(figure_parts.figure_height(len(names), 0.22 + 0.16 * max(len(used), 1 + with_setting)))
     tooltips = figure_parts.Tooltips()
     unit = choose_axis_unit(shown[metric], METRICS[metric].unit)
-    panels = figure_parts.split_by_mode(figure, shown, sharex=True, sharey=not with_setting)
+    panels = figure_parts.add_panel_per_mode(figure, shown, sharex=True, sharey=not with_setting)
     for axes, of_mode in panels:
         make_log_axis(axes, "x", unit)
         here = of_mode[of_mode["model"].isin(names)]

@@ -39,7 +39,7 @@ def precisions(cases: pd.DataFrame) -> Plot:
     shown = pairs.sort_values("batch_size").drop_duplicates(["model", "mode", "precision"], keep="last")
     names = sort_networks(shown["model"])[:MAX_ROWS]
     figure = look.new_figure(figure_parts.figure_height(len(names), 0.42))
-    panels = figure_parts.split_by_mode(figure, shown, sharex=True)
+    panels = figure_parts.add_panel_per_mode(figure, shown, sharex=True)
     for axes, of_mode in panels:
         here = of_mode[of_mode["model"].isin(names)]
         y = [names.index(name) for name in here["model"]]

@@ -20,9 +20,9 @@ from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
     case_label,
     choose_time_unit,
+    figure_with_panel_per_mode,
     label_outer_axes,
     panel_grid,
-    panel_per_mode,
 )
 
 #: Panels of a figure that has one per case.
@@ -41,7 +41,7 @@ def distribution(cases: pd.DataFrame) -> Plot:
     if shown.empty:
         return Plot("distribution", f"No case has {MIN_STEPS} timed steps.")
     deviations = {name: 100 * (s / np.median(s) - 1) for name, s in shown["samples"].items()}
-    figure, panels = panel_per_mode(shown)
+    figure, panels = figure_with_panel_per_mode(shown)
     ordinary = [float(np.percentile(np.abs(d), 95)) for d in deviations.values()]
     # Nothing is below -100 %. Above, the axis holds 95 % of the steps of 95 % of the cases; the rest is counted.
     reach = max(1.0, 2 * float(np.percentile(ordinary, 95)))

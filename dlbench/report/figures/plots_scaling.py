@@ -50,7 +50,7 @@ def _scaling_plot_of_mode(kind: str, mode: str, found: list[ScalingCurve], endin
     figure, panels = panel_grid(len(known), height=2.4)
     for axes, name in zip(panels, known, strict=True):
         for curve, colour in zip(shown, _COLOURS, strict=False):
-            _draw_curve(axes, curve, name, colour)
+            _draw_scaling_curve(axes, curve, name, colour)
         _set_up_scaling_axes(axes, name, shown)
     marks: dict[str, dict[str, Any]] = {c.name: {"color": k} for c, k in zip(shown, _COLOURS, strict=False)}
     look.add_legend(figure, marks | {"ideal": {"color": look.MUTED, "marker": "", "ls": ":"}})
@@ -71,7 +71,7 @@ def _scaling_plot_of_mode(kind: str, mode: str, found: list[ScalingCurve], endin
     return Plot(f"scaling_{kind}{of_mode}{ending}", f"{words} {base}.{more}" if base else f"{words}{more}", figure)
 
 
-def _draw_curve(axes: Axes, curve: ScalingCurve, name: str, colour: str) -> None:
+def _draw_scaling_curve(axes: Axes, curve: ScalingCurve, name: str, colour: str) -> None:
     points = [p for p in curve.points if getattr(p, name) is not None]
     if not points:
         return

@@ -90,7 +90,7 @@ def memory(cases: pd.DataFrame) -> Plot:
         return Plot("memory", "No case has a memory reading.")
     # Host memory says something about the network only where there is no memory of a device.
     marks = [n for n in ("memory_allocated", "memory_device") if shown[n].notna().any()] or ["memory_rss"]
-    figure, panels = figure_parts.panel_per_mode(shown)
+    figure, panels = figure_parts.figure_with_panel_per_mode(shown)
     top = shown[[*_MEMORY_PARTS, *marks]].max().max()
     factor, unit = (2**30, "GiB") if top >= 2**30 else (2**20, "MiB")
     tooltips = figure_parts.Tooltips()
@@ -129,7 +129,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     if known.empty:
         return Plot("flop_time", "No case has both a step time and a count of its FLOP.")
     figure = look.new_figure(4.6)
-    panels = figure_parts.split_by_mode(figure, known, sharex=True, sharey=True)
+    panels = figure_parts.add_panel_per_mode(figure, known, sharex=True, sharey=True)
     lines = _peak_rate_lines(known)
     flop, time = choose_axis_unit(known["flop_per_step"], "FLOP"), choose_axis_unit(known["step_time"], "s")
     x = np.array([known["flop_per_step"].min() / 4, known["flop_per_step"].max() * 10])

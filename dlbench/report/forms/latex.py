@@ -3,7 +3,7 @@ r"""The tables of a report for a LaTeX document: ``\input{tables.tex}``, or ``pd
 from collections.abc import Sequence
 
 from dlbench.report.document import Section
-from dlbench.report.forms.table_layout import TableSheet, printed_notes, split_into_sheets
+from dlbench.report.forms.table_layout import TableSheet, notes_with_omitted_rows, split_into_sheets
 from dlbench.table import Table, escape_latex, latex_row
 
 #: A landscape A4 page in \footnotesize holds about so many characters, the gaps between columns counted as `_GAP`.
@@ -46,7 +46,7 @@ def _longtable_lines(table: Table, caption: str) -> list[str]:
     for number, sheet in enumerate(parts, 1):
         part = f" (part {number} of {len(parts)})" if len(parts) > 1 else ""
         lines += _sheet_latex_lines(sheet, caption + part)
-    lines += [rf"{escape_latex(note)}\par" for note in printed_notes(table, MAX_ROWS)]
+    lines += [rf"{escape_latex(note)}\par" for note in notes_with_omitted_rows(table, MAX_ROWS)]
     return [*lines, r"\endgroup"]
 
 

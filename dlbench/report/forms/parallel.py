@@ -67,7 +67,7 @@ class TaskPool:
         """Begin a task, now or when a core is free. What it gives is plain data; what it changes but files is lost."""
         pending = PendingTask(task, self)
         self._waiting.append(pending)
-        self._collect_and_start(0)
+        self._collect_done_and_start_next(0)
         return pending
 
     def split_among_processes(self, things: Sequence[T]) -> list[Sequence[T]]:
@@ -78,7 +78,7 @@ class TaskPool:
     def wait_for_task(self, wanted: PendingTask) -> None:
         """Come back when a task is done: by its process, or by this one where there is no other."""
         while wanted.found is None and self._running and not self._is_not_pending(wanted):
-            self._collect_and_start(None)
+            self._collect_done_and_start_next(None)
         if wanted.found is None:
             # No other core, no memory for more processes, or its process died: what fails again says why.
             if wanted in self._waiting:
@@ -88,7 +88,7 @@ class TaskPool:
     def _is_not_pending(self, wanted: PendingTask) -> bool:
         return wanted not in self._waiting and all(pending is not wanted for pending, _ in self._running.values())
 
-    def _collect_and_start(self, timeout_s: float | None) -> None:
+    def _collect_done_and_start_next(self, timeout_s: float | None) -> None:
         """Take what is done, waiting so long for the first of it, and begin what there are cores for."""
         ready = wait(list(self._running), timeout_s) if self._running else []
         for answer in [answer for answer in self._running if answer in ready]:

@@ -18,7 +18,7 @@ from matplotlib import font_manager
 
 from dlbench.report.analysis.labels import shorten_in_middle
 from dlbench.report.document import Block, Plot, Section
-from dlbench.report.forms.table_layout import TableSheet, printed_notes, split_into_sheets
+from dlbench.report.forms.table_layout import TableSheet, notes_with_omitted_rows, split_into_sheets
 from dlbench.table import Table
 from dlbench.version import __version__
 
@@ -77,7 +77,7 @@ def _block_template_data(block: Block, figures: Path) -> dict[str, Any]:
         ],
         "plot": _plot_template_data(block.plot, figures) if block.plot else None,
         "sheets": _sheets_template_data(block.table) if block.table else [],
-        "notes": printed_notes(block.table, MAX_ROWS) if block.table else [],
+        "notes": notes_with_omitted_rows(block.table, MAX_ROWS) if block.table else [],
     }
 
 
@@ -119,12 +119,12 @@ def _replace_missing_glyphs(data: Any) -> Any:
 def _replace_missing_glyphs_in_text(text: str) -> str:
     """`text` with a box for each character that the font lacks; no line begins with a %."""
     text = re.sub(r"(?<=\d) %", "\u00a0%", text)
-    known = _font_characters()
+    known = _characters_in_font()
     return "".join(c if c in "\n\u200b" or ord(c) in known else " " if c == "\t" else "□" for c in text)
 
 
 @cache
-def _font_characters() -> frozenset[int]:
+def _characters_in_font() -> frozenset[int]:
     """The code points that can be seen in DejaVu Sans."""
     characters = font_manager.get_font(str(_FONTS / "DejaVuSans.ttf")).get_charmap()
     return frozenset(c for c in characters if not unicodedata.category(chr(c)).startswith("C"))

@@ -54,18 +54,20 @@ class RecordLinks:
 
     def attempt_links_of_figure(self, block: Block) -> list[tuple[str, str]]:
         """The ids of the rows of the attempts and runs that a figure shows, and what to call them."""
-        listed = (r for r in _records_of_plot(block.plot) if self.find_row_id_of_attempt(r) and r in self._labels)
+        listed = (r for r in _attempt_ids_of_plot(block.plot) if self.find_row_id_of_attempt(r) and r in self._labels)
         attempts = [(self.find_row_id_of_attempt(r), self._labels[r]) for r in islice(listed, MAX_LISTED)]
         runs = block.plot.runs if block.plot else ()
         return attempts + [(f"run-{r}", self._runs[r]) for r in runs if r in self._runs]
 
     def num_unlisted_attempts(self, block: Block) -> int:
         """How many of a figure's attempts `attempt_links_of_figure` leaves out."""
-        listed = sum(1 for r in _records_of_plot(block.plot) if self.find_row_id_of_attempt(r) and r in self._labels)
-        return len(_records_of_plot(block.plot)) - min(listed, MAX_LISTED)
+        listed = sum(
+            1 for r in _attempt_ids_of_plot(block.plot) if self.find_row_id_of_attempt(r) and r in self._labels
+        )
+        return len(_attempt_ids_of_plot(block.plot)) - min(listed, MAX_LISTED)
 
 
-def _records_of_plot(plot: Plot | None) -> tuple[str, ...]:
+def _attempt_ids_of_plot(plot: Plot | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(plot.records)) if plot else ()
 
 

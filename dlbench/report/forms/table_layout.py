@@ -37,13 +37,13 @@ def split_into_sheets(table: Table, page_width: float, max_rows: int) -> list[Ta
     """`table` as sheets that are at most `page_width` characters wide; each repeats the first column.
 
     Args:
-        max_rows: further rows are left out; `printed_notes` says so.
+        max_rows: further rows are left out; `notes_with_omitted_rows` says so.
     """
     rows = cell_texts(Table(table.columns, table.rows[:max_rows]))
     headings = [column.heading for column in table.columns]
     columns = list(zip(headings, *rows, strict=True))
-    wanted = [min(_column_width(_longest_line, *cells), MAX_COLUMN) for cells in columns]
-    least = [max(_MIN_COLUMN, min(_column_width(_longest_word, *cells), _MAX_WORD)) for cells in columns]
+    wanted = [min(_column_width(_longest_line_length, *cells), MAX_COLUMN) for cells in columns]
+    least = [max(_MIN_COLUMN, min(_column_width(_longest_word_length, *cells), _MAX_WORD)) for cells in columns]
     aligns = column_alignments(table)
     found = []
     for part in _columns_per_sheet(least, page_width):
@@ -54,13 +54,13 @@ def split_into_sheets(table: Table, page_width: float, max_rows: int) -> list[Ta
                 rows=[[_truncate_cell_text(row[i], w) for i, w in zip(part, widths, strict=True)] for row in rows],
                 aligns=[aligns[i] for i in part],
                 widths=widths,
-                wrapped=[max(map(_longest_line, columns[i])) > w for i, w in zip(part, widths, strict=True)],
+                wrapped=[max(map(_longest_line_length, columns[i])) > w for i, w in zip(part, widths, strict=True)],
             )
         )
     return found
 
 
-def printed_notes(table: Table, max_rows: int) -> list[str]:
+def notes_with_omitted_rows(table: Table, max_rows: int) -> list[str]:
     """The notes of a table, and a sentence about the rows beyond `max_rows`."""
     if len(table.rows) <= max_rows:
         return list(table.notes)
@@ -105,9 +105,9 @@ def _column_width(measure: Callable[[str], int], heading: str, *cells: str) -> f
     return max(_BOLD_FACTOR * measure(heading), *map(measure, cells)) if cells else _BOLD_FACTOR * measure(heading)
 
 
-def _longest_line(text: str) -> int:
+def _longest_line_length(text: str) -> int:
     return max(map(len, text.split("\n")))
 
 
-def _longest_word(text: str) -> int:
+def _longest_word_length(text: str) -> int:
     return max(map(len, text.split()), default=0)

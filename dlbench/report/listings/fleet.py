@@ -45,7 +45,18 @@ def distributions_table(found: FleetComparison) -> Table:
         Column("found_from", "Found in 95 %", "right", percent_text),
     ]
     rows: list[list[Cell]] = [
-        [one.kind, one.what, one.unit, one.units, one.low, one.median, one.high, one.range, one.limit, one.found_from]
+        [
+            one.kind,
+            one.what,
+            one.unit,
+            one.units,
+            one.low,
+            one.median,
+            one.high,
+            one.relative_range,
+            one.limit,
+            one.found_from,
+        ]
         for one in found.distributions
     ]
     chance = units.percent_text(found.false_alarms)
@@ -61,7 +72,7 @@ def distributions_table(found: FleetComparison) -> Table:
 
 def _published_range_note(found: FleetComparison) -> list[str]:
     """The ranges of this fleet beside those of Sinha et al. 2022 (SC22, "Not All GPUs Are Created Equal")."""
-    ranges = [one.range for one in found.distributions if one.limit is not None]
+    ranges = [one.relative_range for one in found.distributions if one.limit is not None]
     if not ranges:
         return []
     own = (
@@ -82,4 +93,5 @@ def summary_line(found: FleetComparison) -> str:
     if not found.outliers:
         return f"{tested}: no outlier"
     slow = units.count_text(len(found.outliers), "outlier")
-    return f"{tested}: {slow} on {units.count_text(len(found.nodes), 'node')}: {compress_nodes(found.nodes)}"
+    nodes = found.nodes_with_outliers
+    return f"{tested}: {slow} on {units.count_text(len(nodes), 'node')}: {compress_nodes(nodes)}"

@@ -34,7 +34,7 @@ def projection_table(
     rows = systems.join_sources([systems.add_source_columns(rows, systems.ResultsSource("results"), 0)])
     names = systems.system_names(rows)
     # Repeats are processes of one case: their common value, and its interval.
-    processes = add_case_numbers(derived_metrics.add_metric_intervals(_measured_trainings(rows, models)))
+    processes = add_case_numbers(derived_metrics.add_metric_intervals(_training_cases_of_models(rows, models)))
     cases = add_warnings_column(summarize_processes(processes), processes)
     columns = _projection_columns([a for a in _AXES if a in _ALWAYS_SHOWN or cases[a].nunique() > 1], prices)
     found: list[dict[str, Cell]] = []
@@ -75,7 +75,7 @@ def projection_table(
     return with_shared_unit(table, "time_s", "time_low_s", "time_high_s")
 
 
-def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.DataFrame:
+def _training_cases_of_models(rows: pd.DataFrame, models: list[str] | None) -> pd.DataFrame:
     if rows.empty:
         raise BadInput("the store is empty; run `dlbench run` first")
     known = sorted(set(rows["model"].dropna()))

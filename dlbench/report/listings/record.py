@@ -106,12 +106,12 @@ def _summarize_rank(row: dict[str, Any]) -> dict[str, Any]:
     for field in SCHEMA:
         own = field.name not in (*_OUTCOME_COLUMNS, *AXES, "protocol") and not field.name.startswith("system_")
         if own and field.name in row:
-            summary = _sample_summary if field.type == pa.list_(pa.float64()) else _to_json_type
+            summary = _summarize_samples if field.type == pa.list_(pa.float64()) else _to_json_type
             found[field.name] = summary(row[field.name])
     return found
 
 
-def _sample_summary(samples: list[float | None] | None) -> dict[str, float | int] | None:
+def _summarize_samples(samples: list[float | None] | None) -> dict[str, float | int] | None:
     values = np.array([v for v in samples or () if v is not None], dtype=np.float64)
     values = values[np.isfinite(values)]
     if values.size == 0:

@@ -49,7 +49,7 @@ def terminal_summary(content: Content) -> str:
             merged = tables.merge_repeats_per_case(cases)
             without = merged[merged["step_time_half_width"].isna() & merged["steps"].notna()]
             reasons.update(map(_why_no_interval, without.to_dict("records")))
-            table = tables.comparison_table(merged, {})
+            table = tables.case_metrics_table(merged, {})
             left_out += max(0, len(table.rows) - room)
             if room > 0:
                 parts.append(_fit_table_to_width(Table(table.columns, table.rows[:room], name), width))
@@ -73,16 +73,16 @@ def _fit_table_to_width(table: Table, width: int) -> str:
     same = [i for i, c in enumerate(table.columns) if c.key in AXES and len({row[i] for row in table.rows}) == 1]
     values = [f"{table.columns[i].heading.lower()} {table.rows[0][i]}" for i in same]
     headed = Table([_shorten_column_heading(c) for c in table.columns], table.rows, " · ".join([table.title, *values]))
-    table = _without_columns(headed, same)
+    table = _drop_columns(headed, same)
     for key in (None, *_COLUMNS_TO_DROP):
-        table = _without_columns(table, [i for i, column in enumerate(table.columns) if column.key == key])
+        table = _drop_columns(table, [i for i, column in enumerate(table.columns) if column.key == key])
         title, *lines = text_table(table).splitlines()
         if max(map(len, lines)) <= width:
             break
     return "\n".join([*wrap_text(title, width), *lines]) + "\n"
 
 
-def _without_columns(table: Table, indices: Sequence[int]) -> Table:
+def _drop_columns(table: Table, indices: Sequence[int]) -> Table:
     kept = [i for i in range(len(table.columns)) if i not in indices]
     return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], table.title)
 

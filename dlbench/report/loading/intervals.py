@@ -109,14 +109,14 @@ def _variance_inflation(times: Floats, ordered: Floats, middle: Floats) -> Float
     with np.errstate(divide="ignore", invalid="ignore"):
         lag1 = (products - mean * ((above - below) - ends) + (n - 1) * (mean * mean)) / squares
         inflation: Floats = power / stats.NUM_WAVES / variance / _cosine_power_ratio_per_correlation(lag1, n)
-    clustered = _cluster_inflation(times, ordered, edges)
+    clustered = _cluster_variance_inflation(times, ordered, edges)
     r = np.maximum(0.0, lag1)
     counts = clustered * (1 - r) > stats.CLUSTER_LIMIT * (1 + r)
     inflation = np.where(counts, np.maximum(inflation, clustered), inflation)
     return np.where(variance < 1e-12, 1.0, inflation)
 
 
-def _cluster_inflation(times: Floats, ordered: Floats, edges: NDArray[np.int64]) -> Floats:
+def _cluster_variance_inflation(times: Floats, ordered: Floats, edges: NDArray[np.int64]) -> Floats:
     """`stats._cluster_inflation` of each row."""
     n = times.shape[1]
     size = max(stats.MIN_TAIL, n // stats.TAIL_DIVISOR)

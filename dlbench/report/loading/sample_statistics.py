@@ -105,7 +105,7 @@ def slowest_rank_median(steps: RaggedArray, ranks: RanksOfAttempts) -> Floats:
     full = np.flatnonzero(own.lengths)
     n, starts = own.lengths[full], own.starts[full]
     medians = _scatter_to_positions(
-        _quantiles(_sort_each_segment(own.values, starts, n), starts, n, 0.5), full, own.lengths.size
+        _quantile_per_attempt(_sort_each_segment(own.values, starts, n), starts, n, 0.5), full, own.lengths.size
     )
     largest: Floats = np.maximum.reduceat(medians, ranks.first) if ranks.first.size else medians
     return largest
@@ -116,7 +116,9 @@ def _step_time_statistics(steps: RaggedArray) -> dict[str, Floats]:
     full = np.flatnonzero(counts)
     n, starts, values = counts[full], steps.starts[full], steps.values
     ordered = _sort_each_segment(values, starts, n)
-    p25, p50, p75, p95, p99 = (_quantiles(ordered, starts, n, share) for share in (0.25, 0.5, 0.75, 0.95, 0.99))
+    p25, p50, p75, p95, p99 = (
+        _quantile_per_attempt(ordered, starts, n, share) for share in (0.25, 0.5, 0.75, 0.95, 0.99)
+    )
     far = 3 * (p75 - p25)
     outside = (values < np.repeat(p25 - far, n)) | (values > np.repeat(p75 + far, n))
     mean = np.add.reduceat(values, starts) / n if n.size else np.empty(0)
@@ -168,7 +170,7 @@ def _median_phase_of_slowest_rank(
         values = samples.values[samples.starts[row] + index]
         starts = np.cumsum(n) - n
     return _scatter_to_positions(
-        _quantiles(_sort_each_segment(values, starts, n), starts, n, 0.5), known, num_steps.size
+        _quantile_per_attempt(_sort_each_segment(values, starts, n), starts, n, 0.5), known, num_steps.size
     )
 
 
@@ -206,7 +208,7 @@ def _sort_each_segment(values: Floats, starts: Ints, counts: Ints) -> Floats:
     return ordered
 
 
-def _quantiles(ordered: Floats, starts: Ints, counts: Ints, share: float) -> Floats:
+def _quantile_per_attempt(ordered: Floats, starts: Ints, counts: Ints, share: float) -> Floats:
     """The value below which `share` of each attempt's sorted samples lie, interpolated linearly."""
     place = share * (counts - 1)
     below = place.astype(np.int64)

@@ -68,7 +68,7 @@ class LoadedStores:
         more = len(found) - MAX_PROBLEMS
         return [*found[:MAX_PROBLEMS], f"{more} more parts like these"] if more > 0 else found
 
-    def files(self, attempts: Sequence[str]) -> dict[str, Path]:
+    def part_file_of_attempts(self, attempts: Sequence[str]) -> dict[str, Path]:
         """The Parquet file that each of these attempts was read from."""
         files: dict[str, Path] = {}
         source_of = self.source_of.loc[list(attempts)]
@@ -85,7 +85,7 @@ class LoadedStores:
         """
         columns = ("step_s", "unsynced_step_s", "protocol", *TRACE_COLUMNS)
         batches = _batches_with_attempts(self.source_of.loc[attempts], self.readers, columns)
-        kept = [_batch_samples(batch) for batch in batches]
+        kept = [_samples_of_batch(batch) for batch in batches]
         if not kept:
             kept = [pd.DataFrame(columns=["samples", *TRACE_COLUMNS, *COMMUNICATION_COLUMNS])]
         whole: pd.DataFrame = pd.concat(kept).reindex(attempts)
@@ -108,7 +108,9 @@ def load_stores(
     for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
         batches = reader.batches((*columns, *sample_statistics.COLUMNS), _progress_of_file(progress, source.path))
         frames.append(
-            systems.add_source_columns(to_frame(_scalar_tables(batches, statistics), columns), source, number)
+            systems.add_source_columns(
+                to_frame(_scalar_table_of_each_batch(batches, statistics), columns), source, number
+            )
         )
     # What is read once more, later, is not to be counted again.
     counts = [(reader.num_rows, reader.num_rows - reader.num_held, reader.num_copies) for reader in readers]
@@ -134,7 +136,7 @@ def _progress_of_file(progress: ProgressCallback | None, path: str) -> Callable[
     return progress and (lambda done, total: progress(f"{path}: {done} of {total} parts read"))
 
 
-def _scalar_tables(batches: Iterable[AttemptBatch], statistics: list[pd.DataFrame]) -> Iterator[pa.Table]:
+def _scalar_table_of_each_batch(batches: Iterable[AttemptBatch], statistics: list[pd.DataFrame]) -> Iterator[pa.Table]:
     """What is no sample, while `statistics` takes what the samples say."""
     for batch in batches:
         statistics.append(_statistics_of_batch(batch))
@@ -166,7 +168,7 @@ def _batches_with_attempts(
         yield from readers[int(str(number))].read_attempts(attempts.index.tolist(), columns)
 
 
-def _batch_samples(batch: AttemptBatch) -> pd.DataFrame:
+def _samples_of_batch(batch: AttemptBatch) -> pd.DataFrame:
     ranks = _ranks_of_attempts(batch)
     values: dict[str, Any] = {
         "samples": sample_statistics.slowest_rank_steps(batch.lists["step_s"], ranks).steps.arrays()
@@ -175,11 +177,13 @@ def _batch_samples(batch: AttemptBatch) -> pd.DataFrame:
         traces = batch.lists[name].arrays()
         values[name] = [traces[row] for row in ranks.first.tolist()]
     columns = {name: pd.Series(arrays, ranks.attempts, dtype=object) for name, arrays in values.items()}
-    limits = _unsynced_medians(batch.lists["unsynced_step_s"], ranks, batch.scalars["protocol"].to_pylist())
+    limits = _medians_of_unsynchronized_steps(
+        batch.lists["unsynced_step_s"], ranks, batch.scalars["protocol"].to_pylist()
+    )
     return pd.concat([pd.DataFrame(columns), pd.DataFrame(limits, ranks.attempts, list(COMMUNICATION_COLUMNS))], axis=1)
 
 
-def _unsynced_medians(
+def _medians_of_unsynchronized_steps(
     steps: RaggedArray, ranks: sample_statistics.RanksOfAttempts, protocols: Sequence[str | None]
 ) -> NDArray[np.float64]:
     """The median of these steps and its interval for each attempt, each the largest over ranks.

@@ -141,7 +141,7 @@ def add_system_ids(cases: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     return cases.assign(system_id=cases["attempt_id"].map(ids).astype(object))
 
 
-def is_unknown_system(system_ids: pd.Series) -> pd.Series[bool]:
+def is_unknown_system_id(system_ids: pd.Series) -> pd.Series[bool]:
     """Which of these ids belong to attempts that could not tell their system."""
     return system_ids.astype(str).str.contains(f"/{_UNKNOWN_SYSTEM}/", regex=False)
 

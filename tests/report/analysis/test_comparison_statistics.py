@@ -13,7 +13,7 @@ from dlbench.process_statistics import ProcessWindow, interval_over_processes, s
 from dlbench.report.analysis.comparison_statistics import (
     DEFAULT_PAIRS,
     compare_process_groups,
-    correct_by_holm,
+    correct_p_values_by_holm,
     holm_adjusted_p_values,
 )
 
@@ -197,7 +197,7 @@ def test_correction_keeps_false_findings_out_of_a_table_of_84_comparisons():
     for _ in range(40):
         table = [compare_pairs(medians(10, 0.01, rng), medians(10, 0.01, rng), margin=0.0) for _ in range(84)]
         uncorrected += any(c.verdict in ("faster", "slower") for c in table)
-        tables_with_a_false_finding += any(c.verdict in ("faster", "slower") for c in correct_by_holm(table))
+        tables_with_a_false_finding += any(c.verdict in ("faster", "slower") for c in correct_p_values_by_holm(table))
     assert uncorrected >= 35
     assert tables_with_a_false_finding <= 6
 
@@ -206,7 +206,7 @@ def test_correction_keeps_a_clear_finding():
     rng = random.Random(11)
     table = [compare_pairs(medians(10, 0.005, rng), medians(10, 0.005, rng)) for _ in range(83)]
     table.append(compare_pairs(medians(10, 0.005, rng), medians(10, 0.005, rng, 1.05)))
-    corrected = correct_by_holm(table)
+    corrected = correct_p_values_by_holm(table)
     assert corrected[-1].verdict == "slower"
     assert corrected[-1].adjusted_p_value == pytest.approx(84 * table[-1].p_value)
     assert (corrected[-1].low, corrected[-1].high) == (table[-1].low, table[-1].high)
@@ -253,7 +253,7 @@ def test_more_runs_are_needed_where_a_whole_table_is_corrected():
     rng = random.Random(10)
     found = compare_process_groups(medians(4, 0.01, rng), medians(4, 0.01, rng, 1.01))
     assert found.verdict == "not decided"
-    together = correct_by_holm([found] * 20)[0]
+    together = correct_p_values_by_holm([found] * 20)[0]
     assert together.more_processes_needed >= found.more_processes_needed
 
 

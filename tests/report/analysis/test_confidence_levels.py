@@ -78,7 +78,7 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
     assert f"Confidence level of the interval in the columns from and to: {words}." in notes
     usual = confidence == 0.95
     assert (f"Confidence of ± and of the intervals: {words}." in text) is not usual
-    table = tables.comparison_table(content.shown, content.system_names)
+    table = tables.case_metrics_table(content.shown, content.system_names)
     assert ("Confidence" in printed_table.text_table(table)) is not usual
     assert (f" {words} " in summary.terminal_summary(content)) is not usual
     if not usual:
@@ -102,7 +102,7 @@ def test_exports_and_the_record_hold_the_level(tmp_path):
 def test_where_levels_meet_each_row_says_its_own(tmp_path):
     content = read_content([filled(tmp_path, 0.9, 0.95)])
     assert confidence_levels.describe_levels(content.shown) == "90 % or 95 % (set in each case's protocol)"
-    rows = tables.comparison_table(content.shown, {}).records()
+    rows = tables.case_metrics_table(content.shown, {}).records()
     assert sorted(row["confidence"] for row in rows) == [0.9] * 4 + [0.95] * 4
     text = captions(content, sections.comparison_section)
     assert "the half-width of an interval, at a confidence of 90 % or 95 % (set in each case's protocol)." in text

@@ -105,7 +105,7 @@ def test_a_partial_count_is_named_wherever_its_figures_are(tmp_path):
     mean = fakes.record(Case("vgg16", device="cuda"), number=2, **varying)
     sound = fakes.record(Case("resnet50", device="cuda"), number=3)
     content = read_content([fakes.fill(tmp_path / "store", [parted, mean, sound])])
-    warned = {row["model"]: row["warnings"] for row in tables.comparison_table(content.shown, {}).records()}
+    warned = {row["model"]: row["warnings"] for row in tables.case_metrics_table(content.shown, {}).records()}
     assert "partial FLOP" in warned["AlexNet"]
     assert "varying FLOP" in warned["VGG-16"]
     assert "FLOP" not in warned["ResNet-50"]
@@ -226,7 +226,7 @@ def test_the_energy_of_a_superchip_s_module_is_a_metric_of_its_own():
 def test_the_table_of_all_cases_has_the_module_where_there_is_one(tmp_path, module_j):
     record = fakes.record(Case("alexnet", device="cuda"), energy_module_j=module_j)
     content = read_content([fakes.fill(tmp_path / "store", [record])])
-    table = tables.comparison_table(content.shown, content.system_names)
+    table = tables.case_metrics_table(content.shown, content.system_names)
     assert ("module_energy_per_image" in [c.key for c in table.columns]) == (module_j is not None)
     assert not any("module" in note for note in table.notes)
 
@@ -237,7 +237,7 @@ def test_settings_that_were_measured_in_turns_are_told_apart(tmp_path):
         for i, side in enumerate("ab")
     ]
     content = read_content([fakes.fill(tmp_path / "store", made)])
-    rows = tables.comparison_table(content.shown, {}).records()
+    rows = tables.case_metrics_table(content.shown, {}).records()
     assert sorted(row["label"] for row in rows) == ["a (seed 0): env.X=0", "b (seed 0): env.X=1"]
 
 
@@ -266,7 +266,7 @@ def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
         fakes.record(Case(name, device="cuda"), number=i, **more) for i, (name, more) in enumerate(doubtful.items())
     ]
     content = read_content([fakes.fill(tmp_path / "store", made)])
-    found = {row["model"]: row["warnings"] for row in tables.comparison_table(content.shown, {}).records()}
+    found = {row["model"]: row["warnings"] for row in tables.case_metrics_table(content.shown, {}).records()}
     assert found == {
         "VGG-16": "throttled, not warmed up",
         "GoogLeNet": "power limit",
@@ -276,14 +276,14 @@ def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
         "ResNet-50": "",
     }
     without = content.shown[content.shown["model"] == "resnet50"]
-    assert "warnings" not in [column.key for column in tables.comparison_table(without, {}).columns]
+    assert "warnings" not in [column.key for column in tables.case_metrics_table(without, {}).columns]
 
 
 def test_a_window_too_short_for_any_energy_leaves_none_to_doubt(tmp_path):
     none = {"energy_j": None, "energy_source": "none", "energy_scope": None}
     short = fakes.record(Case("alexnet", device="cuda"), warnings=("short_energy_window: 0.12 s is under 20.",), **none)
     content = read_content([fakes.fill(tmp_path / "store", [short])])
-    assert "warnings" not in [column.key for column in tables.comparison_table(content.shown, {}).columns]
+    assert "warnings" not in [column.key for column in tables.case_metrics_table(content.shown, {}).columns]
 
 
 def test_energy_per_image_is_power_over_sustained_throughput():

@@ -143,7 +143,7 @@ def test_nothing_to_draw_gives_a_sentence():
 
 
 def test_a_profile_without_roof_still_gets_its_roofline(tmp_path):
-    plots = plots_bounds.write_figures(tmp_path, profile(), DeviceRoofline("fp32"))
+    plots = plots_bounds.write_profile_figures(tmp_path, profile(), DeviceRoofline("fp32"))
     assert [p.figure is not None for p in plots] == [True, False]
     assert (tmp_path / "roofline.svg").exists()
     assert not (tmp_path / "where_time_goes.svg").exists()

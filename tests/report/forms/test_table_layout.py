@@ -6,7 +6,7 @@ import pytest
 
 from dlbench.report.document import Block, Section
 from dlbench.report.forms import latex
-from dlbench.report.forms.table_layout import MAX_LINES, printed_notes, split_into_sheets
+from dlbench.report.forms.table_layout import MAX_LINES, notes_with_omitted_rows, split_into_sheets
 from dlbench.table import Column, Table, escape_latex, latex_row
 
 
@@ -49,8 +49,8 @@ def test_no_cell_is_longer_than_a_page_can_hold():
 def test_rows_that_are_left_out_are_counted():
     (sheet,) = split_into_sheets(table(2, 12), 100, 10)
     assert len(sheet.rows) == 10
-    assert printed_notes(table(2, 12), 10)[0].startswith("These are the first 10 of 12 rows")
-    assert printed_notes(table(2, 10), 10) == []
+    assert notes_with_omitted_rows(table(2, 12), 10)[0].startswith("These are the first 10 of 12 rows")
+    assert notes_with_omitted_rows(table(2, 10), 10) == []
 
 
 @pytest.mark.parametrize(

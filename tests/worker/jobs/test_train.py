@@ -18,7 +18,7 @@ from PIL import Image
 from dlbench.data import digits
 from dlbench.errors import BadInput, UnknownName
 from dlbench.exit_codes import INTERRUPTED
-from dlbench.report.chapters.convergence import convergence_section, training_table, write_figures
+from dlbench.report.chapters.convergence import convergence_section, training_table, write_training_curves
 from dlbench.results import store, training_store
 from dlbench.results.training_records import TrainingRun
 from dlbench.suites.training import Training, load_trainings
@@ -180,7 +180,7 @@ def test_what_is_stored_is_read_again_with_its_table_and_figures(tmp_path):
         epochs = training_store.read_trainings([tmp_path])
     table = training_table(epochs)
     assert [row[1] for row in table.rows] == ["adam", "sgd"]
-    assert [path.name for path in write_figures(epochs, tmp_path)] == [
+    assert [path.name for path in write_training_curves(epochs, tmp_path)] == [
         "convergence_loss.svg",
         "convergence_accuracy.svg",
     ]
