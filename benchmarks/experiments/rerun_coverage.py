@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from dlbench import process_statistics, stats
 from dlbench.process_statistics import ProcessWindow, interval_over_processes, student_quantile
-from dlbench.report.analysis.comparison_statistics import compare_cases
+from dlbench.report.analysis.comparison_statistics import compare_over_weighted_cases
 
 ROOT = Path(__file__).resolve().parents[2]
 NEW, OLD = (ROOT / "docs" / "experiments" / "data" / f"{name}.parquet" for name in ("reruns", "aa"))
@@ -264,10 +264,13 @@ def differences(blocks: list[Series], campaign: int) -> tuple[int, int, int]:
         logs = [math.log(p["window"].value) for p in block]
         for i in range(len(logs) - 2 * campaign - apart + 1):
             first, second = logs[i : i + campaign], logs[i + campaign + apart : i + 2 * campaign + apart]
-            verdict = compare_cases([(first, second)], [1.0]).verdict
+            verdict = compare_over_weighted_cases([(first, second)], [1.0]).verdict
             compared += 1
             different += verdict in ("faster", "slower")
-            slower += compare_cases([(first, [x + math.log(SLOWDOWN) for x in second])], [1.0]).verdict == "slower"
+            slower += (
+                compare_over_weighted_cases([(first, [x + math.log(SLOWDOWN) for x in second])], [1.0]).verdict
+                == "slower"
+            )
     return compared, different, slower
 
 

@@ -4,7 +4,7 @@ Levels: the values are divided by their noise, which is taken from the differenc
 shift; isolated spikes are drawn to the median of their five neighbours. The segmentation is optimal for the sum of
 squares plus a penalty for each change (PELT: Killick et al. 2012, J. American Statistical Association 107(500); the
 library is `ruptures`, Truong et al. 2020, Signal Processing 167). The penalty was calibrated on series of normal noise
-(`_change_penalty`). Noise that is correlated from point to point widens itself.
+(`_penalty_per_change_point`). Noise that is correlated from point to point widens itself.
 
 Spread: the absolute differences of neighbouring pairs, as normal scores, are segmented in the same way.
 """
@@ -83,11 +83,11 @@ def _change_indices(scaled: NDArray[np.float64], false_alarms: float) -> list[in
     import ruptures
 
     search = ruptures.KernelCPD(kernel="linear", min_size=MIN_SEGMENT).fit(scaled.reshape(-1, 1))
-    ends: list[int] = search.predict(pen=_change_penalty(scaled.size, false_alarms))
+    ends: list[int] = search.predict(pen=_penalty_per_change_point(scaled.size, false_alarms))
     return ends[:-1]
 
 
-def _change_penalty(points: int, false_alarms: float) -> float:
+def _penalty_per_change_point(points: int, false_alarms: float) -> float:
     """What one more change must gain, in units of the noise's variance.
 
     A fit to the largest gain per change among one to four changes in 1200 to 4000 series of normal noise, from 8 to 365

@@ -200,11 +200,11 @@ def compare_process_groups(
         error = _assumed_standard_error(a, b, logs_a, logs_b, between_processes, single_values)
         basis: Basis = "assumed" if between_processes is None else "stated"
         return _comparison_from_standard_error(d, error, math.inf, (len(a), len(b)), basis, confidence, margin)
-    found = compare_cases([(logs_a, logs_b)], [1.0], confidence, margin, paired=paired)
+    found = compare_over_weighted_cases([(logs_a, logs_b)], [1.0], confidence, margin, paired=paired)
     return replace(found, chance_b_slower=_probability_first_is_larger(logs_b, logs_a))
 
 
-def compare_cases(
+def compare_over_weighted_cases(
     cases: Sequence[tuple[Sequence[float], Sequence[float]]],
     weights: Sequence[float],
     confidence: float = 0.95,

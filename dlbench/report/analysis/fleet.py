@@ -121,7 +121,7 @@ def compare_fleet(
     ):
         if count:
             notes.append(f"{count} rows are not used: {words}.")
-    values = pd.concat([_times_by_case(rows), _times_per_flop_or_byte(ceilings, rows)], ignore_index=True)
+    values = pd.concat([_log_times_by_case(rows), _times_per_flop_or_byte(ceilings, rows)], ignore_index=True)
     tests = int(values.groupby("case")["unit"].transform("size").ge(outliers.MIN_UNITS).sum())
     tested = [_compare_units_of_case(own, false_alarms, tests) for _, own in values.groupby("case", sort=False)]
     values = pd.concat([frame for frame, _ in tested]) if tested else values.assign(slower=0.0, limit=np.nan)
@@ -161,7 +161,7 @@ def read_fleet_ceilings(sources: Sequence[str | Path]) -> pd.DataFrame:
     return bounds_store.read_bounds([*sources, *folders, *inner]).ceilings
 
 
-def _times_by_case(rows: pd.DataFrame) -> pd.DataFrame:
+def _log_times_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per unit and case: the logarithm of its step time [s]."""
     case = rows.groupby(["kind", *SETTING_COLUMNS], sort=False, dropna=False).ngroup()
     # A case over all devices of a node is one value of the node: its slowest device sets the pace.

@@ -16,7 +16,7 @@ def add_unit_names(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     rows = rows.assign(host_full=full, host=host, kind=kind, slot="")
     devices = rows.loc[on_device, ["host", "device_uuid", "local_rank"]].drop_duplicates()
     if len(devices):
-        rows.loc[on_device, "slot"] = _device_numbers(rows[on_device], devices)
+        rows.loc[on_device, "slot"] = _device_numbers_within_host(rows[on_device], devices)
     notes += _moved_device_notes(rows[on_device]) + _name_clash_notes(rows[on_device])
     return rows.assign(unit=rows["host"] + "/" + rows["slot"]), notes
 
@@ -29,7 +29,7 @@ def _shorten_host_names(full: pd.Series) -> tuple[pd.Series, list[str]]:
     return full.map({name: name if short in shared else short for name, short in names.items()}), notes
 
 
-def _device_numbers(rows: pd.DataFrame, devices: pd.DataFrame) -> pd.Series:
+def _device_numbers_within_host(rows: pd.DataFrame, devices: pd.DataFrame) -> pd.Series:
     ranks = devices.groupby(["host", "device_uuid"])["local_rank"].agg(["min", "nunique"])
     held = ranks.groupby(["host", "min"])["min"].transform("size")
     plain = held.eq(1) & ranks["nunique"].eq(1)

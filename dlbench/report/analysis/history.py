@@ -185,10 +185,10 @@ def _find_changes(
         ratio = after / max(1e-12, before)
         kind = "unstable" if ratio > 1 else "steadier"
         found.append(HistoryChange(moments[start], start, kind, ratio, _changed_system_facts(points, start)))
-    return sorted(_drop_returns_to_normal(found), key=lambda change: change.index)
+    return sorted(_drop_ends_of_temporary_changes(found), key=lambda change: change.index)
 
 
-def _drop_returns_to_normal(changes: list[HistoryChange]) -> list[HistoryChange]:
+def _drop_ends_of_temporary_changes(changes: list[HistoryChange]) -> list[HistoryChange]:
     """The changes without those that only end a temporary one."""
     kept: list[HistoryChange] = []
     ended = False

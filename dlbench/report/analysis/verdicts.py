@@ -16,7 +16,11 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis.comparison_matching import ran_back_to_back
-from dlbench.report.analysis.comparison_statistics import Comparison, compare_cases, correct_p_values_by_holm
+from dlbench.report.analysis.comparison_statistics import (
+    Comparison,
+    compare_over_weighted_cases,
+    correct_p_values_by_holm,
+)
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.projection import Prices
 from dlbench.report.analysis.ranking import MEMORY_METRICS, keep_common_energy_scope, most_available_metric
@@ -279,4 +283,6 @@ def _combine_case_ratios(
 ) -> SystemRatio:
     """The ratio over cases, and their range."""
     ratios = [math.exp(fmean(b) - fmean(a)) for a, b in pairs]
-    return SystemRatio(compare_cases(pairs, weights, ratio=value, paired=paired), min(ratios), max(ratios), len(pairs))
+    return SystemRatio(
+        compare_over_weighted_cases(pairs, weights, ratio=value, paired=paired), min(ratios), max(ratios), len(pairs)
+    )

@@ -16,30 +16,30 @@ from dlbench.table import Cell, Column, Table
 _NAMED_AXES = ("mode", "precision", "batch_size", "device")
 
 
-def runs_table(stored: StoredBounds) -> Table:
+def bounds_runs_table(stored: StoredBounds) -> Table:
     """One row per run: what it measured, where, when, the file that holds it, and the command that repeats it."""
     columns = [Column("run_id", "Run"), Column("measured", "What"), Column("hostname", "Host", "left")]
     columns += [Column("started_at", "Started (UTC)", "left"), Column("file", "File", "left")]
     columns.append(Column("command", "Measure it again"))
     # By id, so that each is there once however many sources hold it.
-    found = {str(row[0]): row for row in _run_rows(stored) if row[0]}
+    found = {str(row[0]): row for row in _bounds_run_rows(stored) if row[0]}
     return Table(columns, list(found.values()))
 
 
-def _run_rows(stored: StoredBounds) -> Iterator[list[Cell]]:
+def _bounds_run_rows(stored: StoredBounds) -> Iterator[list[Cell]]:
     for frame, describe in ((stored.ceilings, _ceilings_command), (stored.all_reduces, _all_reduce_command)):
         for run_id, rows in frame.groupby("run_id", sort=False, dropna=False):
             first = rows.iloc[0]
             what, words = describe(rows)
             when = f"{first['started_at']:%Y-%m-%d %H:%M:%S}" if pd.notna(first["started_at"]) else ""
-            yield _run_row(stored, str(run_id), what, first["hostname"], when, words)
+            yield _bounds_run_row(stored, str(run_id), what, first["hostname"], when, words)
     for run in stored.profiles:
         when = run.started_at[:19].replace("T", " ")
         what = f"profile, {case_name(run.case)}"
-        yield _run_row(stored, run.run_id, what, run.where.hostname, when, profile_command(run.case))
+        yield _bounds_run_row(stored, run.run_id, what, run.where.hostname, when, profile_command(run.case))
 
 
-def _run_row(stored: StoredBounds, run_id: str, what: str, host: str, when: str, words: list[str]) -> list[Cell]:
+def _bounds_run_row(stored: StoredBounds, run_id: str, what: str, host: str, when: str, words: list[str]) -> list[Cell]:
     file = stored.files.get(run_id)
     # <results>/ceilings/<file>, <results>/profiles/<id>/<file>
     results = ["--results", str(file.parents[2 if words[1] == "profile" else 1])] if file else []

@@ -13,7 +13,7 @@ from dlbench.report.analysis.labels import network_title, sort_networks
 from dlbench.report.analysis.side_by_side import add_case_numbers
 from dlbench.report.analysis.verdicts import BriefData, LeadingSystem, SystemRatio, prepare_brief_data
 from dlbench.report.analysis.workload_mix import WorkShare
-from dlbench.report.chapters.brief_systems import num_failed, system_warnings, systems_table
+from dlbench.report.chapters.brief_systems import num_failed_cases, system_warnings, systems_table
 from dlbench.report.chapters.comparison_tables import arrange_for_terminal, comparison_table, summary_line
 from dlbench.report.document import Block
 from dlbench.report.figures import plots_ratio
@@ -243,7 +243,7 @@ def _cautions(content: Content, brief: BriefData, missing: Sequence[WorkShare]) 
             f"`dlbench run SUITE -P processes=3` to add processes."
         )
     for system, name in content.system_names.items():
-        if failed := num_failed(content, system):
+        if failed := num_failed_cases(content, system):
             found.append(f"{name} failed in {units.count_text(failed, 'case')}; no ratio includes them.")
     for system, name in brief.names.items():
         if warned := system_warnings(content, system):

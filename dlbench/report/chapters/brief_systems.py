@@ -44,7 +44,7 @@ def systems_table(content: Content, brief: BriefData) -> Table:
         row: list[Cell] = [name, *(_ratio_cell(r and r.invert(), system == brief.base, several) for r in speeds)]
         row += [_ratio_cell(ratios[what][system], system == brief.base, several) for what in metrics]
         measured = add_case_numbers(content.cases_of_system(system))["number"].nunique()
-        failed = num_failed(content, system)
+        failed = num_failed_cases(content, system)
         said = [f"{failed} failed" if failed else "", system_warnings(content, system)]
         row += [NumberWithText(len(numbers), f"{len(numbers)} of {measured}"), "; ".join(filter(None, said)) or "none"]
         rows.append(row)
@@ -71,7 +71,7 @@ def system_warnings(content: Content, system: str) -> str:
     return summarize_case_warnings(processes, summarize_processes(processes, ["step_time"]))
 
 
-def num_failed(content: Content, system: str) -> int:
+def num_failed_cases(content: Content, system: str) -> int:
     """How many cases of a system failed."""
     return int((content.failed["system_id"] == system).sum()) if "system_id" in content.failed else 0
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import varying_axes
-from dlbench.report.chapters.tables import case_cells, case_columns, metric_column, sort_attempts
+from dlbench.report.chapters.tables import case_name_cells, case_name_columns, metric_column, sort_attempts
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_pipeline import pipeline_plot
 from dlbench.table import Cell, Column, Table
@@ -39,12 +39,12 @@ def pipeline_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
     cases = sort_attempts(cases)
     varying = [axis for axis in varying_axes(cases) if axis != "loader_workers"]
     axes = ["model", "mode", "precision", "batch_size", "loader_workers", *varying]
-    columns = case_columns(axes, names)
+    columns = case_name_columns(axes, names)
     columns += [metric_column(name, cases[name], 3) for name in _METRICS]
     columns += [Column("limit", "Limited by"), Column("workers_needed", "Loader workers needed", "right")]
     rows: list[list[Cell]] = []
     for case in cases.to_dict("records"):
-        cells = case_cells(case, axes, names)
+        cells = case_name_cells(case, axes, names)
         cells += [float(case[name]) for name in _METRICS]
         batch = case["batch_size"] * case["nodes"] * case["devices_per_node"]
         found = pipeline_verdict(

@@ -7,7 +7,7 @@ from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import MAIN_AXES, network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.power_sweep import SWEEP_AXES, PowerLimitSweep, find_power_limit_sweeps
-from dlbench.report.chapters.tables import case_cells, case_columns
+from dlbench.report.chapters.tables import case_name_cells, case_name_columns
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_power import power_plot
 from dlbench.table import Cell, Column, Table
@@ -32,13 +32,13 @@ def power_section(content: Content) -> Section:
 
 def power_table(found: Sequence[PowerLimitSweep], names: Mapping[str, str]) -> Table:
     """One row per limit of every sweep."""
-    columns = [*case_columns(MAIN_AXES, names), Column("limit", "Limit")]
+    columns = [*case_name_columns(MAIN_AXES, names), Column("limit", "Limit")]
     columns += [Column(name, METRICS[name].heading, "right") for name in _METRICS]
     columns += [Column("product", "Product [J·s]", "right"), Column("best", "Best for")]
     rows: list[list[Cell]] = []
     for one in found:
         for point in one.points.to_dict("records"):
-            cells = case_cells(point, MAIN_AXES, names)
+            cells = case_name_cells(point, MAIN_AXES, names)
             cells.append(_format_power_limit(point[one.axis], point["limit"], SWEEP_AXES[one.axis]))
             values = [point[name] for name in (*_METRICS, "product")]
             cells += [units.number_text(value, 4) if value == value else None for value in values]

@@ -77,9 +77,9 @@ def provenance_section(content: Content) -> Section:
     if len(content.attempts):
         blocks.append(Block(heading="Suites and protocols", table=_protocols_table(content.attempts)))
         heading = "All attempts, with the commands to repeat them"
-        table = tables.attempts_table(_listed_attempts(content), content.sources, content.files)
+        table = tables.attempts_table(_select_listed_attempts(content), content.sources, content.files)
         blocks.append(Block(heading=heading, table=table, folded=True))
-    measured = bounds_runs.runs_table(content.bounds)
+    measured = bounds_runs.bounds_runs_table(content.bounds)
     if measured.rows:
         heading = "All runs of ceilings, profiles and all-reduces, with the commands to repeat them"
         blocks.append(Block(heading=heading, table=measured, folded=True))
@@ -110,7 +110,7 @@ def _row_count_blocks(content: Content) -> list[Block]:
     return [*blocks, Block(heading="What became of every row that was read", table=Table(columns, cells))]
 
 
-def _listed_attempts(content: Content) -> pd.DataFrame:
+def _select_listed_attempts(content: Content) -> pd.DataFrame:
     """At most `MAX_CASES` attempts by time: those that the report shows, for these are led to, and then the newest."""
     shown = content.attempts["attempt_id"].isin(content.shown["attempt_id"])
     others = content.attempts.index[~shown]

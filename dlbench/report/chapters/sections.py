@@ -189,7 +189,7 @@ def cnn_table_section(content: Content) -> Section:
     published = audit.read_published()
     # The catalogue has no sizes and numbers of filters.
     known = {metric: figures for metric, figures in published.items() if metric not in ("filter_sizes", "num_filters")}
-    rows = audit.audit_rows(_catalogue_totals(), known)
+    rows = audit.audit_rows(_catalogue_layer_totals(), known)
     filters = sum(map(len, published.values())) - len(rows)
     words = (
         f"Published figures ({audit.PUBLISHED_SOURCE}) and the figures that dlbench counts from its networks. Weights "
@@ -234,7 +234,7 @@ def method_section(content: Content) -> Section:
             table=method.hoefler_belli_rules_table(),
             folded=True,
         ),
-        Block(heading="Definition of every metric", table=tables.definitions_table(), folded=True),
+        Block(heading="Definition of every metric", table=tables.metric_definitions_table(), folded=True),
     ]
     return Section("method", "Method", blocks)
 
@@ -276,7 +276,7 @@ def select_chapters(content: Content) -> tuple[Callable[[Content], Section], ...
     return SECTIONS
 
 
-def _catalogue_totals() -> dict[str, LayerTotals]:
+def _catalogue_layer_totals() -> dict[str, LayerTotals]:
     """The counts of the catalogue, which a test holds against the actual modules."""
     networks = [CATALOG[name] for name in audit.COUNTED_MODELS]
     shared = [f.name for f in dataclasses.fields(LayerTotals) if f.name not in ("filter_sizes", "num_filters")]

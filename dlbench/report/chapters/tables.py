@@ -101,7 +101,7 @@ def case_metrics_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Tab
     several_units = shown["sample_unit"].nunique() > 1
     axes = ["model", *(["sample_unit"] if several_units else []), *MAIN_AXES[1:], *varying_axes(shown)]
     known = [name for name in COMPARED_METRICS if shown[name].notna().any() and name not in hidden]
-    columns = case_columns(axes, system_names)
+    columns = case_name_columns(axes, system_names)
     # Settings that `ab` measures in turns may differ in no axis: their labels tell them apart.
     labelled = bool(shown["label"].fillna("").ne("").any())
     columns += [Column("label", "Setting", "left")] if labelled else []
@@ -122,7 +122,7 @@ def case_metrics_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Tab
     for case, words in zip(shown.to_dict("records"), warned, strict=True):
         judged: list[Cell] = [number_or_none(case["confidence"])] if unusual else []
         judged += [case["status"], *([words] if any(warned) else [])]
-        cells = case_cells(case, axes, system_names)
+        cells = case_name_cells(case, axes, system_names)
         cells += [case["label"] if isinstance(case["label"], str) else ""] if labelled else []
         cells += [
             half_width_with_interval(case, name) if name == "step_time_half_width" else number_or_none(case[name])
@@ -138,14 +138,16 @@ def case_metrics_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Tab
     return Table(columns, rows, notes=notes)
 
 
-def case_columns(axes: Sequence[str], names: Mapping[str, str] | None = None) -> list[Column]:
+def case_name_columns(axes: Sequence[str], names: Mapping[str, str] | None = None) -> list[Column]:
     """The columns that name a case: its system, where `names` has several, and these axes."""
     system = [Column("system", "System")] if names and len(names) > 1 else []
     return [*system, *(Column(axis, case_axis_title(axis)) for axis in axes)]
 
 
-def case_cells(case: Mapping[Hashable, Any], axes: Sequence[str], names: Mapping[str, str] | None = None) -> list[Cell]:
-    """The cells of a case under `case_columns`."""
+def case_name_cells(
+    case: Mapping[Hashable, Any], axes: Sequence[str], names: Mapping[str, str] | None = None
+) -> list[Cell]:
+    """The cells of a case under `case_name_columns`."""
     system = [names.get(case["system_id"], "unknown")] if names and len(names) > 1 else []
     return [*system, *(network_title(str(case[axis])) if axis == "model" else case[axis] for axis in axes)]
 
@@ -214,12 +216,12 @@ def _summary_table_cell(case: pd.Series, name: str) -> Cell:
 def failures_table(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:
     """Every attempt without a result: which, how it ended, why, and where to look."""
     axes = [*MAIN_AXES, *varying_axes(cases)]
-    columns = [*case_columns(axes), Column("status", "Status"), Column("error", "Reason")]
+    columns = [*case_name_columns(axes), Column("status", "Status"), Column("error", "Reason")]
     columns.append(Column("folder", "Output in"))
     several = _come_from_several_folders(files)
     rows = [
         [
-            *case_cells(c, axes),
+            *case_name_cells(c, axes),
             c["status"],
             c["error"] if isinstance(c["error"], str) else units.MISSING,
             _attempt_folder_with_store(c["attempt_id"], files, several),
@@ -255,7 +257,7 @@ def attempts_table(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[s
     return Table(columns, rows, notes=notes)
 
 
-def definitions_table() -> Table:
+def metric_definitions_table() -> Table:
     """Every metric with its unit, meaning and derivation."""
     columns = [Column("title", "Metric"), Column("unit", "Unit"), Column("description", "What it is")]
     columns += [Column("derivation", "How it is derived"), Column("name", "Column in metrics.csv")]
@@ -366,12 +368,12 @@ def energy_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
     metered = sort_attempts(shown[shown["average_power"].notna()])
     axes = [*MAIN_AXES, *varying_axes(metered)]
     known = [name for name in _ENERGY_METRICS if metered[name].notna().any()]
-    columns = case_columns(axes, names)
+    columns = case_name_columns(axes, names)
     columns += [metric_column(name, metered[name], 3) for name in known]
     columns += [Column("energy_source", "Meter"), Column("energy_scope", "Of"), Column("energy_note", "Note")]
     rows: list[list[Cell]] = []
     for case in metered.to_dict("records"):
-        cells = case_cells(case, axes, names)
+        cells = case_name_cells(case, axes, names)
         cells += [number_or_none(case[name]) for name in known]
         texts = [case[name] for name in ("energy_source", "energy_scope", "energy_note")]
         rows.append([*cells, *(text if isinstance(text, str) else "" for text in texts)])
@@ -408,7 +410,7 @@ def combined_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) 
     within = widths.groupby([processes["number"], processes["system_id"]]).median().to_dict("index")
     axes = [*MAIN_AXES, *(a for a in varying_axes(shown) if a not in ("repeat", "device"))]
     columns = [
-        *case_columns(axes, system_names),
+        *case_name_columns(axes, system_names),
         Column("processes", "Processes", "right"),
         Column("throughput", "Throughput", "right", METRICS["throughput"].cell_text),
         Column("half_width", "±", "right", half_width_text),
@@ -418,7 +420,7 @@ def combined_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) 
     ]
     rows: list[list[Cell]] = []
     for case in cases.to_dict("records"):
-        cells = case_cells(case, axes, system_names)
+        cells = case_name_cells(case, axes, system_names)
         groups = case["groups"] if isinstance(case["groups"], str) else ""
         own = within[case["number"], case["system_id"]]
         cells += [

@@ -32,7 +32,7 @@ def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
     known = known[["number", "system_id", "processes", "protocol", *axes, metric, f"{metric}_low", f"{metric}_high"]]
     present = _names_of_present_systems(names, known)
     unit = tables.choose_column_unit(metric, known[metric])[1]
-    columns = tables.case_columns(axes)
+    columns = tables.case_name_columns(axes)
     with_spread = bool(known[f"{metric}_low"].notna().any())
     several = bool(known["processes"].gt(1).any())
     for i, system in enumerate(present, 1):
@@ -43,7 +43,7 @@ def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
     rows: list[list[Cell]] = []
     for number, case in known.groupby("number", sort=False):
         by_system = case.set_index("system_id").to_dict("index")
-        row: list[Cell] = tables.case_cells(case.iloc[0].to_dict(), axes)
+        row: list[Cell] = tables.case_name_cells(case.iloc[0].to_dict(), axes)
         for system in present:
             found = by_system.get(system)
             row.append(number_or_none(found[metric]) if found else failed.get((int(str(number)), system)))
@@ -66,7 +66,7 @@ def speedups_table(
     shared = cases[cases["number"].isin(cases.loc[cases["system_id"] == base, "number"])]
     others = [s for s in _names_of_present_systems(names, shared) if s != base]
     axes = _axes_in_row_names(shared)
-    columns = tables.case_columns(axes)
+    columns = tables.case_name_columns(axes)
     title = f"{names[base]} [{METRICS['throughput'].unit}]"
     columns.append(tables.metric_column("throughput", shared["throughput"], 3, "base", title))
     for i, system in enumerate(others, 1):
@@ -78,7 +78,7 @@ def speedups_table(
     unmeasured = False
     for number, case in shared.groupby("number", sort=False):
         first = case[case["system_id"] == base].iloc[0]
-        row: list[Cell] = [*tables.case_cells(first.to_dict(), axes), number_or_none(first["throughput"])]
+        row: list[Cell] = [*tables.case_name_cells(first.to_dict(), axes), number_or_none(first["throughput"])]
         for system in others:
             side = sides.get((number, system))
             if side is None:

@@ -45,7 +45,7 @@ def choose_axis_unit(values: Iterable[float], unit: str) -> AxisUnit:
     return AxisUnit(factor, f"{prefix}{unit}")
 
 
-class _RoundTicks(LogLocator):
+class _RoundTickLocator(LogLocator):
     """Powers of ten; where fewer than two of them are in view, round numbers between them as well."""
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
@@ -62,7 +62,7 @@ def make_log_axis(axes: Axes, which: str, unit: AxisUnit | None = None) -> None:
     """Make the axis "x" or "y" logarithmic, with plain numbers at powers of ten, or at rounds between."""
     axis: Any = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    axis.set_major_locator(_RoundTicks(base=10, numticks=8))
+    axis.set_major_locator(_RoundTickLocator(base=10, numticks=8))
     show = (unit or AxisUnit()).tick
     axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
     axis.set_minor_locator(NullLocator())

@@ -113,12 +113,12 @@ def _prediction_to_panel_value(curve: ScalingCurve, name: str) -> Any:
 def _error_bars(points: list[ScalingPoint], name: str) -> np.ndarray:
     """Lengths of the bars below and above each point; not a number where it has none."""
     values = np.array([getattr(p, name) for p in points])
-    low, high = np.array([_point_interval(p, name) for p in points]).T
+    low, high = np.array([_scaling_point_interval(p, name) for p in points]).T
     bars: np.ndarray = np.maximum(0.0, [values - low, high - values])
     return bars
 
 
-def _point_interval(point: ScalingPoint, name: str) -> tuple[float, float]:
+def _scaling_point_interval(point: ScalingPoint, name: str) -> tuple[float, float]:
     low, high, by = {
         "throughput": (point.throughput_low, point.throughput_high, 1),
         "speedup": (point.speedup_low, point.speedup_high, 1),

@@ -49,14 +49,14 @@ class RanksOfAttempts:
 
 
 @dataclass(frozen=True)
-class SlowestSteps:
+class SlowestRankSteps:
     """The time of every step [s] of each attempt in its slowest rank, and which rank that was (from 0, by rows)."""
 
     steps: RaggedArray
     rank: NDArray[np.int32]
 
 
-def slowest_rank_steps(steps: RaggedArray, ranks: RanksOfAttempts) -> SlowestSteps:
+def slowest_rank_steps(steps: RaggedArray, ranks: RanksOfAttempts) -> SlowestRankSteps:
     """The steps that all ranks of an attempt have; none for an attempt with a time that cannot be right."""
     counts = _shortest_list_lengths(steps, ranks)
     begins = np.cumsum(counts) - counts
@@ -78,11 +78,11 @@ def slowest_rank_steps(steps: RaggedArray, ranks: RanksOfAttempts) -> SlowestSte
         spoilt = np.isin(np.arange(counts.size), owner[~good])
         kept = ~spoilt[owner]
         times, rank, counts = times[kept], rank[kept], np.where(spoilt, 0, counts)
-    return SlowestSteps(RaggedArray(times, np.concatenate(([0], np.cumsum(counts)))), rank)
+    return SlowestRankSteps(RaggedArray(times, np.concatenate(([0], np.cumsum(counts)))), rank)
 
 
 def sample_statistics(
-    found: SlowestSteps, lists: Mapping[str, RaggedArray], ranks: RanksOfAttempts, stride: NDArray[Any]
+    found: SlowestRankSteps, lists: Mapping[str, RaggedArray], ranks: RanksOfAttempts, stride: NDArray[Any]
 ) -> pd.DataFrame:
     """The metrics of `STATISTICS`, one row per attempt; NaN where there are too few samples.
 
@@ -145,7 +145,7 @@ def _step_time_statistics(steps: RaggedArray) -> dict[str, Floats]:
 
 
 def _median_phase_of_slowest_rank(
-    samples: RaggedArray, ranks: RanksOfAttempts, found: SlowestSteps, stride: Ints
+    samples: RaggedArray, ranks: RanksOfAttempts, found: SlowestRankSteps, stride: Ints
 ) -> Floats:
     """Median time of a phase, in each step of the rank that was slowest in it.
 
