@@ -156,7 +156,7 @@ class FastAndSlowGroups:
     slow: tuple[float, ...]
 
     @property
-    def text(self) -> str:
+    def groups_text(self) -> str:
         """Both groups: ``2 processes at 10.0 ms and 1 at 12.0 ms``."""
         fast, slow = (units.seconds_text(geometric_mean(group)) for group in (self.fast, self.slow))
         noun = "process" if len(self.fast) == 1 else "processes"

@@ -170,7 +170,7 @@ def _print_summary(schedule: Schedule | SettingSearch, progress: Progress, root:
 
 def _extra_processes_measured_earlier(campaign: Campaign, cases: list[Case], ended: Collection[Any]) -> Iterator[Case]:
     """The processes beyond the planned ones that earlier runs measured; each case's are numbered on."""
-    last = {case.sample_id: case for case in sorted(cases, key=lambda case: case.repeat)}
+    last = {case.first_process_id: case for case in sorted(cases, key=lambda case: case.repeat)}
     for case in last.values():
         numbered = (dataclasses.replace(case, repeat=number) for number in itertools.count(case.repeat + 1))
         yield from itertools.takewhile(lambda process: campaign.key(process) in ended, numbered)

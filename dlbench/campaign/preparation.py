@@ -65,7 +65,7 @@ def prepare_campaign(
 
 def _count_cases_and_processes(cases: list[Case]) -> str:
     """How many cases and processes: ``12 cases x 3 processes``."""
-    num_cases = len({case.sample_id for case in cases})
+    num_cases = len({case.first_process_id for case in cases})
     text = units.count_text(num_cases, "case")
     if len(cases) == num_cases:
         return text

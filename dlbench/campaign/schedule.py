@@ -83,7 +83,7 @@ class Schedule:
         self._samples: dict[str, _CaseProcesses] = {}
         for case in self._rounds:
             fresh = _CaseProcesses(case, images=case.batch_size * case.world_size)
-            sample = self._samples.setdefault(case.sample_id, fresh)
+            sample = self._samples.setdefault(case.first_process_id, fresh)
             sample.next_number = max(sample.next_number, case.repeat + 1)
         self.num_yielded = 0
         self.num_extra = 0
@@ -97,7 +97,7 @@ class Schedule:
     def add_record(self, record: Record, from_now: bool = True) -> None:
         """Take in what became of a process; `from_now`: it was measured in this run, by the network of today."""
         case = Case.from_dict(record.case)
-        sample = self._samples.get(case.sample_id)
+        sample = self._samples.get(case.first_process_id)
         if sample is None:
             return
         sample.next_number = max(sample.next_number, case.repeat + 1)
@@ -112,14 +112,14 @@ class Schedule:
 
     def facts_from_earlier_process(self, case: Case) -> dict[str, Any] | None:
         """Return facts from an earlier process of the case in this run that are the same in every process."""
-        sample = self._samples.get(case.sample_id)
+        sample = self._samples.get(case.first_process_id)
         return sample.facts if sample else None
 
     def processes_to_measure(self, waiting: Iterable[Case]) -> Iterator[Case]:
         """The processes to measure, one after the other; `add_record` is called between them."""
         waiting = list(waiting)
         for place, case in enumerate(waiting):
-            sample = self._samples[case.sample_id]
+            sample = self._samples[case.first_process_id]
             if sample.ended:
                 name = f"{case.model} {case.mode}: an earlier process ended with status {sample.ended}"
                 self._dropped[name] = self._dropped.get(name, 0) + 1
@@ -173,7 +173,7 @@ class Schedule:
 
     def _print_expected_time(self, waiting: list[Case]) -> None:
         """At the start of a round: compare the time that the planned processes need with the rest of the budget."""
-        needed_s = math.fsum(self._expected_process_s(self._samples[case.sample_id]) for case in waiting)
+        needed_s = math.fsum(self._expected_process_s(self._samples[case.first_process_id]) for case in waiting)
         left_s = self._remaining_budget_s()
         if needed_s > left_s:
             short = (

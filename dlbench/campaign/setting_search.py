@@ -160,7 +160,7 @@ class SettingSearch:
     # The search.
 
     def _run_stages(self) -> Iterator[Case]:
-        yield from self._measure(self.first, 0, needed=True)
+        yield from self._measure_setting(self.first, 0, needed=True)
         if self._value_of_setting(self.first) is None:
             return
         is_cheap = self._expected_process_s(self.first) <= CHEAP_SHARE * self.budget_s
@@ -172,7 +172,7 @@ class SettingSearch:
             yield from self._search_batch_size(best, self._longest_measured_rung(best), HALVING_END)
         yield from self._select_fastest_valid_setting()
         for case in levers.settings_to_measure_between(self.median_value_by_setting, self.first, self.best):
-            yield from self._measure(case, 0, until=PATH_END)
+            yield from self._measure_setting(case, 0, until=PATH_END)
         yield from self._measure_first_and_best()
 
     def _search_batch_size(self, start: Case, rung: int, until: float) -> Generator[Case, None, Case]:
@@ -182,7 +182,7 @@ class SettingSearch:
             now = start
             while (size := int(now.batch_size * factor)) >= 1:
                 now = dataclasses.replace(now, batch_size=size)
-                if not (yield from self._measure(now, rung, until=until)):
+                if not (yield from self._measure_setting(now, rung, until=until)):
                     break
                 if not self._is_better(now, base):
                     break
@@ -198,7 +198,7 @@ class SettingSearch:
             and self._expected_process_s(base) > CHEAP_SHARE * self.budget_s
         ):
             smaller = dataclasses.replace(base, batch_size=base.batch_size // 2)
-            if not (yield from self._measure(smaller, 0, until=LEVERS_END)):
+            if not (yield from self._measure_setting(smaller, 0, until=LEVERS_END)):
                 break
             if (self._value_of_setting(smaller) or 0.0) < NEARLY * (self._value_of_setting(self.first) or math.inf):
                 break
@@ -215,7 +215,7 @@ class SettingSearch:
                     case = levers.case_with_values(
                         base, compile=gains.get("compile", ("default", 1.0))[0], freeze=value
                     )
-                if case is None or not (yield from self._measure(case, 0, until=LEVERS_END)):
+                if case is None or not (yield from self._measure_setting(case, 0, until=LEVERS_END)):
                     continue
                 ratio = (self._value_of_setting(case) or 0.0) / (self._value_of_setting(base) or math.inf)
                 if ratio > max(MIN_GAIN, gains.get(axis, (None, 0.0))[1]):
@@ -229,7 +229,7 @@ class SettingSearch:
         while left:
             measured = []
             for case in left:
-                if (yield from self._measure(case, rung, until=HALVING_END)):
+                if (yield from self._measure_setting(case, rung, until=HALVING_END)):
                     measured.append(case)
             measured.sort(key=lambda case: self._value_of_setting(case) or 0.0, reverse=True)
             left = measured[: len(measured) // 2] if len(measured) > 2 else []
@@ -241,7 +241,7 @@ class SettingSearch:
             if not self._is_better(case, self.first) or not self._has_expected_loss(case):
                 continue
             self.best = case
-            if (yield from self._measure(case, CHECK_RUNG)):
+            if (yield from self._measure_setting(case, CHECK_RUNG)):
                 return
 
     def _ranking(self) -> list[Case]:
@@ -267,9 +267,9 @@ class SettingSearch:
             return
         for number in range(1, 1 + MAX_PAIRS):
             for case in (self.first, self.best) if number % 2 else (self.best, self.first):
-                yield from self._measure(case, PAIRS_RUNG, repeat=number)
+                yield from self._measure_setting(case, PAIRS_RUNG, repeat=number)
 
-    def _measure(
+    def _measure_setting(
         self, case: Case, rung: int, until: float = 1.0, repeat: int = 0, needed: bool = False
     ) -> Generator[Case, None, bool]:
         """Yield the case, unless measured or beyond the share `until` of the budget; return whether it has a figure."""

@@ -79,7 +79,7 @@ def _run_maxbatch_command(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="dlbench-maxbatch-") as folder:
         runs = TrialRunner(case, Path(folder), limit_bytes, options.timeout)
         try:
-            line = runs.prediction()
+            line = runs.predict_memory_by_batch()
             trials = find_largest_batch(
                 lambda batch: runs.run_trial(batch, line), line, runs.room_bytes, options.within / 100
             )

@@ -35,9 +35,9 @@ def add_parser(commands: Any) -> None:
 
 def _unfinished_cases(cases: list[Case], waiting: list[Case]) -> list[Case]:
     """Return the cases with a process left to measure, each once, in the suite's order."""
-    ids, samples = {case.id for case in waiting}, {case.sample_id for case in waiting}
+    ids, samples = {case.id for case in waiting}, {case.first_process_id for case in waiting}
     numbered = any(case.repeat for case in cases)  # by the axis `repeat`
-    return [case for case in cases if (case.id in ids if numbered else case.sample_id in samples)]
+    return [case for case in cases if (case.id in ids if numbered else case.first_process_id in samples)]
 
 
 def _run_run_command(options: argparse.Namespace) -> int:

@@ -87,5 +87,5 @@ def _print_status(status: SubmissionStatus) -> None:
         reason = f"({state.reason})" if state.state == "PENDING" and state.reason not in ("", "None") else ""
         energy = status.energy.get(job.job_id)
         words = [f"  {state.id:<14} {job.kind:<9} {state.state:<10}", state.nodes, used, reason]
-        words += [energy.text] if energy else []
+        words += [energy.energy_text] if energy else []
         print(" ".join(word for word in words if word).rstrip())

@@ -82,13 +82,13 @@ class DifferenceReason:
         """Exact value of the rounded printed figure."""
         return sum(amount for _, amount in self.parts)
 
-    def explains(self, counted: int, published: str) -> bool:
+    def leads_to_printed(self, counted: int, published: str) -> bool:
         """Whether the steps lead from `counted` to the printed figure."""
         return counted + sum(amount for amount, _ in self.steps) == self.value and matches_published(
             published, self.value
         )
 
-    def explanation(self, counted: int) -> str:
+    def reason_text(self, counted: int) -> str:
         """Format the reason as sentences."""
         total = " + ".join(f"{name} {default_cell_text(amount)}" for name, amount in self.parts)
         said = f"{self.says}: {total}" + (f" = {default_cell_text(self.value)}." if len(self.parts) > 1 else ".")
@@ -219,9 +219,9 @@ def _difference_reason(
     reason = _LENET_REASONS.get(metric) if model == "lenet5" else None
     if model == "googlenet" and metric in ("conv_macs", "total_macs"):
         reason = _floor_pooling_reason(metric, counted)
-    if reason is None or isinstance(found, str) or not reason.explains(found, published):
+    if reason is None or isinstance(found, str) or not reason.leads_to_printed(found, published):
         return _UNEXPLAINED
-    return reason.explanation(found)
+    return reason.reason_text(found)
 
 
 def _floor_pooling_reason(metric: str, counted: Mapping[str, LayerTotals]) -> DifferenceReason:

@@ -96,7 +96,7 @@ class JobEnergy:
     measured_energy_j: float | None  # by dlbench: devices, within the windows of all attempts
 
     @property
-    def text(self) -> str:
+    def energy_text(self) -> str:
         """Both values in one line; a contradiction is named."""
         accounted, measured = self.consumed_energy_j, self.measured_energy_j
         if accounted is None:

@@ -115,7 +115,7 @@ class TrialRunner:
         self.room_bytes = limit_bytes  # where the search starts: on a GPU less than the limit, once it is known
         self.done: list[BatchTrial] = []  # in their order
 
-    def prediction(self) -> Callable[[int], float] | None:
+    def predict_memory_by_batch(self) -> Callable[[int], float] | None:
         """Predict memory by batch [bytes]; None if the network cannot run on the meta device."""
         answer = self._run_worker({"kind": "predict", "case": self._case.to_dict()})
         lines = answer["lines"]

@@ -148,7 +148,7 @@ def cases_fitting_on_gpus(cases: Sequence[Case], found: ProbeResult) -> tuple[li
     """
     gpus = found.device_count
     fitting = [case for case in cases if case.device != "cuda" or case.devices_per_node <= gpus]
-    left = {case.sample_id: case.devices_per_node for case in cases if case not in fitting} if gpus else {}
+    left = {case.first_process_id: case.devices_per_node for case in cases if case not in fitting} if gpus else {}
     if not fitting or not left:
         return list(cases), ""
     few, most = min(left.values()), max(left.values())

@@ -95,7 +95,7 @@ def build(name: str, training: bool = True) -> BuiltModel:
         if isinstance(module, googlenet.GoogLeNet) and not training:
             module.drop_auxiliary()
         return BuiltModel(module, facts.input_shape, facts.num_classes, name, task=TASKS[facts.task])
-    return dataclasses.replace(_builder_of(name)(training), name=name)
+    return dataclasses.replace(_builder_outside_catalogue(name)(training), name=name)
 
 
 def build_on_meta(name: str, training: bool = True) -> BuiltModel:
@@ -132,10 +132,10 @@ def _parameters_on_meta() -> Iterator[None]:
 def check(name: str) -> None:
     """Check that `name` can be built, without building it. Raises as `build`, but for the errors of a factory."""
     if find_model(name) is None:
-        _builder_of(name)
+        _builder_outside_catalogue(name)
 
 
-def _builder_of(name: str) -> Callable[[bool], BuiltModel]:
+def _builder_outside_catalogue(name: str) -> Callable[[bool], BuiltModel]:
     """Return the builder of a network outside the catalogue, for training or inference."""
     from dlbench.models import external  # imports torchvision, which takes seconds
 

@@ -118,7 +118,7 @@ def _collect_names_and_texts(reader: StoreReader) -> tuple[set[str | None], set[
     hosts: set[str | None] = set()
     texts: set[str | None] = set()
     columns = [*(name for name in _TEXT_COLUMNS if name in SCHEMA.names), LONG_TEXT, "system_container_image"]
-    for table in reader.tables(["system_hostname", *columns]):
+    for table in reader.attempt_tables(["system_hostname", *columns]):
         hosts.update(table["system_hostname"].unique().to_pylist())
         for column in (table[name] for name in columns):
             texts.update((pc.list_flatten(column) if pa.types.is_list(column.type) else column).unique().to_pylist())
@@ -129,7 +129,7 @@ def _write_rows(target: Path, reader: StoreReader, scrubber: Anonymizer | None) 
     """Write all rows, anonymized if a scrubber is given; return their number."""
     num_rows = 0
     with open_file_atomically(target) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        for table in reader.tables(SCHEMA.names):
+        for table in reader.attempt_tables(SCHEMA.names):
             for begin in range(0, table.num_rows, ROW_GROUP):
                 rows = table.slice(begin, ROW_GROUP)
                 writer.write_table((rows if scrubber is None else anonymize_records(rows, scrubber)).cast(SCHEMA))

@@ -105,7 +105,9 @@ class _RecordSource(dataset.Dataset):  # type: ignore[misc]  # pyarrow has no ty
         names = [name for name in SCHEMA.names if columns is None or name in columns or name in words]
         schema = pa.schema([IN_MEMORY.field(name) for name in names])
         batches = (
-            batch for table in self._reader.tables(names) for batch in table.select(names).cast(schema).to_batches()
+            batch
+            for table in self._reader.attempt_tables(names)
+            for batch in table.select(names).cast(schema).to_batches()
         )
         rows = pa.RecordBatchReader.from_batches(schema, batches)
         return dataset.Scanner.from_batches(rows, columns=list(columns) if columns else None, filter=filter)
@@ -126,7 +128,7 @@ def _named_tables(sources: Sequence[str | Path]) -> dict[str, Any]:
 def _count_left_out_rows(sources: Sequence[str | Path]) -> pa.Table:
     """Count the rows of the files that are missing in records, by reason."""
     reader = StoreReader.from_sources(sources)
-    for _ in reader.batches(()):
+    for _ in reader.attempt_batches(()):
         pass
     counts = {"copies": reader.num_copies, "passed over": reader.num_rows - reader.num_held}
     return pa.table({"reason": list(counts), "rows": list(counts.values())})

@@ -62,7 +62,7 @@ class RaggedArray:
     starts: NDArray[np.int64]
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
+    def row_lengths(self) -> NDArray[np.int64]:
         """Number of values of each row."""
         return np.diff(self.starts)
 
@@ -70,7 +70,7 @@ class RaggedArray:
         """Return the values of one row."""
         return self.values[self.starts[row] : self.starts[row + 1]]
 
-    def arrays(self) -> list[NDArray[np.float64]]:
+    def row_arrays(self) -> list[NDArray[np.float64]]:
         """Return the values of all rows; empty ones share one array."""
         none = self.values[:0]
         return [self.values[a:b] if a < b else none for a, b in pairwise(self.starts.tolist())]
@@ -116,14 +116,14 @@ class StoreReader:
             problems += others
         return StoreReader(list(files), problems)
 
-    def batches(self, columns: Iterable[str], on_progress: OnProgress | None = None) -> Iterator[AttemptBatch]:
+    def attempt_batches(self, columns: Iterable[str], on_progress: OnProgress | None = None) -> Iterator[AttemptBatch]:
         """Read all rows once, grouped by attempt; of duplicate rows the most complete.
 
         Attempt and rank are always among the columns; missing columns are null.
         """
-        yield from map(_to_batch, self.tables(columns, on_progress))
+        yield from map(_to_batch, self.attempt_tables(columns, on_progress))
 
-    def tables(self, columns: Iterable[str], on_progress: OnProgress | None = None) -> Iterator[pa.Table]:
+    def attempt_tables(self, columns: Iterable[str], on_progress: OnProgress | None = None) -> Iterator[pa.Table]:
         """Read the rows as tables with the types of `IN_MEMORY`, each sorted by attempt and rank."""
         shared = self._find_shared_attempts()
         self.num_held = self.num_copies = 0
@@ -142,18 +142,18 @@ class StoreReader:
         yield from map(_to_batch, _join_tables(self._select_used_rows(tables)))
 
     def parts_of_attempts(self, attempts: Collection[str]) -> dict[str, tuple[int, ...]]:
-        """Return the indices of the parts of each attempt, as found by `batches`."""
+        """Return the indices of the parts of each attempt, as found by `attempt_batches`."""
         asked = sorted(attempts)
         found = {attempt: self._holders[attempt] for attempt in attempts if attempt in self._holders}
         for ids, indices in self._held:
-            there = _is_among(ids, asked)
+            there = _is_wanted_name(ids, asked)
             if there.any():
                 names = ids.filter(pa.array(there)).to_pylist()
                 found |= {a: (i,) for a, i in zip(names, indices[there].tolist(), strict=True)}
         return found
 
     def first_part_of_attempts(self, attempts: Collection[str]) -> dict[str, Path]:
-        """Return the (first) part of each attempt, as found by `batches`."""
+        """Return the (first) part of each attempt, as found by `attempt_batches`."""
         return {attempt: self.parts[parts[0]] for attempt, parts in self.parts_of_attempts(attempts).items()}
 
     def _find_shared_attempts(self) -> dict[str, dict[int, _RowPlace]]:
@@ -219,7 +219,7 @@ class StoreReader:
         shared = sorted(places)
         for indices, table in tables:
             self.num_held += table.num_rows
-            there = _is_among(table["attempt_id"], shared)
+            there = _is_wanted_name(table["attempt_id"], shared)
             if there.any():
                 for index, mine in _split_by_part(indices[there], table.filter(pa.array(there))):
                     keys = zip(
@@ -244,7 +244,7 @@ class StoreReader:
         for indices, table in StoreReader(self.parts)._read_part_tables(
             sorted(wanted), _restricted_schema(schema.names), None, wanted
         ):
-            there = _is_among(table["attempt_id"], everyone)
+            there = _is_wanted_name(table["attempt_id"], everyone)
             yield (indices, table) if there.all() else (indices[there], table.filter(pa.array(there)))
 
     def _read_part_tables(
@@ -357,7 +357,7 @@ def _check_parts_together(parts: list[_SmallPart], schema: pa.Schema, problems: 
         return None
 
 
-def _is_among(names: pa.Array | pa.ChunkedArray, wanted: Sequence[str]) -> NDArray[np.bool_]:
+def _is_wanted_name(names: pa.Array | pa.ChunkedArray, wanted: Sequence[str]) -> NDArray[np.bool_]:
     """Whether each name is one of `wanted`.
 
     These are sorted: only those from the first to the last name are looked at, since there may be a million.

@@ -171,7 +171,7 @@ def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
     `StoreReader.from_sources` does.
     """
     reader = StoreReader.from_sources([sources] if isinstance(sources, str | Path) else sources)
-    tables = list(reader.tables(SCHEMA.names))
+    tables = list(reader.attempt_tables(SCHEMA.names))
     warn_skipped(reader.problems)
     return pa.concat_tables(tables) if tables else IN_MEMORY.empty_table()
 
@@ -196,7 +196,7 @@ def load(sources: str | Path | Sequence[str | Path] = "results", columns: Sequen
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     reader = StoreReader.from_sources(named)
     wanted = SCHEMA.names if columns is None else columns
-    frame = to_frame(reader.tables(wanted), wanted)
+    frame = to_frame(reader.attempt_tables(wanted), wanted)
     warn_skipped(reader.problems)
     frame.attrs["sources"] = list(map(str, named))
     return frame if columns is None else frame[list(columns)]

@@ -185,7 +185,7 @@ class Case:
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @cached_property
-    def sample_id(self) -> str:
+    def first_process_id(self) -> str:
         """The id of the case's first process: equal for all processes of one case."""
         return self.id if self.repeat == 0 else dataclasses.replace(self, repeat=0).id
 

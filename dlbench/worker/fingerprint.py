@@ -142,10 +142,10 @@ def relative_deviations(found: ComputedValues, expected: ComputedValues) -> dict
     largest = max(norms.values(), default=0.0)
     for name, gradient in expected.gradients.items():
         if norms[name] > _SMALL_GRADIENT_SHARE * largest:
-            figures[_GRADIENT_PREFIX + name] = _scale_error(found.gradients[name], gradient)
+            figures[_GRADIENT_PREFIX + name] = _relative_scale_error(found.gradients[name], gradient)
     pairs_of_outputs = list(zip(found.outputs, expected.outputs, strict=True))
     if pairs_of_outputs:
-        figures["outputs"] = max((_scale_error(a, b) for a, b in pairs_of_outputs), key=_nan_as_infinity)
+        figures["outputs"] = max((_relative_scale_error(a, b) for a, b in pairs_of_outputs), key=_nan_as_infinity)
         figures["single outputs"] = max((_relative_distance(a, b) for a, b in pairs_of_outputs), key=_nan_as_infinity)
     return figures
 
@@ -187,7 +187,7 @@ def _run_steps(
     else:
         workload.capture_cuda_graph()
     tensors = [tensor for tensor in tensors_in(workload.infer()) if tensor.is_floating_point()]
-    outputs = tuple(_sample_differences(tensor, len(batch[1])) for tensor in tensors)
+    outputs = tuple(_differences_between_samples(tensor, len(batch[1])) for tensor in tensors)
     return ComputedValues(tuple(losses), gradients, outputs)
 
 
@@ -222,7 +222,7 @@ def _weight_gradients(workload: Workload, scale: float) -> dict[str, Tensor]:
     return {name: _flat_on_cpu(p.grad) * factor for name, p in named if p.grad is not None and p.dim() > 1}
 
 
-def _sample_differences(outputs: Tensor, num_different: int) -> Tensor:
+def _differences_between_samples(outputs: Tensor, num_different: int) -> Tensor:
     """What differs between samples: biases, which all samples share, would hide an error of a layer."""
     outputs = outputs[:num_different]
     return _flat_on_cpu(outputs - outputs.mean(0) if num_different > 1 else outputs)
@@ -245,7 +245,7 @@ def _load_state(workload: Workload, state: dict[str, Tensor]) -> None:
             own[name].copy_(tensor)
 
 
-def _scale_error(found: Tensor, expected: Tensor) -> float:
+def _relative_scale_error(found: Tensor, expected: Tensor) -> float:
     """Relative deviation of the scale of a tensor: of its projection on the expected one."""
     square = float(expected @ expected)
     return abs(float(found @ expected) / square - 1.0) if square > 0 else float(found.norm() > 0)
@@ -301,7 +301,7 @@ class _OperationComparer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         expected = _flat_on_cpu(expected.to(found.dtype))
         if expected.isfinite().all():
             limit = max(FLOOR, FACTOR * self.last_bit / math.sqrt(len(expected)))
-            self.found.append(Fingerprint(_scale_error(_flat_on_cpu(found), expected), limit, of))
+            self.found.append(Fingerprint(_relative_scale_error(_flat_on_cpu(found), expected), limit, of))
 
 
 def _to_fp32_on_cpu(value: Any) -> Any:

@@ -232,7 +232,7 @@ def run_window(
         clock.synchronize()
         window.opened_at_s = time.perf_counter()
         cap_at_s = window.opened_at_s + cap_s
-        reader.begin()
+        reader.start_window()
         # Local names: attribute lookups between two steps hit cold caches.
         add, stamp = reader.pending.append, clock.stamp
         while reason is None:
@@ -321,7 +321,7 @@ class _StampReader:
         self.pending: list[tuple[tuple[Any, ...], Any]] = []
         self._start: Any = None
 
-    def begin(self) -> None:
+    def start_window(self) -> None:
         self._start = self._clock.stamp()
 
     def read(self, keep: int) -> None:

@@ -206,7 +206,7 @@ def test_energy_of_array_tasks_is_summed(monkeypatch):
         {"7": 150.0, "9": 1.0},
         {"8": "7", "8.0": "7", "7": "7", "9": "9"},
     )
-    assert JobEnergy(None, 3.0).text == "Slurm recorded no energy"
+    assert JobEnergy(None, 3.0).energy_text == "Slurm recorded no energy"
 
 
 def test_without_accounting_there_is_no_energy(monkeypatch):

@@ -124,7 +124,7 @@ def runs_of(tmp_path, monkeypatch, kind):
 @pytest.mark.parametrize("kind", ["full", "killed"])
 def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, capsys, kind):
     runs = runs_of(tmp_path, monkeypatch, kind)
-    line = runs.prediction()
+    line = runs.predict_memory_by_batch()
     assert (line(1), line(10)) == (50 + 510, 50 + 1000)  # the higher one of both lines
     assert runs.room_bytes == 620
     trials = find_largest_batch(lambda batch: runs.run_trial(batch, line), line, runs.room_bytes)

@@ -36,7 +36,7 @@ def test_more_than_two_gib_of_text_are_loaded_and_asked(tmp_path):
 
 def test_rows_in_memory_hold_a_repeated_text_once_with_offsets_of_64_bits(tmp_path):
     fakes.fill(tmp_path / "s", [fakes.record(Case("alexnet", device="cuda"), number=i) for i in range(5)])
-    (table,) = StoreReader.from_sources([tmp_path / "s"]).tables(SCHEMA.names)
+    (table,) = StoreReader.from_sources([tmp_path / "s"]).attempt_tables(SCHEMA.names)
     assert table.schema.equals(IN_MEMORY)
     assert table["system_details"].type == pa.dictionary(pa.int32(), pa.large_string())
     assert len(table["system_details"].combine_chunks().dictionary) == 1
@@ -96,7 +96,7 @@ def test_one_bad_part_among_many_small_ones_is_named_and_costs_no_other(tmp_path
     at = table.schema.get_field_index("mode")
     pq.write_table(table.set_column(at, SCHEMA.field("mode"), [["juggling"]]), parts[7])
     reader = StoreReader.from_sources([tmp_path])
-    found = pa.concat_tables(reader.tables(["mode"]))
+    found = pa.concat_tables(reader.attempt_tables(["mode"]))
     assert found.num_rows == 39
     (problem,) = reader.problems
     assert str(parts[7]) in problem

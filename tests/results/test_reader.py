@@ -28,7 +28,7 @@ def made(count, ranks=1, **changes):
 def rows_and_steps(found):
     """All rows of a reader and, by attempt and rank, the steps; asserts that an attempt is never torn apart."""
     tables, steps, seen = [], {}, set()
-    for batch in found.batches(SCHEMA.names):
+    for batch in found.attempt_batches(SCHEMA.names):
         keys = list(zip(batch.scalars["attempt_id"].to_pylist(), batch.scalars["rank"].to_pylist(), strict=True))
         attempts = {attempt for attempt, _ in keys}
         assert keys == sorted(keys)
@@ -66,7 +66,7 @@ def test_a_signed_part_of_one_attempt_is_opened_once_and_all_its_rows_are_counte
 
     monkeypatch.setattr(reader.store, "open_part", counted)
     found = StoreReader.from_sources([tmp_path])
-    assert sum(table.num_rows for table in found.tables(["model"])) == 18
+    assert sum(table.num_rows for table in found.attempt_tables(["model"])) == 18
     assert (found.num_rows, found.num_held, found.num_copies) == (21, 21, 3)
     assert {opened.count(part.name) for part in parts if part != parts[2]} == {1}
 
@@ -101,11 +101,11 @@ def test_the_samples_of_some_attempts_are_found_where_they_were_read(tmp_path):
     for record in records[6:]:
         store.append_record(tmp_path, record)
     found = StoreReader.from_sources([tmp_path])
-    list(found.batches(["status"]))
+    list(found.attempt_batches(["status"]))
     wanted = [records[i].attempt_id for i in (3, 8, 5)]
     (batch,) = found.read_attempts(wanted, ["step_s"])
     assert batch.scalars["attempt_id"].to_pylist() == sorted(wanted)
-    assert list(batch.lists["step_s"].lengths) == [3, 5, 1]
+    assert list(batch.lists["step_s"].row_lengths) == [3, 5, 1]
 
 
 def test_old_parts_lack_columns_and_new_ones_are_told_of(tmp_path):
@@ -172,5 +172,5 @@ def test_readers_are_told_how_far_it_is(tmp_path):
     for record in made(70):
         store.append_record(tmp_path, record)
     on_progress = []
-    list(StoreReader.from_sources([tmp_path]).batches(["status"], lambda *counts: on_progress.append(counts)))
+    list(StoreReader.from_sources([tmp_path]).attempt_batches(["status"], lambda *counts: on_progress.append(counts)))
     assert on_progress == [(32, 70), (64, 70), (70, 70)]

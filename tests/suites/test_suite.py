@@ -281,7 +281,7 @@ def test_rounds_have_one_process_of_each_case_in_an_order_that_depends_on_the_se
     suite = load_suite(write(tmp_path, text))
     rounds = suite.process_rounds("cpu")
     assert [{case.repeat for case in one} for one in rounds] == [{0}, {1}, {2}]
-    assert all({case.sample_id for case in one} == {case.id for case in suite.cases("cpu")} for one in rounds)
+    assert all({case.first_process_id for case in one} == {case.id for case in suite.cases("cpu")} for one in rounds)
     orders = [[case.batch_size for case in one] for one in rounds]
     assert orders[0] != orders[1]
     assert suite.process_rounds("cpu") == rounds

@@ -123,7 +123,7 @@ def read_selected_rows(source: str, where: Sequence[str], option: str) -> pd.Dat
         _parse_selection(text, option, READ_COLUMNS)
     names = _NEEDED_COLUMNS | {text.partition("=")[0] for text in where}
     columns = [name for name in READ_COLUMNS if name in names]
-    rows = to_frame((_drop_unselected_rows(table, where) for table in reader.tables(columns)), columns)
+    rows = to_frame((_drop_unselected_rows(table, where) for table in reader.attempt_tables(columns)), columns)
     store.warn_skipped(reader.problems)
     return select_rows_by_values(rows, where, option)
 

@@ -145,7 +145,7 @@ def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Seq
         groups = split_into_two_groups(windows)
         place = places[key]
         if groups is not None:
-            words[place] = groups.text
+            words[place] = groups.groups_text
         if interval is None:
             continue
         values["half_width"][place] = interval.relative_half_width

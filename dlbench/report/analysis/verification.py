@@ -117,7 +117,7 @@ def verify_sources(sources: Sequence[str | Path]) -> Verification:
 
 
 def _iterate_rows(reader: StoreReader, columns: Sequence[str]) -> Iterator[Row]:
-    for batch in reader.batches(columns):
+    for batch in reader.attempt_batches(columns):
         for place, row in enumerate(batch.scalars.to_pylist()):
             lists = {name: batch.lists[name].row(place) for name in NUMBER_LISTS if name in batch.lists}
             yield row | lists

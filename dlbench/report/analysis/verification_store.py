@@ -34,7 +34,7 @@ def compare_with_folders(reader: StoreReader, folders: Mapping[str, Path]) -> It
     Yields the check, the attempt, and what is wrong with it, "" where nothing is.
     """
     held: set[str] = set()
-    for batch in reader.batches(schema.SCHEMA.names):
+    for batch in reader.attempt_batches(schema.SCHEMA.names):
         for place, row in enumerate(batch.scalars.to_pylist()):
             attempt = row["attempt_id"]
             held.add(attempt)

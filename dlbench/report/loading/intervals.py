@@ -28,7 +28,7 @@ def median_intervals(steps: RaggedArray, confidence: Floats) -> Floats:
     `steps` are the times of each row [s], finite and above zero; its `confidence` is between 0 and 1.
     """
     limits = np.full((confidence.size, 2), np.nan)
-    lengths = steps.lengths
+    lengths = steps.row_lengths
     by_length = np.argsort(lengths, kind="stable")
     begins = np.searchsorted(lengths[by_length], np.unique(lengths))
     for rows in np.split(by_length, begins[1:]) if by_length.size else ():

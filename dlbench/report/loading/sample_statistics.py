@@ -100,19 +100,19 @@ def sample_statistics(
 
 def slowest_rank_median(steps: RaggedArray, ranks: RanksOfAttempts) -> Floats:
     """The largest median step [s] of the ranks of each attempt; NaN where a rank has no steps that can be right."""
-    rows = RanksOfAttempts([], np.arange(steps.lengths.size), np.ones(steps.lengths.size, np.int64))
+    rows = RanksOfAttempts([], np.arange(steps.row_lengths.size), np.ones(steps.row_lengths.size, np.int64))
     own = slowest_rank_steps(steps, rows).steps
-    full = np.flatnonzero(own.lengths)
-    n, starts = own.lengths[full], own.starts[full]
+    full = np.flatnonzero(own.row_lengths)
+    n, starts = own.row_lengths[full], own.starts[full]
     medians = _scatter_to_positions(
-        _quantile_per_attempt(_sort_each_segment(own.values, starts, n), starts, n, 0.5), full, own.lengths.size
+        _quantile_per_attempt(_sort_each_segment(own.values, starts, n), starts, n, 0.5), full, own.row_lengths.size
     )
     largest: Floats = np.maximum.reduceat(medians, ranks.first) if ranks.first.size else medians
     return largest
 
 
 def _step_time_statistics(steps: RaggedArray) -> dict[str, Floats]:
-    counts = steps.lengths
+    counts = steps.row_lengths
     full = np.flatnonzero(counts)
     n, starts, values = counts[full], steps.starts[full], steps.values
     ordered = _sort_each_segment(values, starts, n)
@@ -153,7 +153,7 @@ def _median_phase_of_slowest_rank(
     """
     if ranks.first.size == 0:
         return np.empty(0)
-    num_steps = found.steps.lengths
+    num_steps = found.steps.row_lengths
     every = np.maximum.reduceat(stride, ranks.first)
     taken = -(-num_steps // every)
     alike = every == np.minimum.reduceat(stride, ranks.first)
@@ -188,7 +188,7 @@ def _shortest_list_lengths(lists: RaggedArray, ranks: RanksOfAttempts) -> Ints:
     """The length of the shortest list of each attempt's ranks."""
     if ranks.first.size == 0:
         return np.empty(0, np.int64)
-    shortest: Ints = np.minimum.reduceat(lists.lengths, ranks.first)
+    shortest: Ints = np.minimum.reduceat(lists.row_lengths, ranks.first)
     return shortest
 
 

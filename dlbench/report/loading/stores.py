@@ -106,7 +106,9 @@ def load_stores(
     frames: list[pd.DataFrame] = []
     statistics: list[pd.DataFrame] = []
     for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
-        batches = reader.batches((*columns, *sample_statistics.COLUMNS), _progress_of_file(progress, source.path))
+        batches = reader.attempt_batches(
+            (*columns, *sample_statistics.COLUMNS), _progress_of_file(progress, source.path)
+        )
         frames.append(
             systems.add_source_columns(
                 to_frame(_scalar_table_of_each_batch(batches, statistics), columns), source, number
@@ -171,10 +173,10 @@ def _batches_with_attempts(
 def _samples_of_batch(batch: AttemptBatch) -> pd.DataFrame:
     ranks = _ranks_of_attempts(batch)
     values: dict[str, Any] = {
-        "samples": sample_statistics.slowest_rank_steps(batch.lists["step_s"], ranks).steps.arrays()
+        "samples": sample_statistics.slowest_rank_steps(batch.lists["step_s"], ranks).steps.row_arrays()
     }
     for name in TRACE_COLUMNS:
-        traces = batch.lists[name].arrays()
+        traces = batch.lists[name].row_arrays()
         values[name] = [traces[row] for row in ranks.first.tolist()]
     columns = {name: pd.Series(arrays, ranks.attempts, dtype=object) for name, arrays in values.items()}
     limits = _medians_of_unsynchronized_steps(
@@ -190,9 +192,9 @@ def _medians_of_unsynchronized_steps(
 
     NaN without steps, and where a rank has one that cannot be right.
     """
-    limits = np.full((steps.lengths.size, 3), np.nan)
+    limits = np.full((steps.row_lengths.size, 3), np.nan)
     confidence = intervals.confidence_of_each_protocol(protocols)
-    for row in np.flatnonzero(steps.lengths).tolist():
+    for row in np.flatnonzero(steps.row_lengths).tolist():
         own = steps.row(row)
         if not sample_statistics.is_possible_time(own).all():
             limits[row] = np.inf  # the largest of all ranks

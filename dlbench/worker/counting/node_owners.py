@@ -43,7 +43,7 @@ class NodeOwnerTracker:
         """Return the path of the module of a node; None if created outside modules."""
         return self._owner_of_node.get(node._sequence_nr())
 
-    def clear(self) -> None:
+    def clear_nodes(self) -> None:
         """Delete all nodes, at the end of a step."""
         self._running.clear()
         self._owner_of_node.clear()

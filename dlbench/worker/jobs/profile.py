@@ -76,7 +76,7 @@ class LayerHooks:
     def begin_step(self) -> None:
         """Start a step."""
         self.marks = []
-        self._owners.clear()
+        self._owners.clear_nodes()
         self._last = ("", "")
         self._in_backward = False
         self._add_time_mark(INPUT, "forward")

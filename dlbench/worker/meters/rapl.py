@@ -30,7 +30,7 @@ class RaplDomain:
     file: Path
     range_uj: int
 
-    def read_uj(self) -> int:
+    def read_microjoules(self) -> int:
         return int(self.file.read_text())
 
     def joules_between(self, start_uj: int, end_uj: int) -> float:
@@ -46,7 +46,7 @@ class RaplMeter:
     scope = "package"
 
     def __init__(self, root: Path = POWERCAP) -> None:
-        self._domains = find_domains(root)
+        self._domains = find_rapl_domains(root)
         self._start_uj: list[int] = []
         self._start_s = 0.0
         self._idle_w: float | None = None
@@ -99,7 +99,7 @@ class RaplMeter:
         return drop_nonpositive_energy(check_window_length(reading, TICK_S))
 
     def _read_counters(self) -> list[int]:
-        return [domain.read_uj() for domain in self._domains]
+        return [domain.read_microjoules() for domain in self._domains]
 
     def _energy_since(self, start_uj: list[int]) -> list[float]:
         """Return the joules of each domain since its last reading."""
@@ -114,27 +114,27 @@ def _was_counter_reset(spent_j: list[float], time_s: float) -> bool:
     return max(spent_j) > HIGHEST_POWER_W * max(1.0, time_s)
 
 
-def find_domains(root: Path) -> list[RaplDomain]:
+def find_rapl_domains(root: Path) -> list[RaplDomain]:
     """Find package and dram counters, so that each energy counts once. Raises MeterUnavailable without any."""
     domains: list[RaplDomain] = []
     for package in sorted(root.glob("intel-rapl:*")):
-        if re.fullmatch(r"intel-rapl:\d+", package.name) and _domain_name(package).startswith("package"):
-            domains.append(_open_domain(package))
+        if re.fullmatch(r"intel-rapl:\d+", package.name) and _rapl_domain_name(package).startswith("package"):
+            domains.append(_open_rapl_domain(package))
             parts = sorted(root.glob(f"{package.name}:*")) or sorted(package.glob(f"{package.name}:*"))
-            domains.extend(_open_domain(part) for part in parts if _domain_name(part) == "dram")
+            domains.extend(_open_rapl_domain(part) for part in parts if _rapl_domain_name(part) == "dram")
     if not domains:
         raise MeterUnavailable(f"no RAPL package under {root}")
     return domains
 
 
-def _domain_name(domain: Path) -> str:
+def _rapl_domain_name(domain: Path) -> str:
     try:
         return (domain / "name").read_text().strip()
     except OSError:
         return ""
 
 
-def _open_domain(folder: Path) -> RaplDomain:
+def _open_rapl_domain(folder: Path) -> RaplDomain:
     try:
         return RaplDomain(folder / "energy_uj", int((folder / "max_energy_range_uj").read_text()))
     except (OSError, ValueError) as error:

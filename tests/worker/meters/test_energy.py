@@ -344,7 +344,7 @@ def test_rapl_that_cannot_be_read_is_a_reason(powercap, tmp_path, monkeypatch):
     def refuse(*_args, **_options):
         raise PermissionError(13, "Permission denied", "/sys/class/powercap/intel-rapl:0/energy_uj")
 
-    monkeypatch.setattr("dlbench.worker.meters.rapl.RaplDomain.read_uj", refuse)
+    monkeypatch.setattr("dlbench.worker.meters.rapl.RaplDomain.read_microjoules", refuse)
     with pytest.raises(MeterUnavailable, match="readable by root only"):
         RaplMeter(powercap)
     with pytest.raises(MeterUnavailable, match="no RAPL package"):
