@@ -139,7 +139,7 @@ class SettingSearch:
                 found.setdefault(case, {}).setdefault(rung, []).append(one.value)
         return {case: median(rungs[max(rungs)]) for case, rungs in found.items()}
 
-    def lever_gains(self) -> list[levers.Change]:
+    def lever_gains(self) -> list[levers.LeverChange]:
         """What each lever gave, on the way from the default setting to the best one."""
         return levers.improvement_path(self.median_value_by_setting(), self.first, self.best)
 

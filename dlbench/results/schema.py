@@ -63,7 +63,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def unit_of_column(column: str) -> str:
-    """Return the unit at the end of a column name, or "": ``unit_of("step_s") == "s"``."""
+    """Return the unit at the end of a column name, or "": ``unit_of_column("step_s") == "s"``."""
     return _UNIT_OF_SUFFIX.get(column.rpartition("_")[2], "")
 
 

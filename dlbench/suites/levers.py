@@ -65,7 +65,7 @@ def case_with_values(case: Case, **axes: Any) -> Case | None:
 
 
 @dataclass(frozen=True)
-class Change:
+class LeverChange:
     """One bar of a waterfall: what was changed, and the figure before and after."""
 
     text: str
@@ -78,13 +78,13 @@ class Change:
         return self.after / self.before
 
 
-def improvement_path(measured: Mapping[Case, float], first: Case, best: Case) -> list[Change]:
+def improvement_path(measured: Mapping[Case, float], first: Case, best: Case) -> list[LeverChange]:
     """Describe the way from `first` to `best` over measured settings, each time by the change that gives most.
 
     Args:
         measured: figure of each setting, higher is better; settings are cases with the default protocol.
     """
-    changes: list[Change] = []
+    changes: list[LeverChange] = []
     now = first
     while now != best:
         open_axes = [axis for axis in AXES if getattr(now, axis) != getattr(best, axis)]
@@ -98,7 +98,7 @@ def improvement_path(measured: Mapping[Case, float], first: Case, best: Case) ->
             text = describe_change(axis, getattr(best, axis))
         else:  # not measured apart: several at once
             after, text = best, ", ".join(describe_change(axis, getattr(best, axis)) for axis in open_axes)
-        changes.append(Change(text, measured[now], measured[after]))
+        changes.append(LeverChange(text, measured[now], measured[after]))
         now = after
     return changes
 

@@ -293,10 +293,10 @@ class _OperationComparer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for found, expected in zip(tensors_in(results), tensors_in(func(*inputs, **options)), strict=True):
             # Sums of biases may be zero but for rounding.
             if found.is_floating_point() and found.dim() > 1:
-                self._compare(found, expected, f"{name} of {_shapes_text(args)}")
+                self._record_deviation(found, expected, f"{name} of {_shapes_text(args)}")
         return results
 
-    def _compare(self, found: Tensor, expected: Tensor, of: str) -> None:
+    def _record_deviation(self, found: Tensor, expected: Tensor, of: str) -> None:
         # In the result's type, in which small numbers may be zero and large ones infinite.
         expected = _flat_on_cpu(expected.to(found.dtype))
         if expected.isfinite().all():

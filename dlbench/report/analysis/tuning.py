@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dlbench.suites.case import AXES, Case
-from dlbench.suites.levers import TUNE_PREFIX, Change, improvement_path
+from dlbench.suites.levers import TUNE_PREFIX, LeverChange, improvement_path
 
 #: Axes that make up a setting.
 _SETTING = [axis for axis in AXES if axis != "repeat"]
@@ -25,7 +25,7 @@ class TuningResult:
     goal: str
     unit: str  # of a sample
     shipped: float  # figure of the default setting
-    changes: tuple[Change, ...]
+    changes: tuple[LeverChange, ...]
     num_settings: int
     records: tuple[str, ...]
 

@@ -9,7 +9,7 @@ from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.tuning import TuningResult, find_tuning_searches, title, tuning_goal_heading
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_tuning import tuning_waterfall_plot
-from dlbench.suites.levers import Change
+from dlbench.suites.levers import LeverChange
 from dlbench.table import Cell, Column, Table
 
 _INTRODUCTION = (
@@ -35,7 +35,7 @@ def tuning_section(content: Content) -> Section:
     return Section("tuning", "Default and tuned settings", blocks, " ".join(map(_tuning_finding, found)))
 
 
-def tuning_table(changes: Sequence[Change], shipped: float, goal: str, unit: str, title: str = "") -> Table:
+def tuning_table(changes: Sequence[LeverChange], shipped: float, goal: str, unit: str, title: str = "") -> Table:
     """One row per change, from the default setting to the best one, with the figure after it.
 
     Args:

@@ -8,11 +8,11 @@ from dlbench.report.analysis.tuning import tuning_goal_heading
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, set_row_labels
-from dlbench.suites.levers import Change
+from dlbench.suites.levers import LeverChange
 
 
 def tuning_waterfall_plot(
-    changes: Sequence[Change], shipped: float, title: str, goal: str, unit: str, records: tuple[str, ...] = ()
+    changes: Sequence[LeverChange], shipped: float, title: str, goal: str, unit: str, records: tuple[str, ...] = ()
 ) -> Plot:
     """One bar per change, from the figure before it to the one after it, between the default and the tuned one.
 

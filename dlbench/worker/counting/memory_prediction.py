@@ -43,7 +43,7 @@ _CUBLAS_BYTES, _CUBLAS_BYTES_FROM_HOPPER = 8_519_680, 33_554_432
 
 
 @dataclass(frozen=True)
-class Prediction:
+class MemoryPrediction:
     """Peak of the framework's allocator over one step [bytes], its phase, and its split as in records.
 
     Parts do not sum to the peak: some activations are already freed when the last gradients appear.
@@ -60,12 +60,12 @@ class Prediction:
     buffer_bytes: int  # those in parameter_bytes
 
 
-def predict_memory(case: Case) -> Prediction:
+def predict_memory(case: Case) -> MemoryPrediction:
     """Predict the memory of `case` on one device. Raises UnknownName or BadInput if the network cannot run on meta."""
     return predict_with_trace(case)[0]
 
 
-def predict_with_trace(case: Case) -> tuple[Prediction, list[int]]:
+def predict_with_trace(case: Case) -> tuple[MemoryPrediction, list[int]]:
     """Return `predict_memory`, and the memory of `case` before its step and during each operation [bytes].
 
     The latter excludes the workspace of cuBLAS. Raises what `predict_memory` raises.
@@ -86,7 +86,7 @@ def predict_with_trace(case: Case) -> tuple[Prediction, list[int]]:
         ) from error
 
 
-def _trace_step(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
+def _trace_step(case: Case, built: BuiltModel) -> tuple[MemoryPrediction, list[int]]:
     workload = _fake_workload(case, built)
     activations = bytes_saved_for_backward(workload)  # first step: the optimizer creates its state
     workload.release_step_state()
@@ -102,7 +102,7 @@ def _trace_step(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
     multiplies = any(isinstance(m, nn.Linear) for m in workload.module.modules())
     cublas = _cublas_workspace_bytes(case) if case.device == "cuda" and multiplies else 0
     kept = storage_bytes([*parameters, *workload.module.buffers()])
-    prediction = Prediction(
+    prediction = MemoryPrediction(
         peak_bytes=step.peak + cublas,
         peak_phase=step.peak_phase,
         parameter_bytes=kept,

@@ -36,14 +36,14 @@ class AmdDevice:
 
         MI300 returns the current power and "N/A" for the average; older devices the reverse.
         """
-        info = self._read("amdsmi_get_power_info") or {}
+        info = self._call_amdsmi("amdsmi_get_power_info") or {}
         powers = [_number_or_none(info.get(name)) for name in ("current_socket_power", "average_socket_power")]
         return next((power for power in powers if power), None)
 
     def state(self) -> DeviceState:
         """Read clocks, temperature, power limit and memory in use."""
-        memory = self._read("amdsmi_get_gpu_vram_usage") or {}
-        limit_uw = _number_or_none((self._read("amdsmi_get_power_cap_info") or {}).get("power_cap"))
+        memory = self._call_amdsmi("amdsmi_get_gpu_vram_usage") or {}
+        limit_uw = _number_or_none((self._call_amdsmi("amdsmi_get_power_cap_info") or {}).get("power_cap"))
         used_mb, total_mb = (_number_or_none(memory.get(name)) for name in ("vram_used", "vram_total"))
         return DeviceState(
             sm_clock_mhz=self.sm_clock_mhz(),
@@ -64,18 +64,18 @@ class AmdDevice:
         metric = self._amdsmi_constant("AmdSmiTemperatureMetric", "CURRENT")
         for kind in ("HOTSPOT", "EDGE"):
             sensor = self._amdsmi_constant("AmdSmiTemperatureType", kind)
-            if (celsius := _number_or_none(self._read("amdsmi_get_temp_metric", sensor, metric))) is not None:
+            if (celsius := _number_or_none(self._call_amdsmi("amdsmi_get_temp_metric", sensor, metric))) is not None:
                 return celsius
         return None
 
     def process_ids(self) -> list[int] | None:
         """Return the processes that use the device."""
-        found = self._read("amdsmi_get_gpu_process_list")
+        found = self._call_amdsmi("amdsmi_get_gpu_process_list")
         return None if found is None else [int(one["pid"]) for one in found if isinstance(one, dict) and "pid" in one]
 
     def ecc_errors(self) -> dict[tuple[str, str], int | None]:
         """Read the ECC errors since the driver was loaded."""
-        counts = self._read("amdsmi_get_gpu_total_ecc_count") or {}
+        counts = self._call_amdsmi("amdsmi_get_gpu_total_ecc_count") or {}
         names = {"corrected": "correctable_count", "uncorrected": "uncorrectable_count"}
         found = {kind: _number_or_none(counts.get(name)) for kind, name in names.items()}
         return {(kind, "volatile"): None if count is None else int(count) for kind, count in found.items()}
@@ -89,14 +89,14 @@ class AmdDevice:
         return None
 
     def _read_clock_mhz(self, kind: str, name: str) -> float | None:
-        found = self._read("amdsmi_get_clock_info", self._amdsmi_constant("AmdSmiClkType", kind)) or {}
+        found = self._call_amdsmi("amdsmi_get_clock_info", self._amdsmi_constant("AmdSmiClkType", kind)) or {}
         return _number_or_none(found.get(name))
 
     def _amdsmi_constant(self, kind: str, name: str) -> Any:
         """Return a constant of amdsmi; None in a version without it."""
         return getattr(getattr(self._smi, kind, None), name, None)
 
-    def _read(self, function: str, *arguments: Any) -> Any:
+    def _call_amdsmi(self, function: str, *arguments: Any) -> Any:
         """Return what a function of amdsmi gives for the device; None if it refuses or is missing."""
         call: Callable[..., Any] | None = getattr(self._smi, function, None)
         try:
