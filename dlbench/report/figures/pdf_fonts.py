@@ -18,7 +18,7 @@ from matplotlib.backends import _backend_pdf_ps
 from dlbench.units import GROUP_SEPARATOR
 
 #: What a figure may well hold; another character costs it a cut of its own. The last are ligatures.
-_USUAL_CHARACTERS = string.printable_text.strip() + f" {GROUP_SEPARATOR}–—…×±·µ≤≥≈∞−→²³√▸▾□€°" + "ﬀﬁﬂﬃﬄ"
+_USUAL_CHARACTERS = string.printable.strip() + f" {GROUP_SEPARATOR}–—…×±·µ≤≥≈∞−→²³√▸▾□€°" + "ﬀﬁﬂﬃﬄ"
 
 #: A font file with some glyphs, and where each of them is in it.
 FontSubset = tuple[bytes, dict[int, int]]
