@@ -61,7 +61,7 @@ def test_the_metadata_is_complete(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         file = next(name for name in names if name.endswith("/METADATA"))
-        about = email.parser.OneLineErrorParser().parsestr(archive.read(file).decode())
+        about = email.parser.Parser().parsestr(archive.read(file).decode())
     assert about["Name"] == "dlbench"
     assert about["License-Expression"] == "Apache-2.0"
     assert {"report", "mpi", "timm", "dev"} <= set(about.get_all("Provides-Extra"))
