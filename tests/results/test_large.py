@@ -70,13 +70,13 @@ def test_pieces_of_a_column_whose_texts_are_all_equal_share_their_memory():
 def test_a_query_reads_the_columns_that_it_names(tmp_path, monkeypatch, sql, columns):
     fakes.fill(tmp_path / "s", [fakes.record(Case("alexnet", device="cuda"), number=i) for i in range(3)])
     read = []
-    whole = StoreReader.tables
+    whole = StoreReader.attempt_tables
 
     def watched(self, names, on_progress=None):
         read.extend(names)
         return whole(self, names, on_progress)
 
-    monkeypatch.setattr(StoreReader, "tables", watched)
+    monkeypatch.setattr(StoreReader, "attempt_tables", watched)
     _, rows = query.query(sql, [tmp_path / "s"])
     assert rows
     assert set(read) == columns

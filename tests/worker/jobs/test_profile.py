@@ -390,7 +390,7 @@ def test_the_commands_do_not_load_torch_to_say_their_help():
 
     code = (
         "import argparse, sys; from dlbench.commands import ceilings, profile;"
-        "p = argparse.ArgumentParser().add_subparsers(); ceilings.add(p); profile.add(p); print(sorted({'torch', 'pandas', 'pyarrow'} & set(sys.modules)))"
+        "p = argparse.ArgumentParser().add_subparsers(); ceilings.add_parser(p); profile.add_parser(p); print(sorted({'torch', 'pandas', 'pyarrow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
@@ -422,5 +422,5 @@ def _options(bounds, arguments):
     import argparse
 
     parser = argparse.ArgumentParser()
-    bounds.add(parser.add_subparsers())
+    bounds.add_parser(parser.add_subparsers())
     return parser.parse_args(arguments)

@@ -98,7 +98,9 @@ def test_every_rank_believing_to_be_alone_stops_the_case():
 
 
 def test_another_number_of_ranks_stops_the_case():
-    with pytest.raises(BadInput, match="needs 2 ranks, but by RANK and WORLD_SIZE this process is rank 1 of 4"):
+    with pytest.raises(
+        BadInput, match="needs 2 ranks, but according to RANK and WORLD_SIZE, this process is rank 1 of 4"
+    ):
         detect_rank(EXPLICIT, 2)
 
 
