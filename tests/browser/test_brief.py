@@ -37,7 +37,7 @@ ANSWERS = {
     "which is fastest in fp32": "Alder is fastest in fp32 training (1.22 × Birch, ±",
     "which does most per joule": "Alder needs the least energy per image in every precision and mode",
     "which does most per euro": "Cedar costs the least per image in every precision and mode",
-    "what is uncertain": "In amp_bf16 inference Birch against Alder is not decided (needs ",
+    "what is uncertain": "Birch against Alder in amp_bf16 inference: not decided (needs ",
 }
 
 
