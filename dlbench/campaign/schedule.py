@@ -93,6 +93,8 @@ class Schedule:
         self.adds_processes = budget_s is not None or max_processes > planned
         self._dropped: dict[str, int] = {}
         self._cut = 0
+        self._waiting: list[Case] = []
+        self._place = 0
 
     def add_record(self, record: Record, from_now: bool = True) -> None:
         """Take in what became of a process; `from_now`: it was measured in this run, by the network of today."""
@@ -115,10 +117,15 @@ class Schedule:
         sample = self._samples.get(case.first_process_id)
         return sample.facts if sample else None
 
+    def upcoming_processes(self) -> list[Case]:
+        """The planned processes after the one that is measured now."""
+        return self._waiting[self._place + 1 :]
+
     def processes_to_measure(self, waiting: Iterable[Case]) -> Iterator[Case]:
         """The processes to measure, one after the other; `add_record` is called between them."""
-        waiting = list(waiting)
+        self._waiting = waiting = list(waiting)
         for place, case in enumerate(waiting):
+            self._place = place
             sample = self._samples[case.first_process_id]
             if sample.ended:
                 name = f"{case.model} {case.mode}: an earlier process ended with status {sample.ended}"

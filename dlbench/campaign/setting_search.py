@@ -114,6 +114,10 @@ class SettingSearch:
         """Return no facts but that none are wanted: only the process that is checked counts work and memory."""
         return None if _halving_rung_of_case(case, self.goal) == CHECK_RUNG else {"warnings": ()}
 
+    def upcoming_processes(self) -> list[Case]:
+        """None: what is measured next depends on the running process."""
+        return []
+
     def describe_unmeasured(self) -> list[str]:
         """Describe the settings that failed, and count those for which there was no time."""
         failed = {case: one.error for (case, *_), one in self.tried.items() if one.value is None}

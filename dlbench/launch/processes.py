@@ -32,8 +32,17 @@ class StoppedBySignal(BaseException):
         super().__init__(self.signal_name)
 
 
-def start_worker(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a worker with its output in `folder` and `environment` added to ours. Raises StoreError."""
+def start_worker(
+    argv: list[str], folder: Path, environment: Mapping[str, str], pipe: tuple[int, ...] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a worker with its output in `folder` and `environment` added to ours.
+
+    Args:
+        pipe: descriptors that it inherits; with any, its stdin is a pipe from this process, otherwise empty.
+
+    Raises:
+        StoreError: `folder` cannot be written.
+    """
     say_detail(f"starting {shlex.join(argv)}; its output goes into {folder}/")
     with convert_write_errors(folder):
         out, err = (folder / "stdout.txt").open("wb"), (folder / "stderr.txt").open("wb")
@@ -42,9 +51,10 @@ def start_worker(argv: list[str], folder: Path, environment: Mapping[str, str]) 
         # otherwise it would disturb the next measurement.
         return subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
             stdout=out,
             stderr=err,
+            pass_fds=pipe,
             start_new_session=True,
             preexec_fn=die_with_parent,  # safe while no other thread runs here
             env=worker_environment({"PYTHONUNBUFFERED": "1", ATTEMPT_FOLDER_VARIABLE: str(folder)} | dict(environment)),

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local_command
 from dlbench.launch.processes import StoppedBySignal, describe_exit, last_error_line, last_phase, tail_lines
 from dlbench.launch.results_folder import ResultsFolder, check_space
+from dlbench.launch.workers_ahead import StartedWorker, WorkersAhead
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable_text
 from dlbench.suites.case import Case
 
@@ -55,6 +55,8 @@ class Campaign:
     network_keys: Mapping[str, str] = field(default_factory=dict)
     #: Facts from an earlier process of the case that are the same in every process; see `records.reusable_facts`.
     facts: Callable[[Case], Mapping[str, Any] | None] = field(default=lambda case: None)
+    #: Cases planned after the running one, whose workers may be started ahead.
+    upcoming: Callable[[], Iterable[Case]] = field(default=lambda: ())
     #: Source files of user networks, with the digests behind the network keys.
     network_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     #: Facts of the machine, as `python -m dlbench.worker --probe` gives them.
@@ -112,6 +114,16 @@ def run_cases(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) ->
         StoppedBySignal: a signal stopped the run; the running case is recorded as preempted.
     """
     folder = campaign.folder or ResultsFolder(campaign.root)
+    workers = WorkersAhead(campaign.root, campaign.environment)
+    try:
+        yield from _run_cases(cases, campaign, folder, workers, fresh)
+    finally:
+        workers.stop()
+
+
+def _run_cases(
+    cases: Iterable[Case], campaign: Campaign, folder: ResultsFolder, workers: WorkersAhead, fresh: bool
+) -> Iterator[Record]:
     held: dict[Path, Case] = {}  # by claim or attempt folder, which the owner touches
     for case in cases:
         for heartbeat in held:
@@ -121,7 +133,7 @@ def run_cases(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) ->
         if isinstance(taken, Path):
             held[taken] = case  # another process is measuring it
         else:
-            yield from _run_under_claim(case, campaign, folder, taken, fresh)
+            yield from _run_under_claim(case, campaign, folder, workers, taken, fresh)
     # Or its node failed: its claims become stale after `DEAD_AFTER_S`.
     unseen = sum(not claims.is_owner_local_or_gone(heartbeat) for heartbeat in held)
     if unseen:
@@ -132,7 +144,7 @@ def run_cases(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) ->
     for heartbeat in claims.heartbeats_of_dead_owners(held):
         taken = _claim_case(held[heartbeat], campaign, folder)
         if isinstance(taken, _ClaimedCase):
-            yield from _run_under_claim(held[heartbeat], campaign, folder, taken, fresh)
+            yield from _run_under_claim(held[heartbeat], campaign, folder, workers, taken, fresh)
 
 
 def claim_name(case: Case, campaign: Campaign) -> str:
@@ -166,7 +178,7 @@ def _claim_case(case: Case, campaign: Campaign, folder: ResultsFolder) -> _Claim
 
 
 def _run_under_claim(
-    case: Case, campaign: Campaign, folder: ResultsFolder, taken: _ClaimedCase, fresh: bool
+    case: Case, campaign: Campaign, folder: ResultsFolder, workers: WorkersAhead, taken: _ClaimedCase, fresh: bool
 ) -> Iterator[Record]:
     try:
         # Read while holding the claim: another process may just have finished the case, or been killed between the
@@ -177,13 +189,13 @@ def _run_under_claim(
             if not fresh and (key in campaign.stored or key in attempts.finished_keys(campaign.root, taken.tried)):
                 return
             check_space(campaign.root)
-            record, stop = _run_case(case, campaign, folder, taken)
+            record, stop = _run_case(case, campaign, folder, workers, taken)
             for _ in range(scheduler.STEP_TRIES - 1):
                 if stop is not None or not str(record.error).startswith(scheduler.STEP_FAILED_PREFIX):
                     break
                 if not scheduler.wait_for_controller(taken.claim.refresh_heartbeat):
                     break
-                record, stop = _run_case(case, campaign, folder, taken)
+                record, stop = _run_case(case, campaign, folder, workers, taken)
     finally:
         taken.claim.release()
     yield record
@@ -209,7 +221,7 @@ def _close_own_open_attempts(case: Case, campaign: Campaign, tried: list[Path]) 
 
 
 def _run_case(
-    case: Case, campaign: Campaign, folder: ResultsFolder, taken: _ClaimedCase
+    case: Case, campaign: Campaign, folder: ResultsFolder, workers: WorkersAhead, taken: _ClaimedCase
 ) -> tuple[Record, StoppedBySignal | None]:
     """Run the case; return its record, and the signal received meanwhile."""
     suite, version, _, system_key, network_key = campaign.key(case)
@@ -219,27 +231,27 @@ def _run_case(
     attempt = attempts.create_attempt(root, case, suite, version, system_key, owner, label, network_key, earlier, facts)
     started = time.monotonic()
     oom_kills = read_kernel_file_number(*_OOM_KILLS)
-    process: subprocess.Popen[bytes] | None = None
+    worker: StartedWorker | None = None
     ended_by = None
     stopped: StoppedBySignal | None = None
     changed = _find_changed_file(case, campaign)
     try:
         if changed is None:
             argv = campaign.launcher(case, attempt.folder)
-            process = processes.start_worker(argv, attempt.folder, campaign.environment)
+            worker = workers.start(argv, case, attempt.folder, campaign.upcoming())
             on_tick = _make_progress_callback(case, attempt, campaign, folder, taken.claim)
-            if worker_process.wait_for_worker(process, attempt.folder, case.protocol.timeout_s, on_tick):
+            if worker_process.wait_for_worker(worker.process, attempt.folder, case.protocol.timeout_s, on_tick):
                 ended_by = "timeout"
     except StoppedBySignal as stop:
         stopped = stop
         ended_by = stop.signal_name
     finally:
-        if process:
-            processes.stop_worker(process)
-        failure_diagnosis.kill_leftover_processes(attempt.folder)
-        if process is None or process.returncode != 0:
+        if worker:
+            processes.stop_worker(worker.process)
+            failure_diagnosis.kill_leftover_processes(worker.folder)
+        exit_code = worker.process.returncode if worker else None
+        if exit_code != 0:
             scheduler.cancel_steps(attempt.id)
-    exit_code = process.returncode if process else None
     oom_kill = read_kernel_file_number(*_OOM_KILLS) != oom_kills or failure_diagnosis.slurm_reported_oom(attempt.folder)
     folder.check()
     outcome = _classify_outcome(attempt.folder, exit_code, ended_by, case, oom_kill)

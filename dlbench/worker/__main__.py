@@ -1,5 +1,8 @@
 """`python -m dlbench.worker FOLDER` does the request in FOLDER, see `dlbench.suites.worker_request`.
 
+`python -m dlbench.worker --ahead READ_END WRITE_END MODEL MODE` reads FOLDER from stdin after its imports, see
+`dlbench.worker.started_ahead`.
+
 `python -m dlbench.worker --probe [MODEL ...]` prints one line of JSON about this machine, and what keeps it from
 building these networks.
 """
@@ -13,6 +16,7 @@ from pathlib import Path
 from dlbench.errors import DlbenchError
 from dlbench.exit_codes import BAD_INPUT, OK
 from dlbench.suites import worker_request as requests
+from dlbench.worker import started_ahead
 from dlbench.worker.ranks.rank_status import exit_process
 
 #: Kind of request -> module of `dlbench.worker.jobs`; only the requested one is imported.
@@ -33,6 +37,12 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     if arguments[:1] == ["--probe"]:
         return print_machine_facts(arguments[1:])
+    if arguments[:1] == ["--ahead"] and len(arguments) == 5:
+        read_end, write_end, model, mode = arguments[1:]
+        ahead = started_ahead.wait_for_folder(int(read_end), int(write_end), model, mode)
+        if ahead is None:
+            return OK  # it was not needed
+        arguments = [str(ahead)]
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print("usage: python -m dlbench.worker FOLDER | --probe [MODEL ...]", file=sys.stderr)
         return BAD_INPUT

@@ -21,6 +21,7 @@ from dlbench.exit_codes import BAD_INPUT, NOT_DONE, OK
 from dlbench.results.records import DONE_STATUSES, Outcome
 from dlbench.suites import worker_request as requests
 from dlbench.suites.case import Case
+from dlbench.worker import started_ahead
 from dlbench.worker.fork_check import exit_if_forked
 from dlbench.worker.progress import current_phase, enter_phase
 from dlbench.worker.ranks.context import DetectedRank, RankContext, detect_rank
@@ -63,7 +64,7 @@ def _measure_outcome(case: Case, context: RankContext, facts: dict[str, Any] | N
     from dlbench.worker.failures import report_failure
     from dlbench.worker.measure import describe_failed_rank, measure
 
-    import_s = time.perf_counter() - began_s
+    import_s = started_ahead.seconds_of_imports() + time.perf_counter() - began_s
     try:
         return measure(case, context, import_s, facts)
     except (Exception, SystemExit) as error:  # a network may call sys.exit
