@@ -114,7 +114,7 @@ def run_cases(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) ->
         StoppedBySignal: a signal stopped the run; the running case is recorded as preempted.
     """
     folder = campaign.folder or ResultsFolder(campaign.root)
-    workers = WorkersAhead(campaign.root, campaign.environment)
+    workers = WorkersAhead(campaign.root, campaign.environment, campaign.facts)
     try:
         yield from _run_cases(cases, campaign, folder, workers, fresh)
     finally:

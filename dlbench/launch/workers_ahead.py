@@ -9,9 +9,10 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dlbench import atomic_file, free_memory
 from dlbench.errors import DeviceUnavailable, StoreError
@@ -20,8 +21,9 @@ from dlbench.launch.attempts import attempts_folder
 from dlbench.launch.launchers import WORKER_MODULE
 from dlbench.suites.case import Case
 
-#: Most workers that import at the same time: more would load the file system, and save little.
-MAX_TOGETHER = 4
+#: Number of workers that import at the same time; on two cores they take half the time of one after the other. More
+#: would load the file system, and save little.
+NUM_TOGETHER = 4
 #: Free memory per worker that is started ahead [bytes]; it needs a tenth of this after its imports.
 _FREE_BYTES_PER_WORKER = 4 * 2**30
 
@@ -37,9 +39,13 @@ class StartedWorker:
 class WorkersAhead:
     """Starts the workers of a campaign, those that run as a direct child of this process in groups."""
 
-    def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, root: Path, environment: Mapping[str, str], facts: Callable[[Case], Mapping[str, Any] | None]
+    ) -> None:
+        """Create the starter; the arguments are those of `supervise.Campaign`."""
         self._root = root
         self._environment = environment
+        self._facts = facts
         self._waiting: dict[str, StartedWorker] = {}  # by case id
         self._num_started = 0
 
@@ -71,15 +77,19 @@ class WorkersAhead:
         """Start workers for this case and the next ones; none if there is only one, or only one core."""
         self.stop()
         suitable = (one for one in upcoming if not one.is_distributed and one.nodes == 1)
-        group = [case, *itertools.islice(suitable, max(0, _max_together() - 1))]
+        group = [case, *itertools.islice(suitable, max(0, _num_together() - 1))]
         if len(group) < 2:
             return
         read_end, write_end = os.pipe()
+        counted = set()
         try:
             for one in group:
                 self._num_started += 1
+                counts_flop = one.first_process_id not in counted and self._facts(one) is None
+                counted.add(one.first_process_id)
+                compiler = ["compiler"] if one.mode == "training" or counts_flop else []
                 folder = atomic_file.temporary_name(attempts_folder(self._root) / f"worker-{self._num_started}")
-                argv = [python, "-m", WORKER_MODULE, "--ahead", str(read_end), str(write_end), one.model, one.mode]
+                argv = [python, "-m", WORKER_MODULE, "--ahead", str(read_end), str(write_end), one.model, *compiler]
                 with contextlib.suppress(OSError, StoreError):  # started without a group, this error is reported
                     folder.mkdir()
                     process = processes.start_worker(argv, folder, self._environment, (read_end, write_end))
@@ -105,10 +115,10 @@ def _begin(worker: StartedWorker, folder: Path) -> bool:
     return True
 
 
-def _max_together() -> int:
-    """How many workers this machine can start at the same time without delaying each other."""
+def _num_together() -> int:
+    """How many workers to start at the same time: one, if that is no faster or memory is short."""
     try:
         fitting = free_memory.available_bytes() // _FREE_BYTES_PER_WORKER
     except DeviceUnavailable:
         return 1
-    return min(MAX_TOGETHER, len(os.sched_getaffinity(0)), fitting)
+    return min(NUM_TOGETHER, fitting) if len(os.sched_getaffinity(0)) > 1 else 1

@@ -1,6 +1,6 @@
 """`python -m dlbench.worker FOLDER` does the request in FOLDER, see `dlbench.suites.worker_request`.
 
-`python -m dlbench.worker --ahead READ_END WRITE_END MODEL MODE` reads FOLDER from stdin after its imports, see
+`python -m dlbench.worker --ahead READ_END WRITE_END MODEL [compiler]` reads FOLDER from stdin after its imports, see
 `dlbench.worker.started_ahead`.
 
 `python -m dlbench.worker --probe [MODEL ...]` prints one line of JSON about this machine, and what keeps it from
@@ -37,9 +37,9 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     if arguments[:1] == ["--probe"]:
         return print_machine_facts(arguments[1:])
-    if arguments[:1] == ["--ahead"] and len(arguments) == 5:
-        read_end, write_end, model, mode = arguments[1:]
-        ahead = started_ahead.wait_for_folder(int(read_end), int(write_end), model, mode)
+    if arguments[:1] == ["--ahead"] and len(arguments) >= 4:
+        read_end, write_end, model, *compiler = arguments[1:]
+        ahead = started_ahead.wait_for_folder(int(read_end), int(write_end), model, bool(compiler))
         if ahead is None:
             return OK  # it was not needed
         arguments = [str(ahead)]

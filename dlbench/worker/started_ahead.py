@@ -21,17 +21,18 @@ def seconds_of_imports() -> float:
     return _import_s
 
 
-def wait_for_folder(read_end: int, write_end: int, model: str, mode: str) -> Path | None:
-    """Import what a case of this network and mode needs; return the attempt folder, or None if there is none.
+def wait_for_folder(read_end: int, write_end: int, model: str, needs_compiler: bool) -> Path | None:
+    """Import what a case of this network needs; return the attempt folder, or None if there is none.
 
     Args:
         read_end, write_end: a pipe that all workers started together inherit. Each closes its write end after its
             imports; the read end then reaches its end of file when the last one has.
+        needs_compiler: whether PyTorch will import its compiler: for the first step of an optimizer, or to count FLOP.
     """
     global _import_s
     enter_phase("import")
     began_s = time.perf_counter()
-    for name in _modules_to_import(model, mode):
+    for name in _modules_to_import(model, needs_compiler):
         with contextlib.suppress(Exception):  # the measurement imports it again, and reports the error
             importlib.import_module(name)
     _import_s = time.perf_counter() - began_s
@@ -44,12 +45,12 @@ def wait_for_folder(read_end: int, write_end: int, model: str, mode: str) -> Pat
     return Path(folder) if folder else None
 
 
-def _modules_to_import(model: str, mode: str) -> list[str]:
+def _modules_to_import(model: str, needs_compiler: bool) -> list[str]:
     names = ["dlbench.worker.failures", "dlbench.worker.measure"]
     if find_model(model) is None:
         names.append("dlbench.models.external")
     if model.startswith("timm:"):
         names.append("timm")
-    if mode == "training":
-        names.append("torch._dynamo")  # every optimizer imports it at its first step
+    if needs_compiler:
+        names.append("torch._dynamo")
     return names
