@@ -17,6 +17,7 @@ from dlbench.errors import DlbenchError
 from dlbench.exit_codes import BAD_INPUT, OK
 from dlbench.suites import worker_request as requests
 from dlbench.worker import started_ahead
+from dlbench.worker.imports import import_modules
 from dlbench.worker.ranks.rank_status import exit_process
 
 #: Kind of request -> module of `dlbench.worker.jobs`; only the requested one is imported.
@@ -62,6 +63,7 @@ def print_machine_facts(models: list[str]) -> int:
     # stdout is reserved for the answer: output of libraries and user code, also from C, goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)
+    import_modules("torch")
     import torch
 
     from dlbench.worker.machine.system import probe_facts, system_key, system_keys

@@ -10,7 +10,6 @@ import dataclasses
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,8 +20,8 @@ from dlbench.exit_codes import BAD_INPUT, NOT_DONE, OK
 from dlbench.results.records import DONE_STATUSES, Outcome
 from dlbench.suites import worker_request as requests
 from dlbench.suites.case import Case
-from dlbench.worker import started_ahead
 from dlbench.worker.fork_check import exit_if_forked
+from dlbench.worker.imports import import_modules, total_import_s
 from dlbench.worker.progress import current_phase, enter_phase
 from dlbench.worker.ranks.context import DetectedRank, RankContext, detect_rank
 
@@ -60,13 +59,12 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
 def _measure_outcome(case: Case, context: RankContext, facts: dict[str, Any] | None) -> Outcome:
     """The outcome of `case`, whatever happens to it."""
     enter_phase("import")
-    began_s = time.perf_counter()
+    import_modules("dlbench.worker.failures", "dlbench.worker.measure")
     from dlbench.worker.failures import report_failure
     from dlbench.worker.measure import describe_failed_rank, measure
 
-    import_s = started_ahead.seconds_of_imports() + time.perf_counter() - began_s
     try:
-        return measure(case, context, import_s, facts)
+        return measure(case, context, total_import_s(), facts)
     except (Exception, SystemExit) as error:  # a network may call sys.exit
         outcome = Outcome(*report_failure(error))
         with contextlib.suppress(Exception):  # for example with a lost device
@@ -76,14 +74,12 @@ def _measure_outcome(case: Case, context: RankContext, facts: dict[str, Any] | N
 
 def _measure_as_rank(case: Case, folder: Path, found: DetectedRank) -> int:
     """Measure a case as one of its ranks; rank 0 writes the outcome. Return the exit status."""
-    began_s = time.perf_counter()
+    import_modules("dlbench.worker.measure", "dlbench.worker.ranks.process_group")
     from dlbench.worker.measure import measure
     from dlbench.worker.ranks.process_group import merge_rank_outcomes, run_rank
 
-    import_s = time.perf_counter() - began_s
-
     def measure_rank(case: Case, context: RankContext) -> Outcome:
-        outcome = merge_rank_outcomes(measure(case, context, import_s), context, found)
+        outcome = merge_rank_outcomes(measure(case, context, total_import_s()), context, found)
         if context.rank == 0:
             write_outcome(folder, outcome)
         return outcome
