@@ -7,17 +7,19 @@ from collections.abc import Collection
 
 from torch import nn
 
+from dlbench.models.uninitialised import Conv2d, Linear
+
 
 def alexnet() -> nn.Module:
     """AlexNet of 2012 for 227x227 images: two groups of filters, local response normalisation."""
     features = nn.Sequential(
-        *(nn.Conv2d(3, 96, 11, stride=4), nn.ReLU(inplace=True), _response_norm(), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True), _response_norm(), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
+        *(Conv2d(3, 96, 11, stride=4), nn.ReLU(inplace=True), _response_norm(), nn.MaxPool2d(3, 2)),
+        *(Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True), _response_norm(), nn.MaxPool2d(3, 2)),
+        *(Conv2d(256, 384, 3, padding=1), nn.ReLU(inplace=True)),
+        *(Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(inplace=True)),
+        *(Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
     )
-    network = nn.Sequential(features, nn.Flatten(), classifier(9216, 4096))
+    network = nn.Sequential(features, nn.Flatten(), classifier(9216, 4096, Linear))
     initialise(network, ones=(2, 4, 5, 6, 7))
     return network
 
@@ -34,12 +36,12 @@ def alexnet_owt() -> nn.Module:
     return nn.Sequential(features, nn.Flatten(), classifier(9216, 4096))
 
 
-def classifier(inputs: int, hidden: int) -> nn.Module:
+def classifier(inputs: int, hidden: int, linear: type[nn.Linear] = nn.Linear) -> nn.Module:
     """The three fully connected layers, with dropout before the first two: N x `inputs` to class scores, N x 1000."""
     return nn.Sequential(
-        *(nn.Dropout(0.5), nn.Linear(inputs, hidden), nn.ReLU(inplace=True)),
-        *(nn.Dropout(0.5), nn.Linear(hidden, 4096), nn.ReLU(inplace=True)),
-        nn.Linear(4096, 1000),
+        *(nn.Dropout(0.5), linear(inputs, hidden), nn.ReLU(inplace=True)),
+        *(nn.Dropout(0.5), linear(hidden, 4096), nn.ReLU(inplace=True)),
+        linear(4096, 1000),
     )
 
 

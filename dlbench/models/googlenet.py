@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dlbench.models.uninitialised import Conv2d, Linear
+
 #: Table 1: filters of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 and pool projection.
 _INCEPTION_CHANNELS: dict[str, tuple[int, int, int, int, int, int]] = {
     "3a": (64, 96, 128, 16, 32, 32),
@@ -69,7 +71,7 @@ class GoogLeNet(nn.Module):
         self.stage4bcd = nn.Sequential(Inception(512, "4b"), Inception(512, "4c"), Inception(512, "4d"))
         self.stage4e = nn.Sequential(Inception(528, "4e"), pool)
         self.stage5 = nn.Sequential(Inception(832, "5a"), Inception(832, "5b"))
-        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.4), nn.Linear(1024, 1000))
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.4), Linear(1024, 1000))
         # Average pooling 5/3 reduces 14x14 to 4x4, and 13x13 (from rounding down) to 3x3.
         side = 4 if ceil_mode else 3
         self.auxiliary1: nn.Module | None = _auxiliary_head(512, side)
@@ -100,14 +102,14 @@ def googlenet_floor() -> nn.Module:
 
 
 def _conv_with_relu(channels: int, filters: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(channels, filters, kernel, stride, padding), nn.ReLU(inplace=True))
+    return nn.Sequential(Conv2d(channels, filters, kernel, stride, padding), nn.ReLU(inplace=True))
 
 
 def _auxiliary_head(channels: int, side: int) -> nn.Module:
     """Section 5: average pooling 5/3, 128 filters of 1x1, FC 1024, dropout 0.7, FC 1000."""
     pooled = nn.Sequential(nn.AvgPool2d(5, 3), _conv_with_relu(channels, 128, 1), nn.Flatten())
-    hidden = (nn.Linear(128 * side * side, 1024), nn.ReLU(inplace=True))
-    return nn.Sequential(pooled, *hidden, nn.Dropout(0.7), nn.Linear(1024, 1000))
+    hidden = (Linear(128 * side * side, 1024), nn.ReLU(inplace=True))
+    return nn.Sequential(pooled, *hidden, nn.Dropout(0.7), Linear(1024, 1000))
 
 
 def _response_norm() -> nn.Module:

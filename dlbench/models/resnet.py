@@ -11,15 +11,17 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from dlbench.models.uninitialised import Conv2d
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut (Figure 5, left)."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        self.conv1 = Conv2d(channels, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.conv2 = Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(channels, width, stride)
@@ -38,11 +40,11 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int, width: int, stride: int, stride_in_3x3: bool) -> None:
         super().__init__()
         stride1, stride3 = (1, stride) if stride_in_3x3 else (stride, 1)
-        self.conv1 = nn.Conv2d(channels, width, 1, stride1, bias=False)
+        self.conv1 = Conv2d(channels, width, 1, stride1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride3, padding=1, bias=False)
+        self.conv2 = Conv2d(width, width, 3, stride3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.conv3 = Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * width)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(channels, 4 * width, stride)
@@ -61,7 +63,7 @@ class ResNet(nn.Module):
 
     def __init__(self, block: Callable[[int, int, int], nn.Module], expansion: int, depths: tuple[int, ...]) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.conv1 = Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -88,7 +90,7 @@ class ResNet(nn.Module):
 def _shortcut(channels: int, out_channels: int, stride: int) -> nn.Module:
     if stride == 1 and channels == out_channels:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(Conv2d(channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
 def _initialise(network: nn.Module) -> None:

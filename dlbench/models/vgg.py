@@ -5,6 +5,8 @@ from functools import partial
 
 from torch import nn
 
+from dlbench.models.uninitialised import Conv2d, Linear
+
 #: 3x3 convolutions in each of the five stages: configurations A, B, D, E of Table 1.
 _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -15,13 +17,13 @@ def _vgg(num_layers: int) -> nn.Module:
     channels = 3
     for depth, width in zip(_DEPTHS[num_layers], _WIDTHS, strict=True):
         for _ in range(depth):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+            layers += [Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
             channels = width
         layers.append(nn.MaxPool2d(2))
     classifier = nn.Sequential(
-        *(nn.Linear(25088, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
-        *(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
-        nn.Linear(4096, 1000),
+        *(Linear(25088, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
+        *(Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
+        Linear(4096, 1000),
     )
     network = nn.Sequential(nn.Sequential(*layers), nn.Flatten(), classifier)
     _initialise(network)

@@ -278,3 +278,13 @@ def test_for_inference_a_network_is_built_without_auxiliary_heads(name):
     sizes = [sum(p.numel() for p in module.parameters()) for module in (whole, lean)]
     assert sizes[0] - sizes[1] > 3e6
     assert not [path for path, _ in lean.named_parameters() if path.lower().startswith("aux")]
+
+
+@pytest.mark.parametrize("name", ["alexnet", "overfeat_fast", "vgg11", "googlenet", "resnet18"])
+def test_no_weight_keeps_uninitialised_memory(name):
+    torch.use_deterministic_algorithms(True)  # fills uninitialised memory with NaN
+    try:
+        assert torch.empty(1).isnan()
+        assert all(tensor.isfinite().all() for tensor in BUILDERS[name]().state_dict().values())
+    finally:
+        torch.use_deterministic_algorithms(False)
