@@ -27,6 +27,7 @@ from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlbench.models import BuiltModel, build_on_meta
+from dlbench.suites.catalog import find_model
 from dlbench.tasks import Batch
 from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.counting.node_owners import NodeOwnerTracker, hook_modules
@@ -105,7 +106,10 @@ def count_network(name: str, training: bool = True, batch_size: int = 2) -> Coun
         UnknownName, BadInput: as `build`.
     """
     with suppress_warnings():
-        return count_steps(build_on_meta(name, training), training, batch_size)
+        built = build_on_meta(name, training)
+        # Steps of built-in networks do not differ in work.
+        count = count_steps if find_model(name) is None else count_model
+        return count(built, training, batch_size)
 
 
 def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -> CountedWork:
