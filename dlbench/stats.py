@@ -122,7 +122,7 @@ def reason_without_interval(num_samples: float, confidence: float) -> str:
     """
     t = student_quantile((1 + confidence) / 2, NUM_WAVES)
     least = max(MIN_SAMPLES_FOR_INTERVAL, math.ceil(((t + math.sqrt(t * t + 4)) / 2) ** 2))
-    return f"fewer than {least} steps" if num_samples < least else "slow changes within the window"
+    return f"fewer than {least} steps" if num_samples < least else "step times drifted during the window"
 
 
 def is_steady(samples: Sequence[float], tolerance: float = 0.002) -> bool:

@@ -317,4 +317,4 @@ def test_the_reason_without_an_interval_is_the_true_one(confidence, least):
         if n < 20 or not few:
             assert (stats.median_interval(steps, confidence) is None) == few
     assert stats.median_interval([1 + 0.01 * i for i in range(n)], confidence) is None
-    assert stats.reason_without_interval(n, confidence) == "slow changes within the window"
+    assert stats.reason_without_interval(n, confidence) == "step times drifted during the window"

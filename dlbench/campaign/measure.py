@@ -117,7 +117,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         on_record=store_record,
         on_tick=progress.show_running_case,
         on_note=say,
-        facts=schedule.facts_from_earlier_process,
+        facts=schedule.counts_from_earlier_process,
         upcoming=schedule.upcoming_processes,
         stored=frozenset(found.ended),
         stored_ids=found.ids,

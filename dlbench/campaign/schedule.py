@@ -112,7 +112,7 @@ class Schedule:
             sample.facts = sample.facts or reusable_facts(record)
             sample.ended = record.status if record.status in _NO_RETRY_STATUSES else sample.ended
 
-    def facts_from_earlier_process(self, case: Case) -> dict[str, Any] | None:
+    def counts_from_earlier_process(self, case: Case) -> dict[str, Any] | None:
         """Return facts from an earlier process of the case in this run that are the same in every process."""
         sample = self._samples.get(case.first_process_id)
         return sample.facts if sample else None
@@ -138,14 +138,14 @@ class Schedule:
                 self._print_expected_time(waiting[place:])
             self.num_yielded += 1
             yield case
-        while (best := self._most_valuable_case()) is not None:
+        while (best := self._case_that_gains_most()) is not None:
             case = dataclasses.replace(best.case, repeat=best.next_number)
             best.next_number += 1
             self.num_yielded += 1
             self.num_extra += 1
             yield case
 
-    def _most_valuable_case(self) -> _CaseProcesses | None:
+    def _case_that_gains_most(self) -> _CaseProcesses | None:
         """The case whose next process is worth most; None where none is worth one, or fits into the budget."""
         most = max(self._max_processes, MAX_PROCESSES_WITH_BUDGET if self._budget_s is not None else 0)
         open_samples = [

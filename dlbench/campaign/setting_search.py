@@ -110,7 +110,7 @@ class SettingSearch:
             self._to_result(record)
         )
 
-    def facts_from_earlier_process(self, case: Case) -> dict[str, Any] | None:
+    def counts_from_earlier_process(self, case: Case) -> dict[str, Any] | None:
         """Return no facts but that none are wanted: only the process that is checked counts work and memory."""
         return None if _halving_rung_of_case(case, self.goal) == CHECK_RUNG else {"warnings": ()}
 

@@ -12,7 +12,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "ab": "run an interleaved A/B test of two settings, each run in a fresh process",
         "tune": "find the fastest correct setting of a network on this device",
         "ceilings": "measure the peak FLOP/s and bandwidth of a device",
-        "profile": "measure each layer's forward and backward time, and how far it is above its bound",
+        "profile": "measure each layer's forward and backward time, and compare it with its lower bound",
         "maxbatch": "find the largest batch that fits into memory, by prediction and test runs",
         "allreduce": "measure all-reduce bandwidth for several message sizes, as nccl-tests defines it",
     },

@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
         metavar="SHARE",
         help="smallest deviation from the median to report (default: 0.01 = 1 %%)",
     )
-    parser.add_argument("--since", metavar="DATE", help="use only attempts from this date on")
+    parser.add_argument("--since", metavar="DATE", help="use only measurements from this date on")
     arguments.add_path(
         parser, "--map", metavar="FOLDER", help="plot the speed of all nodes and save the figure in FOLDER"
     )

@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--budget",
         metavar="TIME",
-        help="stop after this time, such as 5m; remaining time is used for more processes of cases with a wide ±",
+        help="stop after this time, such as 5m; in the remaining time, cases with a wide ± get more processes",
     )
     parser.add_argument(
         "--launcher",

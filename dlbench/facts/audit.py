@@ -82,7 +82,7 @@ class DifferenceReason:
         """Exact value of the rounded printed figure."""
         return sum(amount for _, amount in self.parts)
 
-    def leads_to_printed(self, counted: int, published: str) -> bool:
+    def explains_published_figure(self, counted: int, published: str) -> bool:
         """Whether the steps lead from `counted` to the printed figure."""
         return counted + sum(amount for amount, _ in self.steps) == self.value and matches_published(
             published, self.value
@@ -219,7 +219,7 @@ def _difference_reason(
     reason = _LENET_REASONS.get(metric) if model == "lenet5" else None
     if model == "googlenet" and metric in ("conv_macs", "total_macs"):
         reason = _floor_pooling_reason(metric, counted)
-    if reason is None or isinstance(found, str) or not reason.leads_to_printed(found, published):
+    if reason is None or isinstance(found, str) or not reason.explains_published_figure(found, published):
         return _UNEXPLAINED
     return reason.reason_text(found)
 
@@ -389,7 +389,7 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
         ),
     ),
     "fc_layers": DifferenceReason(
-        "The published number includes only C5 and F6, as the published 58k FC weights do",
+        "The published number of FC layers includes only C5 and F6, like the published number of FC weights, 58k",
         (("C5", 1), ("F6", 1)),
         ((-1, "output layer (radial basis functions in LeCun's paper)"),),
         "C5 is a convolution over its whole 5x5 input. It is counted as fully connected here and in the paper.",

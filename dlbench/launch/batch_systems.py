@@ -27,7 +27,7 @@ class BatchSystem:
     query_ended_state: Callable[[str], JobState]
     cancel_command: str
     node_states: Callable[[str | None], dict[str, str]]
-    bind_to_node: Callable[[Site, str], Site]
+    restrict_jobs_to_node: Callable[[Site, str], Site]
     max_array_size: Callable[[], int | None] = lambda: None
 
     def submit(self, script: Path, dependency: str | None = None, array: str | None = None) -> str:
@@ -63,7 +63,7 @@ BATCH_SYSTEMS = {
         query_ended_state=scheduler.query_ended_state,
         cancel_command="scancel",
         node_states=scheduler.node_states,
-        bind_to_node=slurm.bind_to_node,
+        restrict_jobs_to_node=slurm.restrict_jobs_to_node,
         max_array_size=scheduler.max_array_size,
     ),
     "pbs": BatchSystem(
@@ -75,6 +75,6 @@ BATCH_SYSTEMS = {
         query_ended_state=pbs.query_ended_state,
         cancel_command="qdel",
         node_states=pbs.node_states,
-        bind_to_node=pbs.bind_to_node,
+        restrict_jobs_to_node=pbs.restrict_jobs_to_node,
     ),
 }

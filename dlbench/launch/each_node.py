@@ -96,7 +96,7 @@ def prepare_submission(
     suite: Suite, overrides: Sequence[str], site: Site, results: Path, unit: NodeOrGpu
 ) -> jobs.Submission:
     """Prepare the submission for one node or GPU."""
-    bound = batch_systems.BATCH_SYSTEMS[site.scheduler].bind_to_node(site, unit.node)
+    bound = batch_systems.BATCH_SYSTEMS[site.scheduler].restrict_jobs_to_node(site, unit.node)
     if unit.gpu is not None:
         # No scheduler binds a job to a certain GPU: the job has all of them, and its Python sees one.
         python = ("env", f"CUDA_VISIBLE_DEVICES={unit.gpu}", *site.software.python)

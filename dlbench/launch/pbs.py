@@ -86,7 +86,7 @@ def report_script(site: Site, job: job_script.Job) -> str:
 _JOB_ID_CHECK = ': "${PBS_JOBID:?is not set: submit this with qsub, or run it with bash inside an interactive job}"'
 
 
-def bind_to_node(site: Site, node: str) -> Site:
+def restrict_jobs_to_node(site: Site, node: str) -> Site:
     """Return the site with its jobs bound to a node."""
     return replace(site, pbs=replace(site.pbs, resources=(*site.pbs.resources, f"host={node}")))
 

@@ -224,7 +224,7 @@ def unknown_cores_remark(site: Site, ranks_per_node: int) -> str:
     )
 
 
-def bind_to_node(site: Site, node: str) -> Site:
+def restrict_jobs_to_node(site: Site, node: str) -> Site:
     """Return the site with its jobs bound to a node."""
     return replace(site, slurm=replace(site.slurm, directives=(*site.slurm.directives, f"--nodelist={node}")))
 

@@ -126,12 +126,12 @@ def _describe_structure(built: BuiltModel) -> list[Any]:
     """Describe the structure of the network without weights, independent of PyTorch's version."""
     module = built.module
     tensors = [*module.named_parameters(), *module.named_buffers()]
-    parts = [(name, type(part).__qualname__, _constant_layer_settings(part)) for name, part in module.named_modules()]
+    parts = [(name, type(part).__qualname__, _declared_layer_settings(part)) for name, part in module.named_modules()]
     shapes = [(name, str(tuple(t.shape)), str(t.dtype), t.requires_grad) for name, t in tensors]
     return [built.input_shape, built.num_classes, shapes, parts]
 
 
-def _constant_layer_settings(part: Any) -> list[tuple[str, str]]:
+def _declared_layer_settings(part: Any) -> list[tuple[str, str]]:
     """Return the settings that PyTorch layers declare as constant, such as the stride of a convolution."""
     names = sorted({str(name) for name in getattr(part, "__constants__", ())})
     values = [(name, getattr(part, name, None)) for name in names]

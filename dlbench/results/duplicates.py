@@ -17,7 +17,7 @@ def attempt_and_rank_keys(table: pa.Table) -> pa.Array:
     return pa.concat_arrays(names.chunks) if names.num_chunks != 1 else names.chunk(0)
 
 
-def count_row_values(table: pa.Table) -> NDArray[np.int64]:
+def count_filled_values(table: pa.Table) -> NDArray[np.int64]:
     """Count the values of each row; a list counts by its length."""
     values = np.zeros(table.num_rows, dtype=np.int64)
     for column in table.columns:
@@ -43,7 +43,7 @@ _NUM_VALUES_COLUMN = "fullness"
 
 def replace_lists_by_checksums(table: pa.Table) -> pa.Table:
     """Reduce rows to the input of `choose_most_complete_rows`: each list becomes its length and a checksum."""
-    columns = {_NUM_VALUES_COLUMN: pa.array(count_row_values(table))}
+    columns = {_NUM_VALUES_COLUMN: pa.array(count_filled_values(table))}
     for name in table.column_names:
         column = table[name]
         if not pa.types.is_list(column.type):

@@ -268,14 +268,14 @@ class StoreReader:
                 self.num_rows += found.table.num_rows - 1
                 self._unopened.remove(index)
             if waiting and not (isinstance(found, _SmallPart) and _can_check_together(found, [s for _, s in waiting])):
-                yield from self._read_small_parts(waiting, schema)
+                yield from self._read_similar_files_together(waiting, schema)
                 waiting = []
             if isinstance(found, _SmallPart):
                 waiting.append((index, found))
             else:
                 yield from self._read_large_part(index, *found)
         if waiting:
-            yield from self._read_small_parts(waiting, schema)
+            yield from self._read_similar_files_together(waiting, schema)
 
     def _open_parts(
         self, indices: Sequence[int], schema: pa.Schema, wanted: Mapping[int, Sequence[str]] | None
@@ -301,7 +301,9 @@ class StoreReader:
             rest = f"only the first {num_rows} rows of the file were read" if num_rows else "skipped"
             self.problems.append(f"{error}; {rest}; {store.REBUILD_ADVICE}")
 
-    def _read_small_parts(self, parts: list[tuple[int, _SmallPart]], schema: pa.Schema) -> Iterator[_ReadRows]:
+    def _read_similar_files_together(
+        self, parts: list[tuple[int, _SmallPart]], schema: pa.Schema
+    ) -> Iterator[_ReadRows]:
         """Read similar small parts together; one by one if there is a problem."""
         problems = [small.opened.remark for _, small in parts if small.opened.remark]
         table = _check_parts_together([small for _, small in parts], schema, problems)

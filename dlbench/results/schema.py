@@ -101,10 +101,10 @@ def record_rows(record: Record) -> list[dict[str, Any]]:
     """Return the rows of one record: one per rank, or one with an empty measurement if no rank reported."""
     head = {f.name: getattr(record, f.name) for f in dataclasses.fields(Record) if f.name not in ("case", "ranks")}
     case = {**record.case, "protocol": json.dumps(record.case.get("protocol", {}), sort_keys=True)}
-    return [head | case | _rank_values(s, m) for s, m in record.ranks or ((System(), Measurement(rank=0)),)]
+    return [head | case | _row_of_rank(s, m) for s, m in record.ranks or ((System(), Measurement(rank=0)),)]
 
 
-def _rank_values(system: System, measurement: Measurement) -> dict[str, Any]:
+def _row_of_rank(system: System, measurement: Measurement) -> dict[str, Any]:
     values = dataclasses.asdict(measurement)
     values |= {f"system_{name}": value for name, value in dataclasses.asdict(system).items()}
     values["system_details"] = dump_json(system.details)

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         print(f"{folder / requests.REQUEST_FILE}: {error}", file=sys.stderr)
         return BAD_INPUT
     module = importlib.import_module(f"dlbench.worker.jobs.{_JOB_MODULES[request['kind']]}")
-    status: int = module.serve(request, folder)
+    status: int = module.handle_request(request, folder)
     return status
 
 

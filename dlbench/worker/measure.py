@@ -343,7 +343,7 @@ def _reuse_known_facts(measurement: Measurement, known: Mapping[str, Any]) -> di
 def _check_workload(workload: Workload, each_operation: bool) -> tuple[str, ...]:
     """Run `Workload.check`; if its step fails, keep the case with a warning."""
     try:
-        return workload.check(each_operation)
+        return workload.check_work_and_precision(each_operation)
     except (RuntimeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return (f"precision_unchecked: the step that checks the precision of each operation failed: {reason}",)

@@ -169,7 +169,7 @@ class Workload:
         else:
             require_finite_loss(self.read_loss(), after)
 
-    def check(self, each_operation: bool = True) -> tuple[str, ...]:
+    def check_work_and_precision(self, each_operation: bool = True) -> tuple[str, ...]:
         """Check that the measurement matches the case; runs one more step, without the compiler.
 
         Args:

@@ -244,7 +244,7 @@ def test_a_figure_without_interval_is_explained_at_the_end():
         assert ("no ±" in line) == (steps is not TURNS[0])
     assert progress.describe_missing_intervals() == [
         "no confidence interval (±) in 1 of 3 processes: fewer than 20 steps",
-        "no confidence interval (±) in 1 of 3 processes: slow changes within the window",
+        "no confidence interval (±) in 1 of 3 processes: step times drifted during the window",
     ]
 
 

@@ -47,7 +47,7 @@ def checked(model, **more):
     workload = built(model, **more)
     for _ in range(3):
         workload.step()
-    return workload.check()
+    return workload.check_work_and_precision()
 
 
 def test_switches_at_the_head_of_a_networks_file_are_set_back_and_named(tmp_path):

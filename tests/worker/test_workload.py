@@ -106,7 +106,7 @@ def test_weights_and_images_have_the_type_of_the_case(precision):
     assert {p.dtype for p in workload.module.parameters()} == {dtype}
     assert workload.output.dtype == dtype
     assert workload.scaler is None
-    assert workload.check() == ()
+    assert workload.check_work_and_precision() == ()
     assert workload.warnings == ()
 
 

@@ -56,7 +56,7 @@ def _check_mpi_plugin(context: CheckContext, wanted: str) -> Iterator[Finding]:
     if _MPI_PLUGIN_ERROR.search(answer.err):
         reason = next((line for line in answer.err.splitlines() if "load" in line), answer.err.strip())
         text = f"srun lists --mpi={wanted} but cannot load it: {reason.removeprefix('srun: error:').strip()}"
-        mend = "ask the administrators to install the missing library, or set slurm.mpi to another plugin, or remove it"
+        mend = "ask the administrators to install the missing library, or change or remove slurm.mpi"
         yield Finding("mpi", "fail", text, mend)
     elif context.slurm_job_id:
         yield Finding("mpi", "fail", f"a job step with --mpi={wanted} fails: {' '.join(answer.err.split())}")

@@ -33,7 +33,7 @@ def check_packages(context: CheckContext) -> Iterator[Finding]:
     image = "images built from containers/ have these packages; elsewhere, install them"
     for level, packages, effect, advice in (
         ("fail", _MEASURING_PACKAGES, "", other_python),
-        ("warn", _STORAGE_PACKAGES, ": results stay in attempt folders, without Parquet files", collect),
+        ("warn", _STORAGE_PACKAGES, ": results stay in one folder per process, without Parquet files", collect),
         ("warn", _REPORT_PACKAGES, ": needed by `dlbench report` and `dlbench compare`", image),
         ("note", _TERMINAL_PACKAGES, ": needed for the progress bar or shell completion", "install them"),
     ):

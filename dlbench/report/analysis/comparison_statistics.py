@@ -137,7 +137,7 @@ class Comparison:
         """Both ends of the interval, such as "0.0083 to 0.012"; "" where it may not be shown."""
         return f"{units.ratio(self.low)} to {units.ratio(self.high)}" if self.has_measured_spread else ""
 
-    def invert(self) -> Comparison:
+    def swap_sides(self) -> Comparison:
         """A over B."""
         low, high = (None if limit is None else 1 / limit for limit in (self.high, self.low))
         chance = None if self.chance_b_slower is None else 1 - self.chance_b_slower

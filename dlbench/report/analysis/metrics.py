@@ -74,11 +74,11 @@ _ALL_METRICS = (
         "value of its slowest rank"),
     Metric("backward_time", "Backward", "s", "lower",
         "Time of the loss and the backward pass, measured within the timed steps. Waiting for other ranks is included.",
-        "as for the forward time"),
+        "measured like the forward time"),
     Metric("optimizer_time", "Optimizer", "s", "lower",
         "Time from the end of the backward pass to the end of the step, measured within the timed steps: the update "
         "of all parameters.",
-        "as for the forward time"),
+        "measured like the forward time"),
     Metric("rest_time", "Rest of the step", "s", "lower",
         "Median step time minus the medians of forward, backward and optimizer. It differs from 0 because medians do "
         "not add up: in each single step, the three times add up to the step time.",
@@ -209,8 +209,9 @@ _ALL_METRICS = (
         "Share of the window in which steps waited for their batches. The forward time includes this wait.",
         "waiting time of the first rank / length of its timed window"),
     Metric("accelerator_utilisation", "Utilisation (AU)", "%", "higher",
-        "Accelerator utilisation, as in MLPerf Storage: step time of the device alone as a share of the step time.",
-        "step time of the device alone / step time"),
+        "Accelerator utilisation, as in MLPerf Storage: step time with the data already on the device, as a share of "
+        "the step time.",
+        "step time with data on the device / step time"),
     Metric("loader_read_time", "Reading", "s", "lower",
         "Time to read the files of a batch, summed over the loader's processes.",
         "mean, measured after the timed window"),
@@ -229,7 +230,7 @@ _ALL_METRICS = (
         "(75th - 25th percentile) / median; missing with fewer than 4 steps"),
     Metric("autocorrelation", "Autocorrelation", "1", "none",
         "Correlation between the times of consecutive steps; 0 if they are independent.",
-        "at lag 1, from -1 to 1"),
+        "autocorrelation at lag 1; from -1 to 1"),
     Metric("outliers", "Outliers", "1", "lower",
         "Number of steps whose time lies more than 3 interquartile ranges beyond the quartiles. These steps are "
         "counted, never removed.",

@@ -106,7 +106,7 @@ def speedup(base: pd.DataFrame, target: pd.DataFrame) -> Comparison:
         [steps.tolist() if few else [float(middle)] for steps, middle in zip(s["samples"], s["step_time"], strict=True)]
         for s in (base, target)
     ]
-    return compare_process_groups(sides[0], sides[1]).invert()
+    return compare_process_groups(sides[0], sides[1]).swap_sides()
 
 
 def _find_winner_of_case(number: int, case: pd.DataFrame, medians: pd.Series[float], metric: str) -> CaseWinner:

@@ -81,9 +81,9 @@ class SystemRatio:
         """Whether target is better or worse for certain, and by more than the margin that counts as none."""
         return self.comparison.verdict in ("faster", "slower")
 
-    def invert(self) -> SystemRatio:
+    def swap_sides(self) -> SystemRatio:
         """The same the other way round: how many times as fast the target is, with its interval and range."""
-        return SystemRatio(self.comparison.invert(), 1 / self.most, 1 / self.least, self.num_cases)
+        return SystemRatio(self.comparison.swap_sides(), 1 / self.most, 1 / self.least, self.num_cases)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def _differences_from_published(anchor: PublishedThroughput, case: Mapping[Hasha
     if devices != anchor.devices:
         found.append(f"devices: {anchor.devices} published, {devices} here")
     if anchor.mode in _MODE_OF_PASSES:
-        found.append(f"pass: {anchor.mode} published, here also the optimizer's update")
+        found.append(f"timed part of a step: {anchor.mode} published, here also the optimizer's update")
     if not anchor.framework.startswith("PyTorch"):
         found.append(f"framework: {anchor.framework} published, PyTorch here")
     elif re.search(r"\d", anchor.framework):

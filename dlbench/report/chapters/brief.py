@@ -110,7 +110,7 @@ def _ab_speed_sentences(brief: BriefData, leaders: Sequence[LeadingSystem]) -> l
     """A sentence for each precision and mode of an A/B experiment: how many times as fast B is as A."""
     found = []
     for one in leaders:
-        speed = one.ratio if one.best == brief.base else one.ratio.invert()
+        speed = one.ratio if one.best == brief.base else one.ratio.swap_sides()
         (other,) = brief.other_systems()
         mean = f" (mean of {speed.num_cases} cases)" if speed.num_cases > 1 else ""
         verdict = "" if one.ratio.is_decided else f": {one.ratio.comparison.verdict_text}"
@@ -127,7 +127,7 @@ def _fastest_sentences(brief: BriefData, leaders: Sequence[LeadingSystem]) -> li
     for best in dict.fromkeys(one.best for one in leaders):
         won = [one for one in leaders if one.best == best and one.ratio.is_decided]
         if won and len(won) == len(leaders) > 1:
-            shown = [one.ratio.invert().value for one in won]
+            shown = [one.ratio.swap_sides().value for one in won]
             times = f"{_format_ratio_range(shown)} × {_second_best_name(brief, won)}"
             words = f"{brief.names[best]} is fastest in every precision and mode ({times})."
             return [words + "".join(_second_system_faster_sentence(brief, one) for one in won)]
@@ -191,7 +191,7 @@ def _leading_system_cell(brief: BriefData, one: LeadingSystem | None) -> str:
         return units.MISSING
     best, second = brief.names[one.best], brief.names[one.second]
     if one.ratio.is_decided and one.what == "time":
-        return f"{best}\n{one.ratio.invert().text} × {second}"
+        return f"{best}\n{one.ratio.swap_sides().text} × {second}"
     if one.ratio.is_decided:
         return f"{best}\n{one.ratio.text} × that of {second}"
     return f"{best}, {second}\n{one.ratio.comparison.verdict_text}"
@@ -220,7 +220,7 @@ def _workload_mix_sentence(brief: BriefData, weights: Mapping[int, float]) -> st
         if ratio is None:
             continue
         sure = "" if ratio.is_decided else f", {ratio.comparison.verdict_text}"
-        parts.append(f"{brief.names[system]} is {ratio.invert().text} times as fast{sure}")
+        parts.append(f"{brief.names[system]} is {ratio.swap_sides().text} times as fast{sure}")
     work = units.count_text(len(weights), "case")
     return f"Your mix of work ({work}, shares of the time on {base}): {'; '.join(parts)}."
 
@@ -289,7 +289,7 @@ def _system_difference_cautions(content: Content, brief: BriefData) -> list[str]
 
 def _speedup_text(ratio: SystemRatio, rival: str) -> str:
     """How many times as fast, and how sure: "1.39 × Alder, ±1.2 %"."""
-    better = ratio.invert()
+    better = ratio.swap_sides()
     sure = ""
     if better.interval:
         low, high = (end / better.value for end in better.interval)

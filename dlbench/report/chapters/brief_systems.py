@@ -41,7 +41,7 @@ def systems_table(content: Content, brief: BriefData) -> Table:
     rows: list[list[Cell]] = []
     for system, name in brief.names.items():
         speeds = [brief.ratio("time", brief.base, system, of_part) for of_part in parts.values()]
-        row: list[Cell] = [name, *(_ratio_cell(r and r.invert(), system == brief.base, several) for r in speeds)]
+        row: list[Cell] = [name, *(_ratio_cell(r and r.swap_sides(), system == brief.base, several) for r in speeds)]
         row += [_ratio_cell(ratios[what][system], system == brief.base, several) for what in metrics]
         measured = add_case_numbers(content.cases_of_system(system))["number"].nunique()
         failed = num_failed_cases(content, system)

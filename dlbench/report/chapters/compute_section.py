@@ -93,7 +93,7 @@ def systems_table(content: Content, cases: pd.DataFrame) -> Table:
         first = [name, network_title(case["model"]), units.rate_text(case["flop_rate"], "FLOP/s")]
         rows += [[*first, n.name, *_training_projection_cells(case, n, prices)] for n in trained_networks()]
     notes = [
-        "Time, energy and cost are for the counted compute, or for the published one if none was counted. Energy is "
+        "Time, energy and cost follow from the counted FLOP, or from the published FLOP without a count. Energy is "
         "that of the metered devices, with idle power."
     ]
     return Table(columns, rows, notes=notes)

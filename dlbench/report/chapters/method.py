@@ -40,7 +40,7 @@ def measurement_rules_table(content: Content) -> Table:
             _describe_comparison_method(content),
             "partly",
         ),
-        ("Steps timed by device events and host clock; slowest rank counts", *_timing_clocks_rule(shown)),
+        ("Steps timed by device events and host clock; slowest rank counts", *_timers_text(shown)),
         (
             "Clocks, temperature and throttling recorded",
             _throttling_text(shown, content.rows),
@@ -68,7 +68,7 @@ def hoefler_belli_rules_table() -> Table:
     rules = [
         ("Base case of a speedup", "Each ratio is shown with its base in images per second."),
         ("Reason for subsets", "Failed and left-out cases are listed with the reason."),
-        ("Arithmetic mean for costs only", "Medians and percentiles throughout; no mean of rates."),
+        ("Arithmetic mean only for times and amounts, not for rates", "Medians and percentiles throughout."),
         (
             "No averages of ratios",
             "The chapter In brief shows geometric means per precision and mode, each with its interval and the range "
@@ -148,7 +148,7 @@ def _stopping_rule(shown: pd.DataFrame) -> tuple[str, str]:
     return words, "met" if met.all() else "partly"
 
 
-def _timing_clocks_rule(shown: pd.DataFrame) -> tuple[str, str]:
+def _timers_text(shown: pd.DataFrame) -> tuple[str, str]:
     sources = ", ".join(sorted(shown["clock"].dropna().unique())) or "unknown"
     worst = shown["clock_gap"].max()
     gap = f"largest gap {units.percent_text(worst)}" if pd.notna(worst) else "gap unknown"

@@ -48,10 +48,10 @@ def ratio_plot(brief: BriefData) -> Plot:
                     continue
                 y = place + 0.62 * ((i + 0.5) / len(others) - 0.5)
                 work = f"{network_title(model)}, {precision} {mode}"
-                text = _ratio_tooltip_text(found.invert(), names[system], names[base], work)
+                text = _ratio_tooltip_text(found.swap_sides(), names[system], names[base], work)
                 gid = tooltips.add(text, names[system], attempts[int(here["number"].iloc[0]), system][0])
-                _draw_ratio(axes, found.invert(), y, dict(marks[system]), gid)
-                reached += [r for r in (found.invert().value, *(found.invert().interval or ())) if r > 0]
+                _draw_ratio(axes, found.swap_sides(), y, dict(marks[system]), gid)
+                reached += [r for r in (found.swap_sides().value, *(found.swap_sides().interval or ())) if r > 0]
         axes.set_title(precision)
         axes.set_xlabel(f"Throughput relative to {look.fit_text_for_figure(names[base], 24)} [×], logarithmic")
         look.hide_left_axis(axes)

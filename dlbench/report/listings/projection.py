@@ -56,10 +56,12 @@ def projection_table(
     without_interval = sum(row["time_low_s"] is None for row in found)
     notes = [*assumptions, *unused_price_notes(prices, names.values())]
     if cases["processes"].gt(1).any():
-        notes.append(f"n: number of processes of a case. Interval in the columns from and to: {OVER_PROCESSES_TEXT}.")
+        notes.append(
+            f'n: number of processes of a case. Interval in the columns "from" and "to": {OVER_PROCESSES_TEXT}.'
+        )
     if len(found) > without_interval:
         notes.append(
-            f"Confidence level of the interval in the columns from and to: {confidence_levels.describe_levels(cases)}."
+            f'Confidence level of the interval in "from" and "to": {confidence_levels.describe_levels(cases)}.'
         )
     if without_interval:
         notes.append(

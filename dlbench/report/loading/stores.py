@@ -123,7 +123,7 @@ def load_stores(
     # An attempt that several sources hold counts as it stands in the first.
     known = known[~known.index.duplicated()]
     first = rows[["attempt_id", "source_number"]].drop_duplicates("attempt_id").set_index("attempt_id")
-    rows = rows.assign(**{_DETAILS_COLUMN: _details_of_first_rows(rows, readers)})
+    rows = rows.assign(**{_DETAILS_COLUMN: _details_once_per_system(rows, readers)})
     return LoadedStores(rows, known, readers, first["source_number"], num_rows, num_passed_over, num_copies)
 
 
@@ -205,7 +205,7 @@ def _medians_of_unsynchronized_steps(
     return np.where(np.isfinite(largest), largest, np.nan)
 
 
-def _details_of_first_rows(rows: pd.DataFrame, readers: Sequence[StoreReader]) -> pd.Series:
+def _details_once_per_system(rows: pd.DataFrame, readers: Sequence[StoreReader]) -> pd.Series:
     """`system_details` of the first row of each system, and nothing in all others."""
     described = rows[rows["system_hostname"].fillna("") != ""].drop_duplicates("system_id")
     details = pd.Series(None, rows.index, dtype=object)

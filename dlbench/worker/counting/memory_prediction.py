@@ -81,8 +81,8 @@ def predict_with_trace(case: Case) -> tuple[MemoryPrediction, list[int]]:
     except Exception as error:  # a user's network may read its data, which fake tensors lack
         text = (str(error).strip().splitlines() or ["no message"])[0]
         raise BadInput(
-            f"the memory of {case.model} cannot be predicted, because a step without data fails: "
-            f"{type(error).__name__}: {text}"
+            f"the memory of {case.model} cannot be predicted, because a step on tensors without "
+            f"data (shapes only) fails: {type(error).__name__}: {text}"
         ) from error
 
 

@@ -210,7 +210,7 @@ def _macs_for_two_gradients(formula: Callable[..., int | None]) -> Callable[...,
     return lambda *args, **kwargs: None if (macs := formula(*args, **kwargs)) is None else 2 * macs
 
 
-def _skip_first_tensor(formula: Callable[..., int | None]) -> Callable[..., int | None]:
+def _formula_without_first_tensor(formula: Callable[..., int | None]) -> Callable[..., int | None]:
     """The formula for an operation with one more tensor before the operands: a summand, or the gradient."""
     return lambda _, *args, **kwargs: formula(*args, **kwargs)
 
@@ -221,7 +221,7 @@ _FORMULAS: dict[Callable[..., int | None], str] = {
         _weight_int8pack_mm _weight_int4pack_mm _weight_int4pack_mm_for_cpu _weight_int4pack_mm_with_scales_and_zeros
         _cdist_forward _euclidean_dist _pdist_forward affine_grid_generator
     """,
-    _skip_first_tensor(_matmul_macs): "addmv addmm baddbmm _addmm_activation",
+    _formula_without_first_tensor(_matmul_macs): "addmv addmm baddbmm _addmm_activation",
     _addbmm_macs: "addbmm",
     _addr_macs: "addr",
     _grouped_mm_macs: "_grouped_mm _scaled_grouped_mm _scaled_grouped_mm_v2",
@@ -244,14 +244,14 @@ _FORMULAS: dict[Callable[..., int | None], str] = {
         _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_fused_attention_overrideable
     """,
     # Two gradients for each of the two products; recomputing the scores is an implementation's choice, not counted.
-    _macs_for_two_gradients(_skip_first_tensor(_attention_macs)): """
+    _macs_for_two_gradients(_formula_without_first_tensor(_attention_macs)): """
         _scaled_dot_product_flash_attention_backward _scaled_dot_product_efficient_attention_backward
         _scaled_dot_product_cudnn_attention_backward _scaled_dot_product_flash_attention_for_cpu_backward
         _scaled_dot_product_fused_attention_overrideable_backward
     """,
     _flash_attention_macs: "_flash_attention_forward _efficient_attention_forward",
     _macs_for_two_gradients(
-        _skip_first_tensor(_flash_attention_macs)
+        _formula_without_first_tensor(_flash_attention_macs)
     ): "_flash_attention_backward _efficient_attention_backward",
     _trilinear_macs: "_trilinear",
     _cdist_backward_macs: "_cdist_backward",

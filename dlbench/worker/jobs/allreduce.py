@@ -59,7 +59,7 @@ def _time_all_reduces(data: torch.Tensor, clock: Clock, count: int) -> list[floa
     return time_queued_calls(lambda: dist.all_reduce(data), clock, count)
 
 
-def serve(request: dict[str, Any], folder: Path) -> int:
+def handle_request(request: dict[str, Any], folder: Path) -> int:
     """Time all-reduces as one rank; rank 0 writes the result. Return the exit status."""
     case = requested_case(request)
 

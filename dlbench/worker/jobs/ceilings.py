@@ -355,7 +355,7 @@ def sample_call_times(
     return tuple(time_s / calls for time_s in time_queued_calls(sample, clock, count)), calls
 
 
-def serve(request: dict[str, Any], folder: Path) -> int:
+def handle_request(request: dict[str, Any], folder: Path) -> int:
     """Measure the ceilings of the request; return the exit status."""
     device, budget_s = request.get("device", "auto"), float(request.get("budget_s", 45.0))
     return write_job_answer(folder, lambda: to_json(measure_ceilings(device, budget_s, request.get("precisions", ()))))

@@ -25,7 +25,7 @@ from dlbench.worker.progress import enter_phase
 _NUM_STEPS, _MAX_STEPS = 2, 20
 
 
-def serve(request: dict[str, Any], folder: Path) -> int:
+def handle_request(request: dict[str, Any], folder: Path) -> int:
     """Predict or test the memory of the case of the request; return the exit status."""
     return write_job_answer(folder, lambda: json.dumps(_answer_fit_request(request)))
 
@@ -35,7 +35,11 @@ def _answer_fit_request(request: dict[str, Any]) -> dict[str, Any]:
     if request["kind"] == "fit":
         return _run_steps_within_limit(case, request["limit_bytes"])
     process_bytes = _data_segment_after_import()
-    return {"lines": _try_fit_peak_memory(case), "process_bytes": process_bytes, "room_bytes": _usable_gpu_bytes(case)}
+    return {
+        "lines": _predict_peak_by_batch(case),
+        "process_bytes": process_bytes,
+        "room_bytes": _usable_gpu_bytes(case),
+    }
 
 
 def _usable_gpu_bytes(case: Case) -> int | None:
@@ -60,7 +64,7 @@ def _data_segment_after_import() -> int:
     return used_data_segment_bytes()
 
 
-def _try_fit_peak_memory(case: Case) -> list[tuple[int, int]] | None:
+def _predict_peak_by_batch(case: Case) -> list[tuple[int, int]] | None:
     from dlbench.worker.counting.memory_fit import fit_peak_memory
 
     enter_phase("predict")

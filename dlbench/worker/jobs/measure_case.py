@@ -26,7 +26,7 @@ from dlbench.worker.progress import current_phase, enter_phase
 from dlbench.worker.ranks.context import DetectedRank, RankContext, detect_rank
 
 
-def serve(request: dict[str, Any], folder: Path) -> int:
+def handle_request(request: dict[str, Any], folder: Path) -> int:
     """Measure the case of the request; return the exit status."""
     try:
         case = requests.requested_case(request)

@@ -188,7 +188,7 @@ def profile_case(case: Case, folder: Path, time_s: float, trace_steps: int, kern
         if kernels:
             enter_phase("kernels")
             record_verbose_log(workload.step, device, folder)
-    workload.check()
+    workload.check_work_and_precision()
     if trace_steps > 0:
         enter_phase("trace")
         write_trace(workload, clock, folder, trace_steps)
@@ -271,8 +271,8 @@ def _count_work(case: Case) -> dict[str, ModuleWork]:
     except Exception as error:  # a user's network may read its data, which the meta device lacks
         text = (str(error).strip().splitlines() or ["no message"])[0]
         raise BadInput(
-            f"the work of {case.model} cannot be counted, because a step without data fails: {type(error).__name__}: "
-            f"{text}"
+            f"the work of {case.model} cannot be counted, because a step on tensors without "
+            f"data (shapes only) fails: {type(error).__name__}: {text}"
         ) from error
 
 
@@ -386,7 +386,7 @@ def _layer_times(
     return tuple(rows), {part: tuple(samples) for part, samples in parts.items() if any(samples)}
 
 
-def serve(request: dict[str, Any], folder: Path) -> int:
+def handle_request(request: dict[str, Any], folder: Path) -> int:
     """Profile the case of the request; return the exit status."""
     time_s, trace_steps = float(request.get("time_s", 10.0)), int(request.get("trace_steps", 3))
     kernels = bool(request.get("kernels"))

@@ -261,6 +261,6 @@ def _learning_curve_fields(part: str, evaluations: Sequence[Evaluation]) -> dict
     }
 
 
-def serve(request: dict[str, Any], folder: Path) -> int:
+def handle_request(request: dict[str, Any], folder: Path) -> int:
     """Do the training of the request; return the exit status."""
     return write_job_answer(folder, lambda: train_network(Training.from_dict(request["training"])).to_json())

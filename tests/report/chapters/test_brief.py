@@ -205,4 +205,4 @@ def test_the_interval_of_a_mean_over_cases_follows_from_their_processes():
     assert found.interval[0] == pytest.approx(
         found.value / 2.718281828 ** (2.306 * found.comparison.standard_error), rel=1e-4
     )
-    assert found.invert().interval == pytest.approx((1 / found.interval[1], 1 / found.interval[0]))
+    assert found.swap_sides().interval == pytest.approx((1 / found.interval[1], 1 / found.interval[0]))

@@ -320,7 +320,7 @@ def test_no_time_is_refused(time_s, tmp_path):
     ],
 )
 def test_a_worker_that_cannot_begin_leaves_the_reason(worker, asked, status, words, tmp_path):
-    assert worker.serve(asked, tmp_path) == 3
+    assert worker.handle_request(asked, tmp_path) == 3
     left = json.loads((tmp_path / "error.json").read_text())
     assert left["status"] == status
     assert words in left["text"]
