@@ -79,7 +79,7 @@ def sync_folder(folder: Path) -> None:
             os.close(number)
 
 
-def is_temporary(name: str) -> bool:
+def is_temporary_name(name: str) -> bool:
     """Whether the name is a temporary name of this or an earlier version of dlbench."""
     return bool(_TEMPORARY_NAME.fullmatch(name) or _EARLIER_TEMPORARY_NAME.fullmatch(name))
 

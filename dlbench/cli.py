@@ -62,7 +62,7 @@ def build_parser(names: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentPar
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. A `DlbenchError` is printed as one line on stderr; the exit status is then 2."""
-    _prepare_streams()
+    _prepare_output_streams()
     # Figures need no display. A notebook's MPLBACKEND may not be installed here, and matplotlib would then fail.
     os.environ["MPLBACKEND"] = "agg"
     if "_ARGCOMPLETE" in os.environ:
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help()
         return OK
     options.step = step
-    messages.set_level(getattr(options, "verbosity", messages.NORMAL))
+    messages.set_verbosity(getattr(options, "verbosity", messages.NORMAL))
     return _run_command(options)
 
 
@@ -149,7 +149,7 @@ def _command_list_text() -> str:
     return "\n\n".join([*blocks, "Run `dlbench COMMAND --help` for options and an example."])
 
 
-def _prepare_streams() -> None:
+def _prepare_output_streams() -> None:
     """Open closed streams on /dev/null, replace characters that cannot be encoded, print each warning on one line."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 (for as long as the process lives)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123

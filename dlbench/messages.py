@@ -12,7 +12,7 @@ _MAX_PROBLEMS = 20
 _level = NORMAL
 
 
-def set_level(level: int) -> None:
+def set_verbosity(level: int) -> None:
     """Set which messages are printed: QUIET only errors and warnings, VERBOSE also details."""
     global _level
     _level = level
@@ -29,7 +29,7 @@ def say(text: str) -> None:
         _print_to_stderr(text)
 
 
-def say_problems(problems: Sequence[str]) -> None:
+def say_warnings(problems: Sequence[str]) -> None:
     """Print each problem as a warning on a line of its own, and how many more there are."""
     more = len(problems) - _MAX_PROBLEMS
     for problem in [*problems[:_MAX_PROBLEMS], *([f"{more} more like these"] if more > 0 else [])]:

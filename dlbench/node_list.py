@@ -49,7 +49,7 @@ def compress_nodes(names: Iterable[str]) -> str:
     for (head, tail, width), numbers in sorted(_merge_zero_padded(groups).items()):
         ranges = [
             "-".join(f"{number:0{width}}" for number in dict.fromkeys(ends))
-            for ends in _consecutive_runs(sorted(numbers))
+            for ends in _consecutive_ranges(sorted(numbers))
         ]
         folded.append(f"{head}{ranges[0] if len(numbers) == 1 else '[' + ','.join(ranges) + ']'}{tail}")
     return ",".join(sorted(folded, key=natural_sort_key))
@@ -65,7 +65,7 @@ def _merge_zero_padded(groups: dict[tuple[str, str, int], list[int]]) -> dict[tu
     return merged
 
 
-def _consecutive_runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+def _consecutive_ranges(numbers: list[int]) -> Iterator[tuple[int, int]]:
     first = last = numbers[0]
     for number in numbers[1:]:
         if number != last + 1:

@@ -40,7 +40,7 @@ _MAX_LOG = 700.0
 
 
 @dataclass(frozen=True)
-class ProcessWindow:
+class ProcessMedian:
     """One process: the median step time of its window [s], and the interval of that median where it has one."""
 
     value: float
@@ -86,7 +86,7 @@ class IntervalOverProcesses:
         return half_width_of_mean(self.spread, self.window_error, processes, self.confidence)
 
 
-def interval_over_processes(windows: Sequence[ProcessWindow], confidence: float = 0.95) -> IntervalOverProcesses | None:
+def interval_over_processes(windows: Sequence[ProcessMedian], confidence: float = 0.95) -> IntervalOverProcesses | None:
     """Compute the interval of the mean of processes, and the prediction for one more.
 
     With y the logarithms of k medians and s their standard deviation, Student's t with k - 1 degrees gives
@@ -142,7 +142,7 @@ def half_width_of_mean(spread: float, window_error: float, num_processes: int, c
     return DRIFT_ALLOWANCE * of_one / math.sqrt(num_processes)
 
 
-def _typical_window_error(windows: Sequence[ProcessWindow]) -> float:
+def _typical_window_error(windows: Sequence[ProcessMedian]) -> float:
     """Standard error of a typical window (one with a burst is none): the median of all that have one, else 0."""
     errors = [window.log_standard_error for window in windows if window.log_standard_error is not None]
     return median(errors) if errors else 0.0
@@ -163,7 +163,7 @@ class FastAndSlowGroups:
         return f"{len(self.fast)} {noun} at {fast} and {len(self.slow)} at {slow}"
 
 
-def split_into_two_groups(windows: Sequence[ProcessWindow]) -> FastAndSlowGroups | None:
+def split_into_two_groups(windows: Sequence[ProcessMedian]) -> FastAndSlowGroups | None:
     """The two groups that processes fall into; None where they form one.
 
     They are split at the largest gap between sorted logarithms, where it passes `MIN_GAP`, `GAP_OVER_RANGE` and

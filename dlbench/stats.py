@@ -248,12 +248,12 @@ def _variance_inflation(times: list[float], ordered: list[float], middle: float,
     inflation = power / NUM_WAVES / variance / cosine_power_ratio(lag1, n)
     if not search_clusters:
         return inflation
-    clustered = _cluster_inflation(times, ordered, waves)
+    clustered = _cluster_variance_inflation(times, ordered, waves)
     r = max(0.0, lag1)
     return max(inflation, clustered) if clustered * (1 - r) > CLUSTER_LIMIT * (1 + r) else inflation
 
 
-def _cluster_inflation(times: list[float], ordered: list[float], waves: list[list[float]]) -> float:
+def _cluster_variance_inflation(times: list[float], ordered: list[float], waves: list[list[float]]) -> float:
     """Long-run variance over variance of the marks of the slowest steps or of the fastest, whichever is larger."""
     n, num_cells = len(times), len(waves[0])
     size = max(MIN_TAIL, n // TAIL_DIVISOR)

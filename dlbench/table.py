@@ -89,10 +89,10 @@ class Table:
 
 def render(table: Table, format: str) -> str:
     """Format `table` in one of `FORMATS`, ending with a newline. Raises UnknownName for another format."""
-    return render_all([table], format)
+    return format_tables([table], format)
 
 
-def render_all(tables: Sequence[Table], format: str) -> str:
+def format_tables(tables: Sequence[Table], format: str) -> str:
     """Format several tables, separated by blank lines; in JSON a list, unless there is only one.
 
     Raises UnknownName for another format.
@@ -149,16 +149,16 @@ def with_shared_unit(table: Table, *keys: str) -> Table:
 
 
 def half_width_cell(fraction: float, value: float, low: float, high: float) -> NumberWithText:
-    """Half of an interval's width over its value, shown under a heading "±" as `units.half_width` does."""
-    return NumberWithText(fraction, units.half_width(fraction, (low / value, high / value)).removeprefix("±"))
+    """Half of an interval's width over its value, shown under a heading "±" as `units.plus_minus_text` does."""
+    return NumberWithText(fraction, units.plus_minus_text(fraction, (low / value, high / value)).removeprefix("±"))
 
 
 def half_width_text(cell: Cell) -> str:
-    """Format half of an interval's width under a heading "±", as `units.half_width` does."""
+    """Format half of an interval's width under a heading "±", as `units.plus_minus_text` does."""
     fraction = number_or_none(cell)
     if isinstance(cell, NumberWithText) or fraction is None:
         return default_cell_text(cell)
-    return units.half_width(fraction).removeprefix("±")
+    return units.plus_minus_text(fraction).removeprefix("±")
 
 
 def signed_percent_text(cell: Cell) -> str:

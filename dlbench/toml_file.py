@@ -110,7 +110,7 @@ def read_toml(file: Path, what: str) -> TomlFile:
         text = content.decode("utf-8-sig")
         return TomlFile(file, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        end = f"(at its end, line {text.count(chr(10)) + 1})"
+        end = f"(at the end of the file, line {text.count(chr(10)) + 1})"
         raise BadInput(f"{file} is not valid TOML: {str(error).replace('(at end of document)', end)}") from None
     except RecursionError:
         raise BadInput(f"{file} is nested too deeply to be {what}") from None

@@ -123,7 +123,7 @@ def percent_text(fraction: float | None, significant: int = 2) -> str:
     return f"{number_text(100 * fraction, significant)} %"
 
 
-def half_width(fraction: float | None, ends: tuple[float, float] | None = None) -> str:
+def plus_minus_text(fraction: float | None, ends: tuple[float, float] | None = None) -> str:
     """Format an interval around its value: "±0.42 %", both ends where it is wide: "−29 to +40 %", "no ±" without one.
 
     Args:
@@ -144,8 +144,8 @@ def half_width(fraction: float | None, ends: tuple[float, float] | None = None) 
     return f"{'−' if low < 0 else '+'}{below} to {'−' if high < 0 else '+'}{above} %"
 
 
-def ratio(value: float | None, significant: int = 3) -> str:
-    """Format a ratio, small ones by their significant digits: ``ratio(0.00833) == "0.00833"``; "< 0.0001" beyond."""
+def ratio_text(value: float | None, significant: int = 3) -> str:
+    """Format a ratio, small ones by significant digits: ``ratio_text(0.00833) == "0.00833"``; "< 0.0001" below."""
     if value is None or math.isnan(value):
         return MISSING
     if 0 < value < 1 / _LARGEST_RATIO:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from dlbench.csv_cells import escape_formula
-from dlbench.report.forms.frame_csv import csv_parts
+from dlbench.report.forms.frame_csv import csv_chunks
 from dlbench.table import Column, Table, render
 
 HOSTILE = (
@@ -41,7 +41,7 @@ def cells(text):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_writer_of_csv_lets_a_formula_through(text):
     frame = pd.DataFrame({"label": [text, "b"], "value": [-1.5, -np.inf], "all": [text, text]})
-    assert cells("".join(csv_parts(frame, list(frame)))) == [
+    assert cells("".join(csv_chunks(frame, list(frame)))) == [
         ["label", "value", "all"],
         ["'" + text, "-1.5", "'" + text],
         ["b", "-inf", "'" + text],

@@ -25,7 +25,7 @@ from dlbench.launch import launchers, probe
 from dlbench.report.analysis.content import read_content
 from dlbench.report.chapters.sections import SECTIONS
 from dlbench.results import store
-from dlbench.table import render_all
+from dlbench.table import format_tables
 from tests.fakes import damage
 from tests.fakes import records as fakes
 from tests.fakes.workers import script
@@ -119,7 +119,7 @@ def chapters(root):
     """All that a report says, without drawing it."""
     content = read_content([root])
     tables = [block.table for section in SECTIONS for block in section(content).blocks if block.table]
-    assert render_all(tables, "text")
+    assert format_tables(tables, "text")
     return set(content.attempts["attempt_id"])
 
 

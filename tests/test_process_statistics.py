@@ -12,7 +12,7 @@ from dlbench import process_statistics
 from dlbench.errors import InvalidMeasurement
 from dlbench.process_statistics import (
     MIN_PROCESSES,
-    ProcessWindow,
+    ProcessMedian,
     interval_over_processes,
     processes_needed,
     split_into_two_groups,
@@ -20,8 +20,8 @@ from dlbench.process_statistics import (
 )
 
 
-def windows(*medians: float) -> list[ProcessWindow]:
-    return [ProcessWindow(median) for median in medians]
+def windows(*medians: float) -> list[ProcessMedian]:
+    return [ProcessMedian(median) for median in medians]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_too_few_processes_or_copies_of_one_have_no_interval(medians):
 def test_the_windows_count_where_medians_agree_by_chance():
     close = (0.0100000, 0.0100001, 0.0100002)
     alone = interval_over_processes(windows(*close))
-    read = interval_over_processes([ProcessWindow(value, value * 0.98, value * 1.02) for value in close])
+    read = interval_over_processes([ProcessMedian(value, value * 0.98, value * 1.02) for value in close])
     assert read.relative_half_width > 100 * alone.relative_half_width
     assert read.relative_half_width >= 0.02 / math.sqrt(3)
 
@@ -86,7 +86,7 @@ def test_processes_spread_evenly_form_one_group_and_so_do_close_ones():
 
 
 def test_a_gap_that_the_windows_cannot_resolve_makes_no_groups():
-    wide = [ProcessWindow(value, value * 0.9, value * 1.1) for value in (0.0100, 0.0101, 0.0112)]
+    wide = [ProcessMedian(value, value * 0.9, value * 1.1) for value in (0.0100, 0.0101, 0.0112)]
     assert split_into_two_groups(wide) is None
 
 

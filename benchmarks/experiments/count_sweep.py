@@ -26,8 +26,8 @@ import torch
 from torch import nn
 
 from dlbench.models import build_on_meta
-from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.counting.flops import CountingMode, suppress_warnings
+from dlbench.tasks.outputs import find_nested_tensors
+from dlbench.worker.counting.flops import FlopCountingMode, suppress_warnings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "experiments" / "flop_sweep.md"
 PER_MODULE = 4
@@ -136,9 +136,9 @@ def count(build: Callable[[], tuple[nn.Module, list[Any]]]) -> dict[str, Any]:
             return {"error": f"not built: {_line(error)}"}
         network.train()
         found: dict[str, Any] = {"parameters": sum(p.numel() for p in network.parameters())}
-        with CountingMode(network) as mode:
+        with FlopCountingMode(network) as mode:
             try:
-                loss = sum(t.float().sum() for t in tensors_in(_plain(network(*inputs))) if t.requires_grad)
+                loss = sum(t.float().sum() for t in find_nested_tensors(_plain(network(*inputs))) if t.requires_grad)
                 mode.backward = True
                 loss.backward()  # type: ignore[union-attr]
             except Exception as error:

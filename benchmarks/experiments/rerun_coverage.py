@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dlbench import process_statistics, stats
-from dlbench.process_statistics import ProcessWindow, interval_over_processes, student_quantile
+from dlbench.process_statistics import ProcessMedian, interval_over_processes, student_quantile
 from dlbench.report.analysis.comparison_statistics import compare_over_weighted_cases
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +64,7 @@ def series_of(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[Seri
         steps = row["step_s"]
         interval = stats.median_interval(steps)
         limits = (interval.low, interval.high) if interval else (None, None)
-        process = {"at": at, "steps": steps, "window": ProcessWindow(median(steps), *limits)}
+        process = {"at": at, "steps": steps, "window": ProcessMedian(median(steps), *limits)}
         found.setdefault((row["model"].rpartition(":")[2], kind), []).append(process)
     return {key: _blocks(sorted(series, key=lambda p: p["at"])) for key, series in found.items()}
 

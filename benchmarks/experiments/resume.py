@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dlbench.launch import attempts, case_counts, probe, supervise
-from dlbench.launch.results_folder import check_folder
+from dlbench.launch.results_folder import require_writable_folder
 from dlbench.results.records import Measurement, Outcome, Record, System
 from dlbench.suites.case import Case
 from dlbench.suites.suite import Suite, load_suite
@@ -102,7 +102,7 @@ def measure(folder: Path, suite_file: Path, options: argparse.Namespace) -> int:
     number = len(list(supervise.run_cases(further, campaign)))
     print(f"a further case: {(time.perf_counter() - began) / max(1, number) * 1000:.1f} ms ({number} measured)")
     empty = supervise.Campaign(folder / "empty", suite.name, suite.version, key, launcher)
-    check_folder(empty.root)
+    require_writable_folder(empty.root)
     began = time.perf_counter()
     number = len(list(supervise.run_cases(further, empty, fresh=True)))
     print(f"a case beside none: {(time.perf_counter() - began) / max(1, number) * 1000:.1f} ms ({number} measured)")

@@ -47,7 +47,7 @@ def run(
     from dlbench.launch import processes
     from dlbench.report.analysis.content import metrics
 
-    suite = _to_suite(what, axes)
+    suite = _suite_from_argument(what, axes)
     with processes.stop_on_signals():
         try:
             campaign, cases = preparation.prepare_campaign(suite, Path(results), launcher)
@@ -82,7 +82,7 @@ def layer_rows(model: str, auxiliary: bool = False) -> Sequence[LayerRow]:
     return counting.layers(model, auxiliary)
 
 
-def _to_suite(what: str | Path | Case, axes: dict[str, Any]) -> Suite:
+def _suite_from_argument(what: str | Path | Case, axes: dict[str, Any]) -> Suite:
     from dlbench.suites.suite import Suite, load_suite
 
     if not isinstance(what, Case):

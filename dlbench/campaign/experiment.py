@@ -37,8 +37,8 @@ def run_experiment(
     from dlbench.report.analysis.comparison import find_measured_pairs
     from dlbench.results import store
 
-    results_maintenance.close_open_attempts(root)
-    results_maintenance.rebuild_parts(root, results_maintenance.read_stored_attempts(root).without_part)
+    results_maintenance.close_interrupted_attempts(root)
+    results_maintenance.rebuild_parquet_parts(root, results_maintenance.read_stored_attempts(root).without_part)
     rows = _experiment_rows(root, experiment, system_keys, networks)
     whole = find_measured_pairs(rows, experiment.suite_names, experiment.matches, pairs)
     order = experiment.run_order(pairs)
@@ -52,7 +52,7 @@ def run_experiment(
 
     def store_record(record: Record) -> None:
         store.append_record(root, record, make_folder=False)
-        progress.print_finished(record)
+        progress.print_finished_case(record)
 
     of_side = {
         side: supervise.Campaign(
@@ -91,11 +91,11 @@ def compare_experiment(
     rules: ComparisonRules,
 ) -> ComparisonResult:
     """Compare the two sides over the pairs measured so far."""
-    from dlbench.report.analysis.comparison import compare_sides
+    from dlbench.report.analysis.comparison import compare_ab_sides
     from dlbench.report.analysis.comparison_matching import select_attempts_of_sides
 
     rows = _experiment_rows(root, experiment, system_keys, networks)
-    return compare_sides(
+    return compare_ab_sides(
         select_attempts_of_sides(rows, experiment.suite_names), experiment.suite_names, experiment.matches, pairs, rules
     )
 

@@ -83,13 +83,13 @@ def measure_with_schedule(
 def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule | SettingSearch) -> int:
     root = campaign.root
     assert campaign.folder is not None
-    campaign.folder.check()
-    results_maintenance.close_open_attempts(root)
+    campaign.folder.require_same_folder()
+    results_maintenance.close_interrupted_attempts(root)
     began = time.monotonic()
     found = results_maintenance.read_stored_attempts(root)
-    store = results_maintenance.import_store_or_none()
+    store = results_maintenance.import_parquet_store_or_none()
     if store:
-        results_maintenance.rebuild_parts(root, found.without_part)
+        results_maintenance.rebuild_parquet_parts(root, found.without_part)
     else:
         say(
             f"{sys.executable} has no package 'pyarrow': results stay in {attempts.attempts_folder(root)}/; run "
@@ -104,7 +104,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
             store.append_record(root, record, make_folder=False)
         schedule.add_record(record)
         progress.total = max(progress.total, len(cases) + schedule.num_extra)
-        progress.print_finished(record)
+        progress.print_finished_case(record)
 
     further = _extra_processes_measured_earlier(campaign, cases, found.ended) if schedule.adds_processes else ()
     known = [] if fresh else [*cases, *further]
@@ -117,7 +117,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         on_record=store_record,
         on_tick=progress.show_running_case,
         on_note=say,
-        facts=schedule.counts_from_earlier_process,
+        facts=schedule.facts_from_earlier_process,
         upcoming=schedule.upcoming_processes,
         stored=frozenset(found.ended),
         stored_ids=found.ids,
@@ -131,9 +131,9 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
             busy += any(w.startswith("busy_host:") for _, measured in record.ranks for w in measured.warnings)
             parts += 1
             if parts >= results_maintenance.MIN_PARTS_TO_MERGE:
-                parts = results_maintenance.merge_parts(root, parts)
+                parts = results_maintenance.merge_parquet_parts(root, parts)
     if time.monotonic() - began >= claims.DEAD_AFTER_S:
-        results_maintenance.close_open_attempts(root)  # owners on other nodes have been watched long enough now
+        results_maintenance.close_interrupted_attempts(root)  # owners on other nodes have been watched long enough now
     failed = sum(status not in DONE_STATUSES for status in statuses)
     if failed and not schedule.searches:
         say(
@@ -164,7 +164,7 @@ def _print_summary(schedule: Schedule | SettingSearch, progress: Progress, root:
         say(remark)
     summary = schedule.summarize_processes()
     for case, figures in summary[:MAX_SUMMARY_LINES]:
-        progress.print_processes(case, figures)
+        progress.print_case_summary(case, figures)
     if len(summary) > MAX_SUMMARY_LINES:
         say(f"... and {len(summary) - MAX_SUMMARY_LINES} more cases: see `dlbench report {root}`")
 
@@ -185,7 +185,7 @@ def _add_earlier_records(
     ids = {case.id for case in measured}
     if not ids:
         return
-    folders = [folder for folder in attempts.list_attempt_folders(root) if attempts.case_id_of(folder.name) in ids]
+    folders = [folder for folder in attempts.list_attempt_folders(root) if attempts.attempt_case_id(folder.name) in ids]
     latest = {
         attempts.record_key(head): (folder, head) for folder, head in attempts.find_closed_attempts(root, folders)
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dlbench import units
 from dlbench.launch import launchers, probe, slurm
-from dlbench.launch.results_folder import ResultsFolder, check_folder
+from dlbench.launch.results_folder import ResultsFolder, require_writable_folder
 from dlbench.launch.supervise import Campaign
 from dlbench.messages import say
 from dlbench.suites.case import Case
@@ -33,10 +33,10 @@ def prepare_campaign(
     launchers.check_launcher(launcher, planned)
     folder = None
     if write:
-        check_folder(results)
+        require_writable_folder(results)
         folder = ResultsFolder(results)
     models = models_of_cases(planned)
-    say("looking at this machine ...")
+    say("detecting the devices and software of this machine ...")
     asked = (
         slurm.rank_probe_argv(list(step), models)
         if step

@@ -9,7 +9,7 @@ from dlbench import units
 from dlbench.errors import StoreError
 from dlbench.launch import attempts, claims, leftovers, supervise
 from dlbench.launch.results_folder import ResultsFolder, ResultsFolderMissing
-from dlbench.messages import say, say_problems
+from dlbench.messages import say, say_warnings
 from dlbench.results.records import DONE_STATUSES, Record
 
 #: Number of small parts that are merged into one file, which loads much faster.
@@ -39,28 +39,28 @@ def read_stored_attempts(root: Path) -> StoredAttempts:
     unmerged = [folder for folder in folders if folder.name not in merged]
     for folder, record in attempts.find_closed_attempts(root, unmerged, problems):
         has_part = folder.name in own
-        if attempts.has_ended(folder, record, has_part):
+        if attempts.is_case_done(folder, record, has_part):
             ended.add(attempts.record_key(record))
         if not has_part:
             without_part.append((folder, record))
-    say_problems(problems)
+    say_warnings(problems)
     ids = frozenset(merged | {folder.name for folder in folders})
-    tried = {case_id for name in ids if (case_id := attempts.case_id_of(name))}
+    tried = {case_id for name in ids if (case_id := attempts.attempt_case_id(name))}
     return StoredAttempts(ended, tried, ids, len(own), without_part)
 
 
 def _attempts_in_parquet(root: Path, names: set[str]) -> tuple[set[str], set[str], set[attempts.DoneKey]]:
     """Return attempts with their own part, attempts complete in merged files, and the keys these have ended."""
-    store = import_store_or_none()
+    store = import_parquet_store_or_none()
     if store is None or not root.is_dir():
         return set(), set(), set()
     found = store.find_parts(root)[0]
     own = {p.stem for p in found if p.stem in names and p.parent == root and store.is_written_by_dlbench(p)}
     others = [p for p in found if p.stem not in own or p.parent != root]
-    return own, store.attempt_ids(root, among=others), store.finished_keys(root, among=others)
+    return own, store.complete_attempt_ids(root, among=others), store.finished_keys(root, among=others)
 
 
-def import_store_or_none() -> ModuleType | None:
+def import_parquet_store_or_none() -> ModuleType | None:
     """Return `dlbench.results.store`; None without pyarrow, such as on a host outside its container.
 
     Attempt folders contain all results; Parquet files are built from them, now or later.
@@ -78,7 +78,7 @@ def print_write_error(error: StoreError, folder: ResultsFolder | None) -> None:
     """Print that results cannot be written, and which are kept; if `folder` was removed, that is the reason."""
     try:
         if folder is not None:
-            folder.check()
+            folder.require_same_folder()
     except ResultsFolderMissing as gone:
         error = gone
     if isinstance(error, ResultsFolderMissing):
@@ -90,7 +90,7 @@ def print_write_error(error: StoreError, folder: ResultsFolder | None) -> None:
         say(f"dlbench: {error}; stopped. Results so far are kept; run the same command again to resume")
 
 
-def close_open_attempts(root: Path) -> int:
+def close_interrupted_attempts(root: Path) -> int:
     """Close and print attempts that killed runs left open, remove their leftovers; return the number closed."""
     problems: list[str] = []
     closed = supervise.recover_open_attempts(root, problems=problems)
@@ -112,16 +112,16 @@ def attempts_missing_in_parquet(root: Path) -> list[tuple[Path, Record]]:
         # Without its samples it proves nothing: what a file holds of the attempt is all that is left.
         return next((r for r in found if r.ranks and r.attempt_id == attempt_id), None)
 
-    stored = store.attempt_ids(root, original=read_attempt_record)
+    stored = store.complete_attempt_ids(root, original=read_attempt_record)
     problems: list[str] = []
     folders = [folder for folder in attempts.list_attempt_folders(root) if folder.name not in stored]
     closed = attempts.find_closed_attempts(root, folders, problems)
     missing = [found for found in closed if found[1].attempt_id not in stored]
-    say_problems(problems)
+    say_warnings(problems)
     return missing
 
 
-def merge_all_parts(root: Path) -> None:
+def merge_all_parquet_parts(root: Path) -> None:
     """Put all parts that dlbench wrote into one file per month, and say which are left."""
     from dlbench.results import store
 
@@ -133,7 +133,7 @@ def merge_all_parts(root: Path) -> None:
         say(f"not merged: {names} ({len(others)} in total); another program or an earlier dlbench wrote these files")
 
 
-def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
+def rebuild_parquet_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
     """Write missing Parquet parts, for example of a killed run."""
     from dlbench.results import store
 
@@ -155,9 +155,9 @@ def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
     return rebuilt
 
 
-def merge_parts(root: Path, own_parts: int) -> int:
+def merge_parquet_parts(root: Path, own_parts: int) -> int:
     """Merge parts into one file, unless another process does; return how many of `own_parts` remain."""
-    store = import_store_or_none()
+    store = import_parquet_store_or_none()
     if store is None:
         return 0
     try:

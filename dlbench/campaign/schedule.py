@@ -32,7 +32,7 @@ _NO_RETRY_STATUSES = ("oom", "timeout", "invalid")
 @dataclass
 class _CaseProcesses:
     case: Case
-    windows: list[process_statistics.ProcessWindow] = field(default_factory=list)
+    windows: list[process_statistics.ProcessMedian] = field(default_factory=list)
     costs_s: list[float] = field(default_factory=list)
     next_number: int = 0
     images: int = 1  # samples of a step
@@ -106,13 +106,13 @@ class Schedule:
         figures = case_figures(record) if record.status in DONE_STATUSES else None
         if figures is not None:
             limits = (figures.interval.low, figures.interval.high) if figures.interval else (None, None)
-            sample.windows.append(process_statistics.ProcessWindow(figures.median_s, *limits))
+            sample.windows.append(process_statistics.ProcessMedian(figures.median_s, *limits))
         if from_now:
             sample.costs_s += [record.wall_s] if record.wall_s else []
             sample.facts = sample.facts or reusable_facts(record)
             sample.ended = record.status if record.status in _NO_RETRY_STATUSES else sample.ended
 
-    def counts_from_earlier_process(self, case: Case) -> dict[str, Any] | None:
+    def facts_from_earlier_process(self, case: Case) -> dict[str, Any] | None:
         """Return facts from an earlier process of the case in this run that are the same in every process."""
         sample = self._samples.get(case.first_process_id)
         return sample.facts if sample else None
@@ -230,6 +230,6 @@ def _describe_rates(sample: _CaseProcesses) -> str:
         few = f"there are fewer than {process_statistics.MIN_PROCESSES} processes or all have the same value"
         return f"{' and '.join(rates)}: no interval, because {few}"
     rate = f"{units.rate_text(sample.images / found.value, sample.rate_unit):>12}"
-    rate += f" {units.half_width(found.relative_half_width)}"
+    rate += f" {units.plus_minus_text(found.relative_half_width)}"
     level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.confidence_text(found.confidence)}"
-    return f"{rate}, one more run {units.half_width(found.relative_prediction_half_width)}{level}"
+    return f"{rate}, one more run {units.plus_minus_text(found.relative_prediction_half_width)}{level}"

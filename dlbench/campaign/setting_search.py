@@ -107,10 +107,10 @@ class SettingSearch:
         """Take in what became of a process."""
         case = Case.from_dict(record.case)
         self.tried[levers.setting_without_protocol(case), _halving_rung_of_case(case, self.goal), case.repeat] = (
-            self._to_result(record)
+            self._result_from_record(record)
         )
 
-    def counts_from_earlier_process(self, case: Case) -> dict[str, Any] | None:
+    def facts_from_earlier_process(self, case: Case) -> dict[str, Any] | None:
         """Return no facts but that none are wanted: only the process that is checked counts work and memory."""
         return None if _halving_rung_of_case(case, self.goal) == CHECK_RUNG else {"warnings": ()}
 
@@ -143,7 +143,7 @@ class SettingSearch:
                 found.setdefault(case, {}).setdefault(rung, []).append(one.value)
         return {case: median(rungs[max(rungs)]) for case, rungs in found.items()}
 
-    def lever_gains(self) -> list[levers.LeverChange]:
+    def gains_by_change(self) -> list[levers.LeverChange]:
         """What each lever gave, on the way from the default setting to the best one."""
         return levers.improvement_path(self.median_value_by_setting(), self.first, self.best)
 
@@ -172,7 +172,7 @@ class SettingSearch:
         gains = yield from self._try_single_changes(base)
         yield from self._halve_combinations(base, gains)
         if not is_cheap:
-            best = self._ranking()[0]
+            best = self._settings_best_first()[0]
             yield from self._search_batch_size(best, self._longest_measured_rung(best), HALVING_END)
         yield from self._select_fastest_valid_setting()
         for case in levers.settings_to_measure_between(self.median_value_by_setting, self.first, self.best):
@@ -214,11 +214,9 @@ class SettingSearch:
         gains: dict[str, tuple[Any, float]] = {}
         for axis, values in self.values.items():
             for value in values:
-                case = levers.case_with_values(base, **{axis: value})
+                case = levers.case_with_axes(base, **{axis: value})
                 if axis == "freeze":
-                    case = levers.case_with_values(
-                        base, compile=gains.get("compile", ("default", 1.0))[0], freeze=value
-                    )
+                    case = levers.case_with_axes(base, compile=gains.get("compile", ("default", 1.0))[0], freeze=value)
                 if case is None or not (yield from self._measure_setting(case, 0, until=LEVERS_END)):
                     continue
                 ratio = (self._value_of_setting(case) or 0.0) / (self._value_of_setting(base) or math.inf)
@@ -229,7 +227,7 @@ class SettingSearch:
     def _halve_combinations(self, base: Case, gains: Mapping[str, tuple[Any, float]]) -> Iterator[Case]:
         """Measure combinations of what gave more; the better half goes on to a longer window."""
         rung = 1
-        left = _combinations(base, gains)[:MAX_COMBINATIONS]
+        left = _combinations_of_changes(base, gains)[:MAX_COMBINATIONS]
         while left:
             measured = []
             for case in left:
@@ -241,14 +239,14 @@ class SettingSearch:
 
     def _select_fastest_valid_setting(self) -> Iterator[Case]:
         """Take the fastest setting whose numbers are right."""
-        for case in self._ranking():
+        for case in self._settings_best_first():
             if not self._is_better(case, self.first) or not self._has_expected_loss(case):
                 continue
             self.best = case
             if (yield from self._measure_setting(case, CHECK_RUNG)):
                 return
 
-    def _ranking(self) -> list[Case]:
+    def _settings_best_first(self) -> list[Case]:
         """The settings with a figure, the best of those with the longest window first."""
         figures = self.median_value_by_setting()
         return sorted(figures, key=lambda case: (self._longest_measured_rung(case), figures[case]), reverse=True)
@@ -309,7 +307,7 @@ class SettingSearch:
     def _is_better(self, case: Case, base: Case) -> bool:
         return (self._value_of_setting(case) or 0.0) > MIN_GAIN * (self._value_of_setting(base) or math.inf)
 
-    def _to_result(self, record: Record) -> SettingResult:
+    def _result_from_record(self, record: Record) -> SettingResult:
         cost_s = record.wall_s or 0.0
         if record.status not in DONE_STATUSES:
             return SettingResult(None, cost_s, error=(record.error or record.status).splitlines()[0])
@@ -329,12 +327,12 @@ class SettingSearch:
         return ", ".join(change.text for change in changes) or "default setting"
 
 
-def _combinations(base: Case, gains: Mapping[str, tuple[Any, float]]) -> list[Case]:
+def _combinations_of_changes(base: Case, gains: Mapping[str, tuple[Any, float]]) -> list[Case]:
     """Return combinations of the changes of `gains`, the one with the largest product of ratios first."""
     found = []
     for chosen in itertools.product((True, False), repeat=len(gains)):
         axes = [axis for axis, taken in zip(gains, chosen, strict=True) if taken]
-        case = levers.case_with_values(base, **{axis: gains[axis][0] for axis in axes})
+        case = levers.case_with_axes(base, **{axis: gains[axis][0] for axis in axes})
         if case is not None:
             found.append((math.prod(gains[axis][1] for axis in axes), case))
     found.sort(key=lambda one: one[0], reverse=True)

@@ -61,7 +61,7 @@ def best_setting_as_suite_toml(search: SettingSearch) -> str:
     best, default = search.best, Case("")
     axes = ["model", "mode", "batch_size", "device"]
     axes += [axis for axis in AXES if axis not in (*axes, "repeat") and getattr(best, axis) != getattr(default, axis)]
-    gave = "; ".join(f"{change.text} x{change.ratio:.2f}" for change in search.lever_gains()) or "default setting"
+    gave = "; ".join(f"{change.text} x{change.ratio:.2f}" for change in search.gains_by_change()) or "default setting"
     lines = [
         f"name = {json.dumps(f'tuned-{file_safe_name(best.model)}-{best.mode}')}",
         "version = 1",

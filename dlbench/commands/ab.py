@@ -22,7 +22,12 @@ def add_parser(commands: Any) -> None:
             metavar="KEY=VALUE,...",
             help=f"setting of side {side.upper()}: axis=value, protocol.key=value or env.NAME=value; repeatable",
         )
-    parser.add_argument("--pairs", type=parse_count, metavar="N", help="processes per side and case (default: 10)")
+    parser.add_argument(
+        "--pairs",
+        type=parse_count,
+        metavar="N",
+        help="pairs per case: one process of A and one of B each (default: 10)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random order (default: 0)")
     add_override_option(parser, "set an axis or protocol key on both sides; repeatable")
     add_results_folder(parser)
@@ -35,7 +40,7 @@ def _run_ab_command(options: argparse.Namespace) -> int:
     from dlbench.campaign.experiment import compare_experiment, run_experiment
     from dlbench.errors import StoreError
     from dlbench.launch import ab_experiment, probe, processes
-    from dlbench.launch.results_folder import ResultsFolder, check_folder
+    from dlbench.launch.results_folder import ResultsFolder, require_writable_folder
     from dlbench.report.analysis.comparison_statistics import DEFAULT_PAIRS
     from dlbench.suites.suite import load_suite, models_of_cases
 
@@ -49,7 +54,7 @@ def _run_ab_command(options: argparse.Namespace) -> int:
             for turn in pair:
                 print(f"{turn.pair:>4}  {turn.side}  {turn.case.model}  {turn.case.mode}  {turn.case.batch_size}")
         return OK
-    check_folder(options.results)
+    require_writable_folder(options.results)
     folder = ResultsFolder(options.results)
     models = models_of_cases([case for suite in suites for case in suite.cases()])
     found = probe.probe_machine(models)

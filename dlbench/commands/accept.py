@@ -3,14 +3,14 @@
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format_option, add_path, add_results_arguments, print_tables
+from dlbench.commands.arguments import add_command, add_format_option, add_path, add_results_to_read, print_tables
 from dlbench.messages import say
 
 
 def add_parser(commands: Any) -> None:
     parser = add_command(commands, "accept", _run_accept_command, "acceptance.toml results -o acceptance.html")
     add_path(parser, "file", help="TOML file with the cases, metrics and limits to check")
-    add_results_arguments(parser)
+    add_results_to_read(parser)
     add_path(parser, "-o", "--output", metavar="FILE", help="also write an HTML page to print and sign")
     add_format_option(parser)
     parser.epilog = f"exit status: 0 all passed, 1 some failed, 2 not decided\n\n{parser.epilog}"

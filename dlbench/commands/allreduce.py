@@ -44,7 +44,7 @@ def _run_allreduce_command(options: argparse.Namespace) -> None:
     from dlbench.results import bounds_records, bounds_schema
     from dlbench.suites.case import Case, Protocol
 
-    results_folder.check_folder(options.results)
+    results_folder.require_writable_folder(options.results)
     several = options.nodes * options.devices_per_node > 1
     case = Case(
         "lenet5",  # no network is built; the case only defines ranks and devices
@@ -64,13 +64,13 @@ def _run_allreduce_command(options: argparse.Namespace) -> None:
         request = {"kind": "allreduce", "case": case.to_dict(), "sizes_bytes": sizes}
         argv = launcher(case, folder)
         try:
-            text = worker_process.run_request(request, folder, options.timeout, argv=argv, world_size=case.world_size)
-        except worker_process.JobFailed as error:
+            text = worker_process.run_in_worker(request, folder, options.timeout, argv=argv, world_size=case.world_size)
+        except worker_process.WorkerFailed as error:
             raise DlbenchError(f"the all-reduce measurement failed: {error}") from None
     run_id, started_at = arguments.new_run_name()
     run = bounds_records.parse_run_json(bounds_records.AllReduceRun, text, run_id=run_id, started_at=started_at)
     part = bounds_schema.write_all_reduces(options.results, run)
-    frame = bounds_schema.read_run_files([part], bounds_schema.ALL_REDUCE_SCHEMA)
+    frame = bounds_schema.read_run_frame([part], bounds_schema.ALL_REDUCE_SCHEMA)
     arguments.print_tables(options.format, all_reduce_table(frame))
     if run.warning:
         say(run.warning)

@@ -56,10 +56,10 @@ def add_format_option(parser: argparse.ArgumentParser, choices: tuple[str, ...] 
 
 def print_tables(form: str, *tables: Table) -> None:
     """Print tables in the format of `--format`; those without rows are left out, except the last."""
-    from dlbench.table import render_all
+    from dlbench.table import format_tables
 
     *others, last = tables
-    print(render_all([*(table for table in others if table.rows), last], form), end="")
+    print(format_tables([*(table for table in others if table.rows), last], form), end="")
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +80,7 @@ def nonempty_path(text: str) -> Path:
     return path.absolute() if text.startswith("-") else path  # a worker would parse it as an option
 
 
-def add_suite(parser: argparse.ArgumentParser) -> None:
+def add_suite_argument(parser: argparse.ArgumentParser) -> None:
     """Add the suite and `-P`, which replaces its values."""
     suite: Any = parser.add_argument("suite", help="TOML file, or a name from `dlbench suites`")
     suite.completer = lambda **_: bundled_files.available_files("suite")  # for argcomplete
@@ -133,12 +133,12 @@ def make_number_parser(what: str, is_valid: Callable[[float], bool], suffix: str
 percentage = make_number_parser("a percentage of at least 0", lambda value: 0 <= value < math.inf, suffix="%")
 
 
-def add_results_arguments(parser: argparse.ArgumentParser) -> None:
+def add_results_to_read(parser: argparse.ArgumentParser) -> None:
     """Add the results to read as positional arguments `sources`."""
     parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
 
 
-def add_results_option(parser: argparse.ArgumentParser) -> None:
+def add_results_to_read_option(parser: argparse.ArgumentParser) -> None:
     """Add the results to read as `--results`, for a command with another positional argument."""
     parser.add_argument(
         "--results",

@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 def _run_ceilings_command(options: argparse.Namespace) -> int:
     from dlbench.errors import UnknownName
-    from dlbench.launch.results_folder import check_folder
+    from dlbench.launch.results_folder import require_writable_folder
     from dlbench.report.chapters.bounds_tables import ceilings_table
     from dlbench.results import bounds_records, bounds_schema
     from dlbench.suites.case import DEVICES
@@ -42,7 +42,7 @@ def _run_ceilings_command(options: argparse.Namespace) -> int:
     if options.device not in DEVICES:
         raise UnknownName("device", options.device, DEVICES, "--device")
     budget_s = parse_positive_time(options.budget, "--budget")
-    check_folder(options.results)
+    require_writable_folder(options.results)
     request = {"kind": "ceilings", "device": options.device, "budget_s": budget_s}
     if options.precision:
         request["precisions"] = options.precision.split(",")

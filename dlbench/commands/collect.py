@@ -12,7 +12,7 @@ from dlbench.messages import say
 def add_parser(commands: Any) -> None:
     parser = add_command(commands, "collect", _run_collect_command, "--merge")
     add_results_folder(parser)
-    add_flag(parser, "--wait", "wait to see which runs on other nodes were killed, and record their attempts, too")
+    add_flag(parser, "--wait", "also record attempts of killed runs on other nodes, after waiting to detect them")
     add_flag(parser, "--merge", "merge all Parquet parts into one file per month, which loads faster")
 
 
@@ -24,8 +24,8 @@ def _run_collect_command(options: argparse.Namespace) -> None:
     root = options.results
     if not root.is_dir():
         raise BadInput(f"results folder '{root}' does not exist; check --results")
-    results_folder.check_folder(root, make=False)
-    closed = results_maintenance.close_open_attempts(root)
+    results_folder.require_writable_folder(root, make=False)
+    closed = results_maintenance.close_interrupted_attempts(root)
     unseen = supervise.open_attempts_on_other_nodes(root)
     if unseen and options.wait:
         say(
@@ -37,7 +37,7 @@ def _run_collect_command(options: argparse.Namespace) -> None:
         )
         unseen = supervise.open_attempts_on_other_nodes(root)
     store.drop_contained_parts(root)
-    rebuilt = results_maintenance.rebuild_parts(root, results_maintenance.attempts_missing_in_parquet(root))
+    rebuilt = results_maintenance.rebuild_parquet_parts(root, results_maintenance.attempts_missing_in_parquet(root))
     say(f"{root}/: unfinished attempts recorded: {closed}; Parquet parts rebuilt: {rebuilt}")
     if unseen:
         say(
@@ -45,4 +45,4 @@ def _run_collect_command(options: argparse.Namespace) -> None:
             f"use --wait to wait {claims.DEAD_AFTER_S:.0f} s and record those of killed runs"
         )
     if options.merge:
-        results_maintenance.merge_all_parts(root)
+        results_maintenance.merge_all_parquet_parts(root)

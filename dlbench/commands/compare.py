@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
         type=lambda text: frozenset(filter(None, text.replace(" ", "").split(","))),
         default=frozenset(),
         metavar="NAME,...",
-        help="match cases even if they differ in these: names of axes, suite, suite_version, protocol",
+        help="axes, suite, suite_version or protocol: cases that differ only in these still match",
     )
     for side in ("base", "target"):
         parser.add_argument(
@@ -96,13 +96,13 @@ def _report_regressions(found: ComparisonResult, gate: float) -> int:
     if passed and not reasons:
         return OK
     if not reasons:
-        say("--fail-on-regression has nothing to judge: BASE contains none of these cases")
+        say("--fail-on-regression cannot judge any case: BASE contains no case of TARGET")
         return NOT_DECIDED
-    say(f"--fail-on-regression cannot decide on {units.count_text(reasons.total(), 'case')}{_suggest_processes(found)}")
+    say(f"--fail-on-regression cannot decide on {units.count_text(reasons.total(), 'case')}{_processes_advice(found)}")
     return NOT_DECIDED
 
 
-def _suggest_processes(found: ComparisonResult) -> str:
+def _processes_advice(found: ComparisonResult) -> str:
     """How many processes would decide the cases that are open; "" where more would not help."""
     counts = [
         (line.comparison.more_processes_needed, max(line.comparison.num_processes_a, line.comparison.num_processes_b))

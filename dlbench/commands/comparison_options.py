@@ -51,7 +51,7 @@ def comparison_rules(options: argparse.Namespace, **more: Any) -> ComparisonRule
 
 def print_comparison(found: ComparisonResult, names: tuple[str, str], form: str) -> None:
     from dlbench.report.chapters.comparison_tables import arrange_for_terminal, comparison_tables, summary_line
-    from dlbench.table import render_all
+    from dlbench.table import format_tables
 
     systems, comparison = comparison_tables(found, names)
     if form == "csv":
@@ -61,6 +61,6 @@ def print_comparison(found: ComparisonResult, names: tuple[str, str], form: str)
         print_tables(form, comparison)
         say(summary_line(found))
     elif form == "json":
-        print(render_all([systems, comparison], form), end="")
+        print(format_tables([systems, comparison], form), end="")
     else:
         print_tables(form, systems, arrange_for_terminal(comparison) if form == "text" else comparison)

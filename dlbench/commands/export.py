@@ -4,14 +4,14 @@ import argparse
 from typing import Any
 
 from dlbench.atomic_file import save_text
-from dlbench.commands.arguments import add_command, add_flag, add_path, add_results_arguments
+from dlbench.commands.arguments import add_command, add_flag, add_path, add_results_to_read
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
 
 def add_parser(commands: Any) -> None:
     parser = add_command(commands, "export", _run_export_command, "results --format csv -o results.csv")
-    add_results_arguments(parser)
+    add_results_to_read(parser)
     parser.add_argument(
         "--format",
         choices=_EXPORT_FORMATS,
@@ -38,9 +38,9 @@ def _run_export_command(options: argparse.Namespace) -> None:
         count = anonymization.write_records(options.sources, options.output, private=not options.public)
         say(f"wrote {count} rows to {options.output}")
         return
-    from dlbench.report.export import export_parts
+    from dlbench.report.export import export_chunks
 
-    parts = export_parts(options.sources, options.format)
+    parts = export_chunks(options.sources, options.format)
     if options.output is None:
         for part in parts:
             print(part, end="")

@@ -10,7 +10,7 @@ from dlbench.messages import say
 
 def add_parser(commands: Any) -> None:
     parser = arguments.add_command(commands, "fleet", _run_fleet_command, "results --list")
-    arguments.add_results_arguments(parser)
+    arguments.add_results_to_read(parser)
     parser.add_argument(
         "--false-alarms",
         type=_parse_fraction,
@@ -38,9 +38,9 @@ def _run_fleet_command(options: argparse.Namespace) -> int:
     from dlbench.node_list import compress_nodes
     from dlbench.report.analysis import fleet
     from dlbench.report.listings import fleet as listing
-    from dlbench.results.aggregation import parse_since
+    from dlbench.results.aggregation import parse_since_date
 
-    rows = fleet.read_fleet_processes(options.sources, parse_since(options.since) if options.since else None)
+    rows = fleet.read_fleet_processes(options.sources, parse_since_date(options.since) if options.since else None)
     found = fleet.compare_fleet(rows, fleet.read_fleet_ceilings(options.sources), options.false_alarms, options.margin)
     if options.map:
         from dlbench.report.figures import plots_fleet

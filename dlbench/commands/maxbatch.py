@@ -45,13 +45,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--within", default=1.0, metavar="PERCENT",
                         type=make_number_parser("a percentage from 0 to below 100", lambda value: 0 <= value < 100,
                                            suffix="%"),
-                        help="find the largest batch to this accuracy, in percent (default: 1)")  # fmt: skip
+                        help="accuracy of the largest batch found, in percent (default: 1)")  # fmt: skip
     parser.add_argument(
         "--timeout",
         type=make_number_parser("a time above 0 s", lambda value: 0 < value < 1e9),
         default=600.0,
         metavar="SECONDS",
-        help="time limit of one test run (default: 600)",
+        help="time limit per tested batch size (default: 600)",
     )
     add_format_option(parser)
 
@@ -122,11 +122,11 @@ def _print_trials(case: Case, trials: list[BatchTrial], limit_bytes: int, form: 
         limited = "rss_peak_bytes" if case.device == "cpu" else "allocated_peak_bytes"
         columns = [c for c in columns if c.key in ("batch_size", "fits", "predicted_bytes", limited, "seconds")]
     rows: list[list[Cell]] = [[getattr(t, c.key) for c in columns] for t in deciding]
-    title = f"{case.model}, {case.mode}, {case.precision}: {_outcome_text(largest, failing, limit_bytes)}"
+    title = f"{case.model}, {case.mode}, {case.precision}: {_largest_batch_text(largest, failing, limit_bytes)}"
     print(render(Table(columns, rows, title), form), end="")
 
 
-def _outcome_text(largest: BatchTrial | None, failing: BatchTrial | None, limit_bytes: int) -> str:
+def _largest_batch_text(largest: BatchTrial | None, failing: BatchTrial | None, limit_bytes: int) -> str:
     """Say which batch fits, how much memory it uses, and what limits it."""
     from dlbench.units import bytes_text
 

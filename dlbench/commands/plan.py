@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Any) -> None:
     parser = arguments.add_command(commands, "plan", _run_plan_command, "classic")
-    arguments.add_suite(parser)
+    arguments.add_suite_argument(parser)
     arguments.add_results_folder(parser, "results folder whose records are used to estimate the time")
     arguments.add_format_option(parser)
 

@@ -37,7 +37,7 @@ MAX_TRACE_STEPS = 1000
 
 
 def _run_profile_command(options: argparse.Namespace) -> int:
-    from dlbench.launch.results_folder import check_folder
+    from dlbench.launch.results_folder import require_writable_folder
     from dlbench.report.analysis.bounds import find_device_roofline
     from dlbench.report.chapters.bounds_tables import profile_table
     from dlbench.results import bounds_records, bounds_schema
@@ -52,7 +52,7 @@ def _run_profile_command(options: argparse.Namespace) -> int:
     folder = options.output or options.results / bounds_schema.PROFILES_FOLDER / run_id
     if folder.exists():
         raise BadInput(f"'{folder}' already exists; choose another folder with -o")
-    check_folder(folder.parent)
+    require_writable_folder(folder.parent)
     request = {"kind": "profile", "case": case.to_dict(), "time_s": time_s, "trace_steps": options.trace_steps}
     if options.kernels:
         request["kernels"] = True
@@ -62,13 +62,13 @@ def _run_profile_command(options: argparse.Namespace) -> int:
     run = bounds_records.parse_run_json(bounds_records.ProfileRun, text, run_id=run_id, started_at=started_at)
     roof = find_device_roofline(bounds_schema.read_ceilings(options.results), run.where, case.precision)
     bounds_schema.write_layers(folder, run)
-    _write_outputs(folder, run, roof)
+    _write_profile_files(folder, run, roof)
     arguments.print_tables(options.format, profile_table(run, roof, None if options.all else 20))
     if options.kernels:
         _print_kernels(folder, options.format)
     if roof.flop_source != "measured":
         to = "" if options.results == Path("results") else f" --results {shlex.quote(str(options.results))}"
-        say(f"\n{options.results}/ has no {case.precision} ceilings of this system; run `dlbench ceilings{to}`")
+        say(f"\n{options.results}/ has no measured {case.precision} peak of this system; run `dlbench ceilings{to}`")
     trace = ", trace.json.gz" if options.trace_steps else ""
     say(f"\nprofile: {folder}/ (layers.parquet, layers.csv, profile.json, figures{trace})")
     return OK
@@ -84,7 +84,7 @@ def _print_kernels(folder: Path, form: str) -> None:
     arguments.print_tables(form, table)
 
 
-def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:
+def _write_profile_files(folder: Path, run: ProfileRun, roof: Any) -> None:
     """Write the table (CSV, Markdown), the raw run (JSON) and the figures."""
     from dlbench.report.chapters.bounds_tables import profile_table
     from dlbench.report.figures import plots_bounds

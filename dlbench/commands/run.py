@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_command, add_flag, add_results_folder, add_suite
+from dlbench.commands.arguments import add_command, add_flag, add_results_folder, add_suite_argument
 from dlbench.commands.worker_job import parse_positive_time
 from dlbench.exit_codes import INTERRUPTED, OK
 from dlbench.messages import say
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Any) -> None:
     parser = add_command(commands, "run", _run_run_command, "quick -P model=resnet50")
-    add_suite(parser)
+    add_suite_argument(parser)
     add_results_folder(parser)
     add_flag(parser, "--fresh", "measure all cases again; older results are kept")
     add_flag(parser, "--dry-run", "list the cases without measuring")

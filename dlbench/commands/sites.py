@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench.commands.arguments import add_command, add_format_option
-from dlbench.commands.suites import add_copy_option, copy_bundled_file, print_files
+from dlbench.commands.suites import add_copy_option, copy_bundled_file, print_bundled_files
 
 if TYPE_CHECKING:
     from dlbench.table import Cell
@@ -28,4 +28,4 @@ def _run_sites_command(options: argparse.Namespace) -> None:
     if options.copy:
         copy_bundled_file("site profile", options.copy, "dlbench doctor --site {}")
     else:
-        print_files("site profile", "sites", ("site", "description"), describe_profile, options.format)
+        print_bundled_files("site profile", "sites", ("site", "description"), describe_profile, options.format)

@@ -24,7 +24,7 @@ MAX_MESSAGE_CHARACTERS = 300
 
 def add_parser(commands: Any) -> None:
     parser = arguments.add_command(commands, "submit", _run_submit_command, "quick --site nvidia-pyxis --dry-run")
-    arguments.add_suite(parser)
+    arguments.add_suite_argument(parser)
     parser.add_argument("--site", required=True, help="site profile: a TOML file, or a name from `dlbench sites`")
     arguments.add_results_folder(parser, arguments.SHARED_FOLDER_HELP)
     parser.add_argument(
@@ -54,7 +54,7 @@ def add_parser(commands: Any) -> None:
 
 def _run_submit_command(options: argparse.Namespace) -> int:
     from dlbench.launch import batch_systems, jobs, probe, slurm
-    from dlbench.launch.results_folder import check_folder
+    from dlbench.launch.results_folder import require_writable_folder
     from dlbench.launch.sites import load_site, settings_without_effect
     from dlbench.suites.suite import load_suite, models_of_cases
 
@@ -73,7 +73,7 @@ def _run_submit_command(options: argparse.Namespace) -> int:
         raise BadInput("--wait cannot be combined with --dry-run")
     if options.each_node or options.each_gpu or options.nodes:
         return _submit_each_node(options, suite, site)
-    array, throttle = jobs.parse_array(options.array)
+    array, throttle = jobs.parse_array_option(options.array)
     submission = jobs.prepare_submission(
         suite,
         options.overrides,
@@ -92,7 +92,7 @@ def _run_submit_command(options: argparse.Namespace) -> int:
         say(f"{suite.name}: {units.count_text(submission.num_cases, 'case')} on {nodes} at {site.name}")
         arguments.print_time_estimate(suite, options.results)
         if options.write:
-            check_folder(options.results)
+            require_writable_folder(options.results)
             jobs.write_submission(submission)
             script = submission.folder / submission.scripts[0].name
             say(f"wrote the scripts; to run them inside an allocation: bash {script}")
@@ -101,9 +101,9 @@ def _run_submit_command(options: argparse.Namespace) -> int:
         return OK
     if options.report_only and not options.results.is_dir():
         raise BadInput(f"results folder '{options.results}' does not exist; check --results")
-    check_folder(options.results)
+    require_writable_folder(options.results)
     largest = max(script.array for script in submission.scripts)
-    jobs.check_array(largest, batch_systems.BATCH_SYSTEMS[site.scheduler].max_array_size())
+    jobs.check_array_size(largest, batch_systems.BATCH_SYSTEMS[site.scheduler].max_array_size())
     after = jobs.active_jobs(options.results, ("campaign",)) if options.report_only else []
     refused = None
     taken: list[SubmittedJob] = []
@@ -141,7 +141,7 @@ def _add_submitted_job(taken: list[SubmittedJob], job: SubmittedJob) -> None:
 def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> int:
     """Submit one job per node or GPU; return exit status 1 if some were not submitted."""
     from dlbench.launch import each_node, jobs
-    from dlbench.launch.results_folder import check_folder
+    from dlbench.launch.results_folder import require_writable_folder
     from dlbench.node_list import compress_nodes, expand_nodes
 
     if not options.each_node and not options.each_gpu:
@@ -161,14 +161,14 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
             shown = names if len(names) <= MAX_MESSAGE_CHARACTERS else f"{names[:MAX_MESSAGE_CHARACTERS]} ..."
             say(f"skipped {units.count_text(len(skipped), noun)} ({shown}): {words}")
     submissions = (
-        each_node.prepare_submission(suite, options.overrides, site, options.results, unit) for unit in plan.submit
+        each_node.prepare_unit_submission(suite, options.overrides, site, options.results, unit) for unit in plan.submit
     )
     if options.dry_run:
         for submission in submissions:
             print(jobs.submission_text(submission, options.after))
         arguments.print_time_estimate(suite, options.results, len(plan.submit))
         return OK
-    check_folder(options.results)
+    require_writable_folder(options.results)
     taken, refused = each_node.submit(submissions, options.after, print_job_line)
     num_taken = units.count_text(len(taken), noun)
     say(f"{suite.name}: submitted for {num_taken} at {site.name}; results: {options.results}/nodes/")

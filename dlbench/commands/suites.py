@@ -32,7 +32,7 @@ def _run_suites_command(options: argparse.Namespace) -> None:
     if options.copy:
         copy_bundled_file("suite", options.copy, "dlbench run {}")
     else:
-        print_files("suite", "suites", ("suite", "cases", "description"), describe, options.format)
+        print_bundled_files("suite", "suites", ("suite", "cases", "description"), describe, options.format)
 
 
 def add_copy_option(parser: argparse.ArgumentParser, kind: str) -> None:
@@ -47,7 +47,7 @@ def copy_bundled_file(kind: str, name: str, usage: str) -> None:
     say(f"wrote {target}; use it with `{usage.format(target)}`")
 
 
-def print_files(
+def print_bundled_files(
     kind: str, command: str, columns: tuple[str, ...], describe: Callable[[Path], list[Cell]], form: str
 ) -> None:
     """Print a table of all available files of this kind; files with errors are named below it.

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Any) -> None:
     parser = arguments.add_command(commands, "train", _run_train_command, "teaching -P model=mlp")
-    arguments.add_suite(parser)
+    arguments.add_suite_argument(parser)
     arguments.add_results_folder(parser)
     parser.add_argument("--timeout", default="24h", metavar="TIME", help="time limit of one training (default: 24h)")
     arguments.add_format_option(parser)
 
 
 def _run_train_command(options: argparse.Namespace) -> int:
-    from dlbench.launch.results_folder import check_folder
+    from dlbench.launch.results_folder import require_writable_folder
     from dlbench.report.chapters.convergence import training_table, write_training_curves
     from dlbench.results import training_store
     from dlbench.suites.training import load_trainings
@@ -33,12 +33,12 @@ def _run_train_command(options: argparse.Namespace) -> int:
     suite, trainings = load_trainings(options.suite, options.overrides)
     timeout_s = worker_job.parse_positive_time(options.timeout, "--timeout")
     place = options.results / training_store.TRAININGS_FOLDER
-    check_folder(place)
+    require_writable_folder(place)
     num_failed = 0
     for number, training in enumerate(trainings, 1):
         run = _run_training(training, suite, place, timeout_s)
-        outcome = "failed" if run is None else _outcome_text(run)
-        say(f"[{number}/{len(trainings)}] {_setting_text(training)}  {outcome}")
+        outcome = "failed" if run is None else _training_result_text(run)
+        say(f"[{number}/{len(trainings)}] {_training_setting_text(training)}  {outcome}")
         if run is None:
             num_failed += 1
         else:
@@ -63,14 +63,14 @@ def _run_training(training: Training, suite: str, place: Path, timeout_s: float)
     return dataclasses.replace(TrainingRun.from_json(text), run_id=run_id, suite=suite, started_at=started_at)
 
 
-def _setting_text(training: Training) -> str:
+def _training_setting_text(training: Training) -> str:
     extra = [f"dropout {training.dropout:g}"] if training.dropout else []
     extra += [training.precision] if training.precision != "fp32" else []
     extra += [f"seed {training.seed}"] if training.seed else []
     return "  ".join([f"{training.model:<16} {training.optimizer:<8} lr {training.learning_rate_or_default:g}", *extra])
 
 
-def _outcome_text(run: TrainingRun) -> str:
+def _training_result_text(run: TrainingRun) -> str:
     from dlbench import units
 
     best = "no finite value" if run.best_value is None else f"best {run.training['target_metric']} {run.best_value:.4g}"

@@ -11,13 +11,13 @@ from dlbench.messages import say
 def add_parser(commands: Any) -> None:
     parser = arguments.add_command(commands, "tune", _run_tune_command, "resnet50 --budget 4m")
     arguments.add_model_argument(parser)
-    parser.add_argument("--budget", default="4m", metavar="TIME", help="time to search (default: 4m)")
+    parser.add_argument("--budget", default="4m", metavar="TIME", help="time limit of the search (default: 4m)")
     parser.add_argument("--mode", default="training", help="training or inference (default: training)")
     parser.add_argument(
         "--for", dest="goal", default="throughput", help="what to improve: throughput or energy (default: throughput)"
     )
     arguments.add_override_option(
-        parser, "keep this axis at this value instead of varying it (-P precision=fp32); repeatable", "KEY=VALUE"
+        parser, "keep this setting fixed instead of tuning it (-P precision=fp32); repeatable", "KEY=VALUE"
     )
     arguments.add_path(parser, "-o", "--output", help="suite file to write (default: RESULTS/tuned-MODEL-MODE.toml)")
     arguments.add_results_folder(parser)
@@ -30,7 +30,7 @@ def _run_tune_command(options: argparse.Namespace) -> int:
     from dlbench.campaign.tuning import best_setting_as_suite_toml, file_safe_name, run_search
     from dlbench.errors import UnknownName, convert_write_errors
     from dlbench.launch import processes
-    from dlbench.report.analysis.tuning import title
+    from dlbench.report.analysis.tuning import search_title
     from dlbench.report.chapters.tuning_section import tuning_table
     from dlbench.report.figures.plots_tuning import tuning_waterfall_plot
     from dlbench.suites.case import MODES
@@ -53,7 +53,11 @@ def _run_tune_command(options: argparse.Namespace) -> int:
     output = options.output or options.results / f"tuned-{file_safe_name(options.model)}-{options.mode}.toml"
     with convert_write_errors(output):
         write_atomically(output, best_setting_as_suite_toml(search))
-    changes, shipped, name = search.lever_gains(), search.median_value_by_setting()[search.first], title(first)
+    changes, shipped, name = (
+        search.gains_by_change(),
+        search.median_value_by_setting()[search.first],
+        search_title(first),
+    )
     arguments.print_tables(options.format, tuning_table(changes, shipped, search.goal, search.unit, name))
     say(f"suite: {output}")
     arguments.save_figure(

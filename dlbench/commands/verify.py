@@ -3,14 +3,14 @@
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format_option, add_results_arguments, print_tables
+from dlbench.commands.arguments import add_command, add_format_option, add_results_to_read, print_tables
 from dlbench.exit_codes import BAD_INPUT, OK, SOME_FAILED
 from dlbench.messages import say
 
 
 def add_parser(commands: Any) -> None:
     parser = add_command(commands, "verify", _run_verify_command, "vendor/results")
-    add_results_arguments(parser)
+    add_results_to_read(parser)
     add_format_option(parser)
     parser.epilog = f"exit status: 0 nothing found, 1 findings, 2 nothing to check\n\n{parser.epilog}"
 

@@ -24,8 +24,8 @@ def run_worker(request: dict[str, Any], folder: Path, timeout_s: float) -> str |
             print(f"\r\x1b[2K{elapsed_s:.0f} s  {phase[:70]}", end="", file=sys.stderr, flush=True)
 
     try:
-        return worker_process.run_request(request, folder, timeout_s, show_progress)
-    except worker_process.JobFailed as error:
+        return worker_process.run_in_worker(request, folder, timeout_s, show_progress)
+    except worker_process.WorkerFailed as error:
         say(f"dlbench: {error}")
         return None
     except StoppedBySignal:

@@ -32,7 +32,7 @@ def open_batches(case: Case, built: BuiltModel, rank: int = 0) -> JpegBatches:
         from dlbench.data import dali
 
         return dali.open_batches(case, built, images, rank)
-    _require_memory(case, built)
+    _require_loader_memory(case, built)
     if len(images.files) < case.batch_size * case.world_size:
         # An epoch shorter than a batch would give none.
         times = math.ceil(case.batch_size * case.world_size / len(images.files))
@@ -55,7 +55,7 @@ def open_batches(case: Case, built: BuiltModel, rank: int = 0) -> JpegBatches:
     return JpegBatches(loader, images.num_others)
 
 
-def _require_memory(case: Case, built: BuiltModel) -> None:
+def _require_loader_memory(case: Case, built: BuiltModel) -> None:
     """Raise BadInput if prefetched batches do not fit into memory, or into the shared memory that transfers them."""
     batch_bytes = 4 * case.batch_size * math.prod(built.input_shape)
     needed = case.loader_workers * PREFETCH * batch_bytes

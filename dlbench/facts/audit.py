@@ -84,7 +84,7 @@ class DifferenceReason:
 
     def explains_published_figure(self, counted: int, published: str) -> bool:
         """Whether the steps lead from `counted` to the printed figure."""
-        return counted + sum(amount for amount, _ in self.steps) == self.value and matches_published(
+        return counted + sum(amount for amount, _ in self.steps) == self.value and rounds_to_published(
             published, self.value
         )
 
@@ -95,7 +95,7 @@ class DifferenceReason:
         steps = "; ".join(f"{_signed_number(amount)} {what}" for amount, what in self.steps)
         return " ".join(
             filter(
-                None, (said, f"From the counted {default_cell_text(counted)} to this number: {steps}.", self.closing)
+                None, (said, f"From our {default_cell_text(counted)} to the published number: {steps}.", self.closing)
             )
         )
 
@@ -122,14 +122,16 @@ def audit_rows(counted: Mapping[str, LayerTotals], published: PublishedTable | N
     for metric, figures in (read_published() if published is None else published).items():
         for network, figure in figures.items():
             if metric not in _PUBLISHED_FIGURES or network not in MODEL_OF_NETWORK:
-                raise BadInput(f"published table: unknown figure {metric} of {network}; see dlbench/facts/README.md")
+                raise BadInput(
+                    f"published table: unknown metric or network: {metric} of {network}; see dlbench/facts/README.md"
+                )
             rows.append(_audit_row(_PUBLISHED_FIGURES[metric], network, figure, counted))
     return rows
 
 
-def matches_published(published: str, counted: int) -> bool:
+def rounds_to_published(published: str, counted: int) -> bool:
     """Whether `counted` rounds to the printed figure (half-way: to both). Raises BadInput if that is no "2.67G"."""
-    value, unit = _parse_published(published)
+    value, unit = _parse_published_number(published)
     return abs(counted - value) <= unit / 2
 
 
@@ -146,7 +148,7 @@ def audit_table(counted: Mapping[str, LayerTotals], format: str, published: Publ
     rows = audit_rows(counted, published)
     listing = _FORMAT_DIFFERENCES.get(format)
     if listing is None:
-        return render(records_table(rows), format)
+        return render(audit_records_table(rows), format)
     return render(published_and_counted_table(rows), format) + "\n" + listing(differing_rows(rows))
 
 
@@ -156,7 +158,7 @@ def differing_rows(rows: Sequence[AuditRow]) -> list[AuditRow]:
     return sorted((row for row in rows if row.agrees is False), key=lambda row: order[row.network])
 
 
-def records_table(rows: Sequence[AuditRow]) -> Table:
+def audit_records_table(rows: Sequence[AuditRow]) -> Table:
     """Build a table with one record per published figure, for CSV and JSON."""
     keys = (
         *("metric", "network", "model", "published", "counted"),
@@ -204,8 +206,8 @@ def _audit_row(metric: PublishedFigure, network: str, published: str, counted: M
     if metric.count is None:
         return AuditRow(metric.key, network, model, published, None, None, None, None, _NOT_COUNTED)
     found = metric.count(counted[model], published)
-    same = found == published.replace(" ", "") if isinstance(found, str) else matches_published(published, found)
-    difference = None if isinstance(found, str) else 0 if same else int(_parse_published(published)[0]) - found
+    same = found == published.replace(" ", "") if isinstance(found, str) else rounds_to_published(published, found)
+    difference = None if isinstance(found, str) else 0 if same else int(_parse_published_number(published)[0]) - found
     relative = None if isinstance(found, str) or difference is None or not found else difference / found
     reason = None if same else _difference_reason(metric.key, model, published, found, counted)
     return AuditRow(metric.key, network, model, published, found, difference, relative, same, reason)
@@ -235,7 +237,7 @@ def _floor_pooling_reason(metric: str, counted: Mapping[str, LayerTotals]) -> Di
     )
 
 
-def _parse_published(published: str) -> tuple[Decimal, Decimal]:
+def _parse_published_number(published: str) -> tuple[Decimal, Decimal]:
     """Return the printed number, and one unit of its last digit."""
     match = re.fullmatch(r"(\d+)(?:\.(\d+))?([kMGT]?)", published.strip())
     if match is None:
@@ -255,7 +257,7 @@ def _filter_counts_text(facts: LayerTotals, published: str) -> str:
     return ",".join(map(str, facts.num_filters))
 
 
-def _fact_getter(key: str) -> Callable[[LayerTotals, str], int | str]:
+def _layer_total_getter(key: str) -> Callable[[LayerTotals, str], int | str]:
     return lambda facts, published: int(getattr(facts, key))
 
 
@@ -328,9 +330,9 @@ def _differences_as_latex(rows: Sequence[AuditRow]) -> str:
     return "\n".join([*lines, r"\end{enumerate}", ""])
 
 
-_AUDIT_TITLE = "Published CNN figures and counted figures"
+_AUDIT_TITLE = "Layers, weights and MACs of CNNs: published and counted"
 _DIFFERENCES_TITLE = "Differences (published − counted, relative to counted) and their reasons"
-_NOT_COUNTED = "not checked: this figure needs trained weights and ImageNet"
+_NOT_COUNTED = "not checked: this value needs trained weights and ImageNet"
 _UNEXPLAINED = "unexplained: no known reason for this difference"
 
 _FORMAT_DIFFERENCES: dict[str, Callable[[Sequence[AuditRow]], str]] = {
@@ -344,16 +346,16 @@ _PUBLISHED_FIGURES: dict[str, PublishedFigure] = {
     for metric in (
         PublishedFigure("top5_error_percent", "Top-5 error [%]", None),
         PublishedFigure("input_size", "Input size", lambda facts, _: "x".join(map(str, facts.input_shape[1:]))),
-        PublishedFigure("conv_layers", "Conv. layers", _fact_getter("conv_layers")),
+        PublishedFigure("conv_layers", "Conv. layers", _layer_total_getter("conv_layers")),
         PublishedFigure("filter_sizes", "Filter sizes", _filter_sizes_text),
         PublishedFigure("num_filters", "Filters", _filter_counts_text),
-        PublishedFigure("conv_weights", "Conv. weights", _fact_getter("conv_weights")),
-        PublishedFigure("conv_macs", "Conv. MACs", _fact_getter("conv_macs")),
-        PublishedFigure("fc_layers", "FC layers", _fact_getter("fc_layers")),
-        PublishedFigure("fc_weights", "FC weights", _fact_getter("fc_weights")),
-        PublishedFigure("fc_macs", "FC MACs", _fact_getter("fc_macs")),
-        PublishedFigure("total_weights", "All weights", _fact_getter("total_weights")),
-        PublishedFigure("total_macs", "All MACs", _fact_getter("total_macs")),
+        PublishedFigure("conv_weights", "Conv. weights", _layer_total_getter("conv_weights")),
+        PublishedFigure("conv_macs", "Conv. MACs", _layer_total_getter("conv_macs")),
+        PublishedFigure("fc_layers", "FC layers", _layer_total_getter("fc_layers")),
+        PublishedFigure("fc_weights", "FC weights", _layer_total_getter("fc_weights")),
+        PublishedFigure("fc_macs", "FC MACs", _layer_total_getter("fc_macs")),
+        PublishedFigure("total_weights", "All weights", _layer_total_getter("total_weights")),
+        PublishedFigure("total_macs", "All MACs", _layer_total_getter("total_macs")),
     )
 }
 
@@ -382,7 +384,7 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
         "The published number is that of LeCun's connections without C5 and F6, not of MACs",
         _counts_of_layers(_LENET_CONNECTIONS, "C1", "S2", "C3", "S4", "output"),
         (
-            (-90_000, "connections missing in LeCun's sparse C3"),
+            (-90_000, "connections missing in LeCun's sparsely connected layer C3"),
             (4_704 + 1_600, "biases of C1 and C3"),
             (5_880 + 2_000, "sub-sampling S2 and S4"),
             (840, "output layer"),
@@ -400,7 +402,7 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
         "The published number is that of LeCun's trainable parameters, with biases",
         _counts_of_layers(_LENET_PARAMETERS, "C1", "S2", "C3", "S4", "C5", "F6"),
         (
-            (-900, "weights missing in LeCun's sparse C3"),
+            (-900, "weights missing in LeCun's sparsely connected layer C3"),
             (6 + 16 + 120 + 84, "biases"),
             (12 + 32, "coefficients and biases of the sub-sampling S2 and S4"),
             (-840, "output layer, whose weights LeCun set by hand"),
@@ -412,7 +414,7 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
         "The published number is that of all of LeCun's connections, not of MACs",
         _counts_of_layers(_LENET_CONNECTIONS, "C1", "S2", "C3", "S4", "C5", "F6", "output"),
         (
-            (-90_000, "connections missing in LeCun's sparse C3"),
+            (-90_000, "connections missing in LeCun's sparsely connected layer C3"),
             (4_704 + 1_600 + 120 + 84, "biases of C1, C3, C5 and F6"),
             (5_880 + 2_000, "sub-sampling S2 and S4"),
         ),

@@ -52,7 +52,7 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
     """
     overrides: dict[str, str] = {}
     environment: dict[str, str] = {}
-    for part in (part for text in texts for part in ab_sides.split_items(text)):
+    for part in (part for text in texts for part in ab_sides.split_setting_items(text)):
         key, equals, value = part.partition("=")
         if not equals:
             raise BadInput(f"cannot use {option} {part}: write axis=value, protocol.key=value or env.NAME=value")
@@ -134,8 +134,8 @@ class Experiment:
 class ExperimentProgress(Progress):
     """Progress with the side (A or B) in front of each line."""
 
-    def _progress_line_parts(self, record: Record) -> list[str]:
-        first, *more = super()._progress_line_parts(record)
+    def _finished_line_parts(self, record: Record) -> list[str]:
+        first, *more = super()._finished_line_parts(record)
         return [f"{(record.label or '?')[0].upper()} {first}", *more]
 
 

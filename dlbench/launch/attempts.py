@@ -136,7 +136,7 @@ def _new_start_time(names: Iterable[str], now: datetime) -> datetime:
         return now
 
 
-def read_outcome(folder: Path) -> Outcome | None:
+def read_worker_outcome(folder: Path) -> Outcome | None:
     """The worker's outcome in `folder`; None if missing or incomplete. Raises StoreError if it cannot be read now."""
     try:
         return Outcome.from_json(read_text(folder / "result.json"))
@@ -181,23 +181,23 @@ def find_closed_attempts(
 
 def read_full_record(folder: Path, head: Record) -> Record:
     """Return the record with the samples of all ranks."""
-    outcome = read_outcome(folder)
+    outcome = read_worker_outcome(folder)
     return dataclasses.replace(head, ranks=outcome.ranks if outcome else ())
 
 
 def finished_keys(root: Path, among: Iterable[Path] | None = None) -> set[DoneKey]:
     """Return the keys that need no further attempt in `root`: measured, or out of memory."""
-    return {record_key(record) for folder, record in find_closed_attempts(root, among) if has_ended(folder, record)}
+    return {record_key(record) for folder, record in find_closed_attempts(root, among) if is_case_done(folder, record)}
 
 
-def has_ended(folder: Path, record: Record, has_part: bool = False) -> bool:
+def is_case_done(folder: Path, record: Record, has_part: bool = False) -> bool:
     """Whether no further attempt is needed: out of memory, or measured, with its samples in the folder or a part."""
     if record.status not in DONE_STATUSES:
         return record.status in FINAL_STATUSES
     return has_part or (folder / "result.json").exists()
 
 
-def case_id_of(name: str) -> str:
+def attempt_case_id(name: str) -> str:
     """Return the case id in the name of an attempt; "" for other names."""
     return name[16:28] if _ATTEMPT_NAME.fullmatch(name) else ""
 

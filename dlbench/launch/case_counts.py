@@ -28,7 +28,7 @@ class CaseCounts:
         return self.total - self.done - self.running - self.failed - self.out_of_memory
 
     @property
-    def remaining(self) -> int:
+    def num_to_measure(self) -> int:
         """Cases that a job started now would measure."""
         return self.num_missing + self.failed
 

@@ -84,7 +84,7 @@ class Claim:
         self._nonce = nonce
         self._dead = dead
 
-    def was_held_by(self, who: dict[str, Any]) -> bool:
+    def was_taken_over_from(self, who: dict[str, Any]) -> bool:
         """Whether the claim was taken over from this dead owner."""
         return self._dead is not None and all(self._dead.get(name) == who.get(name) for name in owner_identity())
 

@@ -86,13 +86,13 @@ def plan_nodes(
     for unit in units:
         folder = node_or_gpu_folder(results, unit)
         counts = case_counts.count_cases(folder, suite) if folder.is_dir() else []
-        done = bool(counts) and all(one.remaining == 0 for one in counts)
+        done = bool(counts) and all(one.num_to_measure == 0 for one in counts)
         kind = "active" if folder in queued else "done" if done else "submit"
         kinds["away" if kind == "submit" and _UNAVAILABLE_STATE.search(states[unit.node]) else kind].append(unit)
     return NodesPlan(**{kind: tuple(found) for kind, found in kinds.items()})
 
 
-def prepare_submission(
+def prepare_unit_submission(
     suite: Suite, overrides: Sequence[str], site: Site, results: Path, unit: NodeOrGpu
 ) -> jobs.Submission:
     """Prepare the submission for one node or GPU."""

@@ -17,7 +17,7 @@ from dlbench import units
 from dlbench.json_text import read_json_object
 from dlbench.launch import claims
 from dlbench.launch.launchers import WORKER_MODULE
-from dlbench.launch.processes import ATTEMPT_FOLDER_VARIABLE, last_message, last_phase, tail_lines
+from dlbench.launch.processes import ATTEMPT_FOLDER_VARIABLE, last_phase, last_stderr_message, tail_lines
 from dlbench.results.records import DONE_STATUSES
 
 #: Messages of launchers about a killed process: (pattern, meaning of its group).
@@ -67,7 +67,7 @@ def read_rank_files(folder: Path) -> list[RankFiles]:
         end = read_json_object(folder / "ranks" / f"{number}.end.json") or {}
         text = folder / "stderr.txt" if number == 0 else folder / "ranks" / f"{number}.err"
         phase = str(end.get("phase") or last_phase(text))
-        last = last_message(text, LAUNCHER_PREFIXES)
+        last = last_stderr_message(text, LAUNCHER_PREFIXES)
         found.append(RankFiles(number, str(begun.get("host", "")), int(begun.get("pid", 0)), end, phase, last))
     return sorted(found, key=lambda rank: rank.number)
 
@@ -96,7 +96,7 @@ def diagnose_failed_case(folder: Path, world_size: int, oom_kill: bool) -> tuple
     own = [r for r in failed if not r.end.get("lost_peer") and r.end["status"] != "preempted"]
     killed = _first_rank_reported_killed(folder, ranks) or ([r for r in ranks if not r.end] if failed else [])
     if killed and not own:
-        return _killed_diagnosis(killed, world_size, oom_kill)
+        return _diagnose_killed_ranks(killed, world_size, oom_kill)
     if failed:
         first = (own or failed)[0]
         return first.end["status"], f"{first.describe(world_size)} in phase '{first.phase}': {first.end['error']}"
@@ -144,7 +144,7 @@ def kill_leftover_processes(folder: Path) -> int:
         with suppress(OSError):
             if os.stat(f"/proc/{name}").st_uid != os.geteuid():  # noqa: PTH116
                 continue
-            if started_as in _read_bytes(f"/proc/{name}/cmdline") or mark in _read_bytes(f"/proc/{name}/environ").split(
+            if started_as in _read_proc(f"/proc/{name}/cmdline") or mark in _read_proc(f"/proc/{name}/environ").split(
                 b"\0"
             ):
                 os.kill(int(name), signal.SIGKILL)
@@ -152,12 +152,12 @@ def kill_leftover_processes(folder: Path) -> int:
     return count
 
 
-def _read_bytes(file: str) -> bytes:
+def _read_proc(file: str) -> bytes:
     with open(file, "rb", buffering=0) as opened:  # noqa: PTH123
         return opened.read()
 
 
-def _killed_diagnosis(killed: list[RankFiles], world_size: int, oom_kill: bool) -> tuple[str, str]:
+def _diagnose_killed_ranks(killed: list[RankFiles], world_size: int, oom_kill: bool) -> tuple[str, str]:
     names = ", ".join(rank.describe(world_size) for rank in killed[:4])
     verb = "were" if len(killed) > 1 else "was"
     phase = f" in phase '{killed[0].phase}'" if killed[0].phase else ""

@@ -151,7 +151,7 @@ def _verify_and_digest_image(file: Path, wanted: ImageFile) -> str:
     # The squashfs superblock contains the size of the image (offset 40, 64 bits).
     wanted_bytes = int.from_bytes(head[40:48], "little") if wanted.kind == "squashfs" else 0
     if file.stat().st_size < wanted_bytes:
-        raise StoreError(f"the image is truncated: {file.stat().st_size} of {wanted_bytes} bytes; no image was saved")
+        raise StoreError(f"the container image is truncated ({file.stat().st_size} of {wanted_bytes} bytes); not saved")
     return image_digest(file)
 
 

@@ -111,9 +111,9 @@ def _exported_variables(site: Site, job: Job) -> list[tuple[str, str]]:
     return [*exports.items(), *((name, command) for name, command in limits.items() if command)]
 
 
-def setup_lines(site: Site, job: Job, wrapping: ContainerWrapping) -> list[str]:
+def environment_setup_lines(site: Site, job: Job, wrapping: ContainerWrapping) -> list[str]:
     """Return the lines that load modules and set variables."""
-    lines = [f"results={quote(job.results)}"]
+    lines = [f"results={quote_for_shell(job.results)}"]
     if site.software.modules:
         lines += [
             "# `module` is a shell function. It may be undefined in batch jobs, and it reads unset variables.",
@@ -121,7 +121,7 @@ def setup_lines(site: Site, job: Job, wrapping: ContainerWrapping) -> list[str]:
             "# shellcheck disable=SC1091",
             "type module >/dev/null 2>&1 || . /etc/profile",
             "set -e",
-            f"module load {quote_all(site.software.modules)}",
+            f"module load {quote_command(site.software.modules)}",
             "set -u",
         ]
     exports = [*_exported_variables(site, job), *wrapping.environment.items()]
@@ -129,29 +129,29 @@ def setup_lines(site: Site, job: Job, wrapping: ContainerWrapping) -> list[str]:
     if container.runtime == "none" and job.checkout and "PYTHONPATH" not in site.environment:
         exports.remove(("PYTHONPATH", job.checkout))
         # Before the value of modules or user; inside an image only this value.
-        lines.append(f'export PYTHONPATH={quote(job.checkout)}"${{PYTHONPATH:+:$PYTHONPATH}}"')
+        lines.append(f'export PYTHONPATH={quote_for_shell(job.checkout)}"${{PYTHONPATH:+:$PYTHONPATH}}"')
     if container.runtime != "none":
         exports.append(("DLBENCH_CONTAINER_RUNTIME", container.runtime))
-    lines += [f"export {name}={quote(value)}" for name, value in exports]
+    lines += [f"export {name}={quote_for_shell(value)}" for name, value in exports]
     if wrapping.digest:
         lines += [
-            f"digest=$({quote_all(wrapping.digest)})",
-            f'export DLBENCH_CONTAINER_IMAGE={quote(container.image or "")}@"$digest"',
+            f"digest=$({quote_command(wrapping.digest)})",
+            f'export DLBENCH_CONTAINER_IMAGE={quote_for_shell(container.image or "")}@"$digest"',
         ]
     elif container.runtime != "none":
         digest = f"@{job.image_digest}" if job.image_digest else ""
-        lines.append(f"export DLBENCH_CONTAINER_IMAGE={quote(f'{container.image}{digest}')}")
+        lines.append(f"export DLBENCH_CONTAINER_IMAGE={quote_for_shell(f'{container.image}{digest}')}")
     return lines + (_HOST_LIBRARIES.strip().splitlines() if container.runtime != "none" else [])
 
 
 def override_options(job: Job) -> str:
     """Return the `-P` options of a job, each after a space."""
-    return "".join(f" -P {quote(override)}" for override in job.overrides)
+    return "".join(f" -P {quote_for_shell(override)}" for override in job.overrides)
 
 
 def bash_array(name: str, argv: Sequence[str]) -> str:
     """Format a bash array `name=(...)`; if long, one line per option, and one for the remaining arguments."""
-    if len(line := f"{name}=({quote_all(argv)})") <= 120:
+    if len(line := f"{name}=({quote_command(argv)})") <= 120:
         return line
     lines: list[list[str]] = []
     for word in argv:
@@ -160,10 +160,10 @@ def bash_array(name: str, argv: Sequence[str]) -> str:
         if word.startswith("-") or not (awaits_value or follows_words):
             lines.append([])
         lines[-1].append(word)
-    return f"{name}=(\n" + "\n".join(f"  {quote_all(line)}" for line in lines) + "\n)"
+    return f"{name}=(\n" + "\n".join(f"  {quote_command(line)}" for line in lines) + "\n)"
 
 
-def quote(word: str) -> str:
+def quote_for_shell(word: str) -> str:
     """Quote an argument for the shell; `JOB_ID_MARK` becomes the job id."""
     # shlex does not quote commas and a leading '='; shellcheck warns about these in arrays.
     parts = [
@@ -173,12 +173,12 @@ def quote(word: str) -> str:
     return '"$SLURM_JOB_ID"'.join("" if part == "''" and len(parts) > 1 else part for part in parts)
 
 
-def quote_all(argv: Iterable[str]) -> str:
+def quote_command(argv: Iterable[str]) -> str:
     """Quote arguments and join them by spaces."""
-    return " ".join(quote(word) for word in argv)
+    return " ".join(quote_for_shell(word) for word in argv)
 
 
-def check_job(site: Site, job: Job) -> None:
+def check_paths_and_gpus(site: Site, job: Job) -> None:
     """Check that directives and runtimes accept the paths of a job, and that the nodes have enough GPUs.
 
     Raises BadInput: a path has characters other than letters, digits and . _ + @ = / -, or a node has too few GPUs.

@@ -124,7 +124,7 @@ def wait_for_jobs(
             on_change(found)
             shown = found
         if not any(one.active_jobs for one in found):
-            return all(one.counts.remaining == 0 for one in found)
+            return all(one.counts.num_to_measure == 0 for one in found)
         time.sleep(PAUSE_S)
 
 

@@ -104,7 +104,7 @@ class JobEnergy:
         text = f"Slurm recorded {units.quantity_text(accounted, 'J')} (whole nodes, during the whole job)"
         if measured is None:
             return text
-        less = "; Slurm's value is lower, so one of the two is wrong" if accounted < measured else ""
+        less = "; Slurm's energy is lower, so one of them is wrong" if accounted < measured else ""
         return (
             f"{text}, dlbench measured {units.quantity_text(measured, 'J')} (devices, only during "
             f"the timed steps){less}"
@@ -400,11 +400,11 @@ def cancel_jobs(results: Path) -> list[str]:
     submission_folders(results)
     active = set(active_jobs(results))
     jobs = [job for job in submitted_jobs(results) if job.job_id in active]
-    _cancel_each(jobs)
+    _cancel_at_each_scheduler(jobs)
     return [job.job_id for job in jobs]
 
 
-def _cancel_each(jobs: Sequence[SubmittedJob]) -> None:
+def _cancel_at_each_scheduler(jobs: Sequence[SubmittedJob]) -> None:
     for name in dict.fromkeys(job.scheduler for job in jobs):
         batch_systems.BATCH_SYSTEMS[name].cancel([job.job_id for job in jobs if job.scheduler == name])
 
@@ -445,7 +445,7 @@ def resubmit_unfinished(
         for script in submission.scripts:
             if script.kind == "campaign" and not at_work:
                 counts = count_cases(results, submitted_suite(submission, script.chosen_nodes))
-                left[script.name] = max(one.remaining for one in counts)
+                left[script.name] = max(one.num_to_measure for one in counts)
                 running += sum(one.running for one in counts)
         chosen = [script for script in submission.scripts if left.get(script.name)]
         if chosen or _report_is_missing(results, own, states):
@@ -453,7 +453,7 @@ def resubmit_unfinished(
         if chosen and not dry_run:
             # They would run too early, and they count against the user's limits.
             waiting = {scheduler.base_job_id(state.id) for state in states if state.state == "PENDING"}
-            _cancel_each([job for job in own if job.kind == "report" and job.job_id in waiting])
+            _cancel_at_each_scheduler([job for job in own if job.kind == "report" and job.job_id in waiting])
         taken += _resubmit(submission, chosen, left, at_work, dry_run, on_taken)
     if not taken:
         raise BadInput(f"nothing to resume for '{results}': {_nothing_to_resume_reason(active, running)}")
@@ -514,7 +514,7 @@ def _array_option(script: JobScript, left: int) -> str:
     return f"0-{tasks - 1}{f'%{script.throttle}' if script.throttle and script.throttle < tasks else ''}"
 
 
-def parse_array(text: str) -> tuple[int, int | None]:
+def parse_array_option(text: str) -> tuple[int, int | None]:
     """Parse the number of tasks and the throttle from ``8`` or ``8%2``. Raises BadInput for another form."""
     found = _ARRAY_SPEC.fullmatch(text)
     if not found:
@@ -523,7 +523,7 @@ def parse_array(text: str) -> tuple[int, int | None]:
     return int(found[1]), int(found[2]) if found[2] else None
 
 
-def check_array(tasks: int, limit: int | None) -> None:
+def check_array_size(tasks: int, limit: int | None) -> None:
     """Raise BadInput if there are more tasks than `limit`, which is Slurm's MaxArraySize; None: no limit."""
     if limit is not None and tasks > limit:
         raise BadInput(

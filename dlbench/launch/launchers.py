@@ -127,8 +127,8 @@ def find_launcher(name: str, environment: Mapping[str, str] | None = None) -> La
         as_root=os.geteuid() == 0,
         address=environment.get("DLBENCH_MASTER_ADDR", address),
         port=ports[0] if ports else DEFAULT_PORT,
-        cpus_per_task=_parse_number(environment.get("SLURM_CPUS_PER_TASK")),
-        cpus_on_node=_parse_number(environment.get("SLURM_CPUS_ON_NODE")),
+        cpus_per_task=_parse_integer_or_none(environment.get("SLURM_CPUS_PER_TASK")),
+        cpus_on_node=_parse_integer_or_none(environment.get("SLURM_CPUS_ON_NODE")),
     )
     if name == "mpirun":
         program = _find_program("mpirun", "pip install mpich mpi4py, or load the cluster's MPI module")
@@ -167,7 +167,7 @@ def mpi_implementation(version: str) -> str:
     return "openmpi" if any(sign in words for sign in ("open mpi", "open-mpi", "openmpi", "prte")) else "mpich"
 
 
-def _parse_number(text: str | None) -> int | None:
+def _parse_integer_or_none(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() else None
 
 

@@ -23,7 +23,7 @@ def remove_leftovers(root: Path) -> int:
     return removed + sum(_remove_if_empty(attempt, claimed) for attempt in attempts.list_attempt_folders(root))
 
 
-def clean_attempt(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove partial files of an attempt whose processes have all ended."""
     for path in _temporary_files(folder):
         with contextlib.suppress(OSError):
@@ -35,7 +35,7 @@ def _temporary_files(folder: Path) -> list[Path]:
         found = os.listdir(folder)  # noqa: PTH208 (a third of the time that pathlib takes)
     except OSError:
         return []
-    return [folder / name for name in found if name[:1] == "." and atomic_file.is_temporary(name)]
+    return [folder / name for name in found if name[:1] == "." and atomic_file.is_temporary_name(name)]
 
 
 def _remove_if_abandoned(path: Path) -> bool:
@@ -59,7 +59,7 @@ def _remove_if_empty(attempt: Path, claimed: str) -> bool:
     if not case_id or case_id in claimed or any((attempt / name).exists() for name in names):
         return False
     with contextlib.suppress(OSError):
-        clean_attempt(attempt)
+        remove_partial_files(attempt)
         attempt.rmdir()  # fails if it is not empty
         return True
     return False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _FIRST_FACTOR = 1.1
 #: Upper limit of the search.
 MAX_BATCH_SIZE = 2**24
-_OTHER_REASON = "failed for another reason than memory"
+_OTHER_REASON = "failed for a reason other than memory"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def find_largest_batch(
     """
     trials: list[BatchTrial] = []
     largest, smallest_failing = 0, MAX_BATCH_SIZE + 1
-    batch, step = _predicted_largest(predicted, limit_bytes), _FIRST_FACTOR
+    batch, step = _predicted_largest_batch(predicted, limit_bytes), _FIRST_FACTOR
     while smallest_failing - largest > max(1, int(within * largest)):
         done = trial(batch)
         trials.append(done)
@@ -78,7 +78,7 @@ def find_largest_batch(
     return trials
 
 
-def _predicted_largest(predicted: Callable[[int], float] | None, limit_bytes: int) -> int:
+def _predicted_largest_batch(predicted: Callable[[int], float] | None, limit_bytes: int) -> int:
     if predicted is None:
         return 1
     low, high = 1, MAX_BATCH_SIZE
@@ -129,9 +129,9 @@ class TrialRunner:
     def run_trial(self, batch: int, predicted: Callable[[int], float] | None) -> BatchTrial:
         """Run a batch and say on stderr whether it fits. Any failure is a limit: also 32-bit indices or the time limit.
 
-        Raises JobFailed: a single image failed for another reason than memory.
+        Raises WorkerFailed: a single image failed for another reason than memory.
         """
-        from dlbench.launch.worker_process import JobFailed
+        from dlbench.launch.worker_process import WorkerFailed
 
         began_s = time.monotonic()
         on_cpu = self._case.device == "cpu"
@@ -143,7 +143,7 @@ class TrialRunner:
         expected = None if predicted is None else round(predicted(batch))
         try:
             peaks = self._run_worker(request)
-        except JobFailed as error:
+        except WorkerFailed as error:
             # The kernel's out-of-memory killer sends SIGKILL; no message is left.
             memory = str(error).startswith("oom: ") or "(SIGKILL)" in str(error)
             if batch == 1 and not memory:
@@ -165,10 +165,10 @@ class TrialRunner:
         folder = self._folder / str(self._count)
         try:
             argv = [*self._worker, str(folder)] if self._worker else None
-            return json.loads(worker_process.run_request(request, folder, self._timeout_s, argv=argv))
-        except worker_process.JobFailed as error:
+            return json.loads(worker_process.run_in_worker(request, folder, self._timeout_s, argv=argv))
+        except worker_process.WorkerFailed as error:
             # The named folder is temporary.
-            raise worker_process.JobFailed(str(error).partition("; see ")[0]) from None
+            raise worker_process.WorkerFailed(str(error).partition("; see ")[0]) from None
 
 
 def effective_memory_limit(limit_bytes: int) -> int:

@@ -42,8 +42,8 @@ def campaign_script(site: Site, job: job_script.Job) -> str:
         f"Suite {job.suite} at site {site.name}",
         _campaign_directives(site, job),
         _JOB_ID_CHECK,
-        job_script.setup_lines(site, job, wrapping),
-        [f"suite={job_script.quote(job.suite_file)}", inside],
+        job_script.environment_setup_lines(site, job, wrapping),
+        [f"suite={job_script.quote_for_shell(job.suite_file)}", inside],
         [
             "# Check the first node: Python, results folder, mounts, free space. Stop if a check fails.",
             '"${inside[@]}" -m dlbench doctor --node --results "$results"',
@@ -74,7 +74,7 @@ def report_script(site: Site, job: job_script.Job) -> str:
             *([f"#PBS -l walltime={site.report.time_limit}"] if site.report.time_limit else []),
         ],
         _JOB_ID_CHECK,
-        job_script.setup_lines(site, job, wrapping),
+        job_script.environment_setup_lines(site, job, wrapping),
         [
             inside,
             '"${inside[@]}" -m dlbench collect --results "$results"',
@@ -102,13 +102,13 @@ def submit_argv(file: Path, dependency: str | None = None, array: str | None = N
 def queued_jobs() -> list[JobState]:
     """All jobs and subjobs of this user that are queued or running. Raises SchedulerError if PBS does not answer."""
     ids = call_scheduler(["qselect", "-u", user_name()]).split()
-    return [state for state in _query_states(ids) if not state.ended] if ids else []
+    return [state for state in _query_job_states(ids) if not state.ended] if ids else []
 
 
 def query_ended_state(job_id: str) -> JobState:
     """Return the state of a job that left the queue, if PBS keeps a history."""
     try:
-        found = _query_states([job_id], "-x")
+        found = _query_job_states([job_id], "-x")
     except SchedulerError:
         found = []
     return JobState(job_id, job_state_from_tasks([state.state for state in found]))
@@ -126,16 +126,16 @@ def node_states(queue: str | None = None) -> dict[str, str]:
     return found
 
 
-def _query_states(ids: Sequence[str], *options: str) -> list[JobState]:
+def _query_job_states(ids: Sequence[str], *options: str) -> list[JobState]:
     """Read `qstat -f`: blocks of `key = value`, with long values continued after a tab."""
     text = call_scheduler(["qstat", "-f", "-t", *options, *ids]).replace("\n\t", "")
-    states = [_parse_state(block) for block in re.split(r"^(?:Job Id|Job): *", text, flags=re.MULTILINE)[1:]]
+    states = [_parse_job_state(block) for block in re.split(r"^(?:Job Id|Job): *", text, flags=re.MULTILINE)[1:]]
     # An array is listed besides its subjobs.
     arrays = {base_job_id(state.id) for state in states if re.match(r"\d+\[\d", state.id)}
     return [state for state in states if "[]" not in state.id or base_job_id(state.id) not in arrays]
 
 
-def _parse_state(block: str) -> JobState:
+def _parse_job_state(block: str) -> JobState:
     first, _, rest = block.partition("\n")
     pairs = dict(line.strip().split(" = ", 1) for line in rest.splitlines() if " = " in line)
     letter, status = pairs.get("job_state", ""), pairs.get("Exit_status", "")
@@ -151,7 +151,7 @@ def _parse_state(block: str) -> JobState:
 
 
 def _check_job(site: Site, job: job_script.Job) -> None:
-    job_script.check_job(site, job)
+    job_script.check_paths_and_gpus(site, job)
     if site.pbs.max_nodes is not None and job.nodes > site.pbs.max_nodes:
         raise BadInput(f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.pbs.max_nodes} (pbs.max_nodes)")
     if site.pbs.cpus_per_node is None:

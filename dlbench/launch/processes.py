@@ -88,15 +88,15 @@ def stop_worker(process: subprocess.Popen[bytes]) -> None:
     A process that hangs in a driver cannot be killed; the campaign goes on, and its exit status stays None.
     """
     if process.poll() is None:
-        _signal_group(process.pid, signal.SIGTERM)
+        _signal_process_group(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
-    _signal_group(process.pid, signal.SIGKILL)
+    _signal_process_group(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
         process.wait(KILL_S)
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
+def _signal_process_group(group: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.killpg(group, number)
 
@@ -115,7 +115,7 @@ def last_phase(stderr: Path) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("phase:")), "")
 
 
-def last_message(stderr: Path, skip: tuple[str, ...] = ("phase:",)) -> str:
+def last_stderr_message(stderr: Path, skip: tuple[str, ...] = ("phase:",)) -> str:
     """Return the last line of a worker's stderr that has none of the `skip` prefixes, or ""."""
     lines = map(str.strip, reversed(tail_lines(stderr)))
     return next((line[:300] for line in lines if line and not line.startswith(skip)), "")
@@ -123,7 +123,7 @@ def last_message(stderr: Path, skip: tuple[str, ...] = ("phase:",)) -> str:
 
 def last_error_line(folder: Path, skip: tuple[str, ...] = ("phase:",)) -> str:
     """Describe the last message of a worker in its attempt folder, or where to look."""
-    words = last_message(folder / "stderr.txt", skip)
+    words = last_stderr_message(folder / "stderr.txt", skip)
     return f"last line of stderr: {words}" if words else f"stderr is empty; see {folder}"
 
 

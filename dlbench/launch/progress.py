@@ -53,19 +53,19 @@ class Progress:
     def __post_init__(self) -> None:
         self._model_width = max((len(case.model) for case in self.cases), default=0)
 
-    def _progress_line_parts(self, record: Record) -> list[str]:
+    def _finished_line_parts(self, record: Record) -> list[str]:
         """The line of a finished case: setting, status, and its main figures."""
         # A preempted case is not done and may run again.
         head = self._case_line_start(self.number + (record.status == "preempted"), Case.from_dict(record.case))
         is_done = record.status in DONE_STATUSES
-        figures = _record_figure_texts(record, self._shared) if is_done else (record.error or "").splitlines()[:1]
+        figures = _main_result_texts(record, self._shared) if is_done else (record.error or "").splitlines()[:1]
         return [*head, f"{record.status:<8}", *figures]
 
     def _case_line_start(self, number: int, case: Case) -> list[str]:
         first, *more = _case_setting_texts(case, self._shared, self._model_width)
         return [f"[{number:>{len(str(self.total))}}/{self.total}] {first}", *more]
 
-    def print_finished(self, record: Record) -> None:
+    def print_finished_case(self, record: Record) -> None:
         """Print the line of a finished case; with `-q` only of a failed one."""
         self.number += record.status != "preempted"
         if record.status in DONE_STATUSES:
@@ -74,9 +74,9 @@ class Progress:
         if messages.is_quiet() and record.status in DONE_STATUSES:
             return
         self._print_common_settings({"scope": _SCOPE})
-        self._print_wrapped(self._progress_line_parts(record))
+        self._print_wrapped(self._finished_line_parts(record))
 
-    def print_processes(self, case: Case, figures: Sequence[str]) -> None:
+    def print_case_summary(self, case: Case, figures: Sequence[str]) -> None:
         """Print the figures over several processes of a case, below the lines of all cases."""
         if not messages.is_quiet():
             self._print_common_settings({})
@@ -96,7 +96,7 @@ class Progress:
 
     def show_running_case(self, case: Case, elapsed_s: float, phase: str) -> None:
         """Show the running case on a terminal, with bar, elapsed and remaining time; print nothing elsewhere."""
-        if not self._is_live:
+        if not self._shows_live_bar:
             return
         self._print_common_settings({"scope": _SCOPE})
         state = f"{phase or 'start'} {elapsed_s:.0f} s"
@@ -123,7 +123,7 @@ class Progress:
             self._shared = {**shared, **more}
 
     @property
-    def _is_live(self) -> bool:
+    def _shows_live_bar(self) -> bool:
         return not messages.is_quiet() and self.stream.isatty() and os.environ.get("TERM") != "dumb"
 
     def _print_wrapped(self, parts: Sequence[str]) -> None:
@@ -139,7 +139,7 @@ class Progress:
     def _write_to_stderr(self, text: str) -> None:
         """Write to stderr; ignore a closed stderr (`2>&1 | head`), so that measuring goes on."""
         with contextlib.suppress(OSError, ValueError):
-            self.stream.write(("\r\x1b[2K" if self._is_live else "") + text)
+            self.stream.write(("\r\x1b[2K" if self._shows_live_bar else "") + text)
             self.stream.flush()
 
 
@@ -204,18 +204,18 @@ def _short_warning(warning: str) -> str:
     return f"{code} {share[1]} %" if share else code
 
 
-def _record_figure_texts(record: Record, shared: Mapping[str, str]) -> list[str]:
+def _main_result_texts(record: Record, shared: Mapping[str, str]) -> list[str]:
     found = case_figures(record)
     if found is None:
         return ["no samples"]
     # The usual level of 95 % is not printed.
     confidence = Case.from_dict(record.case).protocol.confidence
     level = "" if confidence == USUAL_CONFIDENCE else f" at {units.confidence_text(confidence)}"
-    spread = units.half_width(None)
+    spread = units.plus_minus_text(None)
     if interval := found.interval:
         # The ends of the throughput, which stands before it.
         ends = interval.value / interval.high, interval.value / interval.low
-        spread = units.half_width(interval.relative_half_width, ends)
+        spread = units.plus_minus_text(interval.relative_half_width, ends)
     # A single process does not show the spread between processes.
     scope = "" if "scope" in shared else f" {_SCOPE}"
     unit = found.sample_unit

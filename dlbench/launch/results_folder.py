@@ -23,7 +23,7 @@ class ResultsFolderMissing(StoreError):
     """The results folder was moved, deleted or unmounted during a run."""
 
 
-def check_folder(root: Path, make: bool = True) -> None:
+def require_writable_folder(root: Path, make: bool = True) -> None:
     """Check that results can be written to `root`, made if `make`. Raises StoreError if not, or if its disk is full."""
     check_folder_name(root)
     if root.is_symlink() and not root.exists():
@@ -32,12 +32,12 @@ def check_folder(root: Path, make: bool = True) -> None:
             f"another with --results"
         )
     probe = temporary_name(root / "write-test")
-    with convert_write_errors(f"results to '{root}'", "; choose another with --results"):
+    with convert_write_errors(f"results to '{root}'", "; choose another folder with --results"):
         if make:
             root.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"x" * 4096)
         probe.unlink()
-    check_space(root)
+    require_disk_space(root)
 
 
 def check_folder_name(root: Path) -> None:
@@ -54,7 +54,7 @@ def check_folder_name(root: Path) -> None:
         )
 
 
-def check_space(root: Path) -> None:
+def require_disk_space(root: Path) -> None:
     """Check that the disk has space and inodes for a case. Raises StoreError if not, or if that is unknown."""
     with convert_write_errors(f"results to '{root}'"):
         status = os.statvfs(root)
@@ -90,7 +90,7 @@ class ResultsFolder:
             except FileNotFoundError:
                 raise ResultsFolderMissing(_folder_gone_message(root)) from None
 
-    def check(self) -> None:
+    def require_same_folder(self) -> None:
         """Check that the folder is still there.
 
         Raises ResultsFolderMissing if it was moved, deleted, unmounted or replaced.

@@ -83,7 +83,7 @@ def _text_field(pattern: str, wanted: str, default: str | tuple[str, ...] | None
     return field(default=default, metadata={"pattern": re.compile(pattern), "wanted": wanted})
 
 
-def _texts_field(pattern: str, wanted: str, default: tuple[str, ...] = ()) -> Any:
+def _list_field(pattern: str, wanted: str, default: tuple[str, ...] = ()) -> Any:
     return _text_field(pattern, wanted, default)
 
 
@@ -117,10 +117,10 @@ class SlurmSettings:
     max_requeues: int = _number_field(0, 20)
     warn_before_s: int = _number_field(10, 180)  # signals arrive up to 80 s early, and a case needs time to end
     mpi: str | None = _text_field(r"[a-z0-9_]+", "a type that `srun --mpi=list` prints")
-    directives: tuple[str, ...] = _texts_field(_DIRECTIVE_PATTERN.pattern, "a directive such as --mail-type=END")
+    directives: tuple[str, ...] = _list_field(_DIRECTIVE_PATTERN.pattern, "a directive such as --mail-type=END")
     #: Options of every srun that starts ranks.
-    srun: tuple[str, ...] = _texts_field(_DIRECTIVE_PATTERN.pattern, "an option of srun such as --cpu-bind=cores")
-    without: tuple[str, ...] = _texts_field(r"--[a-z][a-z0-9-]*", "the name of a directive, such as --mem")
+    srun: tuple[str, ...] = _list_field(_DIRECTIVE_PATTERN.pattern, "an option of srun such as --cpu-bind=cores")
+    without: tuple[str, ...] = _list_field(r"--[a-z][a-z0-9-]*", "the name of an sbatch option, such as --mem")
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ class PbsSettings:
     exclusive: bool = True
     warn_before_s: int = _number_field(10, 180)
     #: Further resources of each node, such as model=icelake.
-    resources: tuple[str, ...] = _texts_field(
+    resources: tuple[str, ...] = _list_field(
         r"[A-Za-z_][A-Za-z0-9_]*=[A-Za-z0-9_.@-]+", "a resource such as model=icelake"
     )
-    directives: tuple[str, ...] = _texts_field(
+    directives: tuple[str, ...] = _list_field(
         r"-[A-Za-z]( [A-Za-z0-9_.,:/@%+=-]+)?", 'an option of qsub such as "-m ae"'
     )
 
@@ -165,10 +165,10 @@ class GpuSettings:
 class SoftwareSettings:
     """Modules to load, and the Python that measures."""
 
-    modules: tuple[str, ...] = _texts_field(r"[A-Za-z0-9][A-Za-z0-9_.+/@=-]*", "a module name, such as cuda/12.4")
-    python: tuple[str, ...] = _texts_field(_ONE_LINE_PATTERN, "a one-line command", ("python3",))
+    modules: tuple[str, ...] = _list_field(r"[A-Za-z0-9][A-Za-z0-9_.+/@=-]*", "a module name, such as cuda/12.4")
+    python: tuple[str, ...] = _list_field(_ONE_LINE_PATTERN, "a one-line command", ("python3",))
     #: Python outside the container (`python` is the one inside); >= 3.11, no packages needed.
-    host_python: tuple[str, ...] = _texts_field(_ONE_LINE_PATTERN, "a one-line command", ("python3",))
+    host_python: tuple[str, ...] = _list_field(_ONE_LINE_PATTERN, "a one-line command", ("python3",))
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class ContainerSettings:
         r"[A-Za-z0-9][\w.+@=/:#-]*", "a reference such as docker://nvcr.io#nvidia/pytorch:TAG"
     )
     mounts: tuple[Mount, ...] = ()
-    options: tuple[str, ...] = _texts_field(rf"-{_ONE_LINE_PATTERN}", "an option of the runtime, such as --ipc=host")
+    options: tuple[str, ...] = _list_field(rf"-{_ONE_LINE_PATTERN}", "an option of the runtime, such as --ipc=host")
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class ReportJobSettings:
     #: Default: the value of `SlurmSettings`, if the report runs in the same partition.
     qos: str | None = _text_field(_NAME_PATTERN, _NAME_DESCRIPTION)
     #: Not inherited from `SlurmSettings`: reservations or profiler features do not apply to the report.
-    directives: tuple[str, ...] = _texts_field(_DIRECTIVE_PATTERN.pattern, "a directive such as --mail-type=END")
+    directives: tuple[str, ...] = _list_field(_DIRECTIVE_PATTERN.pattern, "a directive such as --mail-type=END")
 
 
 @dataclass(frozen=True)
@@ -353,7 +353,7 @@ class _SiteReader:
     def _read_variables(self, values: dict[str, Any]) -> dict[str, str]:
         for name, value in values.items():
             if not _VARIABLE_PATTERN.fullmatch(name):
-                self._file.raise_invalid(name, name, "the name of a variable", "environment")
+                self._file.raise_invalid(name, name, "the name of an environment variable", "environment")
             where = self._file.file_and_line(name, "environment")
             if name not in OVERRIDE_VARIABLES and (name in RANK_VARIABLES or name.startswith(("SLURM_", "DLBENCH_"))):
                 raise BadInput(f"{where}: {name} is set by the launcher for each rank; remove it from the profile")

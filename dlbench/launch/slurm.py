@@ -82,7 +82,7 @@ def campaign_script(site: Site, job: job_script.Job) -> str:
     _check_job(site, job)
     wrapping = job_script.container_wrapping(site, job, gpus=site.has_gpus, nodes=job.nodes)
     if job.has_several_ranks:
-        python, overrides = job_script.quote_all(site.python_outside_container), job_script.override_options(job)
+        python, overrides = job_script.quote_command(site.python_outside_container), job_script.override_options(job)
         supervisor = f'watched {python} -m dlbench run "$suite"{overrides}'
         run = [
             "# dlbench runs outside the container. It starts each case as a job step and replaces {ranks} by the "
@@ -98,8 +98,8 @@ def campaign_script(site: Site, job: job_script.Job) -> str:
     return _job_script(
         f"Suite {job.suite} at site {site.name}",
         _campaign_directives(site, job),
-        job_script.setup_lines(site, job, wrapping),
-        [f"suite={job_script.quote(job.suite_file)}"],
+        job_script.environment_setup_lines(site, job, wrapping),
+        [f"suite={job_script.quote_for_shell(job.suite_file)}"],
         _rendezvous_lines(site) if job.has_several_ranks else [],
         _step_lines(site, wrapping, each_node=True, options=site.slurm.srun),
         _RETRY_LINES.strip().splitlines(),
@@ -128,7 +128,7 @@ def report_script(site: Site, job: job_script.Job) -> str:
     return _job_script(
         f"Report of suite {job.suite}",
         _report_directives(site, job),
-        job_script.setup_lines(site, job, wrapping),
+        job_script.environment_setup_lines(site, job, wrapping),
         [],
         [],
         _step_lines(site, wrapping, each_node=bool(wrapping.prepare or wrapping.cleanup) and not wrapping.prepare_once),
@@ -182,12 +182,12 @@ def _insert_rank_options(step: Sequence[str], ranks: list[str]) -> list[str]:
 
 
 def _check_job(site: Site, job: job_script.Job) -> None:
-    job_script.check_job(site, job)
+    job_script.check_paths_and_gpus(site, job)
     if site.slurm.max_nodes is not None and job.nodes > site.slurm.max_nodes:
         raise BadInput(
             f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.slurm.max_nodes} (slurm.max_nodes)"
         )
-    _check_cores(site, job)
+    _check_cores_per_rank(site, job)
     if runtimes.RUNTIME_RECORDS[site.container.runtime].shares_node and site.has_gpus and not site.slurm.exclusive:
         raise BadInput(
             f"{site.container.runtime} uses all GPUs of a node, including those of other jobs; set slurm.exclusive = "
@@ -195,7 +195,7 @@ def _check_job(site: Site, job: job_script.Job) -> None:
         )
 
 
-def _check_cores(site: Site, job: job_script.Job) -> None:
+def _check_cores_per_rank(site: Site, job: job_script.Job) -> None:
     task, node, ranks = site.slurm.cpus_per_task, site.slurm.cpus_per_node, job.ranks_per_node
     if task is None and node is None:
         raise BadInput(
@@ -294,7 +294,7 @@ def _format_directives(site: Site, wanted: list[tuple[str, str | None]], more: S
 
 def _rendezvous_lines(site: Site) -> list[str]:
     given = site.network.master_address
-    master = job_script.quote(given) if given else '"${DLBENCH_MASTER_ADDR:-${nodes[0]}}"'
+    master = job_script.quote_for_shell(given) if given else '"${DLBENCH_MASTER_ADDR:-${nodes[0]}}"'
     return [
         "# Rendezvous of the ranks at the first free port; jobs on the same node get different ports.",
         'mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
@@ -328,10 +328,10 @@ def _container_setup_lines(wrapping: ContainerWrapping) -> list[str]:
     where = "--overlap --nodes=1 --ntasks=1" if wrapping.prepare_once else '"${each_node[@]}"'
     lines = []
     if wrapping.cleanup:
-        commands = [f"  srun {where} {job_script.quote_all(argv)} 2>/dev/null || true" for argv in wrapping.cleanup]
+        commands = [f"  srun {where} {job_script.quote_command(argv)} 2>/dev/null || true" for argv in wrapping.cleanup]
         lines += ["# shellcheck disable=SC2329", "tidy() {", *commands, "}", "trap tidy EXIT"]
         lines.append("tidy # remove files of an earlier run of this job, if it was killed and requeued")
-    return lines + [f"patiently srun {where} {job_script.quote_all(argv)}" for argv in wrapping.prepare]
+    return lines + [f"patiently srun {where} {job_script.quote_command(argv)}" for argv in wrapping.prepare]
 
 
 def _requeue_lines(site: Site, wrapping: ContainerWrapping) -> list[str]:

@@ -29,7 +29,7 @@ _FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUS
 def main(arguments: list[str]) -> int:
     """Run the ranks; return the exit status of the first failed rank, 128 + signal if it was killed."""
     if len(arguments) < 3 or not arguments[0].isdecimal() or arguments[1] != "--":
-        print("usage: python -m dlbench.launch.spawn N -- ARGV...", file=sys.stderr)
+        print("usage: python -m dlbench.launch.spawn NUM_RANKS -- COMMAND...", file=sys.stderr)
         return BAD_INPUT
     size = int(arguments[0])
     try:

@@ -18,7 +18,7 @@ from dlbench.launch import attempts, claims, failure_diagnosis, leftovers, proce
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local_command
 from dlbench.launch.processes import StoppedBySignal, describe_exit, last_error_line, last_phase, tail_lines
-from dlbench.launch.results_folder import ResultsFolder, check_space
+from dlbench.launch.results_folder import ResultsFolder, require_disk_space
 from dlbench.launch.workers_ahead import StartedWorker, WorkersAhead
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable_text
 from dlbench.suites.case import Case
@@ -96,7 +96,7 @@ def open_attempts_on_other_nodes(root: Path) -> list[Path]:
 
 
 def _close_open_attempt(attempt: Attempt, owner: Mapping[str, Any]) -> Record:
-    outcome = attempts.read_outcome(attempt.folder)
+    outcome = attempts.read_worker_outcome(attempt.folder)
     if outcome is None:
         lost = scheduler.job_loss_reason(owner)
         crashed = Outcome("crashed", "the supervisor was killed before this case ended")
@@ -133,7 +133,7 @@ def _run_cases(
         if isinstance(taken, Path):
             held[taken] = case  # another process is measuring it
         else:
-            yield from _run_under_claim(case, campaign, folder, workers, taken, fresh)
+            yield from _run_claimed_case(case, campaign, folder, workers, taken, fresh)
     # Or its node failed: its claims become stale after `DEAD_AFTER_S`.
     unseen = sum(not claims.is_owner_local_or_gone(heartbeat) for heartbeat in held)
     if unseen:
@@ -144,10 +144,10 @@ def _run_cases(
     for heartbeat in claims.heartbeats_of_dead_owners(held):
         taken = _claim_case(held[heartbeat], campaign, folder)
         if isinstance(taken, _ClaimedCase):
-            yield from _run_under_claim(held[heartbeat], campaign, folder, workers, taken, fresh)
+            yield from _run_claimed_case(held[heartbeat], campaign, folder, workers, taken, fresh)
 
 
-def claim_name(case: Case, campaign: Campaign) -> str:
+def claim_name_of_case(case: Case, campaign: Campaign) -> str:
     """Return the name of the claim of a case."""
     return "-".join(map(str, campaign.key(case)))
 
@@ -162,22 +162,22 @@ class _ClaimedCase:
 
 def _claim_case(case: Case, campaign: Campaign, folder: ResultsFolder) -> _ClaimedCase | Path:
     """Claim the case; if another process holds it, return the file that its owner touches."""
-    folder.check()
-    name = claim_name(case, campaign)
+    folder.require_same_folder()
+    name = claim_name_of_case(case, campaign)
     claim = claims.take_claim(campaign.root, name)
     if claim is None:
         return claims.claim_path(campaign.root, name)
     tried = attempts.list_attempt_folders(campaign.root, case.id)
     for attempt, owner in attempts.find_open_attempts(campaign.root, tried):
         # Its claim may have been removed, or released after an error.
-        mine = attempt.key == campaign.key(case) and not claim.was_held_by(owner)
+        mine = attempt.key == campaign.key(case) and not claim.was_taken_over_from(owner)
         if mine and claims.is_owner_alive(owner, attempt.folder):
             claim.release()
             return attempt.folder
     return _ClaimedCase(claim, tried)
 
 
-def _run_under_claim(
+def _run_claimed_case(
     case: Case, campaign: Campaign, folder: ResultsFolder, workers: WorkersAhead, taken: _ClaimedCase, fresh: bool
 ) -> Iterator[Record]:
     try:
@@ -188,7 +188,7 @@ def _run_under_claim(
             key = campaign.key(case)
             if not fresh and (key in campaign.stored or key in attempts.finished_keys(campaign.root, taken.tried)):
                 return
-            check_space(campaign.root)
+            require_disk_space(campaign.root)
             record, stop = _run_case(case, campaign, folder, workers, taken)
             for _ in range(scheduler.STEP_TRIES - 1):
                 if stop is not None or not str(record.error).startswith(scheduler.STEP_FAILED_PREFIX):
@@ -253,7 +253,7 @@ def _run_case(
         if exit_code != 0:
             scheduler.cancel_steps(attempt.id)
     oom_kill = read_kernel_file_number(*_OOM_KILLS) != oom_kills or failure_diagnosis.slurm_reported_oom(attempt.folder)
-    folder.check()
+    folder.require_same_folder()
     outcome = _classify_outcome(attempt.folder, exit_code, ended_by, case, oom_kill)
     changed = changed or _find_changed_file(case, campaign)
     if changed and outcome.status != "preempted":
@@ -273,7 +273,7 @@ def _make_progress_callback(
     def on_tick(elapsed_s: float) -> None:
         nonlocal touched_s
         campaign.on_tick(case, elapsed_s, last_phase(attempt.folder / "stderr.txt"))
-        folder.check()
+        folder.require_same_folder()
         if elapsed_s - touched_s > claims.HEARTBEAT_S:
             claim.refresh_heartbeat()
             with suppress(OSError):
@@ -297,7 +297,7 @@ def _find_changed_file(case: Case, campaign: Campaign) -> str | None:
 
 def _classify_outcome(folder: Path, exit_code: int | None, ended_by: str | None, case: Case, oom_kill: bool) -> Outcome:
     """Classify the outcome of a case. A complete result counts, even if the process failed afterwards."""
-    outcome = attempts.read_outcome(folder)
+    outcome = attempts.read_worker_outcome(folder)
     if outcome and outcome.status in DONE_STATUSES:
         if exit_code == 0:
             return outcome
@@ -349,7 +349,7 @@ def _close_attempt(attempt: Attempt, outcome: Outcome, exit_code: int | None, wa
         ranks=outcome.ranks,
         label=attempt.label,
     )
-    leftovers.clean_attempt(attempt.folder)
+    leftovers.remove_partial_files(attempt.folder)
     attempts.write_record(attempt.folder, record)
     return record
 

@@ -29,7 +29,7 @@ class TimeEstimate:
 
     def describe(self, times: int = 1) -> str:
         """The estimate in one line, for so many runs of the suite at once."""
-        others = "; the others are estimated with the median time of these" if self.known < self.total else ""
+        others = "; other processes are estimated with the median of these" if self.known < self.total else ""
         node_hours = units.number_text(times * self.node_s / 3600, 2)
         each = " each" if times > 1 else ""
         return (

@@ -1,6 +1,6 @@
 """One worker process, or one case's ranks, from start to end: ends with us, at a time limit, and with all its children.
 
-`wait_for_worker` watches every worker, those that `supervise` measures cases with too; `run_request` does any other
+`wait_for_worker` watches every worker, those that `supervise` measures cases with too; `run_in_worker` does any other
 request.
 """
 
@@ -22,7 +22,7 @@ from dlbench.suites import worker_request as requests
 RESULT_GRACE_S = 30.0
 
 
-class JobFailed(InvalidMeasurement):
+class WorkerFailed(InvalidMeasurement):
     """The worker ended without a result: it ran out of memory or time, or crashed."""
 
 
@@ -57,7 +57,7 @@ def wait_for_worker(
     return False
 
 
-def run_request(
+def run_in_worker(
     request: dict[str, Any],
     folder: Path,
     timeout_s: float,
@@ -76,12 +76,12 @@ def run_request(
 
     Raises:
         BadInput, DeviceUnavailable: the worker reported this error.
-        JobFailed: it began and brought nothing back.
+        WorkerFailed: it began and brought nothing back.
         StoreError: the folder cannot be written.
         StoppedBySignal: a signal interrupted the job.
     """
     folder = folder.absolute()  # its processes are known by this name
-    with convert_write_errors(folder, "; choose another with --results"):
+    with convert_write_errors(folder, "; choose another folder with --results"):
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("result.json", "error.json"):
             (folder / name).unlink(missing_ok=True)
@@ -109,10 +109,10 @@ def _failure_reason(folder: Path, exit_code: int, world_size: int, limit_s: floa
         found = failure_diagnosis.diagnose_failed_case(folder, world_size, oom_kill=False)
         phase = f"in phase '{processes.last_phase(folder / 'stderr.txt')}'"
         if found:
-            return JobFailed(found[1])
+            return WorkerFailed(found[1])
         if limit_s is not None:
-            return JobFailed(f"the worker process did not end within {limit_s:.0f} s, {phase}; see {folder}")
-        return JobFailed(f"{processes.describe_exit(exit_code)} {phase}; {processes.last_error_line(folder)}")
+            return WorkerFailed(f"the worker process did not end within {limit_s:.0f} s, {phase}; see {folder}")
+        return WorkerFailed(f"{processes.describe_exit(exit_code)} {phase}; {processes.last_error_line(folder)}")
     if status == "bad_input":
         return BadInput(text)
-    return DeviceUnavailable(text) if status == "no_device" else JobFailed(f"{status}: {text}; see {folder}")
+    return DeviceUnavailable(text) if status == "no_device" else WorkerFailed(f"{status}: {text}; see {folder}")

@@ -62,7 +62,7 @@ class WorkersAhead:
             if case.id not in self._waiting:
                 self._start_group(argv[0], case, upcoming)
             worker = self._waiting.pop(case.id, None)
-            if worker is not None and _begin(worker, folder):
+            if worker is not None and _begin_measurement(worker, folder):
                 return worker
         return StartedWorker(processes.start_worker(argv, folder, self._environment), folder)
 
@@ -77,7 +77,7 @@ class WorkersAhead:
         """Start workers for this case and the next ones; none if there is only one, or only one core."""
         self.stop()
         suitable = (one for one in upcoming if not one.is_distributed and one.nodes == 1)
-        group = [case, *itertools.islice(suitable, max(0, _num_together() - 1))]
+        group = [case, *itertools.islice(suitable, max(0, _num_workers_at_once() - 1))]
         if len(group) < 2:
             return
         read_end, write_end = os.pipe()
@@ -99,7 +99,7 @@ class WorkersAhead:
             os.close(write_end)
 
 
-def _begin(worker: StartedWorker, folder: Path) -> bool:
+def _begin_measurement(worker: StartedWorker, folder: Path) -> bool:
     """Let a waiting worker measure in `folder`; return whether it still lives."""
     try:
         for name in ("stdout.txt", "stderr.txt"):
@@ -115,7 +115,7 @@ def _begin(worker: StartedWorker, folder: Path) -> bool:
     return True
 
 
-def _num_together() -> int:
+def _num_workers_at_once() -> int:
     """How many workers to start at the same time: one, if that is no faster or memory is short."""
     try:
         fitting = free_memory.available_bytes() // _FREE_BYTES_PER_WORKER

@@ -33,7 +33,7 @@ from dlbench.tasks import TASKS, Batch, Task
 from dlbench.tasks.classification import CLASSIFICATION
 from dlbench.tasks.outputs import require_targets
 
-__all__ = ["BUILDERS", "BuiltModel", "build", "build_on_meta", "check", "list_networks"]
+__all__ = ["BUILDERS", "BuiltModel", "build", "build_on_meta", "check_model_name", "list_networks"]
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "lenet5": lenet.lenet5,
@@ -93,9 +93,9 @@ def build(name: str, training: bool = True) -> BuiltModel:
     if facts is not None:
         module = BUILDERS[name.partition(LENGTH_SIGN)[0]]()
         if isinstance(module, googlenet.GoogLeNet) and not training:
-            module.drop_auxiliary()
+            module.remove_auxiliary_heads()
         return BuiltModel(module, facts.input_shape, facts.num_classes, name, task=TASKS[facts.task])
-    return dataclasses.replace(_builder_outside_catalogue(name)(training), name=name)
+    return dataclasses.replace(_find_external_builder(name)(training), name=name)
 
 
 def build_on_meta(name: str, training: bool = True) -> BuiltModel:
@@ -129,20 +129,20 @@ def _parameters_on_meta() -> Iterator[None]:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
-def check(name: str) -> None:
+def check_model_name(name: str) -> None:
     """Check that `name` can be built, without building it. Raises as `build`, but for the errors of a factory."""
     if find_model(name) is None:
-        _builder_outside_catalogue(name)
+        _find_external_builder(name)
 
 
-def _builder_outside_catalogue(name: str) -> Callable[[bool], BuiltModel]:
+def _find_external_builder(name: str) -> Callable[[bool], BuiltModel]:
     """Return the builder of a network outside the catalogue, for training or inference."""
     from dlbench.models import external  # imports torchvision, which takes seconds
 
     library, colon, rest = name.partition(":")
     if colon and library == "frozen":
-        check(rest)
-        return lambda training: _build_frozen(rest, training)
+        check_model_name(rest)
+        return lambda training: _build_with_frozen_layers(rest, training)
     if colon and library == "torchvision":
         return external.torchvision_builder(rest)
     if colon and library == "timm":
@@ -156,7 +156,7 @@ def _builder_outside_catalogue(name: str) -> Callable[[bool], BuiltModel]:
     raise UnknownName("model", name, list_networks(), hint="`dlbench models --all` lists all.")
 
 
-def _build_frozen(name: str, training: bool) -> BuiltModel:
+def _build_with_frozen_layers(name: str, training: bool) -> BuiltModel:
     built = build(name, training)
     try:
         frozen.freeze_all_but_last(built.module, built.num_classes)

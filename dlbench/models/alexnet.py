@@ -20,7 +20,7 @@ def alexnet() -> nn.Module:
         *(Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
     )
     network = nn.Sequential(features, nn.Flatten(), classifier(9216, 4096, Linear))
-    initialise(network, ones=(2, 4, 5, 6, 7))
+    initialise_weights(network, ones=(2, 4, 5, 6, 7))
     return network
 
 
@@ -50,7 +50,7 @@ def _response_norm() -> nn.Module:
     return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
 
 
-def initialise(network: nn.Module, ones: Collection[int] = ()) -> None:
+def initialise_weights(network: nn.Module, ones: Collection[int] = ()) -> None:
     """Section 5 of the paper: weights N(0, 0.01); biases 1 in `ones` (convolutions 2, 4, 5, hidden FC), or 0."""
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     for number, layer in enumerate(layers, start=1):

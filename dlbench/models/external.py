@@ -149,7 +149,7 @@ def _to_built_model(module: nn.Module, factory: object, warnings: tuple[str, ...
     may_lack = task.name == "classification"
     headless = may_lack and num_classes == 0 and not isinstance(num_classes, bool | float)
     if num_classes is not None and not headless and not _is_positive_integer(num_classes):
-        or_none = ", or 0 for a network without class scores" if may_lack else ""
+        or_none = ", or 0 if the network returns no class scores" if may_lack else ""
         raise BadInput(
             f"has num_classes {num_classes!r}; it must be a whole number of {task.classes} above zero{or_none}"
         )
@@ -172,7 +172,7 @@ def _input_shape(value: Any, task: Task) -> tuple[int, ...]:
         )
     shape = tuple(value)
     if task.num_dimensions not in (None, len(shape)):
-        example = {1: "(128,), the length of a sequence", 2: "(128, 128), the lengths of source and target"}
+        example = {1: "(128,), the sequence length", 2: "(128, 128), source and target sequence length"}
         raise BadInput(
             f"has input_shape {shape}, but task '{task.name}' needs a shape such as {example[task.num_dimensions or 1]}"
         )

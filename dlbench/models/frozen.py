@@ -11,12 +11,12 @@ def freeze_all_but_last(module: nn.Module, num_classes: int) -> None:
     Normalisation still computes the statistics of its batches, as in usual fine-tuning loops. Raises BadInput, without
     the model's name, if the network has no parameters.
     """
-    last = last_layer(module, num_classes)
+    last = last_layer_name(module, num_classes)
     module.requires_grad_(False)
     module.get_submodule(last).requires_grad_(True)
 
 
-def last_layer(module: nn.Module, num_classes: int) -> str:
+def last_layer_name(module: nn.Module, num_classes: int) -> str:
     """Return the name of the last layer with weights: the last with one output per class, where there is one.
 
     Layers of auxiliary heads, whose names have "aux", are left out.

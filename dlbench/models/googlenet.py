@@ -86,7 +86,7 @@ class GoogLeNet(nn.Module):
             return logits
         return GoogLeNetOutputs(logits, self.auxiliary1(after_4a), self.auxiliary2(after_4d))
 
-    def drop_auxiliary(self) -> None:
+    def remove_auxiliary_heads(self) -> None:
         """Delete the auxiliary heads, which inference never runs."""
         self.auxiliary1 = self.auxiliary2 = None
 

@@ -52,15 +52,15 @@ class SparseC3(nn.Module):
 
 def lenet5() -> nn.Module:
     """LeNet-5 for 28x28 images (padded by 2 to the paper's 32x32), each map of C3 connected to all of S2."""
-    return _lenet5(nn.Conv2d(6, 16, 5))
+    return _build_lenet5(nn.Conv2d(6, 16, 5))
 
 
 def lenet5_sparse_c3() -> nn.Module:
     """LeNet-5 for 28x28 images with the paper's sparse C3: 60,000 trainable parameters in LeCun's own count."""
-    return _lenet5(SparseC3())
+    return _build_lenet5(SparseC3())
 
 
-def _lenet5(c3: nn.Module) -> nn.Module:
+def _build_lenet5(c3: nn.Module) -> nn.Module:
     c1 = nn.Conv2d(1, 6, 5, padding=2)
     c5, f6, output = nn.Linear(400, 120), nn.Linear(120, 84), nn.Linear(84, 10)
     features = nn.Sequential(c1, nn.Tanh(), nn.AvgPool2d(2), c3, nn.Tanh(), nn.AvgPool2d(2))

@@ -79,7 +79,7 @@ def user_source_files(name: str) -> dict[str, str]:
     return found
 
 
-def build_on_meta_for_key(name: str) -> BuiltModel | None:
+def try_build_on_meta(name: str) -> BuiltModel | None:
     """Build the network on meta; None if that fails. Raises BadInput if it differs from what its factory states."""
     try:
         return build_on_meta(name)

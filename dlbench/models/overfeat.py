@@ -4,7 +4,7 @@ networks", 2014, Table 1 (the fast model).
 
 from torch import nn
 
-from dlbench.models.alexnet import classifier, initialise
+from dlbench.models.alexnet import classifier, initialise_weights
 from dlbench.models.uninitialised import Conv2d, Linear
 
 
@@ -18,5 +18,5 @@ def overfeat_fast() -> nn.Module:
         *(Conv2d(1024, 1024, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
     )
     network = nn.Sequential(features, nn.Flatten(), classifier(36864, 3072, Linear))
-    initialise(network)  # section 3.1 of the paper: weights N(0, 0.01); biases 0
+    initialise_weights(network)  # section 3.1 of the paper: weights N(0, 0.01); biases 0
     return network

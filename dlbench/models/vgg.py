@@ -12,7 +12,7 @@ _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2
 _WIDTHS = (64, 128, 256, 512, 512)
 
 
-def _vgg(num_layers: int) -> nn.Module:
+def _build_vgg(num_layers: int) -> nn.Module:
     layers: list[nn.Module] = []
     channels = 3
     for depth, width in zip(_DEPTHS[num_layers], _WIDTHS, strict=True):
@@ -42,4 +42,4 @@ def _initialise(network: nn.Module) -> None:
 
 
 #: Networks for 224x224 images, by name.
-BUILDERS: dict[str, Callable[[], nn.Module]] = {f"vgg{number}": partial(_vgg, number) for number in _DEPTHS}
+BUILDERS: dict[str, Callable[[], nn.Module]] = {f"vgg{number}": partial(_build_vgg, number) for number in _DEPTHS}

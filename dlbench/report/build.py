@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 
 from dlbench import units
-from dlbench.atomic_file import is_temporary, is_writer_running, temporary_name, write_atomically
+from dlbench.atomic_file import is_temporary_name, is_writer_running, temporary_name, write_atomically
 from dlbench.errors import StoreError
 from dlbench.report.analysis.content import Content
 from dlbench.report.chapters import tables
 from dlbench.report.chapters.sections import select_chapters, variability_section
 from dlbench.report.document import Report, Section
-from dlbench.report.export import tidy_csv_parts
+from dlbench.report.export import tidy_csv_chunks
 from dlbench.report.figures import figure_style, pdf_fonts
 from dlbench.report.forms import latex
 from dlbench.report.forms.html_page import html_page
@@ -57,7 +57,7 @@ def write_report(
         out.mkdir(parents=True, exist_ok=True)
         for path in out.iterdir():
             # What a killed process was making here.
-            if is_temporary(path.name) and is_writer_running(path.name) is False:
+            if is_temporary_name(path.name) and is_writer_running(path.name) is False:
                 shutil.rmtree(path, ignore_errors=True)
         making.mkdir()
         # Queued tasks draw figures as well, which takes the style.
@@ -188,7 +188,7 @@ FORMS: dict[str, Callable[[Report, Path], None]] = {
     "report.pdf": _write_pdf,
     "appendix.pdf": _write_appendix,
     "index.html": lambda report, path: write_atomically(path, html_page(report)),
-    "metrics.csv": lambda report, path: write_atomically(path, tidy_csv_parts(report.content.attempts)),
+    "metrics.csv": lambda report, path: write_atomically(path, tidy_csv_chunks(report.content.attempts)),
     "comparison.csv": _write_comparison,
     "report.md": lambda report, path: write_atomically(path, markdown_report(report.sections, report.title)),
     "tables.tex": _write_latex,

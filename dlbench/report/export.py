@@ -12,8 +12,8 @@ from dlbench.json_text import dump_json
 from dlbench.report import tool_formats
 from dlbench.report.analysis.content import Content, read_content
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.forms.frame_csv import csv_parts
-from dlbench.report.forms.frame_json import json_parts, to_json_type
+from dlbench.report.forms.frame_csv import csv_chunks
+from dlbench.report.forms.frame_json import json_row_chunks, to_json_type
 from dlbench.version import __version__
 
 #: Columns that are for drawing, and say nothing more than the others.
@@ -38,17 +38,17 @@ MLPERF_FIELDS = (
 )
 
 
-def export_parts(sources: Sequence[str | Path], format: str) -> Iterator[str]:
+def export_chunks(sources: Sequence[str | Path], format: str) -> Iterator[str]:
     """All results of `sources` in one of `FORMATS`, in parts, for the text of a large store may not fit in memory.
 
     A part that cannot be read is passed over with a `SkippedPart` warning. Raises StoreError without a source.
     """
     content = read_content(sources, max_shown=0, with_rows=format == "mlperf")
-    content.warn_of_unread_parts()
+    content.warn_of_unreadable_files()
     return FORMATS[format](content)
 
 
-def _json_parts(content: Content) -> Iterator[str]:
+def _json_chunks(content: Content) -> Iterator[str]:
     """The definitions of all metrics, and each attempt with its metrics in SI units."""
     frame = content.attempts
     frame = frame.assign(system=frame["system_id"].map(content.system_names))
@@ -61,11 +61,11 @@ def _json_parts(content: Content) -> Iterator[str]:
         return
     end = "[]\n}\n"
     yield whole.removesuffix(end) + "["
-    yield from json_parts(frame, of_json="protocol")
+    yield from json_row_chunks(frame, of_json="protocol")
     yield "\n ]\n}\n"
 
 
-def _mlperf_parts(content: Content) -> Iterator[str]:
+def _mlperf_chunks(content: Content) -> Iterator[str]:
     """One description of a system, or a list where there are several."""
     rows = content.rows
     known = rows[rows["system_hostname"].fillna("") != ""]
@@ -112,9 +112,9 @@ _SOFTWARE_NAMES = {
 }
 #: Each format's name, as `dlbench export --format` takes it, and its writer.
 FORMATS: dict[str, Callable[[Content], Iterator[str]]] = {
-    "csv": lambda content: tidy_csv_parts(content.attempts),
-    "json": _json_parts,
-    "mlperf": _mlperf_parts,
+    "csv": lambda content: tidy_csv_chunks(content.attempts),
+    "json": _json_chunks,
+    "mlperf": _mlperf_chunks,
     "bencher": tool_formats.format_bencher,
     "prometheus": tool_formats.format_prometheus,
     "junit": tool_formats.format_junit,
@@ -123,7 +123,7 @@ FORMATS: dict[str, Callable[[Content], Iterator[str]]] = {
 }
 
 
-def tidy_csv_parts(cases: pd.DataFrame) -> Iterator[str]:
+def tidy_csv_chunks(cases: pd.DataFrame) -> Iterator[str]:
     """All attempts with all metrics as CSV in parts: SI units, fractions as fractions, empty fields if missing."""
     hidden = ("samples", "system_id", "protocol")
-    return csv_parts(cases, [str(name) for name in cases if name not in hidden])
+    return csv_chunks(cases, [str(name) for name in cases if name not in hidden])

@@ -22,7 +22,7 @@ Data = str | Path | Sequence[str | Path] | pd.DataFrame
 
 def throughput(data: Data = "results", system: str | None = None) -> Figure:
     """Images per second of each network, with intervals."""
-    return _draw_figure(plots_rates.throughput, data, system, "throughput")
+    return _draw_figure(plots_rates.throughput_plot, data, system, "throughput")
 
 
 def batch_curves(data: Data = "results", system: str | None = None) -> Figure:
@@ -32,12 +32,12 @@ def batch_curves(data: Data = "results", system: str | None = None) -> Figure:
 
 def precisions(data: Data = "results", system: str | None = None) -> Figure:
     """Throughput by precision."""
-    return _draw_figure(plots_rates.precisions, data, system)
+    return _draw_figure(plots_rates.precisions_plot, data, system)
 
 
 def energy(data: Data = "results", system: str | None = None) -> Figure:
     """Energy per image."""
-    return _draw_figure(plots_rates.energy, data, system, "energy_per_image")
+    return _draw_figure(plots_rates.energy_plot, data, system, "energy_per_image")
 
 
 def step_time(data: Data = "results", system: str | None = None) -> Figure:
@@ -47,27 +47,27 @@ def step_time(data: Data = "results", system: str | None = None) -> Figure:
 
 def memory(data: Data = "results", system: str | None = None) -> Figure:
     """Memory by kind, and its peaks."""
-    return _draw_figure(plots_time.memory, data, system, "memory_allocated")
+    return _draw_figure(plots_time.memory_plot, data, system, "memory_allocated")
 
 
 def flop_time(data: Data = "results", system: str | None = None) -> Figure:
     """Time against floating-point operations, with the bound."""
-    return _draw_figure(plots_time.flop_time, data, system)
+    return _draw_figure(plots_time.flop_time_plot, data, system)
 
 
 def distribution(data: Data = "results", system: str | None = None) -> Figure:
     """How step times scatter."""
-    return _draw_figure(plots_samples.distribution, data, system)
+    return _draw_figure(plots_samples.step_time_box_plot, data, system)
 
 
 def time_series(data: Data = "results", system: str | None = None) -> Figure:
     """Step times in the order of the steps."""
-    return _draw_figure(plots_samples.time_series, data, system)
+    return _draw_figure(plots_samples.step_times_plot, data, system)
 
 
 def power(data: Data = "results", system: str | None = None) -> Figure:
     """The power trace over the window."""
-    return _draw_figure(plots_samples.power, data, system)
+    return _draw_figure(plots_samples.power_trace_plot, data, system)
 
 
 def _draw_figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str | None, metric: str = "") -> Figure:

@@ -140,16 +140,16 @@ def format_junit(content: Content) -> Iterator[str]:
     yield '<?xml version="1.0" encoding="UTF-8"?>\n'
     yield f'<testsuite name="dlbench" tests="{len(found)}" failures="{failed}" errors="0" skipped="0">\n'
     for entry in found:
-        suite, name = quoteattr(_xml_text(f"dlbench.{entry.labels['model']}")), quoteattr(_xml_text(entry.name))
+        suite, name = quoteattr(_xml_safe(f"dlbench.{entry.labels['model']}")), quoteattr(_xml_safe(entry.name))
         yield f'  <testcase classname={suite} name={name} time="{entry.wall_s:.3f}">\n'
         if entry.status not in DONE_STATUSES:
-            yield f"    <failure type={quoteattr(entry.status)} message={quoteattr(_xml_text(entry.error[:200]))}/>\n"
+            yield f"    <failure type={quoteattr(entry.status)} message={quoteattr(_xml_safe(entry.error[:200]))}/>\n"
         figures = "\n".join(f"{title} {figure.value!r}" for title, figure in entry.figures.items())
-        yield f"    <system-out>{escape(_xml_text(figures))}</system-out>\n  </testcase>\n"
+        yield f"    <system-out>{escape(_xml_safe(figures))}</system-out>\n  </testcase>\n"
     yield "</testsuite>\n"
 
 
-def _xml_text(text: str) -> str:
+def _xml_safe(text: str) -> str:
     """The text without characters that XML cannot hold."""
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from dlbench.errors import BadInput
 from dlbench.results.case_figures import LONGEST_STEP_S, SHORTEST_STEP_S
-from dlbench.results.query import query_table
+from dlbench.results.query import query_as_arrow_table
 from dlbench.results.records import DONE_STATUSES
 from dlbench.results.schema import SCHEMA
 from dlbench.suites.case import AXES
@@ -49,7 +49,7 @@ SYSTEM_FACTS = {
     "system_node_cpu_cores": "cores of the node",
     "system_memory_bytes": "memory of the job",
     "system_device_count": "devices of the job",
-    "system_cpu_quota": "CPU time of the control group",
+    "system_cpu_quota": "CPU quota of the control group",
     "system_cpu_binding": "binding of threads",
     "power_limit_w": "power limit",
     "memory_clock_mhz": "memory clock",
@@ -75,7 +75,7 @@ def read_process_rows(
     names = dict.fromkeys(("attempt_id", "rank", "world_size", "started_at", *SETTING_COLUMNS, *columns))
     later = f" and started_at >= timestamptz '{since.isoformat()}'" if since else ""
     sql = f"select {_quoted_columns(names)}, {_MEDIAN_SQL} as step_s from records where {_MEASURED_SQL}{later}"
-    frame: pd.DataFrame = query_table(sql, sources).to_pandas()
+    frame: pd.DataFrame = query_as_arrow_table(sql, sources).to_pandas()
     return frame
 
 
@@ -102,7 +102,7 @@ def read_daily_rows(sources: Sequence[str | Path]) -> pa.Table:
         )
         {_daily_rows_sql(PROCESS_COLUMNS, f"records where {_MEASURED_SQL}")}
     """
-    return query_table(sql, sources)
+    return query_as_arrow_table(sql, sources)
 
 
 def daily_rows_of_attempts(attempts: pd.DataFrame) -> pa.Table:
@@ -117,15 +117,15 @@ def daily_rows_of_attempts(attempts: pd.DataFrame) -> pa.Table:
     names = [n for n in (*PROCESS_COLUMNS, "step_s") if n not in alike]
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.register("attempts", pa.table({name: _to_arrow(attempts[name], name) for name in names}))
+        connection.register("attempts", pa.table({name: _column_to_arrow(attempts[name], name) for name in names}))
         found: pa.Table = connection.sql(_daily_rows_sql(names)).to_arrow_table()
     for name in sorted(alike):
-        value = _to_arrow(attempts[name].iloc[:1], name)[0].as_py()
+        value = _column_to_arrow(attempts[name].iloc[:1], name)[0].as_py()
         found = found.append_column(name, pa.repeat(pa.scalar(value, SCHEMA.field(name).type), found.num_rows))
     return found
 
 
-def _to_arrow(column: pd.Series, name: str) -> pa.Array | pa.ChunkedArray:
+def _column_to_arrow(column: pd.Series, name: str) -> pa.Array | pa.ChunkedArray:
     """A column of rows with the type of the store; texts are not copied."""
     kind = pa.float64() if name == "step_s" else SCHEMA.field(name).type
     if not pa.types.is_string(kind):
@@ -175,7 +175,7 @@ def _most_common_sql(names: Iterable[str], columns: Collection[str]) -> str:
     return "".join(f', mode("{name}") as "{name}"' for name in names if name in columns)
 
 
-def parse_since(text: str) -> datetime:
+def parse_since_date(text: str) -> datetime:
     """Parse a date such as 2026-11-01, or one with a time; without a time zone it is UTC. Raises BadInput."""
     try:
         moment = datetime.fromisoformat(text)

@@ -21,7 +21,7 @@ from dlbench.results import bounds_schema, bounds_store, store
 from dlbench.results.bounds_records import ProfileRun, to_json
 from dlbench.results.parts import ROW_GROUP, open_file_atomically, write_part
 from dlbench.results.reader import StoreReader
-from dlbench.results.records import parse_details
+from dlbench.results.records import parse_system_details
 from dlbench.results.schema import LONG_TEXT, SCHEMA
 
 #: Free texts, which may contain private data.
@@ -99,7 +99,7 @@ def write_records(sources: Sequence[str | Path], target: Path, private: bool = F
     names, texts = (set(), set()) if private else _collect_names_and_texts(reader)
     scrubber = Anonymizer([*hosts, *names], texts)
     num_rows = _write_rows(target, reader, None if private else scrubber)
-    store.warn_skipped(list(dict.fromkeys(reader.problems)))
+    store.warn_about_skipped_parts(list(dict.fromkeys(reader.problems)))
     for table, name in kinds:
         if table.num_rows:
             folder = target.parent / bounds_schema.CEILINGS_FOLDER
@@ -151,31 +151,31 @@ def _anonymize_profile(run: ProfileRun, scrubber: Anonymizer) -> ProfileRun:
 def anonymize_records(records: pa.Table, scrubber: Anonymizer) -> pa.Table:
     """Return the rows of a store, anonymized."""
     table = _anonymize_table(records, scrubber, "system_hostname", "device_uuid")
-    table = _change_column(table, "system_container_image", lambda image: image and PurePosixPath(image).name)
-    table = _change_column(table, "system_slurm_job_id", lambda _: None)
-    return _change_column(table, LONG_TEXT, lambda text: _anonymize_details(text, scrubber))
+    table = _map_texts_of_column(table, "system_container_image", lambda image: image and PurePosixPath(image).name)
+    table = _map_texts_of_column(table, "system_slurm_job_id", lambda _: None)
+    return _map_texts_of_column(table, LONG_TEXT, lambda text: _anonymize_details(text, scrubber))
 
 
 def _anonymize_table(table: pa.Table, scrubber: Anonymizer, host: str, device: str) -> pa.Table:
-    table = _change_column(_change_column(table, host, scrubber.anonymize_host), device, hashed_device_name)
+    table = _map_texts_of_column(_map_texts_of_column(table, host, scrubber.anonymize_host), device, hashed_device_name)
     for name in (name for name in _TEXT_COLUMNS if name in table.column_names):
-        table = _change_column(table, name, scrubber.anonymize_text)
+        table = _map_texts_of_column(table, name, scrubber.anonymize_text)
     return table
 
 
-def _change_column(table: pa.Table, name: str, change: Callable[[str | None], str | None]) -> pa.Table:
+def _map_texts_of_column(table: pa.Table, name: str, change: Callable[[str | None], str | None]) -> pa.Table:
     """Change the texts of a column, or those in its lists; each different text once."""
     index = table.column_names.index(name)
     column = table[name].combine_chunks()
-    changed = [_change_texts(chunk, change) for chunk in getattr(column, "chunks", [column])]
+    changed = [_map_texts(chunk, change) for chunk in getattr(column, "chunks", [column])]
     return table.set_column(index, table.schema.field(index), pa.chunked_array(changed, column.type))
 
 
-def _change_texts(column: pa.Array, change: Callable[[str | None], str | None]) -> pa.Array:
+def _map_texts(column: pa.Array, change: Callable[[str | None], str | None]) -> pa.Array:
     kind = column.type
     if pa.types.is_list(kind):
         ends = np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), dtype=np.int32)
-        texts = _change_texts(pc.list_flatten(column), change)
+        texts = _map_texts(pc.list_flatten(column), change)
         return pa.ListArray.from_arrays(pa.array(np.r_[np.int32(0), ends]), texts, kind, mask=column.is_null())
     encoded = column if pa.types.is_dictionary(kind) else column.dictionary_encode()
     texts = pa.array(map(change, encoded.dictionary.to_pylist()), encoded.dictionary.type)
@@ -187,7 +187,7 @@ def _change_texts(column: pa.Array, change: Callable[[str | None], str | None]) 
 def _anonymize_details(text: str | None, scrubber: Anonymizer) -> str | None:
     if not text:
         return text
-    details = parse_details(text)
+    details = parse_system_details(text)
     kept = {name: scrubber.anonymize_value(details[name]) for name in _KEPT_DETAILS if name in details}
     if details.get("devices"):
         kept["devices"] = [{n: d[n] for n in _KEPT_DEVICE_FACTS if n in d} for d in details["devices"]]

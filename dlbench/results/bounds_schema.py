@@ -25,7 +25,7 @@ from dlbench.errors import StoreError
 from dlbench.results import bounds_records
 from dlbench.results.parts import SkippedPart, path_text, unreadable_part_error, write_part
 from dlbench.results.row_validation import CONVERSION_ERRORS
-from dlbench.results.schema import arrow_fields
+from dlbench.results.schema import arrow_fields_of_dataclass
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ _GLITCH_FACTOR = 2
 _RUN_FIELDS: list[pa.Field] = [
     pa.field("run_id", pa.string()),
     pa.field("started_at", pa.timestamp("ms", tz="UTC")),
-    *arrow_fields(bounds_records.DeviceIdentity),
+    *arrow_fields_of_dataclass(bounds_records.DeviceIdentity),
 ]
 _VERSION_METADATA = {"dlbench_bounds_version": str(bounds_records.BOUNDS_VERSION)}
 
@@ -51,7 +51,7 @@ def _rate_fields(unit: str, *names: str) -> list[pa.Field]:
 CEILINGS_SCHEMA: pa.Schema = pa.schema(
     [
         *_RUN_FIELDS,
-        *arrow_fields(bounds_records.Ceiling),
+        *arrow_fields_of_dataclass(bounds_records.Ceiling),
         *_rate_fields("FLOP/s", "best_flop_per_s", "median_flop_per_s"),
         *_rate_fields("B/s", "best_bytes_per_s", "median_bytes_per_s"),
         pa.field("spread", pa.float64()),
@@ -68,7 +68,7 @@ ALL_REDUCE_SCHEMA: pa.Schema = pa.schema(
         *_RUN_FIELDS,
         *(pa.field(n, pa.int64()) for n in ("nodes", "ranks")),
         *(pa.field(n, pa.string()) for n in ("backend", "transport", "warning")),
-        *arrow_fields(bounds_records.AllReduce),
+        *arrow_fields_of_dataclass(bounds_records.AllReduce),
         pa.field("median_s", pa.float64(), metadata={"unit": "s"}),
         *_rate_fields("B/s", "algorithm_bytes_per_s", "bus_bytes_per_s"),
     ],
@@ -81,7 +81,7 @@ LAYERS_SCHEMA: pa.Schema = pa.schema(
         *_RUN_FIELDS,
         *(pa.field(n, pa.string()) for n in _CASE_COLUMNS),
         pa.field("batch_size", pa.int64()),
-        *arrow_fields(bounds_records.LayerTime),
+        *arrow_fields_of_dataclass(bounds_records.LayerTime),
         pa.field("network_key", pa.string()),
     ],
     metadata=_VERSION_METADATA,
@@ -108,8 +108,8 @@ def write_layers(folder: Path, run: bounds_records.ProfileRun) -> Path:
 
 
 def read_ceilings(root: Path) -> pd.DataFrame:
-    """Read all rows of all runs in the results folder `root`, as `read_run_files` does; it may have none."""
-    return read_run_files(sorted((root / CEILINGS_FOLDER).glob("ceilings-*.parquet")), CEILINGS_SCHEMA)
+    """Read all rows of all runs in the results folder `root`, as `read_run_frame` does; it may have none."""
+    return read_run_frame(sorted((root / CEILINGS_FOLDER).glob("ceilings-*.parquet")), CEILINGS_SCHEMA)
 
 
 def read_run_table(
@@ -123,13 +123,13 @@ def read_run_table(
     tables = []
     for file in files:
         try:
-            tables.append(_read_table(file, schema, check))
+            tables.append(_read_checked_table(file, schema, check))
         except StoreError as error:
             warnings.warn(f"{error}; skipped", SkippedPart, stacklevel=3)
     return pa.concat_tables(tables or [schema.empty_table()])
 
 
-def read_run_files(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
+def read_run_frame(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
     """Read as `read_run_table` does, to a frame, in which whole numbers with missing values are floats."""
     frame: pd.DataFrame = read_run_table(files, schema).to_pandas()
     return frame
@@ -206,7 +206,7 @@ def _valid_time_samples(times_s: Sequence[float | None]) -> list[float]:
     return [t for t in times_s if t is not None and math.isfinite(t) and t > 0]
 
 
-def _read_table(file: Path, schema: pa.Schema, check: Callable[[pa.Table], None]) -> pa.Table:
+def _read_checked_table(file: Path, schema: pa.Schema, check: Callable[[pa.Table], None]) -> pa.Table:
     try:
         if not file.is_file():
             raise StoreError(f"cannot read {path_text(file)}: it is not a file")

@@ -18,7 +18,7 @@ from dlbench.results.bounds_schema import (
     CEILINGS_FOLDER,
     CEILINGS_SCHEMA,
     PROFILES_FOLDER,
-    read_run_files,
+    read_run_frame,
     read_run_table,
 )
 from dlbench.results.store import SkippedPart
@@ -35,8 +35,8 @@ class StoredBounds:
     """Results of `dlbench ceilings`, `allreduce` and `profile`; frames are empty if there are none."""
 
     #: As returned by `bounds_schema.read_ceilings`, of all systems.
-    ceilings: pd.DataFrame = field(default_factory=lambda: read_run_files([], CEILINGS_SCHEMA))
-    all_reduces: pd.DataFrame = field(default_factory=lambda: read_run_files([], ALL_REDUCE_SCHEMA))
+    ceilings: pd.DataFrame = field(default_factory=lambda: read_run_frame([], CEILINGS_SCHEMA))
+    all_reduces: pd.DataFrame = field(default_factory=lambda: read_run_frame([], ALL_REDUCE_SCHEMA))
     profiles: tuple[ProfileRun, ...] = ()  # by the time of their start
     files: Mapping[str, Path] = field(default_factory=dict)  # of each run by its id
 

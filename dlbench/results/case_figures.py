@@ -18,7 +18,7 @@ SHORTEST_STEP_S, LONGEST_STEP_S = 1e-12, 1e9
 
 
 @dataclass(frozen=True)
-class CaseFigures:
+class CaseMetrics:
     """Figures of a case; None if not measured or invalid."""
 
     step_s: tuple[float, ...]  # of the slowest rank in each step
@@ -33,11 +33,11 @@ class CaseFigures:
     share_of_peak: float | None  # of the dense datasheet peak of all devices
 
 
-def case_figures(record: Record) -> CaseFigures | None:
+def case_figures(record: Record) -> CaseMetrics | None:
     """Compute the figures of a record; None if a rank has no steps or an invalid one."""
     case = Case.from_dict(record.case)
     measured = [m for _, m in record.ranks]
-    steps = slowest_steps([m.step_s for m in measured])
+    steps = step_times_of_slowest_rank([m.step_s for m in measured])
     if not steps:
         return None
     median_s = stats.percentile(steps, 50)
@@ -50,7 +50,7 @@ def case_figures(record: Record) -> CaseFigures | None:
     windows = [window_s for m in measured if (window_s := _positive_or_none(m.window_s)) is not None]
     power_w = average_power(record.ranks)
     energy_j = power_w * max(windows) / (images * len(steps)) if power_w is not None and windows else None
-    return CaseFigures(
+    return CaseMetrics(
         step_s=steps,
         median_s=median_s,
         interval=stats.median_interval(steps, case.protocol.confidence),
@@ -64,7 +64,7 @@ def case_figures(record: Record) -> CaseFigures | None:
     )
 
 
-def slowest_steps(ranks: Sequence[Sequence[float]]) -> tuple[float, ...]:
+def step_times_of_slowest_rank(ranks: Sequence[Sequence[float]]) -> tuple[float, ...]:
     """Return the time of each step in its slowest rank [s]; surplus steps of a rank are dropped.
 
     Empty if a rank has no steps or an invalid one.

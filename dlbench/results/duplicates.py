@@ -52,11 +52,11 @@ def replace_lists_by_checksums(table: pa.Table) -> pa.Table:
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
         columns[f"length of {name}"] = pa.array(lengths, mask=column.is_null().to_numpy())
         if pa.types.is_floating(column.type.value_type):
-            columns[name] = pa.array(_weighted_sums(pc.list_flatten(column).to_numpy(), lengths))
+            columns[name] = pa.array(_list_checksums(pc.list_flatten(column).to_numpy(), lengths))
     return pa.table(columns)
 
 
-def _weighted_sums(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+def _list_checksums(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return a weighted sum of each list, as a checksum that depends on the order."""
     sums = np.zeros(lengths.size)
     places = np.arange(values.size) - np.repeat(np.r_[0, np.cumsum(lengths)[:-1]], lengths)

@@ -66,8 +66,8 @@ def merge_parts_by_month(root: Path, max_bytes: int | None = None, most: int | N
             merged[month] = _PartRows(target)
     for one in alone:
         if one.attempt_months <= set(merged) and all(
-            duplicates.contains_rows(_rows_of_month(merged, month).matching_rows(rows), rows)
-            for piece in parts.read_pieces(one.part)
+            duplicates.contains_rows(_rows_of_month(merged, month).rows_of_same_attempts(rows), rows)
+            for piece in parts.read_in_pieces(one.part)
             for month, rows in _split_by_month(piece, one.attempt_months)
         ):
             one.part.unlink(missing_ok=True)
@@ -78,7 +78,7 @@ def _rows_of_month(merged: Mapping[str, _PartRows], month: str) -> _PartRows:
     """The rows of a month; the others keep none in memory."""
     for other, rows in merged.items():
         if other != month:
-            rows.release()
+            rows.drop_cached_rows()
     return merged[month]
 
 
@@ -108,7 +108,7 @@ class _PartRows:
         self._ids = [set(self._read_row_group(group, ["attempt_id"])["attempt_id"].to_pylist()) for group in groups]
         self._last: tuple[int, pa.Table] | None = None
 
-    def matching_rows(self, table: pa.Table) -> pa.Table:
+    def rows_of_same_attempts(self, table: pa.Table) -> pa.Table:
         asked = table["attempt_id"].unique()
         wanted = set(asked.to_pylist())
         groups = [group for group, ids in enumerate(self._ids) if not ids.isdisjoint(wanted)]
@@ -117,7 +117,7 @@ class _PartRows:
         ]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
-    def release(self) -> None:
+    def drop_cached_rows(self) -> None:
         """Free the row group that was read last."""
         self._last = None
 
@@ -141,7 +141,7 @@ def _write_month(target: Path, alone: list[_MergeablePart], month: str) -> None:
     with parts.open_part_writer(target, make_folder=False) as writer:
         for one in alone:
             pieces = (
-                pair for piece in parts.read_pieces(one.part) for pair in _split_by_month(piece, one.attempt_months)
+                pair for piece in parts.read_in_pieces(one.part) for pair in _split_by_month(piece, one.attempt_months)
             )
             for rows in (rows for own_month, rows in pieces if own_month == month):
                 waiting.append(rows)
@@ -171,7 +171,7 @@ def drop_contained_parts(root: Path) -> int:
                 continue
             try:
                 rows = rows if rows and rows.part == other.part else _PartRows(other.part)
-                contained = _is_contained(one, other, rows)
+                contained = _is_contained_in_other(one, other, rows)
             except StoreError:
                 continue
             if contained:
@@ -181,11 +181,11 @@ def drop_contained_parts(root: Path) -> int:
     return dropped
 
 
-def _is_contained(one: _MergeablePart, other: _MergeablePart, rows: _PartRows) -> bool:
+def _is_contained_in_other(one: _MergeablePart, other: _MergeablePart, rows: _PartRows) -> bool:
     """Whether `other` exists and contains all rows of `one`; of equal parts the first by name counts as containing."""
     equal = one.attempts == other.attempts
-    for piece in parts.read_pieces(one.part):
-        held = rows.matching_rows(piece)
+    for piece in parts.read_in_pieces(one.part):
+        held = rows.rows_of_same_attempts(piece)
         if not duplicates.contains_rows(held, piece):
             return False
         equal = equal and duplicates.contains_rows(piece, held)
@@ -210,7 +210,7 @@ def _find_mergeable_parts(root: Path, max_bytes: int | None = None, thorough: bo
         ids: list[str] = []
         try:
             columns = parts.open_part(part).file.schema_arrow.names
-            for piece in parts.read_pieces(part, None if thorough else ["attempt_id"], problems):
+            for piece in parts.read_in_pieces(part, None if thorough else ["attempt_id"], problems):
                 ids += piece["attempt_id"].to_pylist()
         except StoreError as error:
             warnings.warn(f"{error}; skipped; {REBUILD_ADVICE}", SkippedPart, stacklevel=3)

@@ -54,7 +54,7 @@ class SkippedPart(UserWarning):
     """A part of a store could not be read and was skipped; the others were read."""
 
 
-def part_files(source: str | Path) -> list[Path]:
+def find_parts_with_warnings(source: str | Path) -> list[Path]:
     """Return the Parquet files of `source`, as `find_parts` does; a `SkippedPart` warning lists unreadable ones."""
     found, problems = find_parts(source)
     for problem in problems:
@@ -75,7 +75,7 @@ def find_parts(source: str | Path) -> tuple[list[Path], list[str]]:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):
             raise StoreError(f"cannot read {path_text(path)}: {error.strerror}") from None
-        return _match_pattern(str(source))
+        return _find_parts_by_pattern(str(source))
     if stat.S_ISDIR(mode):
         return _parts_in_folder(path)
     if not stat.S_ISREG(mode):
@@ -83,7 +83,7 @@ def find_parts(source: str | Path) -> tuple[list[Path], list[str]]:
     return [path], []
 
 
-def _match_pattern(pattern: str) -> tuple[list[Path], list[str]]:
+def _find_parts_by_pattern(pattern: str) -> tuple[list[Path], list[str]]:
     # glob instead of pathlib, which rejects absolute patterns.
     matching = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207
     if not matching:
@@ -93,7 +93,7 @@ def _match_pattern(pattern: str) -> tuple[list[Path], list[str]]:
     found: list[Path] = []
     problems: list[str] = []
     for match in matching:
-        if not _is_not_case_file(Path(match)):
+        if not _is_bounds_or_training_file(Path(match)):
             try:
                 more, others = find_parts(match)
                 found += more
@@ -114,7 +114,7 @@ def _parts_in_folder(folder: Path) -> tuple[list[Path], list[str]]:
         folders[:] = [name for name in folders if name not in _FOLDERS_WITHOUT_PARTS]
         for name in files:
             file = Path(place, name)
-            if not name.endswith(".parquet") or name.startswith(".") or _is_not_case_file(file):
+            if not name.endswith(".parquet") or name.startswith(".") or _is_bounds_or_training_file(file):
                 continue
             if file.is_file():
                 found.append(file)
@@ -128,13 +128,13 @@ def path_text(path: Path) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(path))
 
 
-def _is_not_case_file(file: Path) -> bool:
+def _is_bounds_or_training_file(file: Path) -> bool:
     """Whether this is a file of ceilings, profiles or trainings, which a pattern can also match."""
     return file.name.startswith(_NON_CASE_PREFIXES) and not NON_CASE_FOLDERS.isdisjoint(file.parts)
 
 
 @dataclass(frozen=True)
-class PartFile:
+class OpenedPart:
     """An opened Parquet file of a store, with its columns and their conversion to the schema."""
 
     path: Path
@@ -171,7 +171,7 @@ class PartFile:
         return table.select(schema.names).cast(schema)
 
 
-def open_part(part: Path) -> PartFile:
+def open_part(part: Path) -> OpenedPart:
     """Open a part. Raises StoreError if it is corrupt, not from dlbench, or lacks required columns."""
     try:
         if not part.is_file():
@@ -179,7 +179,7 @@ def open_part(part: Path) -> PartFile:
         file = pq.ParquetFile(part)
         schema = file.schema_arrow  # made anew at each access
         names = schema.names
-        constants = _values_from_folders(part, names)
+        constants = _hive_partition_values(part, names)
         remark = _newer_version_remark(part, schema)
     except CONVERSION_ERRORS as error:
         raise unreadable_part_error(part, error) from error
@@ -191,10 +191,10 @@ def open_part(part: Path) -> PartFile:
     twice = [name for name, count in Counter(names).items() if count > 1 and name in _COLUMNS]
     if twice:
         raise StoreError(f"cannot read {path_text(part)}: it has two columns '{twice[0]}'")
-    return PartFile(part, file, frozenset({*names, *constants} & _COLUMNS.keys()), constants, remark)
+    return OpenedPart(part, file, frozenset({*names, *constants} & _COLUMNS.keys()), constants, remark)
 
 
-def _values_from_folders(part: Path, names: Sequence[str]) -> dict[str, str | None]:
+def _hive_partition_values(part: Path, names: Sequence[str]) -> dict[str, str | None]:
     """Return missing columns whose values are in folder names (Hive partitioning: Spark, DuckDB, Polars)."""
     constants: dict[str, str | None] = {}
     for folder in part.parts[:-1]:
@@ -237,11 +237,11 @@ def _newer_version_remark(part: Path, schema: pa.Schema) -> str:
         return f"{path_text(part)} has schema version {short_repr(text)}, which is not a number"
     if int(text) <= SCHEMA_VERSION:
         return ""
-    newer = f"newer than this dlbench's {SCHEMA_VERSION}: its additional columns are not read"
+    newer = f"newer than schema {SCHEMA_VERSION} of this dlbench: the file's additional columns are not read"
     return f"{path_text(part)} has schema {int(text)}, {newer}"
 
 
-def read_pieces(
+def read_in_pieces(
     part: Path, columns: Iterable[str] | None = None, problems: list[str] | None = None
 ) -> Iterator[pa.Table]:
     """Read as `read_part` does, but in pieces, to save memory. Raises StoreError if the file cannot be read."""

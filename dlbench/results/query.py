@@ -45,7 +45,7 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
     return _run_sql(sql, sources, _to_python_rows)
 
 
-def query_table(sql: str, sources: Sequence[str | Path]) -> pa.Table:
+def query_as_arrow_table(sql: str, sources: Sequence[str | Path]) -> pa.Table:
     """Run `sql` on all records, read in pieces; return an Arrow table. Raises StoreError if a source does not exist."""
     return _run_sql(sql, sources, lambda table: table)
 
@@ -53,7 +53,7 @@ def query_table(sql: str, sources: Sequence[str | Path]) -> pa.Table:
 def _run_sql(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Table], _T]) -> _T:
     """Run `sql`; return the converted result of its last statement. Values that cannot be converted are bad input."""
     connection = duckdb.connect(":memory:")
-    views = _named_tables(sources)
+    views = _tables_by_view_name(sources)
     for name, view in views.items():
         connection.register(name, view)
     # All keys are read once more for it.
@@ -72,7 +72,7 @@ def _run_sql(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Tabl
         raise
     finally:
         connection.close()
-    store.warn_skipped(list(dict.fromkeys(views["records"].problems)))
+    store.warn_about_skipped_parts(list(dict.fromkeys(views["records"].problems)))
     if answer is None:
         raise BadInput(f"the query {sql!r} contains no statement; tables: {', '.join(VIEWS)}")
     return answer
@@ -113,7 +113,7 @@ class _RecordSource(dataset.Dataset):  # type: ignore[misc]  # pyarrow has no ty
         return dataset.Scanner.from_batches(rows, columns=list(columns) if columns else None, filter=filter)
 
 
-def _named_tables(sources: Sequence[str | Path]) -> dict[str, Any]:
+def _tables_by_view_name(sources: Sequence[str | Path]) -> dict[str, Any]:
     ceilings, all_reduces = bounds_store.read_bounds_tables(sources)
     folders = [Path(source) for source in sources if Path(source).is_dir()]
     layers = sorted({file for f in folders for file in f.rglob(f"{bounds_schema.PROFILES_FOLDER}/*/layers.parquet")})

@@ -121,7 +121,7 @@ class StoreReader:
 
         Attempt and rank are always among the columns; missing columns are null.
         """
-        yield from map(_to_batch, self.attempt_tables(columns, on_progress))
+        yield from map(_to_attempt_batch, self.attempt_tables(columns, on_progress))
 
     def attempt_tables(self, columns: Iterable[str], on_progress: OnProgress | None = None) -> Iterator[pa.Table]:
         """Read the rows as tables with the types of `IN_MEMORY`, each sorted by attempt and rank."""
@@ -129,8 +129,8 @@ class StoreReader:
         self.num_held = self.num_copies = 0
         self._held = []
         self._holders |= {a: tuple(sorted({p for p, _ in ranks.values()})) for a, ranks in shared.items()}
-        tables = self._read_part_tables(range(len(self.parts)), _restricted_schema(columns), on_progress)
-        yield from _join_tables(self._select_used_rows(tables))
+        tables = self._read_part_tables(range(len(self.parts)), _schema_with_columns(columns), on_progress)
+        yield from _join_into_batches(self._select_used_rows(tables))
 
     def read_attempts(self, attempts: Collection[str], columns: Iterable[str]) -> Iterator[AttemptBatch]:
         """Read some attempts, from the parts in which `batches` found them."""
@@ -138,15 +138,15 @@ class StoreReader:
         for attempt, parts in sorted(self.parts_of_attempts(attempts).items()):
             for part in parts:
                 wanted.setdefault(part, []).append(attempt)
-        tables = self._read_wanted_attempts(wanted, _restricted_schema(columns))
-        yield from map(_to_batch, _join_tables(self._select_used_rows(tables)))
+        tables = self._read_wanted_attempts(wanted, _schema_with_columns(columns))
+        yield from map(_to_attempt_batch, _join_into_batches(self._select_used_rows(tables)))
 
     def parts_of_attempts(self, attempts: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Return the indices of the parts of each attempt, as found by `attempt_batches`."""
         asked = sorted(attempts)
         found = {attempt: self._holders[attempt] for attempt in attempts if attempt in self._holders}
         for ids, indices in self._held:
-            there = _is_wanted_name(ids, asked)
+            there = _is_wanted_attempt(ids, asked)
             if there.any():
                 names = ids.filter(pa.array(there)).to_pylist()
                 found |= {a: (i,) for a, i in zip(names, indices[there].tolist(), strict=True)}
@@ -168,7 +168,7 @@ class StoreReader:
     def _search_shared_attempts(self) -> None:
         tables = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for index, found in enumerate(pool.map(_read_keys, self.parts)):
+            for index, found in enumerate(pool.map(_read_attempt_rank_keys, self.parts)):
                 if found is None:
                     self._unopened.add(index)
                 else:
@@ -188,9 +188,9 @@ class StoreReader:
         doubled = pc.greater(held["rank_count"], held["rank_count_distinct"])
         shared = held.filter(pc.or_(several, doubled))["attempt_id"].combine_chunks()
         if len(shared):
-            self._choose_rows(whole.filter(pc.is_in(whole["attempt_id"], value_set=shared)))
+            self._resolve_duplicate_rows(whole.filter(pc.is_in(whole["attempt_id"], value_set=shared)))
 
-    def _choose_rows(self, keys: pa.Table) -> None:
+    def _resolve_duplicate_rows(self, keys: pa.Table) -> None:
         """Select the most complete row per rank of attempts in several parts."""
         wanted: dict[int, list[str]] = {}
         for part, attempt in sorted(set(zip(keys["part"].to_pylist(), keys["attempt_id"].to_pylist(), strict=True))):
@@ -219,7 +219,7 @@ class StoreReader:
         shared = sorted(places)
         for indices, table in tables:
             self.num_held += table.num_rows
-            there = _is_wanted_name(table["attempt_id"], shared)
+            there = _is_wanted_attempt(table["attempt_id"], shared)
             if there.any():
                 for index, mine in _split_by_part(indices[there], table.filter(pa.array(there))):
                     keys = zip(
@@ -242,9 +242,9 @@ class StoreReader:
         """Read the rows of some attempts by part; unreadable parts are reported at the end."""
         everyone = sorted({attempt for some in wanted.values() for attempt in some})
         for indices, table in StoreReader(self.parts)._read_part_tables(
-            sorted(wanted), _restricted_schema(schema.names), None, wanted
+            sorted(wanted), _schema_with_columns(schema.names), None, wanted
         ):
-            there = _is_wanted_name(table["attempt_id"], everyone)
+            there = _is_wanted_attempt(table["attempt_id"], everyone)
             yield (indices, table) if there.all() else (indices[there], table.filter(pa.array(there)))
 
     def _read_part_tables(
@@ -331,7 +331,7 @@ _ReadRows = tuple[NDArray[np.int64], pa.Table]
 class _SmallPart:
     """A completely read small part, not yet checked."""
 
-    opened: store.PartFile
+    opened: store.OpenedPart
     table: pa.Table
 
 
@@ -359,7 +359,7 @@ def _check_parts_together(parts: list[_SmallPart], schema: pa.Schema, problems: 
         return None
 
 
-def _is_wanted_name(names: pa.Array | pa.ChunkedArray, wanted: Sequence[str]) -> NDArray[np.bool_]:
+def _is_wanted_attempt(names: pa.Array | pa.ChunkedArray, wanted: Sequence[str]) -> NDArray[np.bool_]:
     """Whether each name is one of `wanted`.
 
     These are sorted: only those from the first to the last name are looked at, since there may be a million.
@@ -388,13 +388,13 @@ _ATTEMPT_NAME = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}(-[0-9a-f]{6})?")
 _RowPlace = tuple[int, int]
 
 
-def _read_keys(part: Path) -> pa.Table | None:
+def _read_attempt_rank_keys(part: Path) -> pa.Table | None:
     """Read attempt and rank of each row; empty if unreadable. None if the name tells the only attempt of a small part.
 
     `store.append_record` signs such parts; to open them once more takes a third of the time of a query over thousands.
     """
     try:
-        if _ATTEMPT_NAME.fullmatch(part.stem) and _is_small(part) and store.is_written_by_dlbench(part):
+        if _ATTEMPT_NAME.fullmatch(part.stem) and _is_small_part(part) and store.is_written_by_dlbench(part):
             return None
         opened = store.open_part(part)
         columns = [name for name in opened.needed_columns(_KEYS) if name in _KEYS.names]
@@ -415,7 +415,7 @@ def _number_repeated_rows(table: pa.Table) -> list[int]:
     return numbers
 
 
-def _join_tables(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _join_into_batches(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     size = 0
     for table in tables:
@@ -423,15 +423,15 @@ def _join_tables(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         lists = (table[name] for name in table.column_names if name in NUMBER_LISTS)
         size += table.num_rows * _ROW_BYTES + sum(column.nbytes for column in lists)
         if size >= BATCH_BYTES or len(waiting) >= _MAX_TABLES:
-            yield _sort_rows(pa.concat_tables(waiting))
+            yield _sort_and_deduplicate(pa.concat_tables(waiting))
             waiting, size = [], 0
     if waiting:
-        yield _sort_rows(pa.concat_tables(waiting))
+        yield _sort_and_deduplicate(pa.concat_tables(waiting))
 
 
-def to_frame(tables: Iterable[pa.Table], columns: Iterable[str]) -> pd.DataFrame:
+def tables_to_frame(tables: Iterable[pa.Table], columns: Iterable[str]) -> pd.DataFrame:
     """Combine tables to one DataFrame, sorted by attempt and rank."""
-    frame = FrameBuilder(_restricted_schema(columns))
+    frame = FrameBuilder(_schema_with_columns(columns))
     keys = []
     for table in tables:
         keys.append(table.select(["attempt_id", "rank"]))
@@ -445,7 +445,7 @@ def to_frame(tables: Iterable[pa.Table], columns: Iterable[str]) -> pd.DataFrame
     return whole
 
 
-def _restricted_schema(columns: Iterable[str]) -> pa.Schema:
+def _schema_with_columns(columns: Iterable[str]) -> pa.Schema:
     wanted = {"attempt_id", "rank", *columns}
     assert wanted <= set(SCHEMA.names), sorted(wanted - set(SCHEMA.names))
     return pa.schema([f for f in IN_MEMORY if f.name in wanted])
@@ -457,7 +457,7 @@ def _open_part(part: Path, schema: pa.Schema, wanted: Sequence[str] | None) -> _
     Row groups without any of the `wanted` (sorted) attempts may be skipped. Raises StoreError as `read_part` does.
     """
     opened = store.open_part(part)
-    if _is_small(part):
+    if _is_small_part(part):
         try:
             table = opened.file.read(columns=opened.needed_columns(schema), use_threads=False)
         except CONVERSION_ERRORS as error:
@@ -478,12 +478,12 @@ def _prefetch_tables(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
             yield table
 
 
-def _is_small(part: Path) -> bool:
+def _is_small_part(part: Path) -> bool:
     return part.is_file() and part.stat().st_size < _SMALL_PART_BYTES
 
 
 def _stream_part(
-    opened: store.PartFile, schema: pa.Schema, wanted: Sequence[str] | None, problems: list[str]
+    opened: store.OpenedPart, schema: pa.Schema, wanted: Sequence[str] | None, problems: list[str]
 ) -> Iterator[pa.Table]:
     """Iterate over the tables of a large part; rows of an attempt stay together."""
     part, file, names = opened.path, opened.file, opened.needed_columns(schema)
@@ -549,14 +549,14 @@ def _is_grouped_by_attempt(file: pq.ParquetFile) -> bool:
     return bool(changes + 1 == pc.count_distinct(ids).as_py())
 
 
-def _to_batch(table: pa.Table) -> AttemptBatch:
+def _to_attempt_batch(table: pa.Table) -> AttemptBatch:
     names = [name for name in table.column_names if name in NUMBER_LISTS]
     return AttemptBatch(
         table.drop_columns(names).combine_chunks(), {name: _ragged_column(table[name]) for name in names}
     )
 
 
-def _sort_rows(table: pa.Table) -> pa.Table:
+def _sort_and_deduplicate(table: pa.Table) -> pa.Table:
     """Sort by attempt and rank; keep the first of equal keys."""
     order = pc.sort_indices(table, [("attempt_id", "ascending"), ("rank", "ascending")])
     keys = table.select(["attempt_id", "rank"]).take(order)

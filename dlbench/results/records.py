@@ -236,7 +236,7 @@ class Outcome:
             raise ValueError("it was not written by a dlbench worker")
         ranks = values.get("ranks")
         if not isinstance(ranks, list) or not all(isinstance(rank, dict) for rank in ranks):
-            raise ValueError("its ranks are not a list of objects")
+            raise ValueError("'ranks' is not a list of JSON objects")
         pairs = tuple((from_dict(System, r.get("system")), from_dict(Measurement, r.get("measurement"))) for r in ranks)
         outcome: Outcome = from_dict(Outcome, values | {"ranks": []})
         return dataclasses.replace(outcome, ranks=pairs)
@@ -298,7 +298,7 @@ def reusable_facts(record: Record) -> dict[str, Any] | None:
     return facts | {"facts_from": measured.facts_from or record.attempt_id}
 
 
-def parse_details(text: object) -> dict[str, Any]:
+def parse_system_details(text: object) -> dict[str, Any]:
     """Parse `system_details`; empty if it is not from a worker."""
     try:
         details = load_json(text) if isinstance(text, str) else None

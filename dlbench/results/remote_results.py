@@ -46,17 +46,17 @@ def download_source(source: str, on_progress: Callable[[str], None] = lambda _: 
         raise StoreError(f"{url} is not a web address: {error}") from None
     name = name or Path(parts.path).stem or parts.netloc
     if url.lower().endswith(".parquet"):
-        content = b"".join(_read_url(url))
+        content = b"".join(_download_in_blocks(url))
         file = cache_folder() / "published" / hashlib.sha256(content).hexdigest()[:16] / Path(parts.path).name
         if not file.is_file():
-            _save_verified(file, iter([content]), None)
+            _save_if_checksum_matches(file, iter([content]), None)
         return f"{name}={file}"
-    sums = b"".join(_read_url(f"{url}/{_CHECKSUM_FILE}", _MOST_SUMS_BYTES))
+    sums = b"".join(_download_in_blocks(f"{url}/{_CHECKSUM_FILE}", _MOST_SUMS_BYTES))
     folder = cache_folder() / "published" / hashlib.sha256(sums).hexdigest()[:16]
     for digest, path in _parse_checksums(sums.decode(errors="replace"), url):
         if not (folder / path).is_file():
             on_progress(path)
-            _save_verified(folder / path, _read_url(f"{url}/{quote(path)}"), digest)
+            _save_if_checksum_matches(folder / path, _download_in_blocks(f"{url}/{quote(path)}"), digest)
     return f"{name}={folder}"
 
 
@@ -72,7 +72,7 @@ def _parse_checksums(sums: str, url: str) -> list[tuple[str, str]]:
     return [(digest, path) for digest, path in files if path.endswith((".parquet", ".json")) and "report/" not in path]
 
 
-def _read_url(url: str, most_bytes: int | None = None) -> Iterator[bytes]:
+def _download_in_blocks(url: str, most_bytes: int | None = None) -> Iterator[bytes]:
     try:
         # The address is http or https, and so is every address that it leads to.
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
@@ -91,7 +91,7 @@ def _read_url(url: str, most_bytes: int | None = None) -> Iterator[bytes]:
         raise StoreError(f"cannot read {url}: {' '.join(str(reason).split())}") from None
 
 
-def _save_verified(file: Path, blocks: Iterator[bytes], digest: str | None) -> None:
+def _save_if_checksum_matches(file: Path, blocks: Iterator[bytes], digest: str | None) -> None:
     """Write the file, and give it its name once it is complete and has the right checksum."""
     hashed = hashlib.sha256()
     with open_file_atomically(file) as out:

@@ -83,7 +83,7 @@ def _fit_column(column: pa.ChunkedArray, f: pa.Field) -> tuple[pa.ChunkedArray, 
 
     def cast_and_check_part(part: pa.ChunkedArray, start: int) -> list[pa.Array]:
         try:
-            return list(_check_texts(_cast_column(part, f.type), f.name).chunks)
+            return list(_require_valid_texts(_cast_column(part, f.type), f.name).chunks)
         except CONVERSION_ERRORS:
             if len(misfits) > _MAX_MISFITS:
                 return [pa.nulls(len(part), f.type)]
@@ -96,11 +96,11 @@ def _fit_column(column: pa.ChunkedArray, f: pa.Field) -> tuple[pa.ChunkedArray, 
     return pa.chunked_array(cast_and_check_part(column, 0), f.type), len(misfits)
 
 
-def _check_texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+def _require_valid_texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Return the column; raise ValueError if it has texts that are too long, or not UTF-8."""
     if pa.types.is_dictionary(column.type):
         for chunk in column.chunks:
-            _check_texts(pa.chunked_array([chunk.dictionary]), name)
+            _require_valid_texts(pa.chunked_array([chunk.dictionary]), name)
         return column
     kind = column.type.value_type if pa.types.is_list(column.type) else column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -169,7 +169,7 @@ def drop_invalid_attempts(table: pa.Table, present: Collection[str]) -> tuple[pa
     """
     bad = np.zeros(table.num_rows, dtype=bool)
     reasons: list[tuple[int, str]] = []
-    for places, why in _find_faults(table, present):
+    for places, why in _find_invalid_rows(table, present):
         if places.any():
             place = int(np.argmax(places))
             reasons.append((place, why(place)))
@@ -189,18 +189,18 @@ def drop_invalid_attempts(table: pa.Table, present: Collection[str]) -> tuple[pa
 _Fault = tuple[NDArray[np.bool_], Callable[[int], str]]
 
 
-def _find_faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
+def _find_invalid_rows(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
     for name in REQUIRED_COLUMNS:
         if table[name].null_count:
             yield table[name].is_null().to_numpy(), partial("some rows have no value in column '{}'".format, name)
-    yield from _out_of_range(table)
+    yield from _values_out_of_range(table)
     if not pc.all(pc.match_substring_regex(table["attempt_id"], _PLAIN_ID), min_count=0).as_py():
         yield from _invalid_values(table, "attempt_id", why_unsafe_name)
     for name, known in {"status": STATUSES, **CHOICES}.items():
-        yield from _invalid_values(table, name, partial(_unknown_choice_fault, known))
+        yield from _invalid_values(table, name, partial(_why_unknown_choice, known))
     for name in _NAME_COLUMNS:
         yield from _invalid_values(table, name, why_not_one_line)
-    yield from _invalid_values(table, "protocol", _protocol_fault)
+    yield from _invalid_values(table, "protocol", _why_invalid_protocol)
     yield from _invalid_step_times(table)
     if {"window_s", "parameters"} <= set(present):
         unmeasured = pc.and_(pc.is_null(table["window_s"]), pc.is_null(table["parameters"]))
@@ -208,7 +208,7 @@ def _find_faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
         yield _to_bool_array(lost), lambda _: "it has no measured values"
 
 
-def _out_of_range(table: pa.Table) -> Iterable[_Fault]:
+def _values_out_of_range(table: pa.Table) -> Iterable[_Fault]:
     limits = {name: (least, _MAX_INT) for name, least in _MIN_VALUES.items()}
     limits |= dict.fromkeys(_TIME_COLUMNS, (_FIRST_TIME, _LAST_TIME))
     for name, (least, greatest) in limits.items():
@@ -256,7 +256,7 @@ def _invalid_values(table: pa.Table, name: str, fault: Callable[[Any], str]) -> 
         yield _to_bool_array(places), lambda place: f"{name} is {short_repr(v := values[place].as_py())}; it {found[v]}"
 
 
-def _unknown_choice_fault(known: Sequence[str], value: str) -> str:
+def _why_unknown_choice(known: Sequence[str], value: str) -> str:
     return "" if value in known else f"must be one of {', '.join(known)}"
 
 
@@ -265,7 +265,7 @@ def why_not_one_line(value: str) -> str:
     return "" if value and value.isprintable() else "must be a text of one line"
 
 
-def _protocol_fault(text: str) -> str:
+def _why_invalid_protocol(text: str) -> str:
     try:
         values = load_json(text)
         # A newer dlbench may have additional keys.

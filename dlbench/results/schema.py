@@ -75,16 +75,16 @@ def _arrow_field(column: str, annotation: str) -> pa.Field:
     return pa.field(column, arrow_type, metadata={"unit": unit} if unit else None)
 
 
-def arrow_fields(cls: type, prefix: str = "", without: tuple[str, ...] = ()) -> list[pa.Field]:
+def arrow_fields_of_dataclass(cls: type, prefix: str = "", without: tuple[str, ...] = ()) -> list[pa.Field]:
     """Return a column for each field of a dataclass, with its unit in the metadata."""
     return [_arrow_field(prefix + f.name, str(f.type)) for f in dataclasses.fields(cls) if f.name not in without]
 
 
 SCHEMA: pa.Schema = pa.schema(
-    arrow_fields(Record, without=("case", "ranks"))
-    + arrow_fields(Case)
-    + arrow_fields(Measurement)
-    + arrow_fields(System, prefix="system_"),
+    arrow_fields_of_dataclass(Record, without=("case", "ranks"))
+    + arrow_fields_of_dataclass(Case)
+    + arrow_fields_of_dataclass(Measurement)
+    + arrow_fields_of_dataclass(System, prefix="system_"),
     metadata={"dlbench_schema_version": str(SCHEMA_VERSION)},
 )
 

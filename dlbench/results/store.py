@@ -27,14 +27,14 @@ from dlbench.results.parts import (
     ONE_ATTEMPT_CODEC,
     SkippedPart,
     find_parts,
+    find_parts_with_warnings,
     is_written_by_dlbench,
     open_part,
     open_part_writer,
-    part_files,
+    read_in_pieces,
     read_part,
-    read_pieces,
 )
-from dlbench.results.reader import StoreReader, to_frame
+from dlbench.results.reader import StoreReader, tables_to_frame
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Record
 from dlbench.results.schema import ADDED_LATER, IN_MEMORY, SCHEMA, to_table
 from dlbench.safe_names import short_repr, why_unsafe_name
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
 __all__ = [
     "SkippedPart",
     "append_record",
-    "attempt_ids",
+    "complete_attempt_ids",
     "drop_contained_parts",
+    "find_parts_with_warnings",
     "finished_keys",
     "is_written_by_dlbench",
     "load",
     "merge_parts_by_month",
-    "part_files",
-    "read",
     "read_part",
-    "warn_skipped",
+    "read_rows",
+    "warn_about_skipped_parts",
 ]
 
 #: Columns that identify the case of a row, whether it has ended, and whether all ranks are present.
@@ -96,7 +96,7 @@ def _unused_part_path(root: Path, attempt_id: str) -> Path:
     return target
 
 
-def attempt_ids(
+def complete_attempt_ids(
     root: Path, among: Iterable[Path] | None = None, original: Callable[[str], Record | None] | None = None
 ) -> set[str]:
     """Return the attempts that are complete in the readable Parquet parts of `root`.
@@ -110,7 +110,7 @@ def attempt_ids(
     """
     known: set[str] = set()
     for part in find_parts(root)[0] if among is None else among:
-        with contextlib.suppress(StoreError):  # `read` warns about it
+        with contextlib.suppress(StoreError):  # `read_rows` warns about it
             if is_written_by_dlbench(part):
                 ids = set(read_part(part, ["attempt_id"])["attempt_id"].to_pylist())
             elif set(SCHEMA.names) - ADDED_LATER <= open_part(part).columns:
@@ -125,7 +125,7 @@ def _attempts_verified_in_part(part: Path, ids: set[str], original: Callable[[st
     """Return those of these attempts of which the part, read completely, holds each value of the record."""
     wrong: set[str] = set()
     signed = is_written_by_dlbench(part)
-    for piece in read_pieces(part):
+    for piece in read_in_pieces(part):
         for attempt in () if signed else ids.intersection(piece["attempt_id"].to_pylist()):
             record = original(attempt)
             if record is not None and not contains_rows(piece, to_table([record])):
@@ -148,14 +148,14 @@ def finished_keys(root: Path, among: Iterable[Path] | None = None) -> set[tuple[
     """Return the keys of cases that have ended by the parts of `root`, or those `among` them; not without samples."""
     ended = set()
     for part in find_parts(root)[0] if among is None else among:
-        with contextlib.suppress(StoreError):  # `read` warns about it
+        with contextlib.suppress(StoreError):  # `read_rows` warns about it
             # The worker writes both or none, and lists take much longer to read.
             samples = "window_s" if is_written_by_dlbench(part) else "step_s"
-            ended |= _finished_keys(read_part(part, [*_KEY_COLUMNS, samples]), samples)
+            ended |= _finished_keys_of_rows(read_part(part, [*_KEY_COLUMNS, samples]), samples)
     return ended
 
 
-def _finished_keys(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str, str]]:
+def _finished_keys_of_rows(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str, str]]:
     measured = [bool(value) for value in rows[samples].to_pylist()]
     return {
         (row["suite"], row["suite_version"], row["case_id"], row["system_key"] or "", row["network_key"] or "")
@@ -164,7 +164,7 @@ def _finished_keys(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str
     }
 
 
-def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
+def read_rows(sources: str | Path | Sequence[str | Path]) -> pa.Table:
     """Read all rows of files, folders or glob patterns, each row once, in the types of `IN_MEMORY`.
 
     A part that cannot be read is skipped with a `SkippedPart` warning. Raises StoreError as
@@ -172,7 +172,7 @@ def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
     """
     reader = StoreReader.from_sources([sources] if isinstance(sources, str | Path) else sources)
     tables = list(reader.attempt_tables(SCHEMA.names))
-    warn_skipped(reader.problems)
+    warn_about_skipped_parts(reader.problems)
     return pa.concat_tables(tables) if tables else IN_MEMORY.empty_table()
 
 
@@ -196,13 +196,13 @@ def load(sources: str | Path | Sequence[str | Path] = "results", columns: Sequen
     named = [sources] if isinstance(sources, str | Path) else list(sources)
     reader = StoreReader.from_sources(named)
     wanted = SCHEMA.names if columns is None else columns
-    frame = to_frame(reader.attempt_tables(wanted), wanted)
-    warn_skipped(reader.problems)
+    frame = tables_to_frame(reader.attempt_tables(wanted), wanted)
+    warn_about_skipped_parts(reader.problems)
     frame.attrs["sources"] = list(map(str, named))
     return frame if columns is None else frame[list(columns)]
 
 
-def warn_skipped(problems: Sequence[str]) -> None:
+def warn_about_skipped_parts(problems: Sequence[str]) -> None:
     """Emit a `SkippedPart` warning per problem, at the line of the caller's caller."""
     for problem in problems:
         warnings.warn(problem, SkippedPart, stacklevel=3)

@@ -58,11 +58,11 @@ def write_training(folder: Path, run: TrainingRun) -> Path:
 def read_trainings(sources: Sequence[str | Path]) -> pd.DataFrame:
     """Read the epochs of all trainings in these sources; unreadable files are skipped with a `SkippedPart` warning."""
     files = bounds_store.files_in_stores(sources, TRAININGS_FOLDER, "training-*.parquet")
-    epochs: pd.DataFrame = read_run_table(files, SCHEMA, _check_epochs).to_pandas()
+    epochs: pd.DataFrame = read_run_table(files, SCHEMA, _require_valid_epochs).to_pandas()
     return epochs
 
 
-def _check_epochs(table: pa.Table) -> None:
+def _require_valid_epochs(table: pa.Table) -> None:
     """Raise ValueError if a row does not describe an epoch of a valid training."""
     for row in table.to_pylist():
         run = {"training": {}, **row, **{name: [row[name]] for name in _CURVE_COLUMNS}}

@@ -38,17 +38,17 @@ class Side:
     @property
     def title(self) -> str:
         """Such as "B (env.OMP_NUM_THREADS=1)"."""
-        return f"{self.name} ({', '.join(split_items(self.setting))})"
+        return f"{self.name} ({', '.join(split_setting_items(self.setting))})"
 
     @property
     def changed_keys(self) -> set[str]:
         """The axes and protocol keys that the setting changes."""
-        items = [] if self.setting == UNCHANGED else split_items(self.setting)
+        items = [] if self.setting == UNCHANGED else split_setting_items(self.setting)
         keys = {item.partition("=")[0] for item in items}
         return {key for key in keys if not key.startswith(ENVIRONMENT_PREFIX)}
 
 
-def split_items(text: str) -> list[str]:
+def split_setting_items(text: str) -> list[str]:
     """The parts of a setting, each KEY=VALUE."""
     return [part.strip() for part in _ITEM_SEPARATOR.split(text) if part.strip()]
 

@@ -77,20 +77,20 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name in ("warmup_min_steps", "min_steps", "max_steps"):
-            require_value(getattr(self, name) >= 1, f"protocol.{name}", getattr(self, name), "at least 1")
+            require_valid(getattr(self, name) >= 1, f"protocol.{name}", getattr(self, name), "at least 1")
         for name in ("warmup_min_time_s", "warmup_max_time_s", "min_time_s", "idle_time_s"):
-            require_value(getattr(self, name) >= 0, f"protocol.{name}", getattr(self, name), "at least 0 s")
+            require_valid(getattr(self, name) >= 0, f"protocol.{name}", getattr(self, name), "at least 0 s")
         for name in ("max_time_s", "timeout_s"):
-            require_value(getattr(self, name) > 0, f"protocol.{name}", getattr(self, name), "above 0 s")
-        require_value(
+            require_valid(getattr(self, name) > 0, f"protocol.{name}", getattr(self, name), "above 0 s")
+        require_valid(
             0 <= self.warmup_until_c <= 120, "protocol.warmup_until_c", self.warmup_until_c, "from 0 to 120 °C"
         )
-        require_value(0.5 <= self.confidence <= 0.9999, "protocol.confidence", self.confidence, "from 0.5 to 0.9999")
-        require_value(
+        require_valid(0.5 <= self.confidence <= 0.9999, "protocol.confidence", self.confidence, "from 0.5 to 0.9999")
+        require_valid(
             0 < self.target_half_width < 1, "protocol.target_half_width", self.target_half_width, "between 0 and 1"
         )
-        require_value(self.min_time_s <= self.max_time_s, "protocol.min_time_s", self.min_time_s, "at most max_time_s")
-        require_value(self.min_steps <= self.max_steps, "protocol.min_steps", self.min_steps, "at most max_steps")
+        require_valid(self.min_time_s <= self.max_time_s, "protocol.min_time_s", self.min_time_s, "at most max_time_s")
+        require_valid(self.min_steps <= self.max_steps, "protocol.min_steps", self.min_steps, "at most max_steps")
         require_choices(self, {"energy": ENERGY_CHOICES, "heap": HEAPS, "fingerprint": SWITCHES}, "protocol")
 
 
@@ -139,9 +139,9 @@ class Case:
     def __post_init__(self) -> None:
         require_choices(self, CHOICES)
         for axis in ("batch_size", "nodes", "devices_per_node", "bucket_cap_mb"):
-            require_value(getattr(self, axis) >= 1, axis, getattr(self, axis), "at least 1")
+            require_valid(getattr(self, axis) >= 1, axis, getattr(self, axis), "at least 1")
         for axis in ("repeat", "loader_workers", "cudnn_benchmark_limit", "threads", "power_cap_w", "clock_mhz"):
-            require_value(getattr(self, axis) >= 0, axis, getattr(self, axis), "at least 0")
+            require_valid(getattr(self, axis) >= 0, axis, getattr(self, axis), "at least 0")
         if self.optimizer_impl == "fused" and self.optimizer == "rmsprop":
             raise BadInput("optimizer_impl is 'fused', but PyTorch has no fused RMSprop; use plain or foreach")
 
@@ -229,7 +229,7 @@ AXES: tuple[str, ...] = tuple(f.name for f in fields(Case) if f.name != "protoco
 #: Values that are not understood by themselves.
 _NAMES = {
     "synthetic": "synthetic data",
-    "synthetic_host": "synthetic data from the host",
+    "synthetic_host": "synthetic data copied from host memory",
     "jpeg": "JPEG files",
     "torch": "DataLoader",
     "dali": "DALI",
@@ -283,7 +283,7 @@ def check_field_types(cls: type, values: dict[str, Any], where: str = "") -> dic
 _TYPES: dict[Any, type] = {"str": str, "int": int, "float": float}
 
 
-def require_value(condition: bool, name: str, value: object, wanted: str) -> None:
+def require_valid(condition: bool, name: str, value: object, wanted: str) -> None:
     """Raise BadInput: the value of `name` is not what it must be, unless the condition holds."""
     if not condition:
         raise BadInput(f"{name} is {value}; it must be {wanted}")

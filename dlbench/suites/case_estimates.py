@@ -28,7 +28,7 @@ def predicted_memory_bytes(case: Case) -> int | None:
     """
     device = "cuda" if case.device == "cuda" else "cpu"
     precision = "amp_bf16" if case.precision.startswith("amp") else "fp32"
-    model, lines = find_model(case.model), _load_memory_fits().get((case.model, case.mode, device, precision))
+    model, lines = find_model(case.model), _read_memory_coefficients().get((case.model, case.mode, device, precision))
     if model is None or lines is None:
         return None
     peak = max(fixed + case.batch_size * per_image for fixed, per_image in lines)
@@ -42,7 +42,7 @@ def predicted_memory_bytes(case: Case) -> int | None:
 
 
 @cache
-def _load_memory_fits() -> dict[tuple[str, ...], list[tuple[int, int]]]:
+def _read_memory_coefficients() -> dict[tuple[str, ...], list[tuple[int, int]]]:
     """Read constant bytes and bytes per image, by model, mode, device and precision."""
     found: dict[tuple[str, ...], list[tuple[int, int]]] = {}
     for row in read_csv_rows("memory_lines.csv"):

@@ -47,14 +47,14 @@ def lever_values_to_try(case: Case, precisions: Sequence[str], num_threads: int)
         found |= {"flush_denormals": ("off", "on"), "threads": (0, *sorted(fewer))}
     return {
         axis: tuple(
-            v for v in found[axis] if v != getattr(case, axis) and case_with_values(case, **{axis: v}) is not None
+            v for v in found[axis] if v != getattr(case, axis) and case_with_axes(case, **{axis: v}) is not None
         )
         for axis in LEVERS
         if axis in found
     }
 
 
-def case_with_values(case: Case, **axes: Any) -> Case | None:
+def case_with_axes(case: Case, **axes: Any) -> Case | None:
     """Return the case with these values; None if they do not fit together."""
     try:
         found = dataclasses.replace(case, **axes)
@@ -113,7 +113,7 @@ def settings_to_measure_between(
     now = first
     for axis in LEVERS:
         if getattr(now, axis) != getattr(best, axis):
-            following = case_with_values(now, **{axis: getattr(best, axis)})
+            following = case_with_axes(now, **{axis: getattr(best, axis)})
             if following is None:
                 continue
             if following not in measured():

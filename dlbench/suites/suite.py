@@ -93,13 +93,13 @@ class Suite:
         if size > MAX_COMBINATIONS:
             place = self._source_of_values(*self.axes)
             raise BadInput(f"{place}: the axes have {size} combinations; a suite may have at most {MAX_COMBINATIONS}")
-        self._check_values()
+        self._require_valid_axis_values()
         names = [axis for axis in (GLOBAL_BATCH, *AXES) if axis in self.axes]
         found: dict[str, Case] = {}
         for values in itertools.product(*(self.axes[name] for name in names)):
             setting = dict(zip(names, values, strict=True))
             try:
-                case = self._make_case(setting, device)
+                case = self._resolve_setting_to_case(setting, device)
             except BadInput:
                 # An invalid combination is accepted if it is excluded.
                 if any(_matches_exclude(_setting_values(setting, device), pattern) for pattern in self.exclude):
@@ -130,14 +130,14 @@ class Suite:
             random.Random(f"{self.protocol.seed}/{number}").shuffle(one)
         return found
 
-    def _check_values(self) -> None:
+    def _require_valid_axis_values(self) -> None:
         """Look at each value alone: what a case leaves out, such as a single rank's bucket, must be valid too."""
         for axis, values in self.axes.items():
             wrong = [value for value in values if axis != GLOBAL_BATCH and _invalid_axes({axis: value})]
             if wrong:
                 self._build_case({axis: wrong[0]})
 
-    def _make_case(self, setting: dict[str, Any], device: str) -> Case:
+    def _resolve_setting_to_case(self, setting: dict[str, Any], device: str) -> Case:
         if setting.get("device", "auto") == "auto":
             setting = setting | {"device": device}
         if GLOBAL_BATCH in setting:
@@ -221,7 +221,7 @@ def _parse_suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
         file.raise_invalid(name, "name", "up to 100 letters, digits, '.', '_' and '-'")
     own_axes = file.table("axes")
     file.require_known(own_axes, (*AXES, GLOBAL_BATCH), "axes", "axis")
-    axes = {axis: parse_values(axis, value, file.file_and_line(axis, "axes")) for axis, value in own_axes.items()}
+    axes = {axis: parse_value_list(axis, value, file.file_and_line(axis, "axes")) for axis, value in own_axes.items()}
     exclude = []
     for index, pattern in enumerate(file.get("exclude", list, [], "a list of tables ([[exclude]])"), start=1):
         where = f"exclude {index} of {file.path}"
@@ -238,7 +238,7 @@ def _parse_suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
         key, _, number = override.partition("=")
         if key.strip().removeprefix("protocol.") in _PROCESS_KEYS:
             key = key.strip().removeprefix("protocol.")
-            counts[key] = parse_value(number.strip(), "int")
+            counts[key] = convert_text_to_type(number.strip(), "int")
             options[key] = f"-P {override}"
         else:
             options[_apply_override(override, axes, protocol)] = f"-P {override}"
@@ -285,7 +285,7 @@ def _parse_protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
         raise BadInput(str(error) if place in str(error) else f"{place}: {error}") from None
 
 
-def parse_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
+def parse_value_list(axis: str, value: Any, where: str) -> tuple[Any, ...]:
     """Return the values of an axis, which may be a single value or a list; an empty list is an error."""
     values = tuple(value) if isinstance(value, list) else (value,)
     if not values:
@@ -297,7 +297,7 @@ def _parse_excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
     """The values of one key of an exclude table. Raises BadInput: the key is unknown, or no case has the value."""
     if key not in (*AXES, *_DERIVED_AXES):
         raise UnknownName("axis", key, (*AXES, *_DERIVED_AXES), where)
-    values = parse_values(key, value, where)
+    values = parse_value_list(key, value, where)
     # "auto" is already resolved when cases are matched.
     known = DEVICES[1:] if key == "device" else CHOICES.get(key)
     for one in values:
@@ -349,12 +349,12 @@ def _apply_override(override: str, axes: dict[str, tuple[Any, ...]], protocol: d
     if not equals or not text.strip():
         raise BadInput(f"cannot use {where}: write axis=value,value or protocol.key=value")
     if key.startswith("protocol."):
-        protocol[key.removeprefix("protocol.")] = parse_value(
+        protocol[key.removeprefix("protocol.")] = convert_text_to_type(
             text.strip(), field_annotation(Protocol, key.partition(".")[2])
         )
     else:
         wanted = "int" if key == GLOBAL_BATCH else field_annotation(Case, key)
-        axes[key] = tuple(parse_value(part.strip(), wanted) for part in text.split(",") if part.strip())
+        axes[key] = tuple(convert_text_to_type(part.strip(), wanted) for part in text.split(",") if part.strip())
         if not axes[key]:
             raise BadInput(f"cannot use {where}: the value is missing")
     return key
@@ -365,7 +365,7 @@ def field_annotation(cls: type, name: str) -> str:
     return next((str(f.type) for f in dataclasses.fields(cls) if f.name == name), "str")
 
 
-def parse_value(text: str, wanted: str) -> Any:
+def convert_text_to_type(text: str, wanted: str) -> Any:
     """Convert the text to the type of its field; otherwise keep the text, which the type check reports."""
     try:
         return {"int": int, "float": float}.get(wanted, str)(text)

@@ -19,8 +19,8 @@ from typing import Any
 
 from dlbench import bundled_files
 from dlbench.errors import BadInput, UnknownName
-from dlbench.suites.case import CHOICES, SWITCHES, check_field_types, require_choices, require_value
-from dlbench.suites.suite import field_annotation, parse_value, parse_values
+from dlbench.suites.case import CHOICES, SWITCHES, check_field_types, require_choices, require_valid
+from dlbench.suites.suite import convert_text_to_type, field_annotation, parse_value_list
 from dlbench.toml_file import read_toml
 
 TARGET_METRICS = ("accuracy", "loss")
@@ -58,9 +58,9 @@ class Training:
     def __post_init__(self) -> None:
         require_choices(self, _CHOICES, "train")
         for name in ("batch_size", "max_epochs"):
-            require_value(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
-        require_value(0 <= self.dropout < 1, "train.dropout", self.dropout, "from 0 to below 1")
-        require_value(self.learning_rate >= 0, "train.learning_rate", self.learning_rate, "at least 0")
+            require_valid(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        require_valid(0 <= self.dropout < 1, "train.dropout", self.dropout, "from 0 to below 1")
+        require_valid(self.learning_rate >= 0, "train.learning_rate", self.learning_rate, "at least 0")
 
     @property
     def learning_rate_or_default(self) -> float:
@@ -100,7 +100,7 @@ def load_trainings(path: str, overrides: Sequence[str] = ()) -> tuple[str, list[
         key, equals, text = (part.strip() for part in override.partition("="))
         if not equals or key not in known:
             raise UnknownName("key", key, known, f"-P {override}")
-        table[key] = [parse_value(part.strip(), field_annotation(Training, key)) for part in text.split(",")]
-    lists = {key: parse_values(key, value, file.file_and_line(key, "train")) for key, value in table.items()}
+        table[key] = [convert_text_to_type(part.strip(), field_annotation(Training, key)) for part in text.split(",")]
+    lists = {key: parse_value_list(key, value, file.file_and_line(key, "train")) for key, value in table.items()}
     settings = (dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()))
     return file.get("name", str, file.path.stem), list(dict.fromkeys(map(Training.from_dict, settings)))

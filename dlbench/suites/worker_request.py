@@ -49,7 +49,7 @@ def read_request(folder: Path) -> dict[str, Any]:
         return {"kind": "measure", "case": load_json(read_text(folder / EARLIER_REQUEST_FILE))}
     request = load_json(read_text(folder / REQUEST_FILE))
     if not isinstance(request, dict):
-        raise BadInput("a request must be a JSON object")
+        raise BadInput("a worker request must be a JSON object")
     if request.get("kind") not in KINDS:
         raise UnknownName("kind of request", request.get("kind"), KINDS)
     return request
@@ -59,5 +59,5 @@ def requested_case(request: dict[str, Any]) -> Case:
     """The case that the request is about. Raises BadInput if it has none, or one that cannot be used."""
     case = request.get("case")
     if not isinstance(case, dict):
-        raise BadInput(f"a request of kind '{request.get('kind')}' needs a case")
+        raise BadInput(f"a worker request of kind '{request.get('kind')}' needs a case")
     return Case.from_dict(case)

@@ -5,9 +5,9 @@ A user's network declares it, such as `task = "language_model"`, and may define 
 
 from dlbench.tasks.classification import CLASSIFICATION
 from dlbench.tasks.reconstruction import RECONSTRUCTION
-from dlbench.tasks.task import Batch, Task, map_batch_tensors, tensors_of
+from dlbench.tasks.task import Batch, Task, map_batch_tensors, unique_batch_tensors
 from dlbench.tasks.tokens import LANGUAGE_MODEL, TRANSLATION
 
-__all__ = ["TASKS", "Batch", "Task", "map_batch_tensors", "tensors_of"]
+__all__ = ["TASKS", "Batch", "Task", "map_batch_tensors", "unique_batch_tensors"]
 
 TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, RECONSTRUCTION, LANGUAGE_MODEL, TRANSLATION)}

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from dlbench.errors import BadInput
 from dlbench.tasks.outputs import auxiliary_head_scores, count_classes, describe_outputs, main_head_scores
-from dlbench.tasks.task import Batch, Task, one_item_per_sample
+from dlbench.tasks.task import Batch, Task, count_sample_as_one_item
 
 #: Weight of each auxiliary head's loss: Szegedy et al. 2015, section 5; torchvision's Inception v3 takes 0.4.
 AUXILIARY_WEIGHT = 0.3
@@ -56,4 +56,4 @@ def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
     return count_classes(scores, num_classes, "classes")
 
 
-CLASSIFICATION = Task("classification", "img", make_batch, loss, check_output, one_item_per_sample)
+CLASSIFICATION = Task("classification", "img", make_batch, loss, check_output, count_sample_as_one_item)

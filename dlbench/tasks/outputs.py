@@ -90,16 +90,16 @@ def require_targets(targets: Tensor, num_classes: int, name: str) -> None:
         )
 
 
-def tensors_in(values: Any) -> Iterator[Tensor]:
+def find_nested_tensors(values: Any) -> Iterator[Tensor]:
     """Return all tensors in nested mappings, lists, tuples and dataclasses, and the `logits` of another object."""
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, tuple | list):
         for value in values:
-            yield from tensors_in(value)
+            yield from find_nested_tensors(value)
     elif isinstance(values, Mapping):
-        yield from tensors_in(list(values.values()))
+        yield from find_nested_tensors(list(values.values()))
     elif dataclasses.is_dataclass(values):
-        yield from tensors_in(list(vars(values).values()))
+        yield from find_nested_tensors(list(vars(values).values()))
     elif (logits := getattr(values, "logits", None)) is not None:
-        yield from tensors_in(logits)
+        yield from find_nested_tensors(logits)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from dlbench.errors import BadInput
 from dlbench.tasks.outputs import describe_outputs, main_head_scores
-from dlbench.tasks.task import Batch, Task, one_item_per_sample
+from dlbench.tasks.task import Batch, Task, count_sample_as_one_item
 
 
 def make_batch(size: int, shape: tuple[int, ...], _: int, device: torch.device) -> Batch:
@@ -39,4 +39,6 @@ def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
     return num_classes or 0
 
 
-RECONSTRUCTION = Task("reconstruction", "img", make_batch, loss, check_output, one_item_per_sample, has_classes=False)
+RECONSTRUCTION = Task(
+    "reconstruction", "img", make_batch, loss, check_output, count_sample_as_one_item, has_classes=False
+)

@@ -35,7 +35,7 @@ class Task:
     classes: str = "classes"
 
 
-def tensors_of(batch: Batch) -> tuple[Tensor, ...]:
+def unique_batch_tensors(batch: Batch) -> tuple[Tensor, ...]:
     """The tensors of a batch, each once."""
     inputs, targets = batch
     return tuple({id(tensor): tensor for tensor in (*inputs, targets)}.values())
@@ -43,11 +43,11 @@ def tensors_of(batch: Batch) -> tuple[Tensor, ...]:
 
 def map_batch_tensors(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
     """Apply `function` to each tensor of a batch, only once if a target is also an input."""
-    done = {id(tensor): function(tensor) for tensor in tensors_of(batch)}
+    done = {id(tensor): function(tensor) for tensor in unique_batch_tensors(batch)}
     inputs, targets = batch
     return tuple(done[id(tensor)] for tensor in inputs), done[id(targets)]
 
 
-def one_item_per_sample(_: tuple[int, ...]) -> int:
+def count_sample_as_one_item(_: tuple[int, ...]) -> int:
     """Return 1: an image has no tokens."""
     return 1

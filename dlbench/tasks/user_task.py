@@ -83,7 +83,7 @@ def _add_loss_checks(function: Callable[..., Any]) -> Callable[[Any, Tensor], Te
         found = function(outputs, targets)
         if not isinstance(found, Tensor) or found.numel() != 1:
             what = f"tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise BadInput(f"the network's loss returns a {what}; it must be a scalar tensor")
+            raise BadInput(f"the network's loss function returns a {what}; it must return a scalar tensor")
         return found
 
     return loss

@@ -18,7 +18,7 @@ from dlbench.exit_codes import BAD_INPUT, OK
 from dlbench.suites import worker_request as requests
 from dlbench.worker import started_ahead
 from dlbench.worker.imports import import_modules
-from dlbench.worker.ranks.rank_status import exit_process
+from dlbench.worker.ranks.rank_status import exit_without_teardown
 
 #: Kind of request -> module of `dlbench.worker.jobs`; only the requested one is imported.
 _JOB_MODULES = {
@@ -59,19 +59,19 @@ def main(arguments: list[str]) -> int:
 
 
 def print_machine_facts(models: list[str]) -> int:
-    """Print as JSON the facts of this machine (`machine.system.probe_facts`), its key, and facts of these networks."""
+    """Print as JSON the facts of this machine (`software_and_device_facts`), its key, and facts of these networks."""
     # stdout is reserved for the answer: output of libraries and user code, also from C, goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)
     import_modules("torch")
     import torch
 
-    from dlbench.worker.machine.system import probe_facts, system_key, system_keys
+    from dlbench.worker.machine.system import software_and_device_facts, system_key, system_keys
     from dlbench.worker.network_check import check_network
     from dlbench.worker.precision import supported_precisions
 
     networks = {name: check_network(name) for name in models}
-    facts = probe_facts()
+    facts = software_and_device_facts()
     kinds = {"cpu", facts["device_kind"]}
     computes = {
         "precisions": {kind: supported_precisions(torch.device(kind)) for kind in sorted(kinds)},
@@ -91,4 +91,4 @@ def print_machine_facts(models: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    exit_process(main(sys.argv[1:]))
+    exit_without_teardown(main(sys.argv[1:]))

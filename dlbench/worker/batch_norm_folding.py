@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from dlbench.errors import InvalidMeasurement
-from dlbench.tasks.outputs import tensors_in
+from dlbench.tasks.outputs import find_nested_tensors
 
 #: Largest difference of an output, relative to the largest one: folding rounds weights once more.
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -35,7 +35,7 @@ def fold_batch_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.M
     kept = next(module.parameters())
     with torch.inference_mode():
         cast = tuple(x.to(kept.dtype) if x.is_floating_point() else x for x in inputs)
-        for was, now in zip(tensors_in(module(*cast)), tensors_in(folded(*cast)), strict=True):
+        for was, now in zip(find_nested_tensors(module(*cast)), find_nested_tensors(folded(*cast)), strict=True):
             off, largest = float((now - was).abs().max()), float(was.abs().max())
             if not off <= _TOLERANCE[kept.dtype] * largest:
                 raise InvalidMeasurement(

@@ -12,7 +12,7 @@ import torch
 
 from dlbench.errors import InvalidMeasurement
 from dlbench.suites.case import Case
-from dlbench.tasks import Batch, map_batch_tensors, tensors_of
+from dlbench.tasks import Batch, map_batch_tensors, unique_batch_tensors
 from dlbench.worker.failures import out_of_memory_text
 
 #: Steps before the capture: libraries choose their algorithms and the optimizer creates its state.
@@ -73,7 +73,9 @@ class CapturedStep:
     def replay(self) -> Any:
         """Start the step with the next batch; return the outputs of inference."""
         if self._copies:
-            for kept, new in zip(tensors_of(self._batch), tensors_of(next(self._batches)), strict=True):
+            for kept, new in zip(
+                unique_batch_tensors(self._batch), unique_batch_tensors(next(self._batches)), strict=True
+            ):
                 kept.copy_(new, non_blocking=True)
         self._graph.replay()
         return self.output

@@ -8,7 +8,7 @@ from dlbench.results.bounds_records import DeviceIdentity
 from dlbench.suites.case import Case
 from dlbench.version import __version__
 from dlbench.worker import accelerators
-from dlbench.worker.machine.system import device_facts, node_name, probe_facts, system_key
+from dlbench.worker.machine.system import cuda_device_properties, node_name, software_and_device_facts, system_key
 from dlbench.worker.timing import Clock, CudaClock, EventClock, HostClock
 
 
@@ -57,7 +57,7 @@ def device_uuid(device: torch.device) -> str | None:
     """Return the UUID of a device from torch, without NVML's prefix; None for the CPU, or if it has none."""
     if device.type in accelerators.KINDS:
         return str(uuid) if (uuid := accelerators.accelerator_facts(device)["uuid"]) else None
-    return device_facts(device.index or 0)["uuid"] if device.type == "cuda" else None
+    return cuda_device_properties(device.index or 0)["uuid"] if device.type == "cuda" else None
 
 
 def device_name(device: torch.device) -> str | None:
@@ -70,12 +70,12 @@ def device_name(device: torch.device) -> str | None:
 def amd_pci_address(device: torch.device) -> str | None:
     """Return the PCI address of an AMD device, by which amdsmi finds it; None for other devices."""
     amd = device.type == "cuda" and torch.version.hip is not None
-    return device_facts(device.index or 0)["pci_address"] if amd else None
+    return cuda_device_properties(device.index or 0)["pci_address"] if amd else None
 
 
 def device_identity(device: torch.device) -> DeviceIdentity:
     """Return the values that identify this device and its software."""
-    facts = probe_facts()
+    facts = software_and_device_facts()
     return DeviceIdentity(
         system_key=system_key(facts, device.type),
         device_kind=device.type,

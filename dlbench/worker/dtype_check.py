@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dlbench import units
 from dlbench.errors import InvalidMeasurement
 from dlbench.suites.case import Case
-from dlbench.tasks.outputs import tensors_in
+from dlbench.tasks.outputs import find_nested_tensors
 from dlbench.worker.precision import LOW_DTYPES, WEIGHT_DTYPES
-from dlbench.worker.settings import Settings
+from dlbench.worker.settings import ProcessSettings
 
 #: Type of parameters, for all precisions of a case.
 _SINGLE_PRECISION = (torch.float32, torch.complex64)
@@ -50,15 +50,13 @@ def check_parameters(module: nn.Module, case: Case) -> tuple[str, ...]:
     buffers = {name: b.dtype for name, b in module.named_buffers() if b.dtype not in (*usual, *_INTEGER_TYPES)}
     warnings = []
     if other:
-        warnings.append(
-            f"parameter_dtype: {_names_and_dtypes(other)}; other parameters are {_dtype_name(cast or torch.float32)}."
-        )
+        warnings.append(f"parameter_dtype: {_names_and_dtypes(other)} instead of {_dtype_name(cast or torch.float32)}.")
     if buffers:
         warnings.append(f"buffer_dtype: {_names_and_dtypes(buffers)}.")
     return tuple(warnings)
 
 
-def check_step_dtypes(step: Callable[[], object], case: Case, settings: Settings) -> None:
+def check_step_dtypes(step: Callable[[], object], case: Case, settings: ProcessSettings) -> None:
     """Run one step and check each operation in it.
 
     Raises:
@@ -93,7 +91,7 @@ def check_step_dtypes(step: Callable[[], object], case: Case, settings: Settings
 class _ProductDtypeRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Dispatch mode that counts products by name and type, and reads the precision settings at each."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ProcessSettings) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.settings = settings
         self.products: Counter[tuple[str, object]] = Counter()
@@ -104,7 +102,7 @@ class _ProductDtypeRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if namespace == "quantized":
             self.products[name, "quantized integers"] += 1
         elif _PRODUCT_NAME.search(name):
-            dtypes = {tensor.dtype for tensor in tensors_in((args, kwargs or {}))}
+            dtypes = {tensor.dtype for tensor in find_nested_tensors((args, kwargs or {}))}
             self.products.update((name, dtype) for dtype in dtypes if _is_arithmetic_dtype(dtype))
             if not self.changed:
                 self.changed = self.settings.describe_differences(self.settings.read_fixed_settings())

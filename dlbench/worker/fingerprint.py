@@ -5,7 +5,7 @@ A bad kernel or driver, or a wrong use of the compiler, a graph or a fused optim
 weights and samples in fp32 on the CPU, with every other axis at its default. Compared are the loss of each step, the
 gradient of each weight, and the outputs. A case beyond its limit is `invalid`.
 
-Use: `check_fingerprint(case, device)` builds the case by `build_workload` and calls `Workload.step` and
+Use: `compare_with_reference(case, device)` builds the case by `build_workload` and calls `Workload.step` and
 `Workload.infer`: an axis that these honour is checked without a line here. The learning rate is set before the first
 step. The batch has the case's size, and repeats a few different samples: the reference then needs only these.
 
@@ -36,7 +36,7 @@ from dlbench.errors import InvalidMeasurement
 from dlbench.suites.case import Case
 from dlbench.suites.training import LEARNING_RATES
 from dlbench.tasks import Batch, map_batch_tensors
-from dlbench.tasks.outputs import tensors_in
+from dlbench.tasks.outputs import find_nested_tensors
 from dlbench.worker.workload import Workload, build_workload, cast_batch
 
 #: Steps of a training case. More would amplify rounding, as deep networks do.
@@ -71,7 +71,7 @@ class Fingerprint:
     of: str  # "loss" | "outputs" | "gradient of NAME" | "OPERATION of SHAPES"
 
     @property
-    def share(self) -> float:
+    def share_of_limit(self) -> float:
         """Deviation / limit; infinite for NaN."""
         return _nan_as_infinity(self.deviation / self.limit)
 
@@ -86,7 +86,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class ComputedValues:
+class StepResults:
     """What a few seeded steps computed."""
 
     losses: tuple[float, ...]
@@ -94,7 +94,7 @@ class ComputedValues:
     outputs: tuple[Tensor, ...]  # of inference, at the end, the mean over samples subtracted
 
 
-def check_fingerprint(case: Case, device: torch.device) -> Fingerprint:
+def compare_with_reference(case: Case, device: torch.device) -> Fingerprint:
     """Compare `case` with the reference; needs room for one more workload on the device.
 
     Changes process settings: the caller sets them anew.
@@ -114,11 +114,11 @@ def check_fingerprint(case: Case, device: torch.device) -> Fingerprint:
     ]
     alone = dataclasses.replace(case, data="synthetic", nodes=1, devices_per_node=1, backend="auto")
     workload = build_workload(alone, device)
-    whole = compare_values(_run_steps(workload, batch, start, end), expected, rounded)
-    return max([whole, *_compare_operations(workload)], key=lambda one: one.share)
+    whole = compare_step_results(_run_steps(workload, batch, start, end), expected, rounded)
+    return max([whole, *_compare_operations(workload)], key=lambda one: one.share_of_limit)
 
 
-def compare_values(found: ComputedValues, expected: ComputedValues, rounded: Sequence[ComputedValues]) -> Fingerprint:
+def compare_step_results(found: StepResults, expected: StepResults, rounded: Sequence[StepResults]) -> Fingerprint:
     """Return the figure of `found` with the largest share of its limit, which is made of those of `rounded`."""
     each = [relative_deviations(one, expected) for one in rounded]
     # The root of the mean square: a single draw may be near zero by chance.
@@ -129,10 +129,10 @@ def compare_values(found: ComputedValues, expected: ComputedValues, rounded: Seq
         Fingerprint(value, max(FLOOR, FACTOR * max(noise[name], usual * name.startswith(_GRADIENT_PREFIX))), name)
         for name, value in relative_deviations(found, expected).items()
     )
-    return max(prints, key=lambda one: one.share)
+    return max(prints, key=lambda one: one.share_of_limit)
 
 
-def relative_deviations(found: ComputedValues, expected: ComputedValues) -> dict[str, float]:
+def relative_deviations(found: StepResults, expected: StepResults) -> dict[str, float]:
     """Relative deviation of each figure."""
     figures: dict[str, float] = {}
     if expected.losses:
@@ -157,7 +157,7 @@ def num_samples(batch_size: int) -> int:
 
 def _run_steps(
     workload: Workload, batch: Batch, start: dict[str, Tensor] | None = None, end: dict[str, Tensor] | None = None
-) -> ComputedValues:
+) -> StepResults:
     """Train for `NUM_STEPS` from state `start`, then infer from state `end`; without states, from its own.
 
     A case of inference has the reference's weights by its seed: folding and freezing have changed what a state holds.
@@ -186,9 +186,9 @@ def _run_steps(
         workload.captured = None  # a graph of training steps
     else:
         workload.capture_cuda_graph()
-    tensors = [tensor for tensor in tensors_in(workload.infer()) if tensor.is_floating_point()]
+    tensors = [tensor for tensor in find_nested_tensors(workload.infer()) if tensor.is_floating_point()]
     outputs = tuple(_differences_between_samples(tensor, len(batch[1])) for tensor in tensors)
-    return ComputedValues(tuple(losses), gradients, outputs)
+    return StepResults(tuple(losses), gradients, outputs)
 
 
 def _restore_start_state(workload: Workload, start: dict[str, Tensor] | None) -> None:
@@ -290,7 +290,9 @@ class _OperationComparer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return func.decompose(*args, **kwargs)
         inputs, options = tree_map(_to_fp32_on_cpu, (args, kwargs))
         results = func(*args, **kwargs)
-        for found, expected in zip(tensors_in(results), tensors_in(func(*inputs, **options)), strict=True):
+        for found, expected in zip(
+            find_nested_tensors(results), find_nested_tensors(func(*inputs, **options)), strict=True
+        ):
             # Sums of biases may be zero but for rounding.
             if found.is_floating_point() and found.dim() > 1:
                 self._record_deviation(found, expected, f"{name} of {_shapes_text(args)}")
@@ -312,7 +314,7 @@ def _to_fp32_on_cpu(value: Any) -> Any:
 
 
 def _shapes_text(args: Any) -> str:
-    shapes = ("x".join(map(str, tensor.shape)) for tensor in tensors_in(args) if tensor.dim() > 1)
+    shapes = ("x".join(map(str, tensor.shape)) for tensor in find_nested_tensors(args) if tensor.dim() > 1)
     return " and ".join(dict.fromkeys(shapes))
 
 

@@ -3,7 +3,7 @@
 import os
 
 from dlbench.errors import InvalidMeasurement
-from dlbench.worker.ranks.rank_status import die_with_launcher
+from dlbench.worker.ranks.rank_status import end_with_parent
 
 _owner_pid = os.getpid()
 _fork_count = 0
@@ -15,7 +15,7 @@ def _count_fork() -> None:
 
 
 # A child may hang, for it has none of the threads of its parent: it must not outlive it.
-os.register_at_fork(after_in_parent=_count_fork, after_in_child=die_with_launcher)
+os.register_at_fork(after_in_parent=_count_fork, after_in_child=end_with_parent)
 
 
 def fork_count() -> int:
@@ -29,7 +29,7 @@ def exit_if_forked() -> None:
         os._exit(0)
 
 
-def require_one_process(fork_count_before: int) -> None:
+def require_no_fork(fork_count_before: int) -> None:
     """Raise InvalidMeasurement if code of the network forked since `fork_count_before` was read."""
     exit_if_forked()
     if times := _fork_count - fork_count_before:

@@ -16,20 +16,20 @@ from dlbench.results.records import SHARED_FACTS, Measurement, Outcome, System
 from dlbench.stats import step_time_drift
 from dlbench.suites.case import Case, Protocol
 from dlbench.worker import loader_limits, memory
-from dlbench.worker.counting.case_work import count_work
+from dlbench.worker.counting.case_work import count_case_flop
 from dlbench.worker.devices import amd_pci_address, clock_for_device, device_name, device_uuid, find_device
 from dlbench.worker.failures import classify_failure, out_of_memory_text
-from dlbench.worker.fork_check import exit_if_forked, fork_count, require_one_process
+from dlbench.worker.fork_check import exit_if_forked, fork_count, require_no_fork
 from dlbench.worker.machine.system import describe_system, load_average
 from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
 from dlbench.worker.meters.energy import EnergyMeter, open_meter
 from dlbench.worker.meters.held_limits import hold_limits, restore_limits
 from dlbench.worker.meters.host_watch import HostWatch
-from dlbench.worker.meters.reading import Reading
+from dlbench.worker.meters.reading import EnergyReading
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, SlowestRankRule, WarmupRule, WindowRule
-from dlbench.worker.timing import NO_LIMIT, Clock, Window, no_garbage_collection, run_window, time_calls_by_host
+from dlbench.worker.timing import NO_LIMIT, Clock, TimedWindow, no_garbage_collection, run_window, time_calls_by_host
 from dlbench.worker.workload import Workload, build_workload
 
 #: Number of last warm-up steps whose median is the expected step time of the window.
@@ -109,7 +109,7 @@ def _measure_on_device(
         world_size=context.world_size,
         device_name=device_name(device),
         device_uuid=device_uuid(device),
-        **_sample_fields(window, clock, warmup),
+        **_window_fields(window, clock, warmup),
         import_s=import_s,
         build_s=build_s,
         parameters=workload.num_parameters(),
@@ -139,7 +139,7 @@ def _measure_on_device(
         measurement = _add_facts_and_warnings(measurement, _memory_facts(workload))
         if context.rank == 0:  # the same for all ranks
             enter_phase("flop")
-            measurement = _add_facts_and_warnings(measurement, count_work(case))
+            measurement = _add_facts_and_warnings(measurement, count_case_flop(case))
     waits_itself, settings = workload.scaler is not None, workload.settings
     if case.protocol.fingerprint == "on":
         enter_phase("fingerprint")
@@ -172,7 +172,7 @@ def _warm_up(workload: Workload, clock: Clock, meter: EnergyMeter, watch: Device
     protocol = workload.case.protocol
     enter_phase("first step")
     first_s = _time_first_step(workload, clock)
-    workload.require_finite("the first step")
+    workload.require_finite_result("the first step")
     if workload.captured is None:  # a graph allocates when it is captured
         memory.reset_memory_peaks(workload.device)
     enter_phase("idle")
@@ -232,7 +232,7 @@ def _measure_window(
     host: HostWatch,
     warmup: Warmup,
     context: RankContext,
-) -> tuple[Window, Reading, float | None, float | None]:
+) -> tuple[TimedWindow, EnergyReading, float | None, float | None]:
     """Run the window with meters; return its energy, and the loss before and after."""
     protocol = workload.case.protocol
     loss_first = workload.read_loss()
@@ -260,18 +260,18 @@ def _measure_window(
         )
         host.read_after_window()
     if workload.loader is None:
-        require_one_process(fork_count_before)
+        require_no_fork(fork_count_before)
     else:
         # Processes of the loader belong to the case.
         workload.loader.store_window_waiting_time()
     watch.read_after_window()
     reading = meter.stop(window.opened_at_s, window.closed_at_s)
     loss_last = workload.read_loss()
-    workload.require_finite(f"{len(window.step_s)} timed steps")
+    workload.require_finite_result(f"{len(window.step_s)} timed steps")
     return window, reading, loss_first, loss_last
 
 
-def _sample_fields(window: Window, clock: Clock, warmup: Warmup) -> dict[str, Any]:
+def _window_fields(window: TimedWindow, clock: Clock, warmup: Warmup) -> dict[str, Any]:
     return {
         "step_s": tuple(window.step_s),
         "forward_s": tuple(window.forward_s),
@@ -290,7 +290,7 @@ def _sample_fields(window: Window, clock: Clock, warmup: Warmup) -> dict[str, An
     }
 
 
-def _energy_fields(reading: Reading, meter: EnergyMeter, window: Window) -> dict[str, Any]:
+def _energy_fields(reading: EnergyReading, meter: EnergyMeter, window: TimedWindow) -> dict[str, Any]:
     rows = reading.trace.rows_between(window.opened_at_s, window.closed_at_s)
     return {
         "energy_j": reading.energy_j,
@@ -307,7 +307,9 @@ def _energy_fields(reading: Reading, meter: EnergyMeter, window: Window) -> dict
     }
 
 
-def _communication_fields(workload: Workload, clock: Clock, context: RankContext, window: Window) -> dict[str, Any]:
+def _communication_fields(
+    workload: Workload, clock: Clock, context: RankContext, window: TimedWindow
+) -> dict[str, Any]:
     """Return transport of gradients and steps without synchronisation; empty for a single process."""
     if context.group is None:
         return {}
@@ -371,7 +373,7 @@ def _fingerprint_fields(case: Case, device: torch.device) -> dict[str, Any]:
     from dlbench.worker import fingerprint
 
     try:
-        found = fingerprint.check_fingerprint(case, device)
+        found = fingerprint.compare_with_reference(case, device)
     except (DlbenchError, RuntimeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return {"warnings": (f"fingerprint_unknown: the results could not be compared with fp32 on the CPU: {reason}",)}
@@ -379,7 +381,7 @@ def _fingerprint_fields(case: Case, device: torch.device) -> dict[str, Any]:
     return {f"fingerprint_{name}": value for name, value in dataclasses.asdict(found).items()}
 
 
-def _timing_warnings(warmup: Warmup, window: Window, waits_itself: bool = False) -> tuple[str, ...]:
+def _timing_warnings(warmup: Warmup, window: TimedWindow, waits_itself: bool = False) -> tuple[str, ...]:
     """Return warnings about the step times.
 
     Args:
@@ -391,9 +393,7 @@ def _timing_warnings(warmup: Warmup, window: Window, waits_itself: bool = False)
         warnings.append(f"not_steady: the drift test did not pass within {len(warmup.step_s)} warm-up steps.")
     if not waits_itself and window.num_idle_looks > HOST_BOUND_SHARE * window.num_looks:
         looks = f"{window.num_idle_looks} of {window.num_looks} checks"
-        warnings.append(
-            f"host_bound: at {looks} the device had finished all steps given to it, so it waits for the host."
-        )
+        warnings.append(f"host_bound: in {looks} the device had finished all launched steps, so it waits for the host.")
     change = step_time_drift(window.step_s)
     if change is not None:
         warnings.append(

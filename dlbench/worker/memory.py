@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dlbench.free_memory import read_kernel_file_number
-from dlbench.tasks import tensors_of
+from dlbench.tasks import unique_batch_tensors
 from dlbench.worker import accelerators
 from dlbench.worker.workload import Workload
 
@@ -76,7 +76,9 @@ def activation_bytes(workload: Workload) -> int | None:
 def bytes_saved_for_backward(workload: Workload) -> int:
     """Run one step; return bytes saved by forward for backward, each storage once, without weights and batch."""
     batch = next(workload.batches)
-    own = {storage_id(t) for t in (*workload.module.parameters(), *workload.module.buffers(), *tensors_of(batch))}
+    own = {
+        storage_id(t) for t in (*workload.module.parameters(), *workload.module.buffers(), *unique_batch_tensors(batch))
+    }
     # The tensors themselves, because a freed storage may be followed by another one of the same identity.
     saved: dict[int, Tensor] = {}
 
@@ -141,4 +143,4 @@ def _alive_tensors(workload: Workload) -> Iterable[Tensor]:
     yield from workload.module.buffers()
     yield from optimizer_tensors(workload)
     if workload.case.data == "synthetic":
-        yield from tensors_of(next(workload.batches))
+        yield from unique_batch_tensors(next(workload.batches))

@@ -13,15 +13,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
 from dlbench.errors import DlbenchError
-from dlbench.models import check
+from dlbench.models import check_model_name
 from dlbench.models.network_identity import (
-    build_on_meta_for_key,
     is_user_network,
     library_version_key,
+    try_build_on_meta,
     user_network_key,
     user_source_files,
 )
-from dlbench.worker.ranks.rank_status import die_with_launcher
+from dlbench.worker.ranks.rank_status import end_with_parent
 
 #: Time limit for building a network on the meta device [s]; afterwards its key uses only the source.
 BUILD_LIMIT_S = 60.0
@@ -41,7 +41,7 @@ def check_network(name: str) -> NetworkFacts:
     if is_user_network(name):
         return _check_network_in_child(name)
     try:
-        check(name)
+        check_model_name(name)
     except DlbenchError as error:
         return NetworkFacts(error=str(error))
     return NetworkFacts(key=library_version_key(name))
@@ -53,7 +53,7 @@ def _check_network_in_child(name: str) -> NetworkFacts:
     if child == 0:
         os.close(reading)
         with suppress(BaseException):
-            die_with_launcher()
+            end_with_parent()
             _send_import_and_build_facts(name, writing)
         os._exit(0)
     os.close(writing)
@@ -74,14 +74,14 @@ def _check_network_in_child(name: str) -> NetworkFacts:
 def _send_import_and_build_facts(name: str, pipe: int) -> None:
     """Write one line after importing the module, and a second one after building the network."""
     try:
-        check(name)
+        check_model_name(name)
     except DlbenchError as error:
         _send_facts(pipe, NetworkFacts(error=str(error)))
         _send_facts(pipe, NetworkFacts(error=str(error)))
         return
     _send_facts(pipe, NetworkFacts(key=user_network_key(name, None), files=user_source_files(name)))
     try:
-        built = build_on_meta_for_key(name)
+        built = try_build_on_meta(name)
     except DlbenchError as error:
         _send_facts(pipe, NetworkFacts(error=str(error)))
         return

@@ -23,7 +23,7 @@ _BACKENDS: Any = torch.backends
 _C: Any = torch._C
 
 
-class Settings:
+class ProcessSettings:
     """Settings that `case` requires on `device`, and those of this process before any code of the network ran."""
 
     def __init__(self, case: Case, device: torch.device) -> None:
@@ -32,7 +32,7 @@ class Settings:
         self._threads = case.threads or torch.get_num_threads()
         self._cores = os.sched_getaffinity(0)
         self.apply()
-        self._wanted = self.read()
+        self._wanted = self.read_current()
 
     def apply(self) -> None:
         """Apply all settings. Raises BadInput if the device does not support the precision."""
@@ -73,7 +73,7 @@ class Settings:
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed(seed % 2**32)
 
-    def read(self) -> dict[str, object]:
+    def read_current(self) -> dict[str, object]:
         """Read the current settings, by names for messages."""
         kind = self.device.type
         return {
@@ -101,7 +101,7 @@ class Settings:
 
     def describe_differences(self, now: dict[str, object] | None = None) -> list[str]:
         """Describe differing settings, such as "number of threads is 1 instead of 4"."""
-        found = self.read() if now is None else now
+        found = self.read_current() if now is None else now
         return [
             f"{name} is {_value_text(found[name])} instead of {_value_text(wanted)}"
             for name, wanted in self._wanted.items()
@@ -126,7 +126,7 @@ class Settings:
     def read_fixed_settings(self) -> dict[str, object]:
         """Read the settings that must not change within a step: all but those that a step itself switches."""
         own = ("gradients", "inference mode", "autocast", "open function modes", "open dispatch modes")
-        return {name: self._wanted[name] if name in own else value for name, value in self.read().items()}
+        return {name: self._wanted[name] if name in own else value for name, value in self.read_current().items()}
 
 
 def _value_text(value: object) -> str:

@@ -172,7 +172,7 @@ Broadcast = Callable[[tuple[str | None, int]], tuple[str | None, int]]
 
 
 @dataclass
-class Window:
+class TimedWindow:
     """Samples of consecutive steps [s]; phases only of every `phase_stride`-th step."""
 
     step_s: list[float] = field(default_factory=list)
@@ -201,7 +201,7 @@ def run_window(
     max_steps: int,
     growth: float,
     broadcast: Broadcast | None = None,
-) -> Window:
+) -> TimedWindow:
     """Run `step` until `rule` returns a reason or `max_steps` are done.
 
     Args:
@@ -220,7 +220,7 @@ def run_window(
     # All ranks must time their phases in the same steps.
     most_phases = math.ceil(PHASE_COST_S / (PHASE_BUDGET * max(step_estimate_s, 1e-9)))
     _, stride = agreed((None, max(1, most_phases)))
-    window = Window(phase_stride=stride)
+    window = TimedWindow(phase_stride=stride)
     reader = _StampReader(clock, window)
     lag = _num_steps_queued_ahead(step_estimate_s) if clock.runs_ahead else 0
     # A host stamp is a time; other stamps need a wait, and other ranks an exchange.
@@ -259,7 +259,7 @@ def run_window(
 
 
 def _ask_stopping_rule(
-    window: Window, rule: Rule, done: int, first_look_s: float, cap_s: float, max_steps: int, growth: float
+    window: TimedWindow, rule: Rule, done: int, first_look_s: float, cap_s: float, max_steps: int, growth: float
 ) -> tuple[str | None, int]:
     """Evaluate the rule; also return the step of its next evaluation, chosen to keep the rule within its budget."""
     elapsed_s = time.perf_counter() - window.opened_at_s
@@ -314,7 +314,7 @@ def _num_steps_queued_ahead(step_s: float) -> int:
 class _StampReader:
     """Reader that converts stamps to samples, in order, after their work is done."""
 
-    def __init__(self, clock: Clock, window: Window) -> None:
+    def __init__(self, clock: Clock, window: TimedWindow) -> None:
         self._clock = clock
         self._window = window
         #: Phase stamps and end stamp of each unread step.

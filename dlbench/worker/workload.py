@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.models import BuiltModel, build
 from dlbench.suites.case import Case
-from dlbench.tasks import Batch, map_batch_tensors, tensors_of
-from dlbench.tasks.outputs import tensors_in
+from dlbench.tasks import Batch, map_batch_tensors, unique_batch_tensors
+from dlbench.tasks.outputs import find_nested_tensors
 from dlbench.worker.batch_norm_folding import fold_batch_norm
 from dlbench.worker.cuda_graph import CapturedStep
 from dlbench.worker.dtype_check import check_parameters, check_step_dtypes
 from dlbench.worker.precision import AUTOCAST_DTYPES, WEIGHT_DTYPES, autocast
 from dlbench.worker.ranks.context import RankContext
-from dlbench.worker.settings import Settings
+from dlbench.worker.settings import ProcessSettings
 from dlbench.worker.timing import Clock
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Workload:
     #: The module in DistributedDataParallel, if several ranks train together.
     parallel: Any = None
     #: Required process settings, verified in `check`; None if nothing is measured.
-    settings: Settings | None = None
+    settings: ProcessSettings | None = None
     #: What loads image files, where the case asks for it.
     loader: JpegBatches | None = None
     #: About the network, for the record.
@@ -156,7 +156,7 @@ class Workload:
                 return self.run(*inputs)
         return self.run(*inputs)
 
-    def require_finite(self, after: str) -> None:
+    def require_finite_result(self, after: str) -> None:
         """Check that the latest training loss, or the outputs of one more inference step, are finite.
 
         Waits for the device.
@@ -200,7 +200,7 @@ class Workload:
             )
         return ()
 
-    def _check_each_operation(self, settings: Settings) -> None:
+    def _check_each_operation(self, settings: ProcessSettings) -> None:
         run, self.run = self.run, self.module
         try:
             with self.without_gradient_sync(), self.without_cuda_graph():
@@ -261,7 +261,7 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
         BadInput: the device does not support the precision or compile mode, or the model is unknown.
     """
     dataclasses.replace(case, device=device.type).require_compatible_axes()
-    settings = Settings(case, device)
+    settings = ProcessSettings(case, device)
     settings.set_seeds()
     training = case.mode == "training"
     built = build(case.model, training)
@@ -323,7 +323,7 @@ def require_finite_loss(loss: float | None, after: str) -> None:
 
 def require_finite_outputs(outputs: Any, after: str) -> None:
     """Raise InvalidMeasurement if an output tensor contains NaN or infinity."""
-    for tensor in tensors_in(outputs):
+    for tensor in find_nested_tensors(outputs):
         if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_quantized or tensor.layout != _STRIDED:
             continue
         values = tensor.detach()
@@ -446,7 +446,7 @@ def _copy_to_device(batches: Iterable[Batch], device: torch.device, ahead: bool,
             copied = copy_batch(batch)
         current = torch.cuda.current_stream(device)
         current.wait_stream(stream)
-        for tensor in tensors_of(copied):
+        for tensor in unique_batch_tensors(copied):
             # Its memory must not be used again before the step that reads it is done.
             tensor.record_stream(current)
         yield copied

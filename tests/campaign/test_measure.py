@@ -32,7 +32,7 @@ def run(tmp_path, monkeypatch, capsys):
     def run(*options):
         assert main(["run", str(tmp_path / "fake.toml"), "--results", str(tmp_path / "results"), *options]) == 0
         output = capsys.readouterr()
-        numbers = [row["repeat"] for row in store.read(tmp_path / "results").to_pylist()]
+        numbers = [row["repeat"] for row in store.read_rows(tmp_path / "results").to_pylist()]
         return sorted(numbers), output.out + output.err
 
     return run

@@ -134,20 +134,20 @@ def test_two_groups_are_both_shown_and_not_averaged():
 
 def test_facts_of_the_first_process_are_known_to_the_others():
     schedule = Schedule(rounds(2))
-    assert schedule.counts_from_earlier_process(CASES[0]) is None
+    assert schedule.facts_from_earlier_process(CASES[0]) is None
     record = finished(CASES[0], 0.01)
     schedule.add_record(record)
-    facts = schedule.counts_from_earlier_process(dataclasses.replace(CASES[0], repeat=1))
+    facts = schedule.facts_from_earlier_process(dataclasses.replace(CASES[0], repeat=1))
     measured = record.ranks[0][1]
     assert {name: facts[name] for name in SHARED_FACTS} == {name: getattr(measured, name) for name in SHARED_FACTS}
     assert facts["facts_from"] == record.attempt_id
-    assert schedule.counts_from_earlier_process(CASES[1]) is None
+    assert schedule.facts_from_earlier_process(CASES[1]) is None
 
 
 def test_facts_that_could_not_be_found_are_sought_again():
     schedule = Schedule(rounds(2))
     schedule.add_record(finished(CASES[0], 0.01, warnings=("memory_unknown: the extra step for it ran out of memory",)))
-    assert schedule.counts_from_earlier_process(CASES[0]) is None
+    assert schedule.facts_from_earlier_process(CASES[0]) is None
 
 
 def test_processes_of_an_earlier_run_count_and_the_next_one_is_numbered_on():

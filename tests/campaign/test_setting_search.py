@@ -86,7 +86,7 @@ def test_where_processes_take_much_of_the_budget_levers_are_tried_with_a_smaller
 def test_what_each_lever_gave_multiplies_to_the_whole():
     search = search_of()
     run(search)
-    changes = search.lever_gains()
+    changes = search.gains_by_change()
     assert {change.text for change in changes} == {"batch size 64", "1 thread", "optimizer impl fused"}
     product = 1.0
     for change in changes:

@@ -48,7 +48,7 @@ def accept(results, tmp_path, text, *words):
     [
         ("throughput", "at_least = 300", "", 0, "passed"),
         ("throughput", "at_least = 340", "", 1, "failed"),
-        ("throughput", "at_least = 320", "", 2, "the limit lies inside the interval"),
+        ("throughput", "at_least = 320", "", 2, "the limit lies inside the confidence interval"),
         ("throughput", "at_least = 340", "tolerance = 0.1", 0, "passed"),
         ("throughput", "at_most = 340", "", 0, "passed"),
         ("throughput", "at_most = 300", "", 1, "failed"),

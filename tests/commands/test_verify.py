@@ -92,7 +92,7 @@ def test_stores_that_were_really_measured_pass(source, capsys):
         ("parameters", lambda v: v - 1_000_000, "VGG-16 has 138357544"),
         ("forward_macs", lambda v: v // 2, "VGG-16 gives 15470264320"),
         ("warmup_steps", lambda v: 0, "warm-up steps, but the protocol requires"),
-        ("window_s", lambda v: 0.2 * v, "of the host's clock"),
+        ("window_s", lambda v: 0.2 * v, "by the host's clock"),
         ("memory_allocated_peak_bytes", lambda v: 10 * v, ") is larger than "),
     ],
 )

@@ -21,14 +21,14 @@ from dlbench.facts import audit
 from dlbench.facts.audit import (
     COUNTED_MODELS,
     MODEL_OF_NETWORK,
+    audit_records_table,
     audit_rows,
     audit_table,
     differences_table,
     differing_rows,
-    matches_published,
     published_and_counted_table,
     read_published,
-    records_table,
+    rounds_to_published,
 )
 from dlbench.facts.layer_totals import LayerTotals, sum_layers
 from dlbench.table import FORMATS, default_cell_text, render
@@ -116,7 +116,7 @@ def test_top5_error_is_null_and_never_called_a_difference():
     assert [row.published for row in rows] == ["16.4", "14.2", "7.4", "6.7", "5.3"]
     for row in rows:
         assert (row.counted, row.difference, row.relative_difference, row.agrees) == (None, None, None, None)
-        assert row.reason == "not checked: this figure needs trained weights and ImageNet"
+        assert row.reason == "not checked: this value needs trained weights and ImageNet"
 
 
 def test_the_difference_is_published_less_counted_and_relative_to_what_is_counted():
@@ -152,7 +152,7 @@ def test_a_text_has_no_difference_in_numbers():
     ],
 )
 def test_figures_agree_to_the_digits_printed(published, counted, verdict):
-    assert matches_published(published, counted) is verdict
+    assert rounds_to_published(published, counted) is verdict
 
 
 def test_a_range_is_held_against_the_least_and_the_greatest():
@@ -209,7 +209,7 @@ def test_each_lenet_figure_is_the_sum_of_the_parts_that_its_reason_names(metric)
     parts, total = LENET_PARTS[metric]
     row = by_cell()[metric, "LeNet-5"]
     assert sum(parts.values()) == total
-    assert matches_published(row.published, total)
+    assert rounds_to_published(row.published, total)
     named = " + ".join(f"{name} {default_cell_text(value)}" for name, value in parts.items())
     assert f"{named} = {default_cell_text(total)}." in row.reason
 
@@ -218,7 +218,7 @@ def test_each_lenet_figure_is_the_sum_of_the_parts_that_its_reason_names(metric)
 def test_the_steps_of_each_reason_lead_from_the_counted_figure_to_the_exact_published_one(metric):
     row = by_cell()[metric, "LeNet-5"]
     total = LENET_PARTS[metric][1]
-    start, steps = re.search(r"From the counted ([\d\u202f]+) to this number: ([^.]*)\.", row.reason).groups()
+    start, steps = re.search(r"From our ([\d\u202f]+) to the published number: ([^.]*)\.", row.reason).groups()
     assert numbers_of(start) == [row.counted]
     amounts = [(-1 if sign == "−" else 1) * numbers_of(n)[0] for sign, n in re.findall(r"([+−])([\d\u202f]+)", steps)]
     assert row.counted + sum(amounts) == total
@@ -228,12 +228,12 @@ def test_the_steps_of_the_lenet_reasons_are_what_they_are_called():
     dense, sparse = 6 * 16, MAPS_OF_S2_PER_MAP_OF_C3
     reasons = {metric: {what: n for n, what in reason.steps} for metric, reason in audit._LENET_REASONS.items()}
     assert reasons["total_weights"] == {
-        "weights missing in LeCun's sparse C3": 25 * (sparse - dense),
+        "weights missing in LeCun's sparsely connected layer C3": 25 * (sparse - dense),
         "biases": 6 + 16 + 120 + 84,
         "coefficients and biases of the sub-sampling S2 and S4": 2 * 6 + 2 * 16,
         "output layer, whose weights LeCun set by hand": -840,
     }
-    lacking = {"connections missing in LeCun's sparse C3": 25 * (sparse - dense) * 10**2}
+    lacking = {"connections missing in LeCun's sparsely connected layer C3": 25 * (sparse - dense) * 10**2}
     subsampling = {"sub-sampling S2 and S4": CONNECTIONS["S2"] + CONNECTIONS["S4"]}
     conv_biases = 6 * 28**2 + 16 * 10**2
     assert reasons["conv_macs"] == {**lacking, **subsampling, "biases of C1 and C3": conv_biases, "output layer": 840}
@@ -244,7 +244,7 @@ def test_the_steps_of_the_lenet_reasons_are_what_they_are_called():
 def test_the_2_6k_conv_weights_of_lenet_need_a_dense_c3():
     dense = 6 * 25 + 16 * 6 * 25
     assert dense == 2_550
-    assert not matches_published("2.6k", 6 * 25 + 25 * MAPS_OF_S2_PER_MAP_OF_C3)
+    assert not rounds_to_published("2.6k", 6 * 25 + 25 * MAPS_OF_S2_PER_MAP_OF_C3)
     row = by_cell()["conv_weights", "LeNet-5"]
     assert (row.counted, row.agrees, row.reason) == (dense, True, None)
     assert "dense C3 (150 + 2400 = 2550)" in by_cell()["total_weights", "LeNet-5"].reason
@@ -288,8 +288,8 @@ def test_googlenets_macs_follow_from_the_maps_that_its_reason_names(model, sides
 @pytest.mark.parametrize(("metric", "floor"), [("conv_macs", 1_430_532_352), ("total_macs", 1_431_556_352)])
 def test_googlenets_published_macs_are_those_of_pooling_that_rounds_down(metric, floor):
     row = by_cell()[metric, "GoogLeNet"]
-    assert matches_published(row.published, floor)
-    assert not matches_published(row.published, row.counted)
+    assert rounds_to_published(row.published, floor)
+    assert not rounds_to_published(row.published, row.counted)
     assert {floor, row.counted, row.counted - floor} <= set(numbers_of(row.reason))
     assert row.counted - floor == 151_115_520
 
@@ -365,7 +365,7 @@ def test_the_latex_escapes_what_latex_would_read_and_balances():
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_table_can_be_rendered_in_every_format(format):
     rows = audit_rows(by_hand())
-    for table in (published_and_counted_table(rows), differences_table(rows), records_table(rows)):
+    for table in (published_and_counted_table(rows), differences_table(rows), audit_records_table(rows)):
         assert render(table, format).endswith("\n")
     assert audit_table(by_hand(), format).endswith("\n")
 
@@ -390,8 +390,8 @@ def test_an_unknown_format_is_named_with_those_that_exist():
 @pytest.mark.parametrize(
     ("published", "message"),
     [
-        ({"conv_layers": {"VGG-61": "13"}}, "unknown figure conv_layers of VGG-61"),
-        ({"conv_leyers": {"VGG-16": "13"}}, "unknown figure conv_leyers of VGG-16"),
+        ({"conv_layers": {"VGG-61": "13"}}, "unknown metric or network: conv_layers of VGG-61"),
+        ({"conv_leyers": {"VGG-16": "13"}}, "unknown metric or network: conv_leyers of VGG-16"),
         ({"conv_macs": {"VGG-16": "15.3 billions"}}, "'15.3 billions' is not a number"),
     ],
 )

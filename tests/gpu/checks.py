@@ -17,7 +17,7 @@ from dlbench.worker.meters.nvml import NvmlDevice
 def every_call_answers(uuid: str) -> dict[str, Any]:
     """Make every call to NVML that dlbench makes and that every data-centre GPU answers; return the answers."""
     nvml = NvmlDevice(uuid)
-    state, instant_w, health = nvml.state(), nvml._read_power_field(0), read_health(nvml)
+    state, instant_w, health = nvml.read_state(), nvml._read_power_field(0), read_health(nvml)
     assert None not in vars(state).values(), state
     assert instant_w is not None
     assert nvml.process_ids() is not None

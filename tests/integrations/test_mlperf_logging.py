@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from dlbench.report.export import export_parts
+from dlbench.report.export import export_chunks
 from tests.fakes import records as fakes
 
 pytestmark = pytest.mark.integrations
@@ -17,7 +17,7 @@ print(len(lines), len(errors), sorted({line.key for line in lines}))
 
 
 def test_every_line_is_parsed_without_errors(tools, tmp_path):
-    text = "".join(export_parts([fakes.fill(tmp_path / "store", fakes.quick(fakes.GPU))], "mllog"))
+    text = "".join(export_chunks([fakes.fill(tmp_path / "store", fakes.quick(fakes.GPU))], "mllog"))
     (tmp_path / "result_0.txt").write_text(text)
     done = subprocess.run(
         [tools / "python", "-c", PARSE, tmp_path / "result_0.txt"], capture_output=True, text=True, check=False

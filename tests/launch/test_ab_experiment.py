@@ -124,7 +124,7 @@ def test_a_pair_of_which_half_failed_is_measured_again_as_a_whole(suite_file, tm
 def test_halves_that_ran_far_apart_are_no_pair(suite_file, tmp_path):
     what = experiment(suite_file)
     run(what, tmp_path / "r", pairs=1)
-    frame = store.read(tmp_path / "r").to_pandas()
+    frame = store.read_rows(tmp_path / "r").to_pandas()
     late = frame["suite"] == what.suite_names[1]
     moved = frame.copy()
     moved.loc[late, ["started_at", "finished_at"]] += pd.Timedelta(hours=2)

@@ -161,7 +161,7 @@ def test_a_case_that_a_failed_node_has_claimed_is_measured_at_the_end_when_its_s
     tmp_path, impatient
 ):
     c = campaign(tmp_path, "write_good()")
-    held(tmp_path, supervise.claim_name(CASES[0], c), boot_id="of the failed node")
+    held(tmp_path, supervise.claim_name_of_case(CASES[0], c), boot_id="of the failed node")
     assert [record.case["batch_size"] for record in supervise.run_cases(CASES, c)] == [2, 1]
     assert list((tmp_path / "claims").iterdir()) == []
 
@@ -170,7 +170,7 @@ def test_what_the_failed_node_had_finished_is_not_measured_again(tmp_path, impat
     seen = []
     c = campaign(tmp_path, "write_good()", on_record=seen.append)
     owner = claims.owner_identity() | {"boot_id": "of the failed node"}
-    held(tmp_path, supervise.claim_name(CASES[0], c), **owner)
+    held(tmp_path, supervise.claim_name_of_case(CASES[0], c), **owner)
     left = attempts.create_attempt(tmp_path, CASES[0], "s", 1, "sys", owner)
     (left.folder / "result.json").write_text(good_outcome().to_json())
     assert [record.attempt_id for record in supervise.run_cases(CASES[:1], c)] == [left.id]
@@ -181,7 +181,7 @@ def test_what_the_failed_node_had_finished_is_not_measured_again(tmp_path, impat
 def test_what_the_failed_node_had_begun_is_closed_and_measured_anew(tmp_path, impatient):
     c = campaign(tmp_path, "write_good()")
     owner = claims.owner_identity() | {"boot_id": "of the failed node"}
-    held(tmp_path, supervise.claim_name(CASES[0], c), **owner)
+    held(tmp_path, supervise.claim_name_of_case(CASES[0], c), **owner)
     attempts.create_attempt(tmp_path, CASES[0], "s", 1, "sys", owner)
     assert [record.status for record in supervise.run_cases(CASES[:1], c)] == ["ok"]
     assert sorted(record.status for _, record in attempts.find_closed_attempts(tmp_path)) == ["crashed", "ok"]

@@ -180,7 +180,7 @@ SACCT = "101|101|5000\n101.batch|101.batch|\n101.0|101.0|5000\n"
         ("101|101|0\n101.0|101.0|0\n", "Slurm recorded no energy"),
         ("101|101|\n101.0|101.0|100\n", "Slurm recorded 100 J (whole nodes, during the whole job), dlbench "
                                         "measured 300 J (devices, only during the timed steps); "
-         "Slurm's value is lower, so one of the two is wrong"),
+         "Slurm's energy is lower, so one of them is wrong"),
     ],
     ids=["accounted", "no plugin", "steps only, and less"],
 )  # fmt: skip

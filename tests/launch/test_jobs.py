@@ -369,7 +369,7 @@ def test_resume_says_that_a_case_may_still_be_running_somewhere(slurm, suite, tm
 
 @pytest.mark.parametrize(("text", "parsed"), [("8", (8, None)), ("8%2", (8, 2)), ("1", (1, None))])
 def test_array_option(text, parsed):
-    assert jobs.parse_array(text) == parsed
+    assert jobs.parse_array_option(text) == parsed
 
 
 @pytest.mark.parametrize(
@@ -378,15 +378,15 @@ def test_array_option(text, parsed):
 )
 def test_an_array_that_is_none_is_refused_in_one_line(text):
     with pytest.raises(BadInput, match="such as 8%2") as caught:
-        jobs.parse_array(text)
+        jobs.parse_array_option(text)
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) < 200
 
 
 def test_an_array_that_slurm_would_refuse_is_refused_before(slurm):
-    jobs.check_array(1001, None)
+    jobs.check_array_size(1001, None)
     with pytest.raises(BadInput, match="MaxArraySize"):
-        jobs.check_array(1002, 1001)
+        jobs.check_array_size(1002, 1001)
 
 
 def test_the_digest_of_an_imported_image_goes_into_the_script(suite, tmp_path):

@@ -117,5 +117,5 @@ def test_whatever_is_killed_every_case_is_measured_exactly_once(tmp_path, campai
     assert list(attempts.find_open_attempts(results)) == []
     assert victims(results) == []
     # And the Parquet parts say the same, each attempt once.
-    table = store.read(results).to_pylist()
+    table = store.read_rows(results).to_pylist()
     assert Counter(row["attempt_id"] for row in table) == Counter(record.attempt_id for record in records)

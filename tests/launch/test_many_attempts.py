@@ -90,9 +90,9 @@ def test_a_signed_part_is_not_opened_and_any_other_file_is(tmp_path):
     found = results_maintenance.read_stored_attempts(tmp_path)
     assert found.own_parts == 1
     assert {folder.name for folder, _ in found.without_part} == {second.attempt_id, third.attempt_id}
-    results_maintenance.rebuild_parts(tmp_path, found.without_part)
+    results_maintenance.rebuild_parquet_parts(tmp_path, found.without_part)
     with pytest.warns(store.SkippedPart):  # the one with fewer columns is there still, and named
-        assert sorted(map(len, store.read(tmp_path)["step_s"].to_pylist())) == [3, 3, 3]
+        assert sorted(map(len, store.read_rows(tmp_path)["step_s"].to_pylist())) == [3, 3, 3]
     assert part.exists()
 
 
@@ -121,7 +121,7 @@ def test_a_record_that_cannot_be_read_is_named_by_collect_and_by_a_run(tmp_path,
 
 def test_what_others_rewrote_with_fewer_samples_is_held_against_the_attempts_and_rebuilt(tmp_path, capsys):
     records = measured(tmp_path, MANY[:3])
-    before = store.read(tmp_path)
+    before = store.read_rows(tmp_path)
     at = before.column_names.index("step_s")
     short = before.set_column(at, before.schema.field(at), pc.list_slice(before["step_s"], 0, 1))
     for part in tmp_path.glob("*.parquet"):
@@ -134,7 +134,7 @@ def test_what_others_rewrote_with_fewer_samples_is_held_against_the_attempts_and
     assert (tmp_path / "all.parquet").exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", store.SkippedPart)
-        after = store.read(tmp_path)
+        after = store.read_rows(tmp_path)
     assert after["step_s"].equals(before["step_s"])
     assert len(records) == 3
     # A whole copy is as good as the parts.
@@ -152,27 +152,27 @@ def test_samples_that_are_lost_are_missing_and_named_once(tmp_path, capsys):
         (tmp_path / "attempts" / record.attempt_id / "result.json").unlink()
     found = results_maintenance.read_stored_attempts(tmp_path)
     assert found.ended == set()
-    assert results_maintenance.rebuild_parts(tmp_path, found.without_part) == 0
+    assert results_maintenance.rebuild_parquet_parts(tmp_path, found.without_part) == 0
     assert capsys.readouterr().err.count("\n") == 1
-    assert store.read(tmp_path).num_rows == 0
+    assert store.read_rows(tmp_path).num_rows == 0
 
 
 def test_parts_are_merged_a_bounded_number_at_a_time_the_oldest_first(tmp_path, monkeypatch):
     records = measured(tmp_path)
     monkeypatch.setattr(results_maintenance, "MAX_PARTS_PER_MERGE", 4)
-    assert results_maintenance.merge_parts(tmp_path, 6) == 2
+    assert results_maintenance.merge_parquet_parts(tmp_path, 6) == 2
     left = {path.name for path in tmp_path.glob("*.parquet")}
     latest = sorted(record.attempt_id for record in records)[4:]
     assert {f"{attempt_id}.parquet" for attempt_id in latest} < left
     assert len(left) == 3
-    assert store.read(tmp_path).num_rows == 6
+    assert store.read_rows(tmp_path).num_rows == 6
     assert claims.claim_names(tmp_path) == []
 
 
 def test_one_process_at_a_time_merges(tmp_path):
     measured(tmp_path)
     claim = claims.take_claim(tmp_path, "merge")
-    results_maintenance.merge_parts(tmp_path, 6)
+    results_maintenance.merge_parquet_parts(tmp_path, 6)
     assert len(list(tmp_path.glob("*.parquet"))) == 6
     claim.release()
 
@@ -187,7 +187,7 @@ def test_a_run_merges_its_parts_as_it_goes(tmp_path, monkeypatch):
     assert measure_cases(what, MANY, fresh=False) == 0
     assert len(list(tmp_path.glob("merged-*.parquet"))) >= 1
     assert len(list(tmp_path.glob("*.parquet"))) < len(MANY)
-    assert store.read(tmp_path).num_rows == len(MANY)
+    assert store.read_rows(tmp_path).num_rows == len(MANY)
     assert measure_cases(what, MANY, fresh=False) == 0
     assert len(list(attempts.find_closed_attempts(tmp_path))) == len(MANY)
 
@@ -287,9 +287,9 @@ def test_eight_supervisors_and_kills_at_random_double_and_lose_no_case(tmp_path)
     assert killed >= 6
     assert sorted(done.values()) == [1] * NUM_STRESS
     assert list(attempts.find_open_attempts(root)) == []
-    assert Counter(store.read(root)["attempt_id"].to_pylist()) == Counter(r.attempt_id for r in records)
+    assert Counter(store.read_rows(root)["attempt_id"].to_pylist()) == Counter(r.attempt_id for r in records)
     assert [p.name for p in root.rglob("*") if p.name.endswith(".tmp")] == []
     assert claims.claim_names(root) == []
-    results_maintenance.merge_parts(root, NUM_STRESS)  # no claim of the dead stands in the way, and no row goes
+    results_maintenance.merge_parquet_parts(root, NUM_STRESS)  # no claim of the dead stands in the way, and no row goes
     assert any(part.name.startswith(merging._MERGED_PREFIX) for part in root.glob("*.parquet"))
-    assert Counter(store.read(root)["attempt_id"].to_pylist()) == Counter(r.attempt_id for r in records)
+    assert Counter(store.read_rows(root)["attempt_id"].to_pylist()) == Counter(r.attempt_id for r in records)

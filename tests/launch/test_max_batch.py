@@ -13,7 +13,7 @@ from dlbench.cli import main
 from dlbench.commands import maxbatch
 from dlbench.errors import BadInput, UnknownName
 from dlbench.launch.max_batch import BatchTrial, TrialRunner, find_largest_batch, parse_case_without_batch
-from dlbench.launch.worker_process import JobFailed
+from dlbench.launch.worker_process import WorkerFailed
 from dlbench.suites.case import Case
 
 
@@ -141,7 +141,7 @@ def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, capsys, 
 
 def test_another_failure_is_no_answer(tmp_path, monkeypatch):
     runs = runs_of(tmp_path, monkeypatch, "broken")
-    with pytest.raises(JobFailed, match="no weights"):
+    with pytest.raises(WorkerFailed, match="no weights"):
         find_largest_batch(lambda batch: runs.run_trial(batch, None), lambda batch: batch * 100.0, 1000)
 
 
@@ -150,7 +150,7 @@ def test_a_limit_that_is_none_of_memory_is_found_and_named(tmp_path, monkeypatch
     trials = find_largest_batch(lambda batch: runs.run_trial(batch, None), lambda batch: batch * 100.0, 1000)
     assert max(t.batch_size for t in trials if t.fits) == 7
     assert all(
-        "failed for another reason than memory: " in t.reason and "no weights" in t.reason for t in trials if not t.fits
+        "failed for a reason other than memory: " in t.reason and "no weights" in t.reason for t in trials if not t.fits
     )
 
 
@@ -179,9 +179,9 @@ def test_the_first_line_says_what_was_found_and_what_limits(capsys):
 
 
 def test_a_limit_other_than_memory_and_no_batch_at_all_are_said_in_the_first_line(capsys):
-    other = BatchTrial(3363, False, reason="failed for another reason than memory: index out of range")
+    other = BatchTrial(3363, False, reason="failed for a reason other than memory: index out of range")
     head = printed(capsys, [FITS, other]).splitlines()[0]
-    assert head.endswith("; batch 3363 failed for another reason than memory: index out of range")
+    assert head.endswith("; batch 3363 failed for a reason other than memory: index out of range")
     head = printed(capsys, [BatchTrial(1, False, reason=FULL)]).splitlines()[0]
     assert head.endswith("no batch fits into 1.27 GiB; batch 1 does not fit (161 MiB more needed, 130 MiB available)")
 

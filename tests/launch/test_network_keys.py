@@ -14,7 +14,7 @@ import pytest
 
 from dlbench.errors import BadInput, StoreError
 from dlbench.launch import attempts, probe, supervise
-from dlbench.launch.results_folder import check_folder
+from dlbench.launch.results_folder import require_writable_folder
 from dlbench.models import external
 from dlbench.results import store
 from dlbench.results.records import Record
@@ -225,7 +225,7 @@ def test_a_results_folder_that_is_a_link_works_and_one_that_leads_nowhere_is_one
     store.append_record(folder / "link", record)
     assert store.load("real")["attempt_id"].tolist() == store.load("link")["attempt_id"].tolist() == [record.attempt_id]
     with pytest.raises(StoreError, match=r"'.*broken' is a link to 'no/such/folder', which does not exist; create"):
-        check_folder(folder / "broken")
+        require_writable_folder(folder / "broken")
 
 
 def test_a_suite_with_a_byte_order_mark_is_read(folder):

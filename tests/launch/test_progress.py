@@ -34,7 +34,7 @@ BUSY = "busy_host: other processes took 63% of this process's 2 cores."
 
 def line_of(record, total=1, **options):
     stream = io.StringIO()
-    Progress(total, stream=stream, **options).print_finished(record)
+    Progress(total, stream=stream, **options).print_finished_case(record)
     return stream.getvalue().rstrip("\n")
 
 
@@ -190,8 +190,8 @@ def test_on_a_terminal_no_line_is_wider_than_it_and_nothing_is_lost(columns, mon
     with terminal(columns) as (stream, shown):
         progress = Progress(len(cases), cases, stream)
         for record in records:
-            progress.print_finished(record)
-        progress.print_processes(cases[0], ["2 processes", "812 img/s ±0.4 %, one more run ±0.9 %"])
+            progress.print_finished_case(record)
+        progress.print_case_summary(cases[0], ["2 processes", "812 img/s ±0.4 %, one more run ±0.9 %"])
         lines = shown()
     assert lines[0] == "all cases: fp32, 32 x 1 GPU, channels_last; ± within one run"
     assert max(map(len, lines)) <= columns
@@ -210,7 +210,7 @@ def test_a_log_gets_each_line_in_full():
     stream = io.StringIO()
     progress = Progress(len(cases), cases, stream)
     for record in records:
-        progress.print_finished(record)
+        progress.print_finished_case(record)
     lines = stream.getvalue().splitlines()
     assert len(lines) == len(cases)
     assert all("fp32         32 x 1 GPU  channels_last" in line for line in lines)
@@ -239,7 +239,7 @@ def test_a_figure_without_interval_is_explained_at_the_end():
     case = Case("lenet5")
     alike = tuple(0.01 + 0.0001 * i for i in range(30))  # steps get slower all the time
     for steps in (TURNS[0][:19], alike, TURNS[0]):
-        progress.print_finished(uneven_ranks(case, fakes.CPU, [steps]))
+        progress.print_finished_case(uneven_ranks(case, fakes.CPU, [steps]))
         line = progress.stream.getvalue().splitlines()[-1]
         assert ("no ±" in line) == (steps is not TURNS[0])
     assert progress.describe_missing_intervals() == [

@@ -248,13 +248,13 @@ def test_a_name_that_is_not_utf_8_is_refused_at_once(tmp_path, command):
     assert (process.returncode, len(said)) == (2, 1)
     assert r"/r\xff': it is not UTF-8" in said[0]
     with pytest.raises(StoreError, match="the name is not UTF-8"):
-        results_folder.check_folder(Path(os.fsdecode(b"r\xff")))
+        results_folder.require_writable_folder(Path(os.fsdecode(b"r\xff")))
 
 
 def test_a_path_that_leaves_no_room_for_files_inside_is_refused_at_once(tmp_path):
     deep = tmp_path.joinpath(*["x" * 200] * 19)
     with pytest.raises(StoreError, match=r"its path has .* bytes, and files inside need"):
-        results_folder.check_folder(deep)
+        results_folder.require_writable_folder(deep)
     assert not (tmp_path / ("x" * 200)).exists()
 
 
@@ -265,7 +265,7 @@ ODD = ["new\nline 'quo\"te", "[x]*? sp ace ", "-leading", "a=b", "$(touch x) {ra
 def test_results_are_kept_and_found_by_every_command_in_a_folder_of_any_name(tmp_path, name, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     root = Path(name)
-    results_folder.check_folder(root)
+    results_folder.require_writable_folder(root)
     keep = campaign(root, "write_good()", on_record=lambda record: store.append_record(root, record))
     (record,) = supervise.run_cases(CASES[:1], keep)
     assert record.status == "ok"

@@ -62,7 +62,7 @@ def test_an_unknown_name_is_an_error_with_its_line_and_a_near_one(load, text, me
         ('[slurm]\ndirectives = "--x"', "a list"),
         ('[slurm]\ndirectives = ["--time=5"]', "set --time by slurm.time_limit, not under directives"),
         ('[environment]\nRANK = "0"', "site.toml:2: RANK is set by the launcher for each rank"),
-        ('[environment]\n"A B" = "0"', "the name of a variable"),
+        ('[environment]\n"A B" = "0"', "the name of an environment variable"),
         ('[environment]\nA = 1', "environment.A is 1; it must be one line of text"),
         ('[container]\nruntime = "docker"', "runtime docker needs container.image"),
         ('[container]\nruntime = "enroot"\nimage = "images/x.sqsh"', "'images/x.sqsh' must be an absolute path"),

@@ -510,10 +510,10 @@ def test_nothing_in_a_profile_or_an_override_is_ever_executed(by_hand):
 
 
 def test_the_job_number_stands_in_a_word_where_the_script_will_know_it():
-    assert job_script.quote(f"dlbench-{job_script.JOB_ID_MARK}") == 'dlbench-"$SLURM_JOB_ID"'
-    assert job_script.quote("") == "''"
-    assert job_script.quote("a,b") == "'a,b'"
-    assert job_script.quote("a'b,c") == """'a'"'"'b,c'"""
+    assert job_script.quote_for_shell(f"dlbench-{job_script.JOB_ID_MARK}") == 'dlbench-"$SLURM_JOB_ID"'
+    assert job_script.quote_for_shell("") == "''"
+    assert job_script.quote_for_shell("a,b") == "'a,b'"
+    assert job_script.quote_for_shell("a'b,c") == """'a'"'"'b,c'"""
 
 
 def test_options_of_srun_stand_in_every_step_of_the_campaign_and_in_none_of_the_report():

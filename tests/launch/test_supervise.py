@@ -290,10 +290,10 @@ def test_an_attempt_of_a_living_supervisor_is_not_closed_by_another(tmp_path):
 def test_a_folder_that_is_a_file_is_refused_before_anything_runs(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot write results to"):
-        results_folder.check_folder(tmp_path / "file" / "results")
+        results_folder.require_writable_folder(tmp_path / "file" / "results")
 
 
 def test_a_full_disk_is_found_before_the_first_case(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda path: type("S", (), {"f_bavail": 10, "f_frsize": 4096, "f_files": 0})())
     with pytest.raises(StoreError, match="MiB free"):
-        results_folder.check_folder(tmp_path)
+        results_folder.require_writable_folder(tmp_path)

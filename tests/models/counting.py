@@ -6,7 +6,7 @@ from functools import cache
 
 from dlbench.facts.layer_totals import LayerTotals, sum_layers
 from dlbench.models import BuiltModel, build_on_meta
-from dlbench.worker.counting.flops import CountedWork, count_model, suppress_warnings
+from dlbench.worker.counting.flops import CountedWork, count_step_flop, suppress_warnings
 from dlbench.worker.counting.layers import LayerRow, network_layers
 
 
@@ -19,7 +19,7 @@ def built(name: str) -> BuiltModel:
 @cache
 def counted(name: str) -> CountedWork:
     """Forward and backward of a training step, auxiliary heads included."""
-    return count_model(built(name))
+    return count_step_flop(built(name))
 
 
 @cache

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.models import BUILDERS, build, build_on_meta, check, external, list_networks
-from dlbench.worker.counting.flops import count_network
+from dlbench.models import BUILDERS, build, build_on_meta, check_model_name, external, list_networks
+from dlbench.worker.counting.flops import count_network_flop
 from tests.models.counting import built
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
@@ -128,7 +128,7 @@ def test_torchvisions_models_get_images_of_their_size(name, side):
 @needs_timm
 @pytest.mark.parametrize("name", ["timm:resnet10t", "resnet10t", "timm:resnet10t.c3_in1k", "resnet10t.c3_in1k"])
 def test_timms_models_are_known_by_name(name):
-    check(name)
+    check_model_name(name)
     model = build_on_meta(name)
     assert type(model.module).__module__ == "timm.models.resnet"
     assert model.num_classes == 1000
@@ -137,7 +137,7 @@ def test_timms_models_are_known_by_name(name):
 
 @needs_timm
 def test_a_timm_model_is_counted():
-    assert count_network("timm:vit_tiny_patch16_224").forward_macs > 1e9
+    assert count_network_flop("timm:vit_tiny_patch16_224").forward_macs > 1e9
 
 
 def test_without_timm_one_is_told_to_install_it(monkeypatch):
@@ -145,7 +145,7 @@ def test_without_timm_one_is_told_to_install_it(monkeypatch):
     with pytest.raises(BadInput, match="pip install timm"):
         build("timm:resnet10t")
     with pytest.raises(BadInput, match="pip install timm"):
-        check("timm:resnet10t")
+        check_model_name("timm:resnet10t")
     assert "resnet10t" not in list_networks()
 
 
@@ -158,7 +158,7 @@ def test_without_timm_one_is_told_to_install_it(monkeypatch):
         pytest.param("timm:resnet10", "resnet101", marks=needs_timm),
     ],
 )
-@pytest.mark.parametrize("look", [build, build_on_meta, check])
+@pytest.mark.parametrize("look", [build, build_on_meta, check_model_name])
 def test_an_unknown_name_gets_a_near_one_offered(look, name, offer):
     with pytest.raises(UnknownName, match="did you mean '") as caught:
         look(name)
@@ -167,7 +167,7 @@ def test_an_unknown_name_gets_a_near_one_offered(look, name, offer):
 
 @pytest.mark.parametrize("name", ["", ":", "torchvision:", "no such thing at all"])
 def test_an_unknown_name_that_is_near_none_is_one_line(name):
-    for look in (build, check):
+    for look in (build, check_model_name):
         with pytest.raises(BadInput) as caught:
             look(name)
         assert "\n" not in str(caught.value)
@@ -180,7 +180,7 @@ def test_check_builds_nothing(monkeypatch, name):
 
     monkeypatch.setitem(BUILDERS, "lenet5", refuse)
     monkeypatch.setattr("torchvision.models.get_model", refuse)
-    check(name)
+    check_model_name(name)
 
 
 def test_available_lists_ours_first_and_every_name_once():
@@ -218,7 +218,7 @@ def test_looking_at_a_networks_outputs_leaves_it_as_it_was(own):
 
 def test_a_factory_that_computes_when_it_builds_is_counted(own):
     # 4 filters of 3x3 on 6x6 positions, and 4 x 10 weights.
-    assert count_network("own_networks:ComputesWhenBuilt").forward_macs == 4 * 9 * 36 + 40
+    assert count_network_flop("own_networks:ComputesWhenBuilt").forward_macs == 4 * 9 * 36 + 40
 
 
 @pytest.mark.parametrize(
@@ -247,9 +247,9 @@ def test_a_factory_that_goes_wrong_is_one_clear_line(own, way, name, message):
 
 
 def test_check_imports_a_factory_and_does_not_call_it(own):
-    check("own_networks:raising")
+    check_model_name("own_networks:raising")
     with pytest.raises(UnknownName, match="did you mean 'plain'"):
-        check("own_networks:plane")
+        check_model_name("own_networks:plane")
 
 
 def peak_rss_bytes():

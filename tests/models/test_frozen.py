@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.models import build, build_on_meta, check, frozen
+from dlbench.models import build, build_on_meta, check_model_name, frozen
 from dlbench.models.network_identity import is_user_network, library_version_key
 from dlbench.suites.case import Case
 from dlbench.worker.workload import build_workload
@@ -48,13 +48,13 @@ def test_a_step_leaves_the_frozen_layers_as_they_were():
 
 def _names_of_head():
     module = build("lenet5").module
-    head = frozen.last_layer(module, 10)
+    head = frozen.last_layer_name(module, 10)
     return [f"{head}.weight", f"{head}.bias"]
 
 
 def test_a_name_that_does_not_exist_is_one_line():
     with pytest.raises(UnknownName, match="resnet5"):
-        check("frozen:resnet5")
+        check_model_name("frozen:resnet5")
     with pytest.raises(BadInput, match="has no parameters to freeze"):
         frozen.freeze_all_but_last(torch.nn.ReLU(), 10)
 

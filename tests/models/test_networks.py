@@ -15,7 +15,7 @@ from dlbench.models.googlenet import GoogLeNetOutputs
 from dlbench.models.lenet import C3_CONNECTIONS, SparseC3
 from dlbench.suites.catalog import CATALOG
 from dlbench.tasks.classification import loss as training_loss
-from dlbench.worker.counting.flops import count_network
+from dlbench.worker.counting.flops import count_network_flop
 from tests.models.counting import built, counted, counted_facts, counted_layers
 
 #: Weights and MACs of convolutions, of FC layers (there they are equal), and in all.
@@ -77,7 +77,7 @@ def test_every_figure_of_the_catalogue_is_what_the_module_has(name):
     assert sum(row.macs for row in others) == listed.attention_macs + listed.recurrent_macs
     assert sum(row.weights for row in others) == listed.recurrent_weights
     if listed.auxiliary_parameters:
-        inference = count_network(name, training=False)
+        inference = count_network_flop(name, training=False)
         assert (inference.parameters, inference.forward_flop) == (listed.inference_parameters, listed.forward_flop)
     else:
         assert step.forward_flop == listed.forward_flop

@@ -15,7 +15,7 @@ from dlbench.suites.case import Case
 from dlbench.suites.case_estimates import predicted_memory_bytes, step_flop
 from dlbench.suites.catalog import CATALOG, find_model
 from dlbench.tasks import TASKS
-from dlbench.worker.counting.flops import count_model
+from dlbench.worker.counting.flops import count_step_flop
 from dlbench.worker.counting.memory_prediction import predict_memory
 from tests.models.counting import built, counted
 from tests.worker.counting.test_memory_prediction import measured
@@ -62,7 +62,7 @@ def test_flop_meet_the_hand_formula_at_any_length(name, length):
     t = length or CATALOG[name].input_shape[-1]
     macs = FORMULAS[name](t)
     found = counted(asked)
-    inference = count_model(built(asked), training=False)
+    inference = count_step_flop(built(asked), training=False)
     assert found.forward_flop == 2 * macs == inference.forward_flop == find_model(asked).forward_flop
     # An embedding needs a gradient, so that no product lacks one; an LSTM has none to the state it starts from.
     unneeded = 2 * 4 * 650 * 650 if name == "lstm_lm" else 0
@@ -97,7 +97,7 @@ def layer_flop(module, shapes, classes=7):
 
     task = TASKS["reconstruction"]
     task = task.__class__(task.name, "seq", make_batch, lambda y, _: y.sum(), task.check_output, task.items_per_sample)
-    found = count_model(BuiltModel(Fed(), shapes[0], classes, "tiny", task=task), batch_size=2)
+    found = count_step_flop(BuiltModel(Fed(), shapes[0], classes, "tiny", task=task), batch_size=2)
     assert found.uncounted == ()
     return found.forward_flop, found.backward_flop
 

@@ -12,7 +12,7 @@ from dlbench.launch.ab_experiment import parse_setting
 from dlbench.report.analysis.ab_experiments import compare_experiments
 from dlbench.report.analysis.comparison_matching import ComparisonRules
 from dlbench.report.analysis.content import read_content
-from dlbench.report.analysis.verdicts import prepare_brief_data
+from dlbench.report.analysis.verdicts import compare_systems
 from dlbench.report.chapters.comparison_tables import summary_line
 from dlbench.report.chapters.provenance import provenance_section
 from dlbench.report.chapters.sections import SECTIONS, comparison_section
@@ -81,7 +81,7 @@ def verdict_tables(blocks):
 def test_the_settings_are_the_systems_and_a_is_the_baseline(suite_file, tmp_path):
     content = report_of(tmp_path / "r", measured(experiment(suite_file)))
     assert list(content.system_names.values()) == ["A", "B"]
-    found = prepare_brief_data(content)
+    found = compare_systems(content)
     assert (found.names[found.base], found.paired) == ("A", True)
     blocks = summary_blocks(content)
     assert blocks[0].words.startswith("B (env.SLOW=1.2) against A (as is): 4 compared: 2 slower, 0 faster, ")
@@ -120,7 +120,7 @@ def test_the_verdicts_are_those_that_ab_printed(suite_file, tmp_path, capsys, pa
 def test_a_pair_shares_its_conditions_so_that_drift_decides_nothing(suite_file, tmp_path):
     """Steps grow to 2.5 times over the pairs; independent processes could tell nothing."""
     content = report_of(tmp_path / "r", measured(experiment(suite_file)))
-    found = prepare_brief_data(content)
+    found = compare_systems(content)
     (own,) = compare_experiments(content)
     a, b = found.names
     lines = {(line.setting["model"], line.setting["mode"]): line.comparison for line in own.result.lines}
@@ -143,7 +143,7 @@ def test_a_pair_shares_its_conditions_so_that_drift_decides_nothing(suite_file, 
 )
 def test_cases_match_though_their_settings_differ(suite_file, tmp_path, a, b, hidden):
     content = report_of(tmp_path / "r", measured(experiment(suite_file, a, b)))
-    found = prepare_brief_data(content)
+    found = compare_systems(content)
     assert sum(len(group.numbers) for group in found.groups) == 4
     if "precision" in hidden:
         assert [group.name for group in found.groups] == ["fp32 → amp_bf16 training", "fp32 → amp_bf16 inference"]
@@ -179,7 +179,7 @@ def test_a_side_whose_setting_makes_another_network_of_a_factory_is_still_compar
     made = [dataclasses.replace(record, network_key=f"key of {record.suite[-1]}") for record in measured(what)]
     content = report_of(tmp_path / "r", made)
     assert set(content.shown["model"]) == {"lenet5", "alexnet"}
-    assert prepare_brief_data(content).groups
+    assert compare_systems(content).groups
     assert compare_experiments(content)[0].result.num_compared == 4
 
 

@@ -73,8 +73,8 @@ def test_systems_beyond_those_that_are_drawn_are_named_with_the_way_to_their_fig
     assert set(plots_of(section)) == {"memory-1", "memory-2"}
     words = words_of(section)
     assert (
-        "Figures show at most 2 systems. Only the tables and metrics.csv contain: L40S. To see figures of these, build a "
-        "report of their results"
+        "Figures show at most 2 systems. Only the tables and metrics.csv contain: L40S. For the missing figures, build a "
+        "report of only those results"
     ) in words
 
 
@@ -261,7 +261,7 @@ def test_each_system_costs_what_its_own_prices_say(three):
 def test_provenance_puts_differences_first_and_folds_the_rest(three):
     blocks = provenance_section(three()).blocks
     different = next(block for block in blocks if block.heading == "Differences between the systems")
-    same = next(block for block in blocks if block.heading.startswith("Equal on all systems"))
+    same = next(block for block in blocks if block.heading.startswith("Properties equal on all systems"))
     names = {row["property"] for row in different.table.records()}
     assert {"Accelerator", "Driver", "Read from"} <= names
     assert {row["property"] for row in same.table.records()} >= {"PyTorch", "Python"}

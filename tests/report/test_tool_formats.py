@@ -6,13 +6,13 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from dlbench.report.export import export_parts
+from dlbench.report.export import export_chunks
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
 
 def export(sources, form):
-    return "".join(export_parts(sources, form))
+    return "".join(export_chunks(sources, form))
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def test_nothing_private_is_left_in_any_byte(private, tmp_path):
 def test_everything_measured_stays(private, tmp_path):
     target = tmp_path / "records.parquet"
     anonymization.write_records([private], target)
-    before, after = store.read(private), store.read(target)
+    before, after = store.read_rows(private), store.read_rows(target)
     assert pq.read_schema(target).equals(SCHEMA)
     touched = {"system_hostname", "device_uuid", "warnings", "energy_note", "label", "error", "suite"}
     touched |= {"system_container_image", "system_slurm_job_id", "system_details", "throttle_reasons"}
@@ -114,7 +114,7 @@ def test_profiles_come_along_and_stay_in_their_folder(private, tmp_path):
 def test_hosts_become_nodes_by_their_names_and_texts_stay_readable(private, tmp_path):
     target = tmp_path / "records.parquet"
     anonymization.write_records([private], target)
-    rows = {row["model"]: row for row in store.read(target).to_pylist()}
+    rows = {row["model"]: row for row in store.read_rows(target).to_pylist()}
     assert rows["vgg16"]["system_hostname"] == "node2"
     assert rows["alexnet"]["system_hostname"] == "node3"
     assert rows["vgg16"]["warnings"] == ["busy: user runs on node2, see .../log.txt"]
@@ -131,7 +131,7 @@ def test_hosts_become_nodes_by_their_names_and_texts_stay_readable(private, tmp_
 def test_devices_stay_told_apart(private, tmp_path):
     several = fakes.fill(tmp_path / "four", [fakes.record(Case("vgg16", device="cuda", devices_per_node=4))])
     anonymization.write_records([private, several], tmp_path / "records.parquet")
-    rows = store.read(tmp_path / "records.parquet").to_pylist()
+    rows = store.read_rows(tmp_path / "records.parquet").to_pylist()
     assert len({r["device_uuid"] for r in rows if r["world_size"] == 4}) == 4
 
 
@@ -153,4 +153,4 @@ def test_with_everything_private_the_file_has_the_columns_and_types_of_a_store(p
     assert schema.equals(SCHEMA)
     assert schema.metadata == SCHEMA.metadata
     assert schema.field("energy_j").metadata[b"unit"] == b"J"
-    assert store.read(tmp_path / "all.parquet").equals(store.read(private))
+    assert store.read_rows(tmp_path / "all.parquet").equals(store.read_rows(private))

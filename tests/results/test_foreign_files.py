@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import dlbench
-from dlbench.campaign.results_maintenance import rebuild_parts
+from dlbench.campaign.results_maintenance import rebuild_parquet_parts
 from dlbench.errors import StoreError
 from dlbench.launch import attempts
 from dlbench.results import store
@@ -20,7 +20,7 @@ from tests.results.test_store import record
 def written(tmp_path):
     for n in range(3):
         store.append_record(tmp_path / "own", record(f"a{n}"))
-    return store.read(tmp_path / "own"), dlbench.load(tmp_path / "own"), tmp_path / "theirs"
+    return store.read_rows(tmp_path / "own"), dlbench.load(tmp_path / "own"), tmp_path / "theirs"
 
 
 def cast(kinds):
@@ -92,7 +92,7 @@ def test_a_record_whose_id_leads_elsewhere_or_is_null_takes_its_folder_s_name(tm
         made = record(name, status="crashed", ranks=0)
         values = json.loads(made.to_json()) | {"attempt_id": odd}
         (folder / "record.json").write_text(json.dumps(values))
-    assert rebuild_parts(root, attempts.find_closed_attempts(root)) == 2
+    assert rebuild_parquet_parts(root, attempts.find_closed_attempts(root)) == 2
     assert sorted(p.name for p in root.glob("*.parquet")) == ["one.parquet", "two.parquet"]
     assert not list(tmp_path.rglob("*ESCAPED*"))
 

@@ -40,7 +40,7 @@ def test_rows_in_memory_hold_a_repeated_text_once_with_offsets_of_64_bits(tmp_pa
     assert table.schema.equals(IN_MEMORY)
     assert table["system_details"].type == pa.dictionary(pa.int32(), pa.large_string())
     assert len(table["system_details"].combine_chunks().dictionary) == 1
-    assert table.cast(SCHEMA).equals(store.read(tmp_path / "s").cast(SCHEMA))
+    assert table.cast(SCHEMA).equals(store.read_rows(tmp_path / "s").cast(SCHEMA))
 
 
 def test_pieces_of_a_column_whose_texts_are_all_equal_share_their_memory():

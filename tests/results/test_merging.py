@@ -77,7 +77,7 @@ LESSER = (slim_by_pyarrow, slim_by_duckdb, slim_by_polars, one_rank, fewer_sampl
 def test_a_file_that_holds_less_replaces_hides_and_deletes_nothing(results, write, name):
     before, whole = files(results), dlbench.load(results)
     (results / name).parent.mkdir(parents=True, exist_ok=True)
-    write(store.read(results), results / name)
+    write(store.read_rows(results), results / name)
     theirs = (results / name).read_bytes()
     store.drop_contained_parts(results)
     with warnings.catch_warnings():
@@ -93,15 +93,15 @@ def test_a_file_that_holds_less_replaces_hides_and_deletes_nothing(results, writ
 
 @pytest.mark.parametrize("write", LESSER[:4])
 def test_an_attempt_of_which_only_a_summary_is_left_is_not_stored(results, write):
-    write(store.read(results), results / "summary.parquet")
+    write(store.read_rows(results), results / "summary.parquet")
     for part in results.glob("2*.parquet"):
         part.unlink()
-    assert store.attempt_ids(results) == set()
+    assert store.complete_attempt_ids(results) == set()
 
 
 def test_a_case_whose_samples_are_lost_has_not_ended(results):
     assert len(store.finished_keys(results)) == 1
-    slim_by_pyarrow(store.read(results), results / "summary.parquet")
+    slim_by_pyarrow(store.read_rows(results), results / "summary.parquet")
     for part in results.glob("2*.parquet"):
         part.unlink()
     assert store.finished_keys(results) == set()
@@ -110,14 +110,14 @@ def test_a_case_whose_samples_are_lost_has_not_ended(results):
 def test_a_whole_copy_by_others_is_never_deleted_and_holds_all(results):
     duckdb = pytest.importorskip("duckdb")
     duckdb.sql(f"copy (select * from '{results}/*.parquet') to '{results}/all.parquet' (format parquet)")
-    whole, ids = dlbench.load(results), store.attempt_ids(results)
+    whole, ids = dlbench.load(results), store.complete_attempt_ids(results)
     copy = (results / "all.parquet").read_bytes()
     store.merge_parts_by_month(results)
     store.drop_contained_parts(results)
     assert (results / "all.parquet").read_bytes() == copy
     for part in set(results.glob("*.parquet")) - {results / "all.parquet"}:
         part.unlink()
-    assert store.attempt_ids(results) == ids
+    assert store.complete_attempt_ids(results) == ids
     assert dlbench.load(results).equals(whole)
 
 
@@ -132,7 +132,7 @@ def test_copies_under_other_names_are_left_where_they_are(results):
 
 
 def test_files_that_disagree_are_named_with_the_one_that_is_used(results):
-    table = store.read(results)
+    table = store.read_rows(results)
     at = table.column_names.index("energy_j")
     other = table.set_column(at, table.schema.field(at), pc.add(table["energy_j"], 1.0)).drop_columns(["system_os"])
     pq.write_table(other, results / "zz.parquet")
@@ -169,8 +169,8 @@ def test_a_merge_that_was_cut_off_is_tidied_and_equal_parts_leave_one(results):
 
 def test_a_merge_whose_file_came_out_wrong_deletes_nothing(results, monkeypatch):
     before = files(results)
-    whole = merging._PartRows.matching_rows
-    monkeypatch.setattr(merging._PartRows, "matching_rows", lambda self, table: whole(self, table).slice(0, 1))
+    whole = merging._PartRows.rows_of_same_attempts
+    monkeypatch.setattr(merging._PartRows, "rows_of_same_attempts", lambda self, table: whole(self, table).slice(0, 1))
     store.merge_parts_by_month(results)
     assert len(set(before) & set(files(results))) >= len(before) - 1
 
@@ -227,7 +227,7 @@ def test_a_part_that_cannot_be_read_makes_way_and_is_kept(results):
     part.write_bytes(b"PAR1 torn")
     store.append_record(results, record("20261123T050000-a0"))
     assert (results / f"{part.name}.damaged").read_bytes() == b"PAR1 torn"
-    assert "20261123T050000-a0" in store.attempt_ids(results)
+    assert "20261123T050000-a0" in store.complete_attempt_ids(results)
 
 
 def test_many_parts_merge_in_several_row_groups(tmp_path, monkeypatch):
@@ -317,5 +317,5 @@ def test_a_part_that_somebody_rewrote_with_less_is_no_signed_one(results, write)
     assert part.exists()
     # Which no one can tell from outside.
     whole = write is fewer_samples
-    assert (part.stem in store.attempt_ids(results)) == whole
-    assert names <= store.attempt_ids(results) | {part.stem}
+    assert (part.stem in store.complete_attempt_ids(results)) == whole
+    assert names <= store.complete_attempt_ids(results) | {part.stem}

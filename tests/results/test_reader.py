@@ -8,7 +8,7 @@ import pytest
 import dlbench
 from dlbench.errors import StoreError
 from dlbench.results import reader, store
-from dlbench.results.reader import NUMBER_LISTS, StoreReader, to_frame
+from dlbench.results.reader import NUMBER_LISTS, StoreReader, tables_to_frame
 from dlbench.results.schema import SCHEMA, to_table
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
@@ -36,7 +36,7 @@ def rows_and_steps(found):
         seen |= attempts
         steps |= {key: list(batch.lists["step_s"].row(row)) for row, key in enumerate(keys)}
         tables.append(batch.scalars)
-    return to_frame(tables, COLUMNS), steps
+    return tables_to_frame(tables, COLUMNS), steps
 
 
 def check(folder):

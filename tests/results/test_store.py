@@ -77,7 +77,7 @@ def test_a_corrupt_part_is_passed_over_with_a_warning_and_the_others_are_read(tm
     (tmp_path / "a2.parquet").write_bytes(b"PAR1 not really")
     with pytest.warns(store.SkippedPart, match=r"a2\.parquet"):
         assert list(dlbench.load(tmp_path)["attempt_id"].unique()) == ["a1"]
-    assert store.attempt_ids(tmp_path) == {"a1"}
+    assert store.complete_attempt_ids(tmp_path) == {"a1"}
     assert len(store.finished_keys(tmp_path)) == 1
 
 
@@ -100,7 +100,7 @@ def test_a_part_of_a_newer_schema_is_read_with_a_warning(tmp_path):
     part = store.append_record(tmp_path, record("a1"))
     table = pq.read_table(part).append_column("news", pa.array([1, 2]))
     pq.write_table(table.replace_schema_metadata({"dlbench_schema_version": "99"}), part)
-    with pytest.warns(store.SkippedPart, match="newer than this dlbench's"):
+    with pytest.warns(store.SkippedPart, match="of this dlbench: the file's additional columns"):
         assert len(dlbench.load(tmp_path)) == 2
 
 
@@ -111,7 +111,7 @@ def test_merging_keeps_every_row_once(tmp_path):
     (merged,) = store.merge_parts_by_month(tmp_path)
     assert [p.name for p in tmp_path.glob("*.parquet")] == [merged.name]
     assert dlbench.load(tmp_path).equals(before)
-    assert store.attempt_ids(tmp_path) == {f"a{n}" for n in range(5)}
+    assert store.complete_attempt_ids(tmp_path) == {f"a{n}" for n in range(5)}
     assert store.merge_parts_by_month(tmp_path) == []
 
 

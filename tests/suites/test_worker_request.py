@@ -74,7 +74,7 @@ def test_what_is_no_request_is_refused(request_, words, tmp_path):
 
 
 def test_a_request_without_its_case_is_refused():
-    with pytest.raises(BadInput, match="a request of kind 'profile' needs a case"):
+    with pytest.raises(BadInput, match="a worker request of kind 'profile' needs a case"):
         requests.requested_case({"kind": "profile"})
     with pytest.raises(UnknownName, match="unknown axis"):
         requests.requested_case({"kind": "profile", "case": {"modle": "lenet5"}})

@@ -13,8 +13,8 @@ import torch
 from dlbench.errors import BadInput
 from dlbench.models import build, build_on_meta
 from dlbench.suites.case import Case
-from dlbench.tasks import TASKS, map_batch_tensors, tensors_of
-from dlbench.worker.counting.flops import count_network
+from dlbench.tasks import TASKS, map_batch_tensors, unique_batch_tensors
+from dlbench.worker.counting.flops import count_network_flop
 from dlbench.worker.failures import classify_failure
 from dlbench.worker.workload import build_workload
 
@@ -45,7 +45,7 @@ def test_a_translations_targets_are_its_second_input_shifted_by_one():
 
 def test_a_reconstructions_target_is_its_input_and_is_copied_once():
     batch = TASKS["reconstruction"].make_batch(3, (1, 4, 4), 0, CPU)
-    assert len(tensors_of(batch)) == 1
+    assert len(unique_batch_tensors(batch)) == 1
     (images,), targets = map_batch_tensors(torch.clone, batch)
     assert images is targets
     assert images is not batch[1]
@@ -194,7 +194,7 @@ def test_a_users_language_model_is_trained_and_its_vocabulary_found(own):
 def test_a_users_network_may_bring_two_inputs_a_batch_and_a_loss(own):
     model = build_on_meta("own_tasks:Pair")
     assert (model.task.sample_unit, model.items_per_sample) == ("seq", 9)
-    assert count_network("own_tasks:Pair").forward_macs == 4 * 3 + 5 * 3
+    assert count_network_flop("own_tasks:Pair").forward_macs == 4 * 3 + 5 * 3
     for data in ("synthetic", "synthetic_host"):
         workload = build_workload(Case("own_tasks:Pair", batch_size=3, data=data), CPU)
         workload.step()

@@ -13,8 +13,8 @@ from dlbench.models import build
 from dlbench.suites.case import Case
 from dlbench.tasks.classification import loss as training_loss
 from dlbench.worker.ranks.context import RankContext, detect_rank
-from dlbench.worker.ranks.process_group import join_group, wrap_in_ddp
-from dlbench.worker.ranks.rank_status import exit_process
+from dlbench.worker.ranks.process_group import join_process_group, wrap_in_ddp
+from dlbench.worker.ranks.rank_status import exit_without_teardown
 from dlbench.worker.workload import build_workload
 
 SETTINGS = [
@@ -29,7 +29,7 @@ SETTINGS = [
 def main(folder: Path) -> None:
     torch.set_default_dtype(torch.float32)
     found = detect_rank(os.environ, 2)
-    context = join_group(Case("lenet5", devices_per_node=2), found, folder.name)
+    context = join_process_group(Case("lenet5", devices_per_node=2), found, folder.name)
     check(context)
     # What holds a DistributedDataParallel is gone by now, as in a measurement: some versions hang otherwise.
     dist.destroy_process_group()
@@ -65,4 +65,4 @@ def check(context: RankContext) -> None:
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
     # As a rank does: at the end of the interpreter, threads of torch 2.14.1 and gloo can abort the process.
-    exit_process(0)
+    exit_without_teardown(0)

@@ -11,7 +11,7 @@ from dlbench.errors import DeviceUnavailable
 from dlbench.suites.case import Case
 from dlbench.worker import accelerators, memory
 from dlbench.worker.devices import clock_for_device, device_name, device_uuid, find_device
-from dlbench.worker.machine.system import probe_facts, system_key
+from dlbench.worker.machine.system import software_and_device_facts, system_key
 from dlbench.worker.meters.energy import open_meter
 from dlbench.worker.precision import supported_precisions
 from dlbench.worker.timing import run_window
@@ -73,7 +73,7 @@ def test_an_intel_gpu_is_found_named_and_in_the_key_of_the_system(xpu):
     assert find_device(Case("lenet5", device="auto")) == xpu
     assert find_device(Case("lenet5", device="xpu")) == xpu
     assert (device_name(xpu), device_uuid(xpu)) == ("Intel(R) Data Center GPU Max 1550", "8680")
-    facts = probe_facts()
+    facts = software_and_device_facts()
     assert facts["device_kind"] == "xpu"
     assert facts["devices"][0]["memory_bytes"] == 64 * 2**30
     assert system_key(facts) != system_key(facts | {"devices": []})

@@ -14,7 +14,7 @@ from dlbench.suites.case import Case, Protocol
 from dlbench.worker import fingerprint
 from dlbench.worker.measure import measure
 from dlbench.worker.ranks.context import RankContext
-from dlbench.worker.settings import Settings
+from dlbench.worker.settings import ProcessSettings
 from tests.worker.conftest import NETWORKS, TINY
 
 CPU = torch.device("cpu")
@@ -31,12 +31,14 @@ def as_it_was(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, str(NETWORKS)])
     yield
     sys.modules.pop("convolving", None)
-    Settings(Case("lenet5", device="cpu"), CPU)
+    ProcessSettings(Case("lenet5", device="cpu"), CPU)
     torch.backends.cudnn.benchmark = False
 
 
 def found(network, **setting):
-    return fingerprint.check_fingerprint(Case(f"convolving:{network}", batch_size=16, device="cpu", **setting), CPU)
+    return fingerprint.compare_with_reference(
+        Case(f"convolving:{network}", batch_size=16, device="cpu", **setting), CPU
+    )
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: "-".join(s.values()))
@@ -97,9 +99,9 @@ def test_a_wrong_kernel_is_seen_in_a_deep_network_where_rounding_hides_it(monkey
 
 def test_a_wrong_product_of_inference_is_seen():
     case = Case("mlp", "inference", batch_size=16, device="cpu", precision="bf16")
-    fingerprint.check_fingerprint(case, CPU).require_agreement("bf16")
+    fingerprint.compare_with_reference(case, CPU).require_agreement("bf16")
     with WrongKernel("addmm", (512, 10)):
-        assert fingerprint.check_fingerprint(case, CPU).of == "addmm of 16x512 and 512x10"
+        assert fingerprint.compare_with_reference(case, CPU).of == "addmm of 16x512 and 512x10"
 
 
 def test_an_error_in_one_sample_of_the_batch_is_seen():
@@ -110,7 +112,7 @@ def test_an_error_in_one_sample_of_the_batch_is_seen():
 @pytest.mark.parametrize("network", ["convolving:normalised", "lenet5", "mlp"])
 def test_inference_compares_outputs(network):
     case = Case(network, "inference", batch_size=16, device="cpu", precision="amp_bf16")
-    passed = fingerprint.check_fingerprint(case, CPU)
+    passed = fingerprint.compare_with_reference(case, CPU)
     passed.require_agreement("amp_bf16")
     assert passed.of.endswith("outputs")
 

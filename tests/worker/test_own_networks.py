@@ -15,7 +15,7 @@ from dlbench.tasks.classification import loss as training_loss
 from dlbench.tasks.outputs import auxiliary_head_scores, main_head_scores
 from dlbench.worker.measure import measure
 from dlbench.worker.ranks.context import RankContext
-from dlbench.worker.settings import Settings
+from dlbench.worker.settings import ProcessSettings
 from dlbench.worker.workload import build_workload, require_finite_outputs
 from tests.worker.conftest import NETWORKS, TINY, run_worker
 
@@ -31,7 +31,7 @@ def as_it_was(monkeypatch):
     for name in ("settings_changed", "shapes", "tiny"):
         sys.modules.pop(name, None)
     torch.set_num_threads(threads)
-    Settings(Case("lenet5", device="cpu"), CPU)
+    ProcessSettings(Case("lenet5", device="cpu"), CPU)
     torch.backends.cudnn.benchmark = False
 
 
@@ -113,7 +113,7 @@ def test_parameters_of_another_precision_make_the_case_invalid(name, dtype, prec
 
 def test_other_parameters_and_buffers_are_named():
     assert built("settings_changed:named").warnings[1:] == (
-        "parameter_dtype: codes is int8; other parameters are float32.",
+        "parameter_dtype: codes is int8 instead of float32.",
         "buffer_dtype: table is bfloat16.",
     )
 

@@ -39,7 +39,7 @@ def check_folders(context: CheckContext) -> Iterator[Finding]:
 
 def _check_results_folder(context: CheckContext, folder: Path) -> Iterator[Finding]:
     """Check the results folder without creating it: a created folder would hide that it was missing."""
-    other = "choose another with --results"
+    other = "choose another folder with --results"
     if folder.is_dir():
         yield from _check_folder("results", folder, MIN_RESULTS_BYTES, other)
     elif context.in_job:

@@ -28,7 +28,7 @@ def check_gpu(context: CheckContext) -> Iterator[Finding]:
         return
     for line in answer.out.strip().splitlines():
         yield from _check_one_gpu(dict(zip(_GPU_COLUMNS, (value.strip() for value in line.split(",")), strict=False)))
-    yield from _check_other_users(context)
+    yield from _check_other_gpu_processes(context)
 
 
 _GPU_COLUMNS = ("index", "name", "driver_version", "power.draw", "power.limit", "clocks.sm", "clocks.max.sm",
@@ -66,7 +66,7 @@ def _check_one_gpu(gpu: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("gpu", "warn", text)
 
 
-def _check_other_users(context: CheckContext) -> Iterator[Finding]:
+def _check_other_gpu_processes(context: CheckContext) -> Iterator[Finding]:
     answer = context.run(["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"])
     users = answer.out.strip().splitlines() if answer.status == 0 else []
     if users:

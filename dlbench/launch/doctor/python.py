@@ -52,9 +52,9 @@ def check_torch(context: CheckContext) -> Iterator[Finding]:
         level = "note" if inside or not context.slurm_job_id else "fail"
         mend = "plan, submit and status do not need PyTorch; "
         mend += (
-            "only the Python inside the container image needs it"
+            "only the Python inside the container image needs PyTorch"
             if inside
-            else "the Python of the jobs needs it: pip install torch torchvision pyarrow psutil nvidia-ml-py"
+            else "the Python of the jobs needs PyTorch: pip install torch torchvision pyarrow psutil nvidia-ml-py"
         )
         yield Finding("torch", level, f"this Python cannot measure: {answer.last_stderr_line('nothing')}", mend)
         return

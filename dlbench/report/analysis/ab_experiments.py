@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlbench.report.analysis.comparison import ComparisonResult, compare_sides
+from dlbench.report.analysis.comparison import ComparisonResult, compare_ab_sides
 from dlbench.report.analysis.comparison_matching import ComparisonRules, is_cell_filled
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import latest_attempts
@@ -69,7 +69,7 @@ def _compare_sides_per_system(
                 if matches := _pair_cases_of_sides(halves, a[1].changed_keys | b[1].changed_keys):
                     both = pd.concat(halves)
                     pairs = int(both["repeat"].max()) + 1
-                    result = compare_sides(both, (a[0][0], b[0][0]), matches, pairs, ComparisonRules())
+                    result = compare_ab_sides(both, (a[0][0], b[0][0]), matches, pairs, ComparisonRules())
                     yield AbComparison((a[1], b[1]), (str(system), str(other)), result)
 
 

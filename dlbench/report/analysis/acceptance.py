@@ -131,7 +131,7 @@ def judge_results(
 ) -> list[CriterionResult]:
     """Judge every line by the results of `sources`, failed attempts included. Raises StoreError without a source."""
     content = read_content(sources, max_shown=0)
-    content.warn_of_unread_parts()
+    content.warn_of_unreadable_files()
     first = content.rows.drop_duplicates("attempt_id").set_index("attempt_id")
     # Of a CPU the device's name says nothing.
     stored = first.loc[first["device"].eq("cpu"), list(CPU_SELECTORS.values())]
@@ -164,11 +164,11 @@ def _judge_criterion(line: AcceptanceCriterion, attempts: pd.DataFrame, confiden
     if count < line.repeats:
         return undecided(value, low, high, count, f"only {count} of {line.repeats} required processes were measured")
     if low is None or high is None:
-        return undecided(value, None, None, count, f"no interval; run {MIN_PROCESSES} processes or more")
+        return undecided(value, None, None, count, f"no confidence interval; run {MIN_PROCESSES} or more processes")
     good, bad = (low >= line.limit, high < line.limit) if line.at_least else (high <= line.limit, low > line.limit)
     others = chosen["status"][~chosen["status"].isin(DONE_STATUSES)]
     failures = f"{len(others)} more have no measurement ({', '.join(sorted(set(others)))})" if len(others) else ""
-    reason = failures if good or bad else "the limit lies inside the interval; run more processes to narrow it"
+    reason = failures if good or bad else "the limit lies inside the confidence interval; more processes narrow it"
     verdict = "passed" if good else "failed" if bad else "not decided"
     return CriterionResult(line, verdict, value, low, high, count, reason)
 

@@ -103,7 +103,7 @@ def _highest_positive_rate(rows: pd.DataFrame, column: str) -> float | None:
     return float(values.max()) if values.size else None
 
 
-def least_time_and_limit(flop: float, moved_bytes: float, roof: DeviceRoofline) -> tuple[float | None, str | None]:
+def least_time_and_bottleneck(flop: float, moved_bytes: float, roof: DeviceRoofline) -> tuple[float | None, str | None]:
     """The least time [s] for so much work, and what limits it: `FLOP` or `MEMORY`. No work takes no time.
 
     None where a rate that the work needs is unknown, or the work is no number.
@@ -130,7 +130,7 @@ def layer_bounds(layers: pd.DataFrame, roof: DeviceRoofline) -> pd.DataFrame:
         `bound_s`, `limited_by`, `lost_s` (time above the bound), `distance` (time over bound) and `note`.
     """
     frame = pd.DataFrame(
-        [_layer_with_bounds(layer, roof) for layer in layers.to_dict("records")], columns=_BOUND_COLUMNS
+        [_build_layer_bounds_row(layer, roof) for layer in layers.to_dict("records")], columns=_BOUND_COLUMNS
     )
     for name in _NUMBER_COLUMNS:
         frame[name] = pd.to_numeric(frame[name]).astype(float)
@@ -144,14 +144,14 @@ _NUMBER_COLUMNS += ["time_s", "bound_s", "lost_s", "distance"]
 _BOUND_COLUMNS = ["layer", "kind", *_NUMBER_COLUMNS, "forward_limit", "backward_limit", "limited_by", "note"]
 
 
-def _layer_with_bounds(layer: dict[Any, Any], roof: DeviceRoofline) -> dict[str, Any]:
+def _build_layer_bounds_row(layer: dict[Any, Any], roof: DeviceRoofline) -> dict[str, Any]:
     # What pandas has for a missing text is a number.
     counts = layer["note"] if isinstance(layer.get("note"), str) else ""
     row: dict[str, Any] = {"layer": layer["layer"], "kind": layer["kind"], "note": counts}
     limits: dict[str, float] = {}
     for way in DIRECTIONS:
         moved = layer[f"{way}_elements"] * ELEMENT_BYTES[roof.precision] + layer[f"{way}_fixed_bytes"]
-        bound_s, limit = least_time_and_limit(layer[f"{way}_flop"], moved, roof)
+        bound_s, limit = least_time_and_bottleneck(layer[f"{way}_flop"], moved, roof)
         row |= {f"{way}_s": median_usable_time(layer[f"{way}_s"]), f"{way}_flop": layer[f"{way}_flop"]}
         row |= {f"{way}_bytes": moved, f"{way}_bound_s": bound_s, f"{way}_limit": limit}
         if limit and bound_s:
@@ -218,9 +218,9 @@ def time_bound_of_network(
     """
     step = median_usable_time(step_s)
     columns = [f"{way}_bound_s" for way in DIRECTIONS]
-    optimizer_s = least_time_and_limit(0, optimizer_bytes, roof)[0]
+    optimizer_s = least_time_and_bottleneck(0, optimizer_bytes, roof)[0]
     flop = float(layers[[f"{way}_flop" for way in DIRECTIONS]].to_numpy(dtype=float).sum())
-    flop_s = least_time_and_limit(flop, 0, roof)[0]
+    flop_s = least_time_and_bottleneck(flop, 0, roof)[0]
     if layers.empty or flop_s is None or bool(layers[columns].isna().to_numpy().any()):
         return NetworkBound(None, None, optimizer_s, step)
     return NetworkBound(flop_s, float(layers[columns].to_numpy().sum()) - flop_s, optimizer_s, step)

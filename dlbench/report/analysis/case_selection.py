@@ -27,7 +27,7 @@ def representative_network(shown: pd.DataFrame) -> str:
     return "resnet50" if "resnet50" in names else str(names[shown["flop_per_image"].fillna(0).argmax()])
 
 
-def attempts_behind_rows(shown: pd.DataFrame) -> tuple[str, ...]:
+def attempt_ids_of_rows(shown: pd.DataFrame) -> tuple[str, ...]:
     """The attempts behind the rows that are drawn, by their column `records`; none where they have no such column."""
     return tuple(record for records in shown.get("records", ()) for record in records)
 

@@ -134,7 +134,7 @@ def describe_status_and_warnings(case: Mapping[Any, Any] | pd.Series) -> str:
 def summarize_warnings(processes: pd.DataFrame, with_energy: bool) -> str:
     """The warnings of all in words ("2 of 3 on a busy host"), those about the energy if asked for; "" without any."""
     found = boolean_column_per_warning(processes)
-    return _counts_text(found if with_energy else found.drop(columns=_ENERGY_WARNINGS))
+    return _warning_counts_text(found if with_energy else found.drop(columns=_ENERGY_WARNINGS))
 
 
 def summarize_case_warnings(processes: pd.DataFrame, cases: pd.DataFrame) -> str:
@@ -146,10 +146,10 @@ def summarize_case_warnings(processes: pd.DataFrame, cases: pd.DataFrame) -> str
         return ""
     keys = ["number", "system_id"]
     found = boolean_column_per_warning(processes).groupby([processes[key] for key in keys]).any()
-    return _counts_text(found.assign(unstable=cases.set_index(keys)["status"].eq("unstable")))
+    return _warning_counts_text(found.assign(unstable=cases.set_index(keys)["status"].eq("unstable")))
 
 
-def _counts_text(flags: pd.DataFrame) -> str:
+def _warning_counts_text(flags: pd.DataFrame) -> str:
     several = len(flags) > 1
     counts = flags.sum()
     found = {str(name): count for name, count in counts.items() if count}

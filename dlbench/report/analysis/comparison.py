@@ -89,7 +89,7 @@ def compare_cases(a: pd.DataFrame, b: pd.DataFrame, rules: ComparisonRules) -> C
     )
 
 
-def compare_sides(
+def compare_ab_sides(
     cases: pd.DataFrame,
     sides: tuple[str, str],
     matches: Sequence[tuple[Case, Case]],
@@ -112,7 +112,7 @@ def compare_sides(
         frames = pd.DataFrame(a, columns=cases.columns), pd.DataFrame(b, columns=cases.columns)
         setting = combine_settings_of_sides(case_a.to_dict(), case_b.to_dict())
         if not whole:
-            note = f"none of the {pairs} pairs was measured on both sides"
+            note = f"in none of the {pairs} A/B pairs were both processes measured"
             lines.append(ComparisonLine(setting, "failed", note=note))
             continue
         reason = explain_meter_mismatch(*frames, ("A", "B"), rules)
@@ -135,7 +135,7 @@ def find_measured_pairs(
 ) -> set[tuple[int, int]]:
     """Which pairs need not be measured again, as (index into `matches`, number): both halves done, one after the other.
 
-    The arguments are those of `compare_sides`, but for the store's rows.
+    The arguments are those of `compare_ab_sides`, but for the store's rows.
     """
     cases = select_attempts_of_sides(rows, sides)
     return {
@@ -221,7 +221,7 @@ def _describe_difference(name: str, base: Any, target: Any) -> str:
 def _why_nothing_compared(lines: list[ComparisonLine]) -> str:
     refused = [line for line in lines if line.verdict == "refused"]
     if not refused:
-        return "no network was measured in the same mode in both"
+        return "no network was measured in the same mode in both BASE and TARGET"
     reason = Counter(line.note for line in refused).most_common(1)[0][0]
     names = [
         name for name in IDENTITY_COLUMNS if f"{name} is" in reason or (name == "protocol" and "protocol." in reason)

@@ -26,7 +26,7 @@ from dlbench.report.loading.stores import METRIC_COLUMNS
 from dlbench.report.loading.systems import add_system_ids
 from dlbench.results import store
 from dlbench.results.frame_builder import release_memory
-from dlbench.results.reader import NUMBER_LISTS, StoreReader, to_frame
+from dlbench.results.reader import NUMBER_LISTS, StoreReader, tables_to_frame
 from dlbench.results.records import DONE_STATUSES
 from dlbench.results.schema import LONG_TEXT, SCHEMA
 from dlbench.suites.case import AXES, Case, Protocol
@@ -123,8 +123,8 @@ def read_selected_rows(source: str, where: Sequence[str], option: str) -> pd.Dat
         _parse_selection(text, option, READ_COLUMNS)
     names = _NEEDED_COLUMNS | {text.partition("=")[0] for text in where}
     columns = [name for name in READ_COLUMNS if name in names]
-    rows = to_frame((_drop_unselected_rows(table, where) for table in reader.attempt_tables(columns)), columns)
-    store.warn_skipped(reader.problems)
+    rows = tables_to_frame((_drop_unselected_rows(table, where) for table in reader.attempt_tables(columns)), columns)
+    store.warn_about_skipped_parts(reader.problems)
     return select_rows_by_values(rows, where, option)
 
 

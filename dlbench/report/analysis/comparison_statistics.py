@@ -135,7 +135,7 @@ class Comparison:
     @property
     def interval_text(self) -> str:
         """Both ends of the interval, such as "0.0083 to 0.012"; "" where it may not be shown."""
-        return f"{units.ratio(self.low)} to {units.ratio(self.high)}" if self.has_measured_spread else ""
+        return f"{units.ratio_text(self.low)} to {units.ratio_text(self.high)}" if self.has_measured_spread else ""
 
     def swap_sides(self) -> Comparison:
         """A over B."""
@@ -157,7 +157,7 @@ class Comparison:
             return f"{counts}: no interval, because all values are equal; {reason}"
         if self.low is None or self.basis == "assumed":
             # An interval from an assumed spread is no measurement: none is shown.
-            advice = f"no interval; run {MIN_PROCESSES} or more on each side"
+            advice = f"no confidence interval; run {MIN_PROCESSES} or more processes per side"
             return f"{counts} are too few to estimate the variation between processes: {advice}"
         if self.basis == "stated":
             return f"{counts}: the spread between processes was not measured; the value of --between-processes is used"

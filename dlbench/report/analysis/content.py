@@ -67,7 +67,7 @@ class Content:
         """The `system_id` of the baseline; the first of `names` where the baseline is not one of them."""
         return next((system for system, name in names.items() if name == self.baseline), next(iter(names)))
 
-    def warn_of_unread_parts(self) -> None:
+    def warn_of_unreadable_files(self) -> None:
         """A `SkippedPart` warning for each part that could not be read, for those who show nothing but figures."""
         if self.account.error:
             warnings.warn(self.account.error, store.SkippedPart, stacklevel=3)
@@ -195,7 +195,7 @@ def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attemp
         max_shown=0 if every_attempt else math.inf,
         with_rows=False,
     )
-    content.warn_of_unread_parts()
+    content.warn_of_unreadable_files()
     frame = content.attempts if every_attempt else content.shown
     names, account = content.system_names, content.account
     del content  # of a large store its other frames take gigabytes

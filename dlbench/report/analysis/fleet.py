@@ -15,7 +15,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import fleet_reasons, outliers
-from dlbench.report.analysis.fleet_units import add_unit_names
+from dlbench.report.analysis.fleet_units import add_node_and_device_names
 from dlbench.report.analysis.labels import case_name, varying_settings
 from dlbench.results import bounds_store
 from dlbench.results.aggregation import SETTING_AXES, SETTING_COLUMNS, THREADS_COLUMN, read_process_rows
@@ -38,7 +38,7 @@ _READ_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class UnitDistribution:
+class FleetValueRange:
     """How the units of one kind differ in one case, or in one reading."""
 
     kind: str  # of the units: a device's name or a CPU's model
@@ -62,7 +62,7 @@ class UnitDistribution:
 
 
 @dataclass(frozen=True)
-class OutlierUnit:
+class OutlierNodeOrDevice:
     """One unit that is slower than chance explains."""
 
     host: str
@@ -81,8 +81,8 @@ class OutlierUnit:
 class FleetComparison:
     """What was found."""
 
-    distributions: tuple[UnitDistribution, ...]
-    outliers: tuple[OutlierUnit, ...]  # the slowest first
+    distributions: tuple[FleetValueRange, ...]
+    outliers: tuple[OutlierNodeOrDevice, ...]  # the slowest first
     slowdowns: pd.DataFrame  # one row per unit: host, slot (device), kind, slower (of its worst case), outlier
     tests: int
     false_alarms: float
@@ -114,7 +114,7 @@ def compare_fleet(
     """
     usable = rows["step_s"].notna()
     spread_out = usable & rows["nodes"].gt(1)
-    rows, notes = add_unit_names(rows[usable & ~spread_out])
+    rows, notes = add_node_and_device_names(rows[usable & ~spread_out])
     for count, words in (
         (int((~usable).sum()), "they have no usable step times"),
         (int(spread_out.sum()), "their cases ran on several nodes and do not show the speed of one node"),
@@ -137,7 +137,7 @@ def compare_fleet(
     return FleetComparison(tuple(shown), tuple(found), _median_slowdowns(values), tests, false_alarms, tuple(notes))
 
 
-def _false_alarm_notes(tested: Sequence[UnitDistribution]) -> list[str]:
+def _false_alarm_notes(tested: Sequence[FleetValueRange]) -> list[str]:
     """What the stated rate of false alarms assumes, and where that is doubtful."""
     few = [distribution for distribution in tested if distribution.units < outliers.MIN_UNITS_FOR_TAILS]
     notes = []
@@ -230,7 +230,7 @@ def _thread_count_notes(rows: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _compare_units_of_case(own: pd.DataFrame, false_alarms: float, tests: int) -> tuple[pd.DataFrame, UnitDistribution]:
+def _compare_units_of_case(own: pd.DataFrame, false_alarms: float, tests: int) -> tuple[pd.DataFrame, FleetValueRange]:
     """The units of a case with how much slower than the median each is, and the limit; and their distribution."""
     values = own["value"].to_numpy(dtype=float)
     spread = outliers.estimate_spread(values, false_alarms, tests)
@@ -238,7 +238,7 @@ def _compare_units_of_case(own: pd.DataFrame, false_alarms: float, tests: int) -
     limit = np.expm1(usable.outlier_distance) if usable else np.nan
     rates = own["work"].to_numpy(dtype=float) / np.exp(values)
     first = own.iloc[0]
-    distribution = UnitDistribution(
+    distribution = FleetValueRange(
         kind=str(first["kind"]),
         what=str(first["what"]),
         unit=str(first["unit_of"]),
@@ -253,7 +253,7 @@ def _compare_units_of_case(own: pd.DataFrame, false_alarms: float, tests: int) -
     return own.assign(slower=np.expm1(values - np.median(values)), limit=limit), distribution
 
 
-def _find_outliers(values: pd.DataFrame, rows: pd.DataFrame) -> list[OutlierUnit]:
+def _find_outliers(values: pd.DataFrame, rows: pd.DataFrame) -> list[OutlierNodeOrDevice]:
     """Each unit that is slow in some case once, by its worst case."""
     behind = values[values["is_outlier"]]
     tested = values[values["limit"].notna()].groupby("unit").size()
@@ -266,7 +266,7 @@ def _find_outliers(values: pd.DataFrame, rows: pd.DataFrame) -> list[OutlierUnit
         mine = rows.iloc[places.get(worst["host"], [])]
         mine = mine[(mine["kind"] == worst["kind"]) & ((worst["slot"] == "") | (mine["slot"] == worst["slot"]))]
         found.append(
-            OutlierUnit(
+            OutlierNodeOrDevice(
                 host=str(worst["host"]),
                 device=str(worst["slot"]),
                 kind=str(worst["kind"]),
@@ -292,7 +292,7 @@ def _median_slowdowns(values: pd.DataFrame) -> pd.DataFrame:
     ).reset_index(drop=True)  # fmt: skip
 
 
-def _power_and_clock_distributions(rows: pd.DataFrame) -> list[UnitDistribution]:
+def _power_and_clock_distributions(rows: pd.DataFrame) -> list[FleetValueRange]:
     """How the units differ in power, temperature and clocks, each unit by the median over its processes."""
     own = rows["energy_scope"].isin(["device", "module"])
     rows = rows.assign(power_w=(rows["energy_j"] / rows["energy_window_s"]).where(own))
@@ -303,5 +303,5 @@ def _power_and_clock_distributions(rows: pd.DataFrame) -> list[UnitDistribution]
             known = medians[name].dropna()
             if len(known) > 1:
                 extremes = (float(known.median()), float(known.min()), float(known.max()))
-                found.append(UnitDistribution(str(kind), title, unit, len(known), *extremes))
+                found.append(FleetValueRange(str(kind), title, unit, len(known), *extremes))
     return found

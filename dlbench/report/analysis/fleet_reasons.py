@@ -16,7 +16,7 @@ REASON_COLUMNS = (
     *SYSTEM_FACTS,
 )
 _THROTTLE_NAMES = {
-    "hw_slowdown": "slowed by the board (hw_slowdown)",
+    "hw_slowdown": "clock reduced by the GPU's protection circuit (hw_slowdown)",
     "sw_thermal_slowdown": "throttled because of high temperature (sw_thermal_slowdown)",
     "hw_thermal_slowdown": "throttled because of high temperature (hw_thermal_slowdown)",
     "hw_power_brake": "slowed by the power supply (hw_power_brake)",
@@ -37,7 +37,7 @@ def likely_slowdown_reasons(mine: pd.DataFrame, peers: pd.DataFrame) -> tuple[st
     others = peers.drop(mine.index, errors="ignore")
     if others.empty or mine.empty:
         return ()
-    looks = (_throttle_reasons, _clock_and_heat_reasons, _other_load_reasons, _facts_unlike_peers)
+    looks = (_throttle_reasons, _clock_and_heat_reasons, _other_load_reasons, _differing_system_facts)
     return tuple(dict.fromkeys(reason for look in looks for reason in look(mine, others)))
 
 
@@ -55,10 +55,10 @@ def _clock_and_heat_reasons(mine: pd.DataFrame, others: pd.DataFrame) -> list[st
     found = []
     clock, usual = _medians_of_unit_and_peers(mine, others, "sm_clock_min_mhz")
     if clock < (1 - _CLOCK_SHARE) * usual and clock < np.nanpercentile(others["sm_clock_min_mhz"].astype(float), 5):
-        found.append(f"low clock: {clock:.0f} MHz, others {usual:.0f} MHz")
+        found.append(f"low clock: {clock:.0f} MHz; median of the other units {usual:.0f} MHz")
     heat, usual = _medians_of_unit_and_peers(mine, others, "temperature_max_c")
     if heat > usual + _HOTTER_C and heat > np.nanpercentile(others["temperature_max_c"].astype(float), 95):
-        found.append(f"hot: {heat:.0f} °C, others {usual:.0f} °C")
+        found.append(f"hot: {heat:.0f} °C; median of the other units {usual:.0f} °C")
     return found
 
 
@@ -85,7 +85,7 @@ def _share_of_rows_with_warning(rows: pd.DataFrame, code: str) -> float:
     return float(rows["warnings"].map(lambda row: row is not None and any(str(w).startswith(code) for w in row)).mean())
 
 
-def _facts_unlike_peers(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+def _differing_system_facts(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
     """Facts that more than half of the other units share and this one does not."""
     found = []
     for column, title in SYSTEM_FACTS.items():

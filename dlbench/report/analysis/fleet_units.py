@@ -3,7 +3,7 @@
 import pandas as pd
 
 
-def add_unit_names(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def add_node_and_device_names(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows with `host_full`, `host`, `slot`, `kind` and `unit`, and what to know about their names.
 
     A host is named up to the first dot, unless two hosts would then share a name. A device is numbered by its local

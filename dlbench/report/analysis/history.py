@@ -52,7 +52,7 @@ class HistoryChange:
 
 
 @dataclass(frozen=True)
-class HistoryLine:
+class CaseHistory:
     """One case on one kind of device."""
 
     name: str
@@ -75,11 +75,11 @@ class HistoryLine:
 class History:
     """All lines, those with changes first."""
 
-    lines: tuple[HistoryLine, ...]
+    lines: tuple[CaseHistory, ...]
     false_alarms: float
     notes: tuple[str, ...]
 
-    def changes(self, since: datetime | None = None) -> list[tuple[HistoryLine, HistoryChange]]:
+    def changes(self, since: datetime | None = None) -> list[tuple[CaseHistory, HistoryChange]]:
         """All changes from a day on, by time."""
         found = [(line, change) for line in self.lines for change in line.changes]
         later = [(line, change) for line, change in found if since is None or change.day >= since]
@@ -125,7 +125,7 @@ def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> H
     # Two tests of each line: its level and its spread.
     chance = -math.expm1(math.log1p(-false_alarms) / max(1, 2 * long))
     axes = [axis for axis in varying_settings(points) if axis != "device"]
-    lines = [_build_history_line(own.drop_duplicates("day", keep="last"), axes, chance) for own in groups]
+    lines = [_build_case_history(own.drop_duplicates("day", keep="last"), axes, chance) for own in groups]
     short = len(groups) - long
     if short:
         notes.append(
@@ -136,14 +136,14 @@ def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> H
     return History(tuple(ordered), false_alarms, tuple(notes))
 
 
-def _build_history_line(points: pd.DataFrame, axes: Sequence[str], chance: float) -> HistoryLine:
+def _build_case_history(points: pd.DataFrame, axes: Sequence[str], chance: float) -> CaseHistory:
     logs = points["log_step"].to_numpy(dtype=float)
     first: dict[Any, Any] = points.iloc[0].to_dict()
     reach = np.array(
         [_half_width_of_mean_over_processes(n, sd) for n, sd in zip(points["processes"], points["log_sd"], strict=True)]
     )
     moments = [moment.to_pydatetime() for moment in points["day"]]
-    return HistoryLine(
+    return CaseHistory(
         name=case_name(first, axes),
         device=str(first["device_kind"]),
         days=tuple(moments),

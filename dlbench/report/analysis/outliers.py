@@ -35,7 +35,7 @@ _NORMALITY_P = 0.05
 
 
 @dataclass(frozen=True)
-class SpreadOfUnits:
+class FleetSpread:
     """How a fleet's units differ in one figure, in logarithms: 0.01 is 1 %."""
 
     centre: float
@@ -48,7 +48,7 @@ class SpreadOfUnits:
         return self.limit * self.scale
 
 
-def estimate_spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> SpreadOfUnits | None:
+def estimate_spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> FleetSpread | None:
     """The spread of one finite value per unit; None for fewer than `MIN_UNITS`.
 
     Args:
@@ -64,7 +64,7 @@ def estimate_spread(values: NDArray[np.float64], false_alarms: float, tests: int
     if values.size >= MIN_UNITS_FOR_TAILS and slow.size:
         # Slow units often differ more than fast ones.
         scale = max(scale, float(MAD_TO_SD * np.median(slow)))
-    return SpreadOfUnits(centre, scale, outlier_limit(values, false_alarms, tests))
+    return FleetSpread(centre, scale, outlier_limit(values, false_alarms, tests))
 
 
 def looks_nonnormal(values: NDArray[np.float64], reach: float) -> bool:

@@ -173,7 +173,7 @@ def read_prices(path: Path) -> Prices:
     file = read_toml(path, "a price file")
     file.require_known(file.values, _PRICE_KEYS, kind="price key")
     try:
-        return make_prices(file.values, str(path))
+        return prices_from_dict(file.values, str(path))
     except UnknownName:
         raise
     except BadInput as error:
@@ -184,12 +184,12 @@ _SYSTEM_PRICE_KEYS = ("per_kwh", "per_device_hour", "pue")
 _PRICE_KEYS = ("currency", *_SYSTEM_PRICE_KEYS, "systems")
 
 
-def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
+def prices_from_dict(values: dict[str, Any], where: str = "the prices") -> Prices:
     """Prices from plain values; unknown keys, wrong types and nonsense are errors."""
     values = dict(values)
     own = values.pop("systems", {})
     if not isinstance(own, dict) or not all(isinstance(of_system, dict) for of_system in own.values()):
-        raise BadInput(f"systems is {short_repr(own)}; write a table for each, such as [systems.H200]")
+        raise BadInput(f"systems is {short_repr(own)}; write a table for each system, such as [systems.H200]")
     for key, value in values.items():
         if key not in _PRICE_KEYS:
             raise UnknownName("price key", key, _PRICE_KEYS, where)
@@ -199,7 +199,7 @@ def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
     for name, key in ((name, key) for name, of_system in own.items() for key in of_system):
         if key not in _SYSTEM_PRICE_KEYS:
             raise UnknownName("price key", key, _SYSTEM_PRICE_KEYS, f"systems.{name}")
-    systems = {name: make_prices({**values, **of_system}, where) for name, of_system in own.items()}
+    systems = {name: prices_from_dict({**values, **of_system}, where) for name, of_system in own.items()}
     return Prices(**values, systems=systems)
 
 

@@ -22,7 +22,7 @@ KIND_DESCRIPTIONS = {
         "metrics.csv contains them"
     ),
     COPIES: "Copies: rows of the same attempt and rank in several files or sources; the most complete row is used",
-    PASSED_OVER: "Skipped because they are invalid or unreadable: see Failures and warnings",
+    PASSED_OVER: "Rows skipped because they are invalid or unreadable: see Failures and warnings",
 }
 
 

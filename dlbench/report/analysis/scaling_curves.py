@@ -124,7 +124,7 @@ class ScalingCurve:
             batch = self.batch_size_per_device(devices)
             if batch >= 1:
                 images = batch * devices
-                slow_s, fast_s = model.step_s(devices, batch), model.most_favourable_step_s(devices, batch)
+                slow_s, fast_s = model.step_s(devices, batch), model.minimum_step_s(devices, batch)
                 found.append(ThroughputPrediction(devices, images / slow_s, images / fast_s, model.overlap_known))
             devices *= 2
         return found
@@ -157,7 +157,7 @@ def find_scaling_curves(cases: pd.DataFrame) -> list[ScalingCurve]:
             for way, own in _split_into_curves(group.drop_duplicates(["nodes", "devices_per_node"], keep="last")):
                 sizes = pd.concat([base, own]).sort_values("devices")
                 if len(sizes) > 1:
-                    points = tuple(_curve_points(sizes))
+                    points = tuple(_build_scaling_points(sizes))
                     model = fit_scaling_model(points)
                     level = tuple(confidence_levels.confidence_levels(sizes))
                     found.append(ScalingCurve(kind, name + way, points, model, mode, precision, level))
@@ -178,7 +178,7 @@ def _split_into_curves(sizes: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return within + [(f", {count} on each node", sizes[sizes["devices_per_node"] == count]) for count in counts]
 
 
-def _curve_points(sizes: pd.DataFrame) -> list[ScalingPoint]:
+def _build_scaling_points(sizes: pd.DataFrame) -> list[ScalingPoint]:
     base = sizes.iloc[0] if sizes.iloc[0]["devices"] == 1 else None
     points = []
     for case in sizes.to_dict("records"):

@@ -82,7 +82,7 @@ class ScalingModel:
         """Time of a step [s]."""
         return self.compute_s(batch_size) + self.exposed_communication_s(devices, batch_size)
 
-    def most_favourable_step_s(self, devices: int, batch_size: float) -> float:
+    def minimum_step_s(self, devices: int, batch_size: float) -> float:
         """The same if what is not known of the overlap were in our favour [s]; a step is between the two."""
         return self.step_s(devices, batch_size) if self.overlap_known else self.compute_s(batch_size)
 
@@ -109,7 +109,7 @@ def _has_enough_sizes(samples: Sequence[ScalingSample]) -> bool:
 def _fit_model(samples: Sequence[ScalingSample]) -> ScalingModel | None:
     if not _has_enough_sizes(samples):
         return None
-    fixed_s, per_image_s = _fit_compute(samples)
+    fixed_s, per_image_s = _fit_computation_time(samples)
     if not math.isfinite(fixed_s):
         return None
     several = [s for s in samples if s.devices > 1]
@@ -131,7 +131,7 @@ def _fit_model(samples: Sequence[ScalingSample]) -> ScalingModel | None:
     return ScalingModel(fixed_s, per_image_s, transfer_s, latency_s, overlap, algorithm, fitted, known)
 
 
-def _fit_compute(samples: Sequence[ScalingSample]) -> tuple[float, float]:
+def _fit_computation_time(samples: Sequence[ScalingSample]) -> tuple[float, float]:
     """Fixed and per-image time [s] of a step's own work, by least relative squares; constant where the batch is."""
     known = [(s.batch_size, s.step_s if s.devices == 1 else s.compute_s) for s in samples]
     pairs = [(float(b), c) for b, c in known if c is not None and c > 0]

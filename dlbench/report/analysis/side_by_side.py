@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlbench.process_statistics import MIN_PROCESSES, ProcessWindow, interval_over_processes, split_into_two_groups
+from dlbench.process_statistics import MIN_PROCESSES, ProcessMedian, interval_over_processes, split_into_two_groups
 from dlbench.report.analysis.comparison_matching import IDENTITY_COLUMNS, fill_missing_axes, normalize_protocol_column
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import INVERSE_TO_TIME, PROPORTIONAL_TO_TIME
@@ -119,7 +119,7 @@ def summarize_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRIC
     ranges = ranges.where(processes.ge(MIN_PROCESSES), ranges.mask(unknown), axis=0)
     spread = own.reindex(columns=limits).where(processes.eq(1), ranges, axis=0)
     found = pd.concat([first, processes, status, medians, spread], axis=1)
-    found = _with_process_intervals(found, cases, names).reset_index()
+    found = _add_process_intervals(found, cases, names).reset_index()
     targets = [read_protocol_number(text, "target_half_width") for text in found["protocol"]]
     judged = pd.Series(np.where(found["half_width"] <= targets, "ok", "unstable"), found.index)
     found["status"] = found["status"].where(found["half_width"].isna(), judged)
@@ -127,7 +127,7 @@ def summarize_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRIC
     return found.assign(repeat=0)
 
 
-def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def _add_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """`found`, by number and system, with the interval over processes for all that follows from the step time."""
     chosen = [name for name in ("step_time", *PROPORTIONAL_TO_TIME, *INVERSE_TO_TIME) if name in names]
     ends = [f"{name}{end}" for name in chosen for end in ("", "_low", "_high")]
@@ -183,12 +183,12 @@ def estimate_metric(processes: pd.DataFrame, metric: str, confidence: float = US
     return MetricEstimate(float(processes[metric].median()), None, None)
 
 
-def process_values_with_intervals(processes: pd.DataFrame, metric: str = "step_time") -> list[ProcessWindow]:
+def process_values_with_intervals(processes: pd.DataFrame, metric: str = "step_time") -> list[ProcessMedian]:
     """The value of each process with the interval within its run, where it has one."""
     names = (metric, f"{metric}_low", f"{metric}_high")
     columns = (processes[name].astype(float) if name in processes else [math.nan] * len(processes) for name in names)
     return [
-        ProcessWindow(value, *(limits if all(limit > 0 for limit in limits) else ()))
+        ProcessMedian(value, *(limits if all(limit > 0 for limit in limits) else ()))
         for value, *limits in zip(*columns, strict=True)
     ]
 
@@ -302,7 +302,7 @@ def _unshared_cases(content: Content) -> Iterator[tuple[Mapping[Hashable, Any], 
         elif others:
             yield case, _difference_to_nearest_case(case, others, content.system_names)
         else:
-            yield case, "no other system has this case"
+            yield case, "measured on no other system"
 
 
 def _difference_to_nearest_case(

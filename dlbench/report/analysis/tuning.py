@@ -35,7 +35,7 @@ def tuning_goal_heading(goal: str, unit: str) -> str:
     return f"Throughput [{unit}/s]" if goal == "throughput" else f"Samples per energy [{unit}/J]"
 
 
-def title(shipped: Case) -> str:
+def search_title(shipped: Case) -> str:
     """Name of a search: "resnet50, training, fp32 by default"."""
     return f"{shipped.model}, {shipped.mode}, {shipped.precision} by default"
 

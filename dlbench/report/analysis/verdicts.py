@@ -73,8 +73,8 @@ class SystemRatio:
     @property
     def text(self) -> str:
         """The value with its interval: "1.25 [1.24, 1.26]"."""
-        ends = f" [{', '.join(map(units.ratio, self.interval))}]" if self.interval else ""
-        return f"{units.ratio(self.value)}{ends}"
+        ends = f" [{', '.join(map(units.ratio_text, self.interval))}]" if self.interval else ""
+        return f"{units.ratio_text(self.value)}{ends}"
 
     @property
     def is_decided(self) -> bool:
@@ -98,7 +98,7 @@ class LeadingSystem:
 
 
 @dataclass(frozen=True)
-class BriefData:
+class SystemComparison:
     """What the brief is written from."""
 
     names: Mapping[str, str]  # of the systems that share cases, by `system_id`
@@ -115,7 +115,7 @@ class BriefData:
 
     def ratio(self, what: str, base: str, target: str, numbers: Iterable[int]) -> SystemRatio | None:
         """Target over base in `what`, as the geometric mean over the cases that both have; None without any."""
-        return mean_ratio(self.logs.get(what, {}), base, target, numbers, self.paired)
+        return geometric_mean_ratio(self.logs.get(what, {}), base, target, numbers, self.paired)
 
     def leading_systems(self, what: str) -> list[LeadingSystem]:
         """Per precision and mode the best system by time, energy or cost, where two or more are known."""
@@ -131,7 +131,7 @@ class BriefData:
         return [replace(one, ratio=replace(one.ratio, comparison=c)) for one, c in zip(found, corrected, strict=True)]
 
 
-def prepare_brief_data(content: Content) -> BriefData | None:
+def compare_systems(content: Content) -> SystemComparison | None:
     """The numbers behind the brief; None where systems share no case."""
     shared = find_shared_cases(content)
     if shared.cases.empty:
@@ -148,7 +148,7 @@ def prepare_brief_data(content: Content) -> BriefData | None:
     for number, system, attempt in processes[["number", "system_id", "attempt_id"]].itertuples(index=False):
         attempts.setdefault((int(number), str(system)), []).append(str(attempt))
     groups = group_by_precision_and_mode(shared.cases, list(names))
-    return BriefData(names, base, groups, shared.cases, logs, attempts, bool(content.sides))
+    return SystemComparison(names, base, groups, shared.cases, logs, attempts, bool(content.sides))
 
 
 def group_by_precision_and_mode(cases: pd.DataFrame, systems: Sequence[str]) -> list[PrecisionModeGroup]:
@@ -233,7 +233,7 @@ def _keep_complete_pairs(processes: pd.DataFrame) -> pd.DataFrame:
     return processes.loc[kept]
 
 
-def mean_ratio(
+def geometric_mean_ratio(
     logs: LogSamples, base: str, target: str, numbers: Iterable[int], paired: bool = False
 ) -> SystemRatio | None:
     """Target over base as the geometric mean over the cases that both have; None without any."""

@@ -64,10 +64,10 @@ CHECKS: tuple[VerificationCheck, ...] = (
     VerificationCheck("window", "the step times add up to the time of the whole window", rows_of.check_window_duration),
     VerificationCheck("bound", "the FLOP rate is below the device's datasheet peak", rows_of.check_peak_flop_rate),
     VerificationCheck("energy", "the energy fits energy counter, sampled power and power limit", rows_of.check_energy),
-    VerificationCheck("samples", "step times vary and do not repeat", rows_of.check_samples),
+    VerificationCheck("samples", "step times vary and do not repeat", rows_of.check_step_times_vary),
     VerificationCheck(
         "clocks",
-        "clock rates of the device, start time, end time and durations are possible",
+        "device clock rates, start and end times, and durations are plausible",
         rows_of.check_clocks_and_timestamps,
     ),
     VerificationCheck("work", "parameters and MACs equal those of the catalogue", rows_of.check_catalogue_counts),
@@ -76,15 +76,15 @@ CHECKS: tuple[VerificationCheck, ...] = (
         "number of warm-up steps, length of the window and number of steps fulfil the protocol",
         rows_of.check_protocol_is_met,
     ),
-    VerificationCheck("memory", "memory peaks fit each other and the device", rows_of.check_memory),
+    VerificationCheck("memory", "peak allocated ≤ peak reserved ≤ device memory", rows_of.check_memory),
 )
 #: Checks over several rows or files.
 STORE_CHECKS = {
     "copies": "no step times are copied from another attempt",
-    "suite": "each case of a suite version has one protocol",
-    "ranks": "each rank has a row",
+    "suite": "a case has the same protocol in all runs of a suite version",
+    "ranks": "each rank of an attempt has a row",
     "attempts": "rows equal the attempts' record.json and result.json",
-    "left out": "each attempt is in a Parquet file",
+    "left out": "each attempt folder has its rows in a Parquet file",
 }
 
 
@@ -111,7 +111,7 @@ def verify_sources(sources: Sequence[str | Path]) -> Verification:
         found.notes.append(
             "These results have no attempt folders, so the rows cannot be compared with what the workers wrote."
         )
-    for name, attempt, words in verification_store.compare_with_folders(reader, folders):
+    for name, attempt, words in verification_store.compare_with_attempt_folders(reader, folders):
         found.count_checked_row(name, attempt, words)
     return found
 
@@ -140,7 +140,7 @@ class _CrossRowChecks:
         self._check_copied_samples(attempt, row["rank"], row["step_s"])
         key = (row["suite"], row["suite_version"], *(row[name] for name in rows_of.AXES_OF_A_CASE))
         protocol, other = self._protocols.setdefault(key, (row["protocol"], attempt))
-        differs = f"the protocol differs from that of {other}, the same case of the suite"
+        differs = f"the protocol differs from that of attempt {other}, which measured the same case"
         self._found.count_checked_row("suite", attempt, differs if row["protocol"] != protocol else "")
 
     def _check_copied_samples(self, attempt: str, rank: int, steps: NDArray[np.float64]) -> None:

@@ -56,8 +56,8 @@ def check_window_duration(row: Row) -> str | None:
         )
     if total > host_s * (1 + _HOST):
         return (
-            f"the steps sum to {units.seconds_text(total)}, more than the "
-            f"{units.seconds_text(host_s)} of the host's clock"
+            f"the steps sum to {units.seconds_text(total)}, more than the window of "
+            f"{units.seconds_text(host_s)} by the host's clock"
         )
     return ""
 
@@ -106,7 +106,7 @@ def check_energy(row: Row) -> str | None:
     return ""
 
 
-def check_samples(row: Row) -> str | None:
+def check_step_times_vary(row: Row) -> str | None:
     """Real samples vary, and do not repeat in blocks."""
     steps = row["step_s"]
     if steps.size < MIN_STEPS_TO_JUDGE:
@@ -190,7 +190,7 @@ def check_protocol_is_met(row: Row) -> str | None:
     if steps < rules.min_steps:
         return f"only {steps} timed steps, but the protocol requires at least {rules.min_steps}"
     if _are_numbers(row["window_s"]) and row["window_s"] < 0.95 * rules.min_time_s:
-        return f"a window of {row['window_s']:.2f} s, but the protocol requires {rules.min_time_s:g} s"
+        return f"a measurement window of {row['window_s']:.2f} s, but the protocol requires {rules.min_time_s:g} s"
     if row["warmup_steps"] is not None and row["warmup_steps"] < rules.warmup_min_steps:
         return f"{row['warmup_steps']} warm-up steps, but the protocol requires {rules.warmup_min_steps}"
     return ""

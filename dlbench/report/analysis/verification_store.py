@@ -28,7 +28,7 @@ def attempt_folders(sources: Sequence[str | Path]) -> dict[str, Path]:
     return {record.parent.name: record.parent for record in records}
 
 
-def compare_with_folders(reader: StoreReader, folders: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
+def compare_with_attempt_folders(reader: StoreReader, folders: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
     """Compare rows with folders, and name the attempts that are in no Parquet file.
 
     Yields the check, the attempt, and what is wrong with it, "" where nothing is.
@@ -38,7 +38,7 @@ def compare_with_folders(reader: StoreReader, folders: Mapping[str, Path]) -> It
         for place, row in enumerate(batch.scalars.to_pylist()):
             attempt = row["attempt_id"]
             held.add(attempt)
-            written = _expected_rows(folders.get(attempt))
+            written = _rows_from_attempt_folder(folders.get(attempt))
             if row["rank"] >= len(written):
                 continue
             row |= {name: numbers.row(place).tolist() for name, numbers in batch.lists.items()}
@@ -52,7 +52,7 @@ def compare_with_folders(reader: StoreReader, folders: Mapping[str, Path]) -> It
             yield "left out", attempt, missing
 
 
-def _expected_rows(folder: Path | None) -> list[dict[str, Any]]:
+def _rows_from_attempt_folder(folder: Path | None) -> list[dict[str, Any]]:
     """The rows that the files of an attempt stand for; none where these are missing or cannot be read."""
     record = None if folder is None else _read_record(folder)
     if folder is None or record is None:

@@ -89,12 +89,12 @@ def _device_name(case: Mapping[Hashable, Any]) -> str:
 def _differences_from_published(anchor: PublishedThroughput, case: Mapping[Hashable, Any]) -> list[str]:
     """Sentences without verbs: published first, ours second."""
     variant = _published_variant_in_brackets(anchor)
-    found = [f"variant: {variant} published, here the variant of the chapter Published CNN table"] if variant else []
+    found = [f"network variant: {variant} published; for ours see the chapter Published CNN table"] if variant else []
     devices = case["nodes"] * case["devices_per_node"]
     if devices != anchor.devices:
         found.append(f"devices: {anchor.devices} published, {devices} here")
     if anchor.mode in _MODE_OF_PASSES:
-        found.append(f"timed part of a step: {anchor.mode} published, here also the optimizer's update")
+        found.append(f"timed part of a step: {anchor.mode} in the publication; here also the optimizer's update")
     if not anchor.framework.startswith("PyTorch"):
         found.append(f"framework: {anchor.framework} published, PyTorch here")
     elif re.search(r"\d", anchor.framework):

@@ -26,12 +26,12 @@ from dlbench.suites.case import MODES, PRECISIONS
 #: Figures are drawn for so many devices; the tables hold all.
 MAX_DEVICES = 6
 #: What to do for the figures of the others.
-HOW_TO_DRAW_OTHERS = "To see figures of these, build a report of their results only, or give their results first."
+HOW_TO_DRAW_OTHERS = "For the missing figures, build a report of only those results, or give those results first."
 #: So many layers of each profiled case stand in its table, those that lose most.
 MAX_LAYERS = 15
 _INTRODUCTION = (
     "A layer takes at least the time of its floating-point operations at the device's peak. It also takes at least the "
-    "time of its bytes at the memory bandwidth, unless caches hold the data. Peak and bandwidth are the highest values "
+    "time to move its bytes at the memory bandwidth, unless they are cached. Peak and bandwidth are the highest values "
     "measured on the same system; the datasheet values are shown too, if known. A better implementation could save the "
     "time above the bound."
 )
@@ -45,7 +45,7 @@ class MeasuredDevice:
     ceilings: pd.DataFrame
     profiles: tuple[ProfileRun, ...]  # of each case the latest
 
-    def roof_of_profile(self, run: ProfileRun) -> DeviceRoofline:
+    def roofline_of_profile(self, run: ProfileRun) -> DeviceRoofline:
         """What the bound of a profile is taken from."""
         return find_device_roofline(self.ceilings, run.where, run.case["precision"])
 
@@ -98,7 +98,7 @@ def measured_devices(content: Content) -> list[MeasuredDevice]:
 def _device_blocks(device: MeasuredDevice, suffix: str, drawn: bool) -> Iterator[Block]:
     if len(device.ceilings):
         yield Block(heading=f"Ceilings: {device.name}", table=ceilings_table(device.ceilings).without_title())
-    runs = [(run, device.roof_of_profile(run)) for run in device.profiles]
+    runs = [(run, device.roofline_of_profile(run)) for run in device.profiles]
     if runs and drawn:
         yield from _profile_figure_blocks(device, runs, suffix)
     for run, roof in runs:

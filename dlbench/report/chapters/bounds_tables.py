@@ -69,7 +69,7 @@ def _profile_notes(
     own = {name: bounds.median_usable_time(samples) for name, samples in run.parts_s.items()}
     parts = ", ".join(f"{_PART_TITLES.get(name, name)} {seconds_text(s)}" for name, s in own.items())
     share = units.percent_text(bounds.share_of_time_in_layers(run))
-    notes.append(f"Layers take {share} of the profiled steps' time; the rest: {parts or 'none'}.")
+    notes.append(f"Layers take {share} of the profiled steps' time; its other parts: {parts or 'none'}.")
     notes += busy_host_note(run.busy_share, "these times may be far too long; profile again on an idle machine")
     notes += _time_sum_mismatch_notes(run, frame, [s for s in own.values() if s is not None])
     longer = bounds.profiling_overhead(run)
@@ -140,9 +140,9 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
     notes = [
         "Best: the rate of the fastest sample; samples with impossible times are ignored. Bounds use this rate. IQR of "
         "times: range of the middle half of the measured times, divided by their median.",
-        "sustained: the median rate of the best shape, run for 2 s without a pause; the device may then reach its "
+        "sustained: the median rate of the fastest shape, run for 2 s without a pause; the device may then reach its "
         "power limit.",
-        "copy and triad: bytes read plus bytes written; reads caused by write-allocate are not counted. The arrays are "
+        "copy and triad count bytes read and written, but not reads caused by write-allocate. Their arrays are "
         "larger than the caches.",
     ]
     beyond = [c for c in cells if isinstance(c[8], float) and c[8] > 1 + DATASHEET_TOLERANCE]

@@ -11,9 +11,9 @@ from dlbench.report.analysis.ab_experiments import AbComparison, compare_experim
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title, sort_networks
 from dlbench.report.analysis.side_by_side import add_case_numbers
-from dlbench.report.analysis.verdicts import BriefData, LeadingSystem, SystemRatio, prepare_brief_data
+from dlbench.report.analysis.verdicts import LeadingSystem, SystemComparison, SystemRatio, compare_systems
 from dlbench.report.analysis.workload_mix import WorkShare
-from dlbench.report.chapters.brief_systems import num_failed_cases, system_warnings, systems_table
+from dlbench.report.chapters.brief_systems import num_failed_cases, ratios_per_system_table, system_warnings
 from dlbench.report.chapters.comparison_tables import arrange_for_terminal, comparison_table, summary_line
 from dlbench.report.document import Block
 from dlbench.report.figures import plots_ratio
@@ -29,45 +29,45 @@ _LEFT_OUT = ("adjusted_p_value", "chance_target_larger")
 
 def brief_blocks(content: Content) -> list[Block]:
     """The sentence, the systems, the verdicts, one figure and at most five cautions."""
-    brief = prepare_brief_data(content)
+    brief = compare_systems(content)
     if brief is None:
         words = "No case was measured on two systems, so no comparison is possible."
-        return [Block(words=words), *ab_blocks(content)]
+        return [Block(words=words), *ab_experiment_blocks(content)]
     if not brief.groups:
         names = ", ".join(brief.names.values())
         words = f"No case was measured on all of {names}. The chapter Systems side by side shows the cases that "
         words += "some of them share."
-        return [Block(words=words), *ab_blocks(content)]
+        return [Block(words=words), *ab_experiment_blocks(content)]
     missing: list[WorkShare] = []
     mixed = []
     if content.mix:
         weights, missing = verdicts.weigh_cases_by_mix(content.mix, _select_cases_of_groups(brief))
         mixed = [Block(words=_workload_mix_sentence(brief, weights))] if weights else []
-    cautions = _cautions(content, brief, missing)
-    sentence = brief_sentence(brief)
+    cautions = _caution_sentences(content, brief, missing)
+    sentence = best_systems_sentence(brief)
     criteria = _join_with_and(["speed", *(what for what in ("energy", "cost") if what in brief.logs)])
-    table = Block(heading=f"Systems by {criteria}", table=systems_table(content, brief))
+    table = Block(heading=f"Systems by {criteria}", table=ratios_per_system_table(content, brief))
     if content.sides:
         # The verdicts of its pairs, case by case, as `dlbench ab` prints them.
-        sentence, tables = f"{ab_sentence(content)}\n{sentence}", [*ab_blocks(content), table]
+        sentence, tables = f"{ab_experiment_sentence(content)}\n{sentence}", [*ab_experiment_blocks(content), table]
     else:
-        leaders = Block(heading="Verdict per precision and mode", table=_leaders_table(brief))
-        tables = [table, leaders, *ab_blocks(content)]
+        leaders = Block(heading="Best system per precision and mode", table=_best_systems_table(brief))
+        tables = [table, leaders, *ab_experiment_blocks(content)]
     return [
         Block(words=sentence, emphasis=True),
         *mixed,
         *tables,
         Block(plot=plots_ratio.ratio_plot(brief)),
-        Block(heading="What to be careful about", points=tuple(cautions)),
+        Block(heading="Caveats of this comparison", points=tuple(cautions)),
     ]
 
 
-def ab_blocks(content: Content) -> list[Block]:
+def ab_experiment_blocks(content: Content) -> list[Block]:
     """A table of verdicts for each experiment: a row per case."""
-    return [_experiment_block(one, content) for one in compare_experiments(content)]
+    return [_ab_experiment_block(one, content) for one in compare_experiments(content)]
 
 
-def ab_sentence(content: Content) -> str:
+def ab_experiment_sentence(content: Content) -> str:
     """How many cases of the experiment have which verdict; "" where its sides were not measured both."""
     return " ".join(
         f"{one.sides[1].title} against {one.sides[0].title}: {summary_line(one.result)}."
@@ -75,7 +75,7 @@ def ab_sentence(content: Content) -> str:
     )
 
 
-def _experiment_block(one: AbComparison, content: Content) -> Block:
+def _ab_experiment_block(one: AbComparison, content: Content) -> Block:
     (a, b), names = one.sides, content.system_names
     table = arrange_for_terminal(comparison_table(one.result, ("A", "B")))
     kept = [i for i, column in enumerate(table.columns) if column.key not in _LEFT_OUT]
@@ -89,7 +89,7 @@ def _experiment_block(one: AbComparison, content: Content) -> Block:
     )
 
 
-def brief_sentence(brief: BriefData) -> str:
+def best_systems_sentence(brief: SystemComparison) -> str:
     """Which system is best for what, by how much, and how sure; a line per question."""
     leaders = brief.leading_systems("time")
     sentences = _ab_speed_sentences(brief, leaders) if brief.paired else _fastest_sentences(brief, leaders)
@@ -106,7 +106,7 @@ def brief_sentence(brief: BriefData) -> str:
     return "\n".join(sentences).replace(" %)", " % at 95 %)", 1)
 
 
-def _ab_speed_sentences(brief: BriefData, leaders: Sequence[LeadingSystem]) -> list[str]:
+def _ab_speed_sentences(brief: SystemComparison, leaders: Sequence[LeadingSystem]) -> list[str]:
     """A sentence for each precision and mode of an A/B experiment: how many times as fast B is as A."""
     found = []
     for one in leaders:
@@ -121,7 +121,7 @@ def _ab_speed_sentences(brief: BriefData, leaders: Sequence[LeadingSystem]) -> l
     return [sentence.replace("]", " at 95 %]", number == 0) for number, sentence in enumerate(found)]
 
 
-def _fastest_sentences(brief: BriefData, leaders: Sequence[LeadingSystem]) -> list[str]:
+def _fastest_sentences(brief: SystemComparison, leaders: Sequence[LeadingSystem]) -> list[str]:
     """A sentence for each system that is fastest in some work."""
     parts = []
     for best in dict.fromkeys(one.best for one in leaders):
@@ -141,11 +141,11 @@ def _fastest_sentences(brief: BriefData, leaders: Sequence[LeadingSystem]) -> li
     return parts
 
 
-def _second_best_name(brief: BriefData, won: Sequence[LeadingSystem]) -> str:
+def _second_best_name(brief: SystemComparison, won: Sequence[LeadingSystem]) -> str:
     return brief.names[won[0].second] if len({one.second for one in won}) == 1 else "the next"
 
 
-def _best_by_metric_sentence(brief: BriefData, leaders: Sequence[LeadingSystem], words: str) -> str:
+def _best_by_metric_sentence(brief: SystemComparison, leaders: Sequence[LeadingSystem], words: str) -> str:
     """Who is best by energy or cost: one system, or each with its precisions and modes."""
     decided = [one for one in leaders if one.ratio.is_decided]
     parts = []
@@ -160,7 +160,7 @@ def _best_by_metric_sentence(brief: BriefData, leaders: Sequence[LeadingSystem],
     return f"{'; '.join(parts)}."
 
 
-def _leaders_table(brief: BriefData) -> Table:
+def _best_systems_table(brief: SystemComparison) -> Table:
     """One row per precision and mode: the best system by each criterion, by how much and how sure."""
     criteria = {what: title for what, title in _CRITERION_TITLES.items() if what in brief.logs}
     leaders = {what: {one.group: one for one in brief.leading_systems(what)} for what in criteria}
@@ -186,7 +186,7 @@ def _leaders_table(brief: BriefData) -> Table:
     return Table(columns, rows, notes=notes).without_empty_columns(["but"])
 
 
-def _leading_system_cell(brief: BriefData, one: LeadingSystem | None) -> str:
+def _leading_system_cell(brief: SystemComparison, one: LeadingSystem | None) -> str:
     if one is None:
         return units.MISSING
     best, second = brief.names[one.best], brief.names[one.second]
@@ -197,7 +197,7 @@ def _leading_system_cell(brief: BriefData, one: LeadingSystem | None) -> str:
     return f"{best}, {second}\n{one.ratio.comparison.verdict_text}"
 
 
-def _networks_won_by_second(brief: BriefData, one: LeadingSystem) -> str:
+def _networks_won_by_second(brief: SystemComparison, one: LeadingSystem) -> str:
     """The networks in which the second system is faster for certain."""
     found = []
     of_group = brief.cases[brief.cases["number"].isin(one.group.numbers)]
@@ -206,13 +206,13 @@ def _networks_won_by_second(brief: BriefData, one: LeadingSystem) -> str:
         ratio = brief.ratio("time", one.second, one.best, (int(n) for n in numbers))
         if ratio and ratio.value > 1 and ratio.is_decided:
             found.append(
-                f"{network_title(model)}: {brief.names[one.second]} {units.ratio(ratio.value)} × "
+                f"{network_title(model)}: {brief.names[one.second]} {units.ratio_text(ratio.value)} × "
                 f"{brief.names[one.best]}"
             )
     return "; ".join(found)
 
 
-def _workload_mix_sentence(brief: BriefData, weights: Mapping[int, float]) -> str:
+def _workload_mix_sentence(brief: SystemComparison, weights: Mapping[int, float]) -> str:
     base = brief.names[brief.base]
     parts = []
     for system in brief.other_systems():
@@ -225,16 +225,16 @@ def _workload_mix_sentence(brief: BriefData, weights: Mapping[int, float]) -> st
     return f"Your mix of work ({work}, shares of the time on {base}): {'; '.join(parts)}."
 
 
-def _select_cases_of_groups(brief: BriefData) -> pd.DataFrame:
+def _select_cases_of_groups(brief: SystemComparison) -> pd.DataFrame:
     numbers = [number for group in brief.groups for number in group.numbers]
     return brief.cases[brief.cases["number"].isin(numbers)]
 
 
-def _cautions(content: Content, brief: BriefData, missing: Sequence[WorkShare]) -> list[str]:
+def _caution_sentences(content: Content, brief: SystemComparison, missing: Sequence[WorkShare]) -> list[str]:
     """What may change a decision, the gravest first; at most `MAX_CAUTIONS`."""
     found = []
     if missing:
-        found.append(f"Your mix contains {_join_with_and(map(str, missing))}, which was not measured on all systems.")
+        found.append(f"The work mix has {_join_with_and(map(str, missing))}, which was not measured on all systems.")
     few = brief.cases["processes"].lt(MIN_PROCESSES)
     if few.any():
         results = units.count_text(len(few), "result")
@@ -256,7 +256,7 @@ def _cautions(content: Content, brief: BriefData, missing: Sequence[WorkShare]) 
         found.append(f"{total - shared} of {total} cases are not shared by all systems; no ratio includes them.")
     found += _system_difference_cautions(content, brief)
     if not content.sides and content.rows.groupby("system_id")["system_hostname"].nunique().max() == 1:
-        found.append("Each system was measured on one machine: others of its kind may differ by some percent.")
+        found.append("Each system was measured on one machine; identical machines may differ by a few percent.")
     if len(found) > MAX_CAUTIONS:
         more = (
             f"{len(found) - MAX_CAUTIONS + 1} more cautions: see the chapters Systems side by side, and Failures and "
@@ -266,13 +266,13 @@ def _cautions(content: Content, brief: BriefData, missing: Sequence[WorkShare]) 
     return found or ["No warnings and no failed cases. Every case was measured on all systems."]
 
 
-def _second_system_faster_sentence(brief: BriefData, one: LeadingSystem) -> str:
+def _second_system_faster_sentence(brief: SystemComparison, one: LeadingSystem) -> str:
     """A further sentence where the second system is faster with some networks; else ""."""
     said = _networks_won_by_second(brief, one)
-    return f" With some networks in {one.group.name} the other system is faster: {said}." if said else ""
+    return f" With some networks in {one.group.name} the second-best is faster: {said}." if said else ""
 
 
-def _system_difference_cautions(content: Content, brief: BriefData) -> list[str]:
+def _system_difference_cautions(content: Content, brief: SystemComparison) -> list[str]:
     """Meters and software in which the systems differ."""
     found = []
     metered = brief.cases[brief.cases["energy_per_image"].notna()]
@@ -293,12 +293,12 @@ def _speedup_text(ratio: SystemRatio, rival: str) -> str:
     sure = ""
     if better.interval:
         low, high = (end / better.value for end in better.interval)
-        sure = f", {units.half_width((high - low) / 2, (low, high))}"
-    return f"{units.ratio(better.value)} × {rival}{sure}"
+        sure = f", {units.plus_minus_text((high - low) / 2, (low, high))}"
+    return f"{units.ratio_text(better.value)} × {rival}{sure}"
 
 
 def _format_ratio_range(values: Sequence[float], significant: int = 3) -> str:
-    low, high = units.ratio(min(values), significant), units.ratio(max(values), significant)
+    low, high = units.ratio_text(min(values), significant), units.ratio_text(max(values), significant)
     return low if low == high else f"{low} to {high}"
 
 

@@ -10,7 +10,7 @@ from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title, sort_networks
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import add_case_numbers, summarize_processes
-from dlbench.report.analysis.verdicts import BriefData, PrecisionModeGroup, SystemRatio
+from dlbench.report.analysis.verdicts import PrecisionModeGroup, SystemComparison, SystemRatio
 from dlbench.suites.case import MODES, PRECISIONS
 from dlbench.table import Cell, Column, NumberWithText, Table
 
@@ -22,7 +22,7 @@ _TITLES = {"energy": "Energy per image", "cost": "Cost per image", "memory": "Pe
 _BASELINE = NumberWithText(1.0, "1 (baseline)")
 
 
-def systems_table(content: Content, brief: BriefData) -> Table:
+def ratios_per_system_table(content: Content, brief: SystemComparison) -> Table:
     """One row per system: its ratios to the baseline over the cases that all share, and what to know beside them."""
     numbers = _case_numbers_of_groups(brief.groups)
     parts = _cases_per_speed_column(brief)
@@ -80,7 +80,7 @@ def _case_numbers_of_groups(groups: Iterable[PrecisionModeGroup]) -> list[int]:
     return [number for group in groups for number in group.numbers]
 
 
-def _cases_per_speed_column(brief: BriefData) -> dict[str, list[int]]:
+def _cases_per_speed_column(brief: SystemComparison) -> dict[str, list[int]]:
     """The cases of each column of speed: training and inference apart, unless both give the same ratios.
 
     Where a system is faster in one precision and slower in another, each has its column: a mean would hide it.
@@ -98,7 +98,7 @@ def _cases_per_speed_column(brief: BriefData) -> dict[str, list[int]]:
     return parts if len(texts) > 1 and texts[0] != texts[1] else {"speed": _case_numbers_of_groups(brief.groups)}
 
 
-def _is_both_faster_and_slower(brief: BriefData, system: str) -> bool:
+def _is_both_faster_and_slower(brief: SystemComparison, system: str) -> bool:
     """Whether the system is certainly faster than the baseline in one precision and slower in another, in one mode."""
     found = set()
     for group in brief.groups:
@@ -109,7 +109,7 @@ def _is_both_faster_and_slower(brief: BriefData, system: str) -> bool:
 
 
 def _format_ratio_value(ratio: SystemRatio | None) -> str:
-    return units.MISSING if ratio is None else units.ratio(ratio.value)
+    return units.MISSING if ratio is None else units.ratio_text(ratio.value)
 
 
 def _ratio_cell(ratio: SystemRatio | None, is_base: bool, is_narrow: bool) -> Cell:
@@ -117,13 +117,13 @@ def _ratio_cell(ratio: SystemRatio | None, is_base: bool, is_narrow: bool) -> Ce
         return _BASELINE if is_base else None
     # A range that says no more than the interval is left out.
     wide = ratio.most > _WIDE_RANGE * ratio.least
-    cases = f"{units.ratio(ratio.least)} to {units.ratio(ratio.most)}" if wide else ""
+    cases = f"{units.ratio_text(ratio.least)} to {units.ratio_text(ratio.most)}" if wide else ""
     if is_narrow:
         return NumberWithText(ratio.value, "\n".join(filter(None, (*ratio.text.split(" ", 1), cases))))
     return NumberWithText(ratio.value, f"{ratio.text}\ncases: {cases}" if cases else ratio.text)
 
 
-def _baseline_note(content: Content, brief: BriefData) -> str:
+def _baseline_note(content: Content, brief: SystemComparison) -> str:
     """What the baseline's network with the most work takes at its fastest, per precision and mode: no ratio alone."""
     base = brief.names[brief.base]
     mine = brief.cases[brief.cases["system_id"] == brief.base]

@@ -153,7 +153,7 @@ def _format_metric_value(metric: str, cell: Cell) -> str:
 def _ratio_text(cell: Cell) -> str:
     if not isinstance(cell, int | float):
         return units.MISSING
-    return f"{cell:.4f}" if 0.1 <= cell < 10 else units.ratio(cell, 4)
+    return f"{cell:.4f}" if 0.1 <= cell < 10 else units.ratio_text(cell, 4)
 
 
 def _p_value_text(cell: Cell) -> str:

@@ -19,7 +19,7 @@ RESNET_IMAGES = 600_000 * 256
 
 
 @dataclass(frozen=True)
-class TrainedNetwork:
+class PublishedTraining:
     """One row of the published table; the figures are those of a lecture slide, rounded as there."""
 
     name: str
@@ -31,12 +31,12 @@ class TrainedNetwork:
     reason: str = "not counted, because the network is not in the catalogue"
 
 
-def trained_networks() -> tuple[TrainedNetwork, ...]:
+def published_trainings() -> tuple[PublishedTraining, ...]:
     """The published rows, with what is counted and why it differs."""
     resnet = CATALOG["resnet152"]
     half = 2 * resnet.forward_flop * RESNET_IMAGES
     return (
-        TrainedNetwork(
+        PublishedTraining(
             *("ResNet-152", 2015, 60_000_000, 7e18),
             resnet.parameters,
             float(resnet.training_flop * RESNET_IMAGES),
@@ -44,8 +44,8 @@ def trained_networks() -> tuple[TrainedNetwork, ...]:
             f"(600,000 iterations of 256): {half / 1e18:.1f} exaFLOP. A backward pass alone costs about two forward "
             f"passes",
         ),
-        TrainedNetwork("Deep Speech 2", 2016, 300_000_000, 20e18),
-        TrainedNetwork("Google NMT", 2017, 8_700_000_000, 100e18),
+        PublishedTraining("Deep Speech 2", 2016, 300_000_000, 20e18),
+        PublishedTraining("Google NMT", 2017, 8_700_000_000, 100e18),
     )
 
 
@@ -59,7 +59,11 @@ def compute_section(content: Content) -> Section:
         "Published compute to train three networks of different years, with the time, energy and cost on each system. "
         "The time assumes that the training reaches the highest FLOP/s of all trainings measured on the system."
     )
-    blocks = [Block(words=words), Block(table=published_counts_table()), Block(table=systems_table(content, cases))]
+    blocks = [
+        Block(words=words),
+        Block(table=published_counts_table()),
+        Block(table=training_times_table(content, cases)),
+    ]
     return Section("compute", "Compute to train", blocks)
 
 
@@ -73,12 +77,12 @@ def published_counts_table() -> Table:
     ]
     rows: list[list[Cell]] = [
         [n.name, n.year, n.parameters, n.counted_parameters, _flop_text(n.flop), _flop_text(n.counted_flop), n.reason]
-        for n in trained_networks()
+        for n in published_trainings()
     ]
-    return Table(columns, rows, notes=["Published: rounded figures of a lecture slide."])
+    return Table(columns, rows, notes=["The published values are rounded; their source is a lecture slide."])
 
 
-def systems_table(content: Content, cases: pd.DataFrame) -> Table:
+def training_times_table(content: Content, cases: pd.DataFrame) -> Table:
     """What each network would take on each system, at its highest measured rate."""
     columns = [
         *(Column("system", "System"), Column("rate", "Rate of", "left"), Column("flop_rate", "FLOP/s", "right")),
@@ -91,7 +95,7 @@ def systems_table(content: Content, cases: pd.DataFrame) -> Table:
         name = content.system_names.get(case["system_id"], "unknown")
         prices = content.prices.prices_of_system(name) if content.prices else None
         first = [name, network_title(case["model"]), units.rate_text(case["flop_rate"], "FLOP/s")]
-        rows += [[*first, n.name, *_training_projection_cells(case, n, prices)] for n in trained_networks()]
+        rows += [[*first, n.name, *_training_projection_cells(case, n, prices)] for n in published_trainings()]
     notes = [
         "Time, energy and cost follow from the counted FLOP, or from the published FLOP without a count. Energy is "
         "that of the metered devices, with idle power."
@@ -100,7 +104,7 @@ def systems_table(content: Content, cases: pd.DataFrame) -> Table:
 
 
 def _training_projection_cells(
-    case: Mapping[Hashable, Any], wanted: TrainedNetwork, prices: Prices | None
+    case: Mapping[Hashable, Any], wanted: PublishedTraining, prices: Prices | None
 ) -> list[Cell]:
     flop = wanted.counted_flop or wanted.flop
     time_s = flop / case["flop_rate"]

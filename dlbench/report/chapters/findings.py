@@ -23,7 +23,7 @@ _MAX_NAMED = 4
 _UNEVEN = "uneven steps"
 _MEANINGS = {
     "unstable": "The measurement reached its time limit before the interval (±) was as narrow as the protocol asks.",
-    "no interval": "Too few steps, or steps too correlated, for a reliable interval.",
+    "no interval": "No confidence interval: too few steps, or their times are too correlated.",
     "not steady": "The warm-up ended at its limit, perhaps while steps were still getting faster.",
     _UNEVEN: f"Throughput over the whole window is more than {units.percent_text(derived_metrics.UNEVEN_LIMIT)} below "
     f"the throughput of the median step: slow steps take much of the time.",

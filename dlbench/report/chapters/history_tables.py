@@ -3,11 +3,11 @@
 from datetime import datetime
 
 from dlbench import units
-from dlbench.report.analysis.history import History, HistoryLine
+from dlbench.report.analysis.history import CaseHistory, History
 from dlbench.table import Cell, Column, Table, number_or_none, percent_text, seconds_text
 
 
-def history_lines_table(found: History) -> Table:
+def case_histories_table(found: History) -> Table:
     """One row per case and device: how long, how noisy, where it is now."""
     columns = [Column("case", "Case"), Column("device", "Device"), Column("days", "Days", "right")]
     columns += [Column("from", "From"), Column("to", "To"), Column("processes", "Processes", "right")]
@@ -22,7 +22,7 @@ def history_lines_table(found: History) -> Table:
         f"distributed noise.",
         *found.notes,
     ]
-    return Table(columns, [_history_line_row(line) for line in found.lines], title="Lines", notes=notes)
+    return Table(columns, [_case_history_row(line) for line in found.lines], title="Lines", notes=notes)
 
 
 def changes_table(found: History, since: datetime | None = None) -> Table:
@@ -41,14 +41,14 @@ def changes_table(found: History, since: datetime | None = None) -> Table:
         size = f"{100 * c.size:+.1f} %" if c.is_level_change else f"× {c.size:.1f}"  # of a level, of a spread
         rows.append([f"{c.day:%F}", c.kind, size, line.name, line.device, facts])
     notes = [
-        "Size: change of the step time (+ is slower). If the kind is unstable or steadier, the size is the noise after "
+        "Size: change of the step time (+ is slower); for changes of kind unstable or steadier, the noise after "
         "the change divided by the noise before it.",
         "temporary: the step time returned to its former level within 15 measured days.",
     ]
     return Table(columns, rows, title="Changes", notes=notes)
 
 
-def _history_line_row(line: HistoryLine) -> list[Cell]:
+def _case_history_row(line: CaseHistory) -> list[Cell]:
     figures = [number_or_none(float(values[-1])) for values in (line.step_s, line.low_s, line.high_s)]
     head: list[Cell] = [line.name, line.device, len(line.days), f"{line.days[0]:%F}", f"{line.days[-1]:%F}"]
     return [*head, line.processes, *figures, number_or_none(line.noise), len(line.changes)]

@@ -23,8 +23,8 @@ def measurement_rules_table(content: Content) -> Table:
     """The twelve rules of `measurement.md`, what was done about each, and whether that is all of it."""
     shown = content.shown
     rules = [
-        ("No throughput without its settings", _CONTEXT_TEXT, "met"),
-        ("Warm-up ends when a drift test passes", *_warm_up_rule(shown)),
+        ("The settings of each throughput are stated", _CONTEXT_TEXT, "met"),
+        ("Warm-up ends when step times no longer fall", *_warm_up_rule(shown)),
         ("Measure until the interval of the median is narrow enough", *_stopping_rule(shown)),
         (
             "Intervals allow for autocorrelation; outliers are kept",
@@ -36,7 +36,7 @@ def measurement_rules_table(content: Content) -> Table:
             "met",
         ),
         (
-            "Comparisons interleaved, in random order, in fresh processes",
+            "Compared settings alternate, in random order, in fresh processes",
             _describe_comparison_method(content),
             "partly",
         ),
@@ -52,12 +52,12 @@ def measurement_rules_table(content: Content) -> Table:
             "met",
         ),
         ("Energy measured over at least 5 s", *_energy_windows_rule(content.rows)),
-        ("Energy from both counter and sampled power; source and scope stated", *_meters_rule(shown)),
+        ("Energy from both energy counter and power samples; source and scope stated", *_meters_rule(shown)),
         (
             "FLOP are counted from the operations; 1 MAC is 2 FLOP; peaks are those without sparsity",
             *_flop_counts_rule(content.rows),
         ),
-        ("Every result shown next to its bounds", *_bounds_rule(shown)),
+        ("Each result shown next to its hardware bounds", *_bounds_rule(shown)),
     ]
     columns = [Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here"), Column("state", "State")]
     return Table(columns, [(number, *rule) for number, rule in enumerate(rules, 1)])
@@ -66,9 +66,9 @@ def measurement_rules_table(content: Content) -> Table:
 def hoefler_belli_rules_table() -> Table:
     """Hoefler and Belli, "Scientific Benchmarking of Parallel Computing Systems" (SC15), rule by rule."""
     rules = [
-        ("Base case of a speedup", "Each ratio is shown with its base in images per second."),
+        ("The base case of each speedup is stated", "Each speedup is shown with the throughput of its base case."),
         ("Reason for subsets", "Failed and left-out cases are listed with the reason."),
-        ("Arithmetic mean only for times and amounts, not for rates", "Medians and percentiles throughout."),
+        ("Arithmetic mean only for times and amounts, not for rates", "Reports use medians and percentiles."),
         (
             "No averages of ratios",
             "The chapter In brief shows geometric means per precision and mode, each with its interval and the range "
@@ -76,7 +76,7 @@ def hoefler_belli_rules_table() -> Table:
         ),
         (
             "Confidence intervals for varying results",
-            "Step times have an interval, and so has every figure computed from them.",
+            "Step times, and all values computed from them, have a confidence interval.",
         ),
         ("No normality assumed", "Nonparametric intervals; the distributions are shown."),
         (
@@ -84,7 +84,10 @@ def hoefler_belli_rules_table() -> Table:
             "Systems are compared by a test over processes, corrected for multiple tests; without enough evidence the "
             'verdict is "not decided". Settings are compared by `dlbench compare` and `dlbench ab`.',
         ),
-        ("Percentiles where they matter", "p50, p95 and p99 of inference; largest deviation of a step."),
+        (
+            "Percentiles where they matter",
+            "p50, p95 and p99 of the inference latency; largest deviation of a step from the median.",
+        ),
         (
             "All factors documented",
             "Case, protocol, system, libraries and git state are recorded; see the chapter Provenance.",
@@ -98,7 +101,7 @@ def hoefler_belli_rules_table() -> Table:
             "Upper bounds shown",
             "Datasheet peak if known; peaks and bandwidth measured on the same system; see the chapter Bounds.",
         ),
-        ("Plots with enough information", "Lines connect only ordered values: batch sizes, steps, time."),
+        ("Plots with enough information", "Lines in plots connect only ordered values: batch sizes, steps, times."),
     ]
     columns = [Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here")]
     return Table(columns, [(number, *rule) for number, rule in enumerate(rules, 1)])
@@ -120,9 +123,9 @@ def _describe_comparison_method(content: Content) -> str:
 
 def _warm_up_rule(shown: pd.DataFrame) -> tuple[str, str]:
     unsteady = int(shown["steady"].eq(False).sum())
-    words = "Warm-up steps are recorded and discarded. The window starts when a Mann-Whitney test finds no further "
+    words = "Warm-up steps are stored but not evaluated. The window starts when a Mann-Whitney test finds no further "
     words += (
-        f"speed-up. {unsteady} of {units.count_text(len(shown), 'case')} reached the limit of the warm-up before that."
+        f"speed-up. {unsteady} of {units.count_text(len(shown), 'case')} reached the time limit of the warm-up first."
     )
     return words, "partly" if unsteady else "met"
 
@@ -143,7 +146,7 @@ def _stopping_rule(shown: pd.DataFrame) -> tuple[str, str]:
         )
     words += (
         ". If a window ends because its interval is narrow enough, about 92 % of the 95 % intervals contain the true "
-        "median. If the window ends later, because of min_time_s, 95 % contain it."
+        "median. If the window ends later, because of min_time_s, 95 % of them do."
     )
     return words, "met" if met.all() else "partly"
 
@@ -166,8 +169,8 @@ def _has_clock_frequency(shown: pd.DataFrame) -> bool:
 def _throttling_text(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
     if not _has_clock_frequency(shown):
         at_ends = rows[["sm_clock_before_mhz", "sm_clock_after_mhz"]].notna().any(axis=None)
-        known = "Clocks were read before and after the timed steps, not during them."
-        return known if at_ends else "Neither clocks nor throttling are available."
+        known = "Device clocks were read before and after the timed steps, not during them."
+        return known if at_ends else "The device's clocks and throttling could not be read."
     found = boolean_column_per_warning(shown)
     throttled, capped = int(found["throttled"].sum()), int(found["at its power limit"].sum())
     cases = units.count_text(len(shown), "case")
@@ -197,16 +200,16 @@ def _meters_rule(shown: pd.DataFrame) -> tuple[str, str]:
     words, apart = f"Source: {sources}; scope: {scopes}", known["energy_disagreement"]
     if apart.isna().all():
         return f"{words}. The meters gave only one kind of reading, so there is no cross-check.", "partly"
-    words += f"; counter and integral of sampled power differ by at most {units.percent_text(apart.max())}"
+    words += f"; energy counter and integral of sampled power differ by at most {units.percent_text(apart.max())}"
     if apart.isna().any():
-        words += f"; {apart.isna().sum()} of {units.count_text(len(known), 'case')} have only one of these two readings"
+        words += f"; {apart.isna().sum()} of {units.count_text(len(known), 'case')} have only one of the two energies"
     return f"{words}.", "met" if apart.le(ENERGY_TOLERANCE).all() else "partly"
 
 
 def _flop_counts_rule(rows: pd.DataFrame) -> tuple[str, str]:
     words = (
         "Matrix products, convolutions and attention are counted as they run, with the batch of the case. Pooling, "
-        "normalisation and activations are not counted. Peaks are for dense arithmetic."
+        "normalisation and activations are not counted. Peak FLOP/s are those without sparsity."
     )
     partial = rows["flop_partial"].dropna()
     if len(partial):
@@ -227,5 +230,5 @@ def _bounds_rule(shown: pd.DataFrame) -> tuple[str, str]:
     if not any(known.values()):
         return "This device has neither a datasheet nor a measured peak; run `dlbench ceilings` to measure it.", "no"
     words = "; ".join(f"{title} in {count} of {cases}" for title, count in known.items())
-    words = f"Peaks shown with the results: {words}. For published figures see the chapter Published results."
+    words = f"Peaks shown with the results: {words}. Published throughputs: see the chapter Published results."
     return words, "met" if known[_PEAK_TITLES["measured_peak"]] == len(shown) else "partly"

@@ -81,7 +81,7 @@ def flop_time_opening(content: Content) -> str:
         known = content.shown[content.shown[metric].gt(0)]
         if len(known):
             best = known.nlargest(1, metric).iloc[0]
-            middle = f"; the median case reaches {units.percent_text(known[metric].median())}" if len(known) > 2 else ""
+            middle = f"; the median share is {units.percent_text(known[metric].median())}" if len(known) > 2 else ""
             share = units.percent_text(best[metric])
             return f"{_describe_case(best, content)} reaches {share} of the {what}, the largest share{middle}."
     return "No peak of this device is known; run `dlbench ceilings` to measure it."

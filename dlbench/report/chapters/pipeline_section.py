@@ -47,7 +47,7 @@ def pipeline_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
         cells = case_name_cells(case, axes, names)
         cells += [float(case[name]) for name in _METRICS]
         batch = case["batch_size"] * case["nodes"] * case["devices_per_node"]
-        found = pipeline_verdict(
+        found = find_input_bottleneck(
             *(case["step_time"], batch / case["device_throughput"], batch / case["loader_throughput"]),
             *(case["loader_read_time"], case["loader_decode_time"], int(case["loader_workers"])),
         )
@@ -62,16 +62,16 @@ def pipeline_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
 
 
 @dataclass(frozen=True)
-class PipelineVerdict:
+class InputBottleneck:
     """What limits: "device", "decode", "storage" or "loader"; and the loader processes that would feed the device."""
 
     limit: str
     workers: int
 
 
-def pipeline_verdict(
+def find_input_bottleneck(
     step_s: float, device_step_s: float, loader_batch_s: float, read_s: float, decode_s: float, workers: int
-) -> PipelineVerdict:
+) -> InputBottleneck:
     """The verdict on one case.
 
     Args:
@@ -88,7 +88,7 @@ def pipeline_verdict(
     """
     needed = max(1, math.ceil(max(1, workers) * loader_batch_s / device_step_s))
     if step_s <= DEVICE_BOUND * device_step_s:
-        return PipelineVerdict("device", needed)
+        return InputBottleneck("device", needed)
     if math.isnan(read_s) or math.isnan(decode_s):
-        return PipelineVerdict("loader", needed)
-    return PipelineVerdict("storage" if read_s > decode_s else "decode", needed)
+        return InputBottleneck("loader", needed)
+    return InputBottleneck("storage" if read_s > decode_s else "decode", needed)

@@ -9,7 +9,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.power_sweep import SWEEP_AXES, PowerLimitSweep, find_power_limit_sweeps
 from dlbench.report.chapters.tables import case_name_cells, case_name_columns
 from dlbench.report.document import Block, Section
-from dlbench.report.figures.plots_power import power_plot
+from dlbench.report.figures.plots_power import power_limit_plot
 from dlbench.table import Cell, Column, Table
 
 _INTRODUCTION = (
@@ -25,8 +25,8 @@ def power_section(content: Content) -> Section:
     if not found:
         return Section("power", "Power limits and clocks")
     table = power_table(found, content.system_names)
-    finding = _sweep_finding(found[0])
-    blocks = [Block(words=_INTRODUCTION), Block(plot=power_plot(found)), Block(table=table)]
+    finding = _best_power_limit_sentence(found[0])
+    blocks = [Block(words=_INTRODUCTION), Block(plot=power_limit_plot(found)), Block(table=table)]
     return Section("power", "Power limits and clocks", blocks, finding)
 
 
@@ -52,11 +52,11 @@ def _format_power_limit(value: int, limit: float, unit: str) -> str:
     return f"as found ({limit:.0f} {unit})" if limit == limit else "as found"
 
 
-def _sweep_finding(sweep: PowerLimitSweep) -> str:
+def _best_power_limit_sentence(sweep: PowerLimitSweep) -> str:
     """The gain of the limit that takes the least energy against the one that is fastest."""
     points = sweep.points[sweep.points["energy_per_image"].gt(0)]
     if points.empty:
-        return "No energy was measured at these limits."
+        return "No energy was measured at these power limits."
     rows = points.to_dict("records")
     saving, fastest = min(rows, key=lambda p: p["energy_per_image"]), max(rows, key=lambda p: p["throughput"])
     if saving is fastest:

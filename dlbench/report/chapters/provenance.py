@@ -16,7 +16,7 @@ from dlbench.report.analysis.content import MAX_CASES, Content
 from dlbench.report.chapters import bounds_runs, tables
 from dlbench.report.document import Block, Section
 from dlbench.report.loading.machine_state import NodeState
-from dlbench.results.records import parse_details
+from dlbench.results.records import parse_system_details
 from dlbench.table import Cell, Column, Table
 
 #: The properties of a system in the order in which they are listed.
@@ -71,7 +71,7 @@ def provenance_section(content: Content) -> Section:
     """The chapter that leads from each figure back to its records."""
     stores = ", ".join(content.sources)
     count = f"{units.count_text(len(content.rows), 'row')} of {units.count_text(len(content.attempts), 'attempt')}"
-    where = "The folders below are relative to the store (the folder of the Parquet file)."
+    where = "Folders in this chapter are relative to the folder of the Parquet file."
     blocks = [Block(words=f"Read from {stores}: {count}. {where}")]
     blocks += [*_row_count_blocks(content), *_system_blocks(content), *_mixed_software_blocks(content)]
     if len(content.attempts):
@@ -107,7 +107,7 @@ def _row_count_blocks(content: Content) -> list[Block]:
     cells.append(["Read", account.read, None])
     columns = [Column("what", "What"), Column("rows", "Rows", "right"), Column("attempts", "Attempts", "right")]
     blocks = [Block(words=f"Error: {account.error}")] if account.error else []
-    return [*blocks, Block(heading="What became of every row that was read", table=Table(columns, cells))]
+    return [*blocks, Block(heading="Stored rows: how many are shown or left out", table=Table(columns, cells))]
 
 
 def _select_listed_attempts(content: Content) -> pd.DataFrame:
@@ -130,7 +130,7 @@ def _system_blocks(content: Content) -> list[Block]:
     common = Table([Column("property", "Property"), Column("value", "All systems", "left")], [row[:2] for row in same])
     return [
         Block(heading="Differences between the systems", table=_systems_table(content, different)),
-        Block(heading=f"Equal on all systems ({len(same)})", table=common, folded=True),
+        Block(heading=f"Properties equal on all systems ({len(same)})", table=common, folded=True),
     ]
 
 
@@ -210,7 +210,7 @@ def _protocols_table(attempts: pd.DataFrame) -> Table:
 def _system_details(rows: pd.DataFrame, system: str) -> dict[str, object]:
     """Devices, loaded libraries, environment and the rest, as the first record of this system holds them."""
     of_system = rows["system_details"][(rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")]
-    return {str(k): v for k, v in parse_details(of_system.iloc[0]).items()}
+    return {str(k): v for k, v in parse_system_details(of_system.iloc[0]).items()}
 
 
 def machine_state_blocks(states: Mapping[str, NodeState]) -> list[Block]:

@@ -37,7 +37,11 @@ def scaling_table(found: list[ScalingCurve]) -> Table:
             speed = None if p.speedup is None else round(p.speedup, 3)
             ends = p.communication_share_limits
             shares = None if ends is None else " to ".join(f"{100 * s:.1f}" for s in ends) + " %"
-            limits = None if p.speedup_low is None else f"{units.ratio(p.speedup_low)} to {units.ratio(p.speedup_high)}"
+            limits = (
+                None
+                if p.speedup_low is None
+                else f"{units.ratio_text(p.speedup_low)} to {units.ratio_text(p.speedup_high)}"
+            )
             size: list[Cell] = [curve.kind, curve.name, "measured", p.devices, p.nodes, p.batch_size]
             figures: list[Cell] = [p.throughput, _half_width_cell(p), None, single, speed, limits, p.efficiency]
             rows.append([*size, *figures, p.exposed_s, p.communication_share, shares, p.energy_j])
@@ -63,7 +67,7 @@ def scaling_table(found: list[ScalingCurve]) -> Table:
     ]
     unknown = any(p.speedup is not None and p.speedup_low is None for curve in found for p in curve.points)
     usual = all(curve.confidence == (USUAL_CONFIDENCE,) for curve in found)
-    notes = [] if usual else [f"Confidence of ± and of the intervals: {curves_confidence_text(found)}."]
+    notes = [] if usual else [f"Confidence level of ± and of the intervals: {curves_confidence_text(found)}."]
     return Table(columns, rows, notes=[*notes, *([UNKNOWN_SPREAD] if unknown else [])])
 
 
@@ -100,7 +104,9 @@ def _prediction_row(curve: ScalingCurve, found: ThroughputPrediction, single: fl
     ends, speedups = None, None
     if not found.known:
         ends = " to ".join(units.quantity_text(end, METRICS["throughput"].unit, 3) for end in (found.low, found.high))
-        speedups = None if single is None else " to ".join(units.ratio(end / single) for end in (found.low, found.high))
+        speedups = (
+            None if single is None else " to ".join(units.ratio_text(end / single) for end in (found.low, found.high))
+        )
     return [
         *(curve.kind, curve.name, "predicted", found.devices, None, batch, value, None, ends, single),
         *(None if speedup is None else round(speedup, 3), speedups),
@@ -121,9 +127,9 @@ def scaling_model_sentence(curve: ScalingCurve) -> str:
             f"{curve.name} ({curve.kind}): no prediction. The fitted model deviates by {100 * model.fit_error:.0f} % "
             f"from a measured point: these ranks share a resource that the model does not include, such as cores."
         )
-    error = "not tested on points left out of the fit (the test needs three sizes with more than one device)"
+    error = "prediction error unknown (estimating it needs three measured numbers of devices above one)"
     if model.left_out_error is not None:
-        error = f"error at points left out of the fit: at most {_percent_text(model.left_out_error)}"
+        error = f"prediction error at points left out of the fit: at most {_percent_text(model.left_out_error)}"
     bound, beyond = "", "larger sizes are predictions"
     if not model.overlap_known:
         bound = "at least "

@@ -52,7 +52,7 @@ def comparison_section(content: Content) -> Section:
     if content.left_out:
         finding = f"{shown} of {num_cases} measured cases are in this report and comparison.csv; metrics.csv has all."
     words = (
-        f"Throughput is the sum over all devices. ± is the half-width of an interval, at a confidence of "
+        f"Throughput is the sum over all devices. ± is the half-width of a confidence interval, at a level of "
         f"{confidence_levels.describe_levels(content.shown)}. One run: interval of its median step time. Two runs: "
         f"range covered by their two intervals. Three or more runs: interval of their mean. "
         f"The chapter Method defines every metric."
@@ -71,9 +71,9 @@ def throughput_section(content: Content) -> Section:
     several_batches = content.shown.groupby("model")["batch_size"].nunique().gt(1).any()
     several_precisions = content.shown["precision"].nunique() > 1
     over_systems = systems_blocks.metric_over_systems_blocks(content, "throughput", "throughput")
-    blocks = over_systems or _plot_per_system(content, plots_rates.throughput)
+    blocks = over_systems or _plot_per_system(content, plots_rates.throughput_plot)
     blocks += batch_size_blocks(content) if several_batches else []
-    blocks += _plot_per_system(content, plots_rates.precisions) if several_precisions else []
+    blocks += _plot_per_system(content, plots_rates.precisions_plot) if several_precisions else []
     return Section("throughput", "Throughput", blocks, opening_sentences.throughput_opening(content))
 
 
@@ -96,21 +96,21 @@ def step_time_section(content: Content) -> Section:
 
 def memory_section(content: Content) -> Section:
     """Memory by kind and its peaks."""
-    blocks = _plot_per_system(content, plots_time.memory)
+    blocks = _plot_per_system(content, plots_time.memory_plot)
     return Section("memory", "Memory", blocks, opening_sentences.memory_opening(content))
 
 
 def energy_section(content: Content) -> Section:
     """Energy per image, what throughput costs of it, and the power behind it."""
     blocks = systems_blocks.metric_over_systems_blocks(content, "energy_per_image", "energy")
-    blocks = blocks or _plot_per_system(content, plots_rates.energy)
+    blocks = blocks or _plot_per_system(content, plots_rates.energy_plot)
     blocks += systems_blocks.energy_trade_off_blocks(content)
     traced = content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1).astype(bool)
     if plots_samples.has_varying_power(content.shown[traced]).any():
-        blocks += _plot_per_system(content, plots_samples.power)
+        blocks += _plot_per_system(content, plots_samples.power_trace_plot)
     elif traced.any():
         share = units.percent_text(plots_samples.STEADY_POWER)
-        words = f"The power of each case varies by at most {share}, so there is no figure. Averages are in the table."
+        words = f"The power of each case varies by at most {share}, so it is not plotted. Averages are in the table."
         blocks.append(Block(words=words))
     table = tables.energy_table(content.shown, content.system_names)
     if table.rows:
@@ -123,23 +123,23 @@ def flop_time_section(content: Content) -> Section:
     """Time against work and its bound."""
     if content.shown[["device_peak", "measured_peak"]].notna().any(axis=None):
         words = (
-            "A pass takes at least the time of its floating-point operations: time >= FLOP / peak. The distance "
+            "A step takes at least the time of its floating-point operations: time >= FLOP / peak. The distance "
             "between a point and its line is the performance that the network does not use on this device."
         )
     else:
         words = (
-            "The execution time of a pass grows with its work. No peak of this device is known, so there is no bound. "
+            "The execution time of a step grows with its work. No peak of this device is known, so there is no bound. "
             "The line shows the highest rate among these cases. Run `dlbench ceilings` to measure the device's peak."
         )
-    blocks = [Block(words=words), *_plot_per_system(content, plots_time.flop_time)]
+    blocks = [Block(words=words), *_plot_per_system(content, plots_time.flop_time_plot)]
     return Section("flop-time", "FLOP against time", blocks, opening_sentences.flop_time_opening(content))
 
 
 def variability_section(content: Content) -> Section:
     """How step times scatter and run."""
     blocks = systems_blocks.process_spread_blocks(content)
-    blocks += _plot_per_system(content, plots_samples.distribution)
-    blocks += _plot_per_system(content, plots_samples.time_series)
+    blocks += _plot_per_system(content, plots_samples.step_time_box_plot)
+    blocks += _plot_per_system(content, plots_samples.step_times_plot)
     return Section("variability", "Variability", blocks, opening_sentences.variability_opening(content))
 
 
@@ -154,7 +154,7 @@ def history_section(content: Content) -> Section:
     words = "No line changed." if not changes.rows else ""
     blocks = [Block(words=words, plot=plots_history.history_plot(found.lines))]
     blocks += [Block(heading="Changes", table=changes)] if changes.rows else []
-    blocks.append(Block(heading="Lines", table=history_tables.history_lines_table(found), folded=True))
+    blocks.append(Block(heading="Lines", table=history_tables.case_histories_table(found), folded=True))
     return Section("history", "History", blocks)
 
 
@@ -163,7 +163,7 @@ def trainings_section(content: Content) -> Section:
     return convergence.convergence_section(training_store.read_trainings(content.sources))
 
 
-def published_section(content: Content) -> Section:
+def published_throughput_section(content: Content) -> Section:
     """Published throughputs of the same networks on the same devices, with all in which they differ."""
     table, num_others = published_throughputs_table(_merge_processes_per_case(content.shown), measured_systems(content))
     elsewhere = f"{units.count_text(num_others, 'published result')} of these networks on other devices are left out."
@@ -192,9 +192,9 @@ def cnn_table_section(content: Content) -> Section:
     rows = audit.audit_rows(_catalogue_layer_totals(), known)
     filters = sum(map(len, published.values())) - len(rows)
     words = (
-        f"Published figures ({audit.PUBLISHED_SOURCE}) and the figures that dlbench counts from its networks. Weights "
-        f"exclude biases; one MAC is one multiplication by a weight. These {len(rows)} figures come from the catalogue "
-        f"of networks. `dlbench table` builds the networks and also checks {filters} figures on filters (size, number)."
+        f"The table compares published values ({audit.PUBLISHED_SOURCE}) with those that dlbench counts. Weights "
+        f"exclude biases; one MAC is one multiplication by a weight. These {len(rows)} rows use dlbench's catalogue "
+        f"of networks. `dlbench table` builds the networks and also checks {filters} numbers and sizes of filters."
     )
     differences = audit.differences_table(rows)
     blocks = [Block(words=words), Block(table=audit.published_and_counted_table(rows).without_title())]
@@ -211,7 +211,7 @@ def failures_section(content: Content) -> Section:
         table = tables.failures_table(content.failed, content.files)
         blocks = [Block(heading="Failed cases", words=words, table=table, lead=len(content.failed) <= _MAX_LEADING)]
     elif content.attempts.empty:
-        blocks = [Block(words="The store is empty; run `dlbench run quick` first.", lead=True)]
+        blocks = [Block(words="There are no results; run `dlbench run quick` first.", lead=True)]
     found = findings_table(content)
     if found.rows:
         blocks.append(Block(heading="Warnings", table=found, lead=True))
@@ -259,7 +259,7 @@ SECTIONS: tuple[Callable[[Content], Section], ...] = (
     scaling_section,
     trainings_section,
     projection_section,
-    published_section,
+    published_throughput_section,
     compute_section,
     cnn_table_section,
     failures_section,
@@ -308,11 +308,11 @@ def _plot_per_system(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> 
 
 #: Figures that need no samples, and so show of several processes of a case their medians.
 _CASE_PLOTS = (
-    *(plots_rates.throughput, plots_rates.energy, plots_rates.precisions, plots_batch.batch_curves),
-    *(plots_time.step_breakdown, plots_time.memory, plots_time.flop_time),
+    *(plots_rates.throughput_plot, plots_rates.energy_plot, plots_rates.precisions_plot, plots_batch.batch_curves),
+    *(plots_time.step_breakdown, plots_time.memory_plot, plots_time.flop_time_plot),
 )
 #: Figures of samples, which no median has: they show the process in the middle.
-_SAMPLE_PLOTS = (plots_samples.distribution, plots_samples.time_series, plots_samples.power)
+_SAMPLE_PLOTS = (plots_samples.step_time_box_plot, plots_samples.step_times_plot, plots_samples.power_trace_plot)
 
 
 @lru_cache(maxsize=MAX_SYSTEMS)

@@ -20,7 +20,7 @@ from dlbench.report.analysis.labels import network_title, setting_label, varying
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import add_case_numbers, summarize_processes
 from dlbench.report.chapters import brief, convergence, tables
-from dlbench.report.chapters.systems_section import measured_systems, thread_counts, threads_text
+from dlbench.report.chapters.systems_section import measured_systems, thread_counts_by_system, threads_text
 from dlbench.report.document import Block, KeyFigure, Section
 from dlbench.report.figures import plots_rates
 from dlbench.results import training_store
@@ -40,11 +40,11 @@ def summary_section(content: Content) -> Section:
         blocks.append(Block(figures=_key_figures(content, cases)))
     if warned := summarize_case_warnings(processes, cases):
         blocks.append(Block(words=f"Cases with warnings: {warned}. See the chapter Failures and warnings."))
-    blocks += brief.ab_blocks(content)
+    blocks += brief.ab_experiment_blocks(content)
     blocks += [Block(words=words) for words in _system_sentences(content)]
     if len(cases):
         heading = "Each network at its fastest setting"
-        heading += ", the mean of its processes" if cases["processes"].gt(1).any() else ""
+        heading += " (mean over its processes)" if cases["processes"].gt(1).any() else ""
         blocks.append(Block(heading=heading, table=tables.summary_table(cases)))
     return Section("summary", "In brief", blocks, folded=False)
 
@@ -104,7 +104,7 @@ def _half_width_texts(case: pd.Series) -> list[str]:
     over = f" over {case['processes']:.0f} processes" if several else ""
     level = confidence_levels.confidence_levels(case.to_frame().T)[0]
     at = "" if level == USUAL_CONFIDENCE else f" at {units.confidence_text(level)}"
-    return [f"{units.half_width(width, ends)}{at}{over}"] if math.isfinite(width) else []
+    return [f"{units.plus_minus_text(width, ends)}{at}{over}"] if math.isfinite(width) else []
 
 
 def _cases_for_summary(shown: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +123,7 @@ def _status_and_steps_text(case: pd.Series) -> str:
 
 def _system_sentences(content: Content) -> list[str]:
     """Each system in one sentence: hardware, then software."""
-    rows, threads = content.rows, thread_counts(content)
+    rows, threads = content.rows, thread_counts_by_system(content)
     sentences = []
     for system, name in content.system_names.items():
         of_system = (rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")
@@ -160,7 +160,7 @@ def _summary_text(content: Content, cases: pd.DataFrame) -> str:
     shown = content.shown
     if content.attempts.empty:
         trained = convergence.convergence_section(training_store.read_trainings(content.sources)).finding
-        return trained or "The store is empty; run `dlbench run quick` first."
+        return trained or "There are no results; run `dlbench run quick` first."
     if shown.empty:
         return "No case has a result; see the chapter Failures and warnings for the reasons."
     sentences = []
@@ -177,7 +177,7 @@ def _summary_text(content: Content, cases: pd.DataFrame) -> str:
         top = cases.iloc[cases["mfu"].argmax()]
         name = f"{network_title(top['model'])}, {top['mode']}, {_setting_text(top, shown)}"
         share = _text_if_flop_partial(top, "at least ") + units.percent_text(top["mfu"])
-        sentences.append(f"The largest share of the datasheet peak is {share} ({name}).")
+        sentences.append(f"The highest share of the datasheet's peak FLOP/s is {share} ({name}).")
     over = "half_width" in cases and cases["half_width"].notna().any()
     widths = cases["half_width"] if over else shown["step_time_half_width"]
     rates = (cases if over else shown)[widths.notna()]
@@ -196,7 +196,7 @@ def _intervals_sentence(widths: pd.Series[float], ends: tuple[float, float], lev
     if known.empty:
         return f"None of {cases} has an interval: there are too few steps, or they vary too much."
     if len(known) == 1:
-        width = units.half_width(known.iloc[0], ends)
+        width = units.plus_minus_text(known.iloc[0], ends)
         return f"1 of {cases} has a confidence interval ({level}, {kind}): {width}."
-    width = units.half_width(known.median(), ends)
+    width = units.plus_minus_text(known.median(), ends)
     return f"{len(known)} of {cases} have a confidence interval ({level}, {kind}); the median interval is {width}."

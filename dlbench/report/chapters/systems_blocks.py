@@ -48,7 +48,7 @@ def energy_trade_off_blocks(content: Content) -> list[Block]:
     front = _pareto_table(cases, names)
     return [
         Block(heading="Energy against throughput", plot=plots_systems.energy_over_throughput_plot(cases, names)),
-        Block(heading="Points of the Pareto fronts", table=front, folded=True),
+        Block(heading="Settings on the Pareto fronts", table=front, folded=True),
     ]
 
 

@@ -29,7 +29,7 @@ def systems_section(content: Content) -> Section:
     rest = side_by_side.unshared_cases_table(content)
     if rest.rows:
         words = "Cases are compared if they differ only in system and repeat. The cases below have no such counterpart."
-        blocks.append(Block(heading="Left out of the comparison", words=words, table=rest, filters=("system", "mode")))
+        blocks.append(Block(heading="Cases not compared", words=words, table=rest, filters=("system", "mode")))
     return Section("systems", TITLE, blocks, _shared_cases_sentence(content, shared))
 
 
@@ -39,7 +39,7 @@ def measured_systems(content: Content) -> dict[str, str]:
     return {system: name for system, name in content.system_names.items() if system in there}
 
 
-def thread_counts(content: Content) -> dict[str, list[int]]:
+def thread_counts_by_system(content: Content) -> dict[str, list[int]]:
     """By `system_id` the numbers of PyTorch threads with which its measured cases ran.
 
     Ranks share the threads of a node: they count only where no case ran in a single process.
@@ -62,7 +62,7 @@ def threads_text(counts: list[int]) -> str:
 
 def _threads_sentences(content: Content) -> list[str]:
     """Where the PyTorch threads of a process differ between systems, and between the cases of one."""
-    names, counts = measured_systems(content), thread_counts(content)
+    names, counts = measured_systems(content), thread_counts_by_system(content)
     known = {names[system]: threads_text(counts[system]) for system in names if system in counts}
     if len(set(known.values())) < 2:
         # All systems ran with the same: what differs, if anything, are the cases.
@@ -99,7 +99,7 @@ def _metric_tables(content: Content, shared: side_by_side.SharedCases) -> list[B
         if known["system_id"].nunique() == 0:
             blocks.append(Block(words=f"{METRICS[metric].title}: no shared case has a value."))
             continue
-        table = tables_systems.metric_table(shared.cases, names, metric, shared.failed)
+        table = tables_systems.metric_by_system_table(shared.cases, names, metric, shared.failed)
         heading, folded = METRICS[metric].title, metric != "throughput"
         blocks.append(Block(heading=heading, table=table, folded=folded, filters=_FILTER_COLUMNS))
         if metric == "throughput" and not content.sides:
@@ -173,5 +173,5 @@ def _best_system_caveats(content: Content, standings: list[CaseWinner], cases: p
     unstable = cases[cases["status"] != "ok"]
     if len(unstable):
         works = dict.fromkeys(f"{network_title(c['model'])} {c['mode']}" for c in unstable.to_dict("records"))
-        words.append(f"Unstable on at least one system: {', '.join(works)}.")
+        words.append(f"Unstable results on at least one system: {', '.join(works)}.")
     return words

@@ -252,7 +252,7 @@ def attempts_table(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[s
         for c in cases.to_dict("records")
     ]  # fmt: skip
     elsewhere = sorted({f"{name}.toml" for name in cases["suite"] if not _find_suite(str(name))})
-    words = f"Not in benchmarks/ on this machine: {', '.join(elsewhere)}. In the command, give the path of the file."
+    words = f"Suites not in benchmarks/ on this machine: {', '.join(elsewhere)}. In the command, give the suite's path."
     notes = [words] if elsewhere else []
     return Table(columns, rows, notes=notes)
 
@@ -394,8 +394,8 @@ def interval_note(shown: pd.DataFrame) -> str:
         f"One row per case. ±: half-width of the {confidence_levels.describe_levels(shown)} confidence interval of the "
         "mean over processes; the mean of a repeated measurement should lie in it. One more run ±: half-width of the "
         "interval in which the value of one further process should lie. Within one run ±: half-width of the interval "
-        "of a single process, median over all processes. A case with fewer than three processes has only the last "
-        "of these values."
+        "of a single process, median over all processes. A case with fewer than three processes has only "
+        "'Within one run ±'."
     )
 
 

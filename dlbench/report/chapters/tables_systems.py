@@ -19,7 +19,7 @@ from dlbench.table import Cell, Column, Table, half_width_cell, half_width_text,
 FailureTexts = Mapping[tuple[int, str], str]
 
 
-def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, failed: FailureTexts) -> Table:
+def metric_by_system_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, failed: FailureTexts) -> Table:
     """One metric over the shared cases: a row per case, a column per system, and ± where it is known.
 
     Args:
@@ -30,7 +30,7 @@ def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
     axes = _axes_in_row_names(known)
     # To make dictionaries of rows costs time by the column.
     known = known[["number", "system_id", "processes", "protocol", *axes, metric, f"{metric}_low", f"{metric}_high"]]
-    present = _names_of_present_systems(names, known)
+    present = _ids_of_measured_systems(names, known)
     unit = tables.choose_column_unit(metric, known[metric])[1]
     columns = tables.case_name_columns(axes)
     with_spread = bool(known[f"{metric}_low"].notna().any())
@@ -64,7 +64,7 @@ def speedups_table(
         processes: one row per process of the same cases.
     """
     shared = cases[cases["number"].isin(cases.loc[cases["system_id"] == base, "number"])]
-    others = [s for s in _names_of_present_systems(names, shared) if s != base]
+    others = [s for s in _ids_of_measured_systems(names, shared) if s != base]
     axes = _axes_in_row_names(shared)
     columns = tables.case_name_columns(axes)
     title = f"{names[base]} [{METRICS['throughput'].unit}]"
@@ -131,15 +131,15 @@ _WINNER_TITLES = {
     "memory_allocated": "Least memory",
     "memory_device": "Least memory",
     "memory_rss": "Least host memory",
-    "mfu": "Nearest to its peak",
-    "share_of_measured_peak": "Nearest to its measured peak",
+    "mfu": "Highest share of datasheet peak",
+    "share_of_measured_peak": "Highest share of measured peak",
 }
 
 
 def best_settings_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
     """Each network and mode on each system at the fastest setting that was measured there; settings may differ."""
     best = fastest_cases(shown[shown["throughput"].notna()], ["model", "mode", "system_id"], limit=None)
-    present = _names_of_present_systems(names, best)
+    present = _ids_of_measured_systems(names, best)
     axes = ["precision", "batch_size", *(a for a in varying_axes(best) if a not in ("device", "repeat"))]
     best = best[["model", "mode", "system_id", "throughput", *axes]]
     columns = [Column("model", "Network"), Column("mode", "Mode")]
@@ -174,7 +174,7 @@ def _axes_in_row_names(cases: pd.DataFrame) -> list[str]:
     return axes_equal_across_systems(cases, axes)
 
 
-def _names_of_present_systems(names: Mapping[str, str], cases: pd.DataFrame) -> list[str]:
+def _ids_of_measured_systems(names: Mapping[str, str], cases: pd.DataFrame) -> list[str]:
     there = set(cases["system_id"])
     return [system for system in names if system in there]
 
@@ -198,4 +198,4 @@ def _process_spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame)
 
 
 def _format_factor(cell: Cell) -> str:
-    return cell if isinstance(cell, str) else units.ratio(number_or_none(cell))
+    return cell if isinstance(cell, str) else units.ratio_text(number_or_none(cell))

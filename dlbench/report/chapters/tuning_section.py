@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dlbench import units
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_title
-from dlbench.report.analysis.tuning import TuningResult, find_tuning_searches, title, tuning_goal_heading
+from dlbench.report.analysis.tuning import TuningResult, find_tuning_searches, search_title, tuning_goal_heading
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_tuning import tuning_waterfall_plot
 from dlbench.suites.levers import LeverChange
@@ -26,13 +26,13 @@ def tuning_section(content: Content) -> Section:
         return Section("tuning", "Default and tuned settings")
     blocks = [Block(words=_INTRODUCTION)]
     for number, one in enumerate(found, 1):
-        name = title(one.first)
+        name = search_title(one.first)
         plot = tuning_waterfall_plot(one.changes, one.shipped, name, one.goal, one.unit, one.records)
         plot = dataclasses.replace(plot, name=f"{plot.name}-{number}")
         heading = f"{name}: {content.system_names.get(one.system_id, 'unknown')}, {one.num_settings} settings"
         blocks.append(Block(heading=heading, plot=plot))
         blocks.append(Block(table=tuning_table(one.changes, one.shipped, one.goal, one.unit)))
-    return Section("tuning", "Default and tuned settings", blocks, " ".join(map(_tuning_finding, found)))
+    return Section("tuning", "Default and tuned settings", blocks, " ".join(map(_tuning_result_sentence, found)))
 
 
 def tuning_table(changes: Sequence[LeverChange], shipped: float, goal: str, unit: str, title: str = "") -> Table:
@@ -56,7 +56,7 @@ def tuning_table(changes: Sequence[LeverChange], shipped: float, goal: str, unit
     return Table(columns, rows, title, notes)
 
 
-def _tuning_finding(one: TuningResult) -> str:
+def _tuning_result_sentence(one: TuningResult) -> str:
     name = f"{network_title(one.first.model)} in {one.first.mode}"
     if not one.changes:
         return f"{name}: no other setting was better than the default setting."

@@ -18,16 +18,16 @@ class AxisUnit:
     factor: float = 1.0
     name: str = ""
 
-    def tick(self, value: float) -> str:
+    def format_tick(self, value: float) -> str:
         """The number at a tick, without zeros that mean nothing: "0.1", "20", "50 000"."""
         number = units.number_text(value / self.factor, 3)
         return number.rstrip("0").rstrip(".") if "." in number else number
 
-    def show(self, value: float) -> str:
+    def format_value(self, value: float) -> str:
         """The words beside a point: "133 mJ/img"."""
         return f"{units.number_text(value / self.factor)} {self.name}"
 
-    def label(self, title: str) -> str:
+    def axis_label(self, title: str) -> str:
         """The label of the axis: "Energy per image [mJ/img]"."""
         return f"{title} [{self.name}]" if self.name else title
 
@@ -63,7 +63,7 @@ def make_log_axis(axes: Axes, which: str, unit: AxisUnit | None = None) -> None:
     axis: Any = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis.set_major_locator(_RoundTickLocator(base=10, numticks=8))
-    show = (unit or AxisUnit()).tick
+    show = (unit or AxisUnit()).format_tick
     axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())

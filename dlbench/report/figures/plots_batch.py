@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import attempts_behind_rows, fastest_cases
+from dlbench.report.analysis.case_selection import attempt_ids_of_rows, fastest_cases
 from dlbench.report.analysis.labels import network_title, setting_label, sort_networks, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
@@ -41,8 +41,8 @@ def batch_curves(cases: pd.DataFrame) -> Plot:
     bars = figure_parts.interval_caption(confidence_levels.describe_levels(shown))
     words = f"Throughput against the batch size per device. {bars} {KNEE_CAPTION} of the line."
     if len(shown) < len(known):
-        words += " A line shows one setting: the fastest of those that ran with several batch sizes."
-    return replace(plot, caption=words + _not_drawn_sentence(shown), records=attempts_behind_rows(shown))
+        words += " A line shows the fastest of the settings that ran with several batch sizes."
+    return replace(plot, caption=words + _not_drawn_sentence(shown), records=attempt_ids_of_rows(shown))
 
 
 def _select_setting_per_curve(known: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
         "Throughput against the batch size per device. Each network and mode is shown at the setting that most "
         f"systems share. {bars} {KNEE_CAPTION} of the line. A line without a ring still rises at its largest batch."
     )
-    return replace(plot, caption=words + _not_drawn_sentence(cases), records=attempts_behind_rows(cases))
+    return replace(plot, caption=words + _not_drawn_sentence(cases), records=attempt_ids_of_rows(cases))
 
 
 def knees_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:

@@ -73,7 +73,7 @@ def roofline(layers: pd.DataFrame, roof: DeviceRoofline, title: str) -> Plot:
         left.plot(here["intensity"], here["flop_rate"], ls="none", zorder=3, **mark)
     left.set_xlabel("Arithmetic intensity [FLOP/B]")
     left.set_title(f"Convolutions and matrix products\n{title}")
-    _draw_bandwidth_layers(right, moving, roof)
+    _draw_layer_bandwidths(right, moving, roof)
     right.set_title(f"No counted FLOP\n{title}")
     look.compute_layout(figure)
     _label_slowest_layers(left, counted)
@@ -123,7 +123,7 @@ def overhead_breakdown(networks: pd.DataFrame) -> Plot:
         "a step faster than its bound, no overhead is shown."
     )
     if len(usable) > len(known):
-        words += f" Not drawn: {len(usable) - len(known)} more."
+        words += f" Not drawn: {len(usable) - len(known)} more networks."
     return Plot("where_time_goes", words, figure)
 
 
@@ -210,8 +210,8 @@ def all_reduce_plot(rows: pd.DataFrame) -> Plot:
         mark: dict[str, Any] = {"color": _LINE_COLOURS[number], "marker": _MARKER_SHAPES[number], "markersize": 4.5}
         axes.plot(line["size_bytes"], line["bus_bytes_per_s"], lw=1.2, **mark)
         entries[f"{ranks} ranks on {units.count_text(nodes, 'node')}, {backend}"] = mark
-    axes.set_xlabel(size.label("Message"))
-    axes.set_ylabel(speed.label("Bus bandwidth"))
+    axes.set_xlabel(size.axis_label("Message"))
+    axes.set_ylabel(speed.axis_label("Bus bandwidth"))
     axes.set_title("All-reduce · fp32")
     look.add_legend(figure, entries)
     words = (
@@ -241,7 +241,7 @@ def _draw_roofline(axes: Axes, points: pd.DataFrame, roof: DeviceRoofline) -> No
     rate = choose_axis_unit(points["flop_rate"], "FLOP/s")
     make_log_axis(axes, "x")
     make_log_axis(axes, "y", rate)
-    axes.set_ylabel(rate.label("Rate reached"))
+    axes.set_ylabel(rate.axis_label("Rate reached"))
     low, high = points["intensity"].min() / 4, points["intensity"].max() * 4
     top = points["flop_rate"].max()
     if roof.flop_per_s and roof.bytes_per_s:
@@ -264,7 +264,7 @@ def _draw_roofline(axes: Axes, points: pd.DataFrame, roof: DeviceRoofline) -> No
     axes.set_ylim(points["flop_rate"].min() / 4, top * 4)
 
 
-def _draw_bandwidth_layers(axes: Axes, points: pd.DataFrame, roof: DeviceRoofline) -> None:
+def _draw_layer_bandwidths(axes: Axes, points: pd.DataFrame, roof: DeviceRoofline) -> None:
     """Bytes per second of layers without counted FLOP, one column each way."""
     axes.set_xticks(range(len(DIRECTIONS)), [way.capitalize() for way in DIRECTIONS])
     axes.set_xlim(-0.6, len(DIRECTIONS) - 0.4)
@@ -283,7 +283,7 @@ def _draw_bandwidth_layers(axes: Axes, points: pd.DataFrame, roof: DeviceRooflin
         axes.axhline(roof.bytes_per_s, color=look.INK, lw=1.2)
         rates[1] = max(rates[1], 4 * roof.bytes_per_s)
     axes.set_ylim(*rates)
-    axes.set_ylabel(speed.label("Bandwidth reached"))
+    axes.set_ylabel(speed.axis_label("Bandwidth reached"))
     axes.grid(visible=False, axis="x")
 
 

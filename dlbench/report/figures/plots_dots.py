@@ -59,7 +59,7 @@ def dot_plot(
             offset = 0.72 / len(used) * (used.index(case[hue.column]) - (len(used) - 1) / 2)
             # The label stands where there is room: left of the points in the right half.
             left = bool(case[metric] > math.sqrt(shown[metric].min() * shown[metric].max()))
-            y, words = names.index(case["model"]) + offset, unit.show(case[metric])
+            y, words = names.index(case["model"]) + offset, unit.format_value(case[metric])
             words += f" · batch {case['batch_size']}" if with_batch else ""
             name = hue.name(case[hue.column])
             gid = tooltips.add_case_tooltip(case, f"{name}: {value_with_interval_text(case, metric)}", name)
@@ -67,7 +67,7 @@ def dot_plot(
         for y in range(len(names) - 1):
             axes.axhline(y + 0.5, color=look.GRID, lw=0.6)
         axes.set_title(figure_parts.panel_title(here))
-        axes.set_xlabel(unit.label(METRICS[metric].title))
+        axes.set_xlabel(unit.axis_label(METRICS[metric].title))
         figure_parts.set_row_labels(axes, _row_labels(names, here, with_setting, axes is panels[0][0]))
     _set_common_axis_limits([axes for axes, _ in panels], values_and_interval_ends(shown, metric))
     return figure, tooltips.found

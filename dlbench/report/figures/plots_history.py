@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
-from dlbench.report.analysis.history import HistoryLine
+from dlbench.report.analysis.history import CaseHistory
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import label_outer_axes, panel_grid
@@ -19,7 +19,7 @@ _CHANGE_COLOURS = {
 }
 
 
-def history_plot(found: Sequence[HistoryLine]) -> Plot:
+def history_plot(found: Sequence[CaseHistory]) -> Plot:
     """One panel per line, those with changes first: step time over that of the first level."""
     name = "history"
     judged = [line for line in found if line.has_enough_days]

@@ -13,11 +13,11 @@ _MAX_COLUMNS = 3
 _METRIC_COLOURS = {"throughput": look.BLUE, "energy_per_image": look.VERMILION}
 
 
-def power_plot(sweeps: Sequence[PowerLimitSweep]) -> Plot:
+def power_limit_plot(sweeps: Sequence[PowerLimitSweep]) -> Plot:
     """One column per sweep: throughput above, energy below; rings mark the best points."""
     drawn = [one for one in sweeps if one.points["limit"].nunique() > 1][:_MAX_COLUMNS]
     if not drawn:
-        return Plot("power", "The power limits or clocks of these cases are unknown, so there is no figure.")
+        return Plot("power", "The power limits or clocks of these cases are unknown, so they are not plotted.")
     figure = look.new_figure(4.4)
     panels = figure.subplots(2, len(drawn), squeeze=False, sharex="col")
     for column, one in enumerate(drawn):

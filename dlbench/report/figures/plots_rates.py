@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import MAX_ROWS, attempts_behind_rows, describe_shown_cases, fastest_cases
+from dlbench.report.analysis.case_selection import MAX_ROWS, attempt_ids_of_rows, describe_shown_cases, fastest_cases
 from dlbench.report.analysis.labels import MAIN_AXES, network_title, sort_networks, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
@@ -21,17 +21,17 @@ from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.plots_dots import ColourColumn, dot_plot
 
 
-def throughput(cases: pd.DataFrame) -> Plot:
+def throughput_plot(cases: pd.DataFrame) -> Plot:
     """Images per second per network, mode and precision."""
     return _metric_dot_plot(cases, "throughput", "throughput", "No case has a throughput.")
 
 
-def energy(cases: pd.DataFrame) -> Plot:
+def energy_plot(cases: pd.DataFrame) -> Plot:
     """Joules per image per network, mode and precision; says why where no meter was read."""
     return _metric_dot_plot(cases, "energy", "energy_per_image", no_meter_reason(cases))
 
 
-def precisions(cases: pd.DataFrame) -> Plot:
+def precisions_plot(cases: pd.DataFrame) -> Plot:
     """Throughput of each precision over that of fp32, at the same batch and everything else equal."""
     pairs = _pair_with_fp32_cases(cases)
     if pairs.empty:
@@ -86,7 +86,7 @@ def _metric_dot_plot(cases: pd.DataFrame, name: str, metric: str, nothing: str) 
     bars = f" {figure_parts.interval_caption(confidence_levels.describe_levels(shown))}" if has_bars else ""
     words = f"{METRICS[metric].description}{bars} {describe_shown_cases(known, shown)}"
     words += figure_parts.not_drawn_sentence(shown, MAX_ROWS)
-    return Plot(name, words, figure, attempts_behind_rows(shown), marks=tooltips)
+    return Plot(name, words, figure, attempt_ids_of_rows(shown), marks=tooltips)
 
 
 def _pair_with_fp32_cases(cases: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dlbench import units
 from dlbench.report.analysis.labels import network_title, sort_networks
-from dlbench.report.analysis.verdicts import BriefData, SystemRatio, sort_precisions
+from dlbench.report.analysis.verdicts import SystemComparison, SystemRatio, sort_precisions
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import Tooltips, system_legend, system_markers
@@ -21,7 +21,7 @@ MAX_NETWORKS = 12
 _MAX_RATIO = 64.0
 
 
-def ratio_plot(brief: BriefData) -> Plot:
+def ratio_plot(brief: SystemComparison) -> Plot:
     """How many times as fast as the baseline each system is."""
     cases, base, names, groups, attempts = brief.cases, brief.base, brief.names, brief.groups, brief.attempts
     used = sort_precisions(group.precision for group in groups)
@@ -86,7 +86,7 @@ def _draw_ratio(axes: Axes, found: SystemRatio, y: float, mark: dict[str, object
     edge = {"markeredgewidth": 0} if found.interval else {"markeredgewidth": 1.3, "markerfacecolor": look.PAPER}
     axes.plot([value], [y], ls="none", markersize=5.2, gid=gid, zorder=3, clip_on=False, **edge, **mark)  # type: ignore[arg-type]
     if value != found.value:
-        text = units.ratio(found.value)
+        text = units.ratio_text(found.value)
         text, side, shift = (f"← {text}", "left", 5) if found.value < 1 else (f"{text} →", "right", -5)
         axes.annotate(
             text, (value, y), (shift, 0), textcoords="offset points", ha=side, va="center_baseline", fontsize=7,
@@ -99,11 +99,11 @@ def _clip_ratio_to_axis(ratio: float) -> float:
 
 
 def _ratio_tooltip_text(found: SystemRatio, name: str, base: str, work: str) -> str:
-    reach = ", one process or two"
+    reach = ", no interval (too few processes)"
     if found.interval:
-        reach = f", 95 % interval {units.ratio(found.interval[0])} to {units.ratio(found.interval[1])}"
+        reach = f", 95 % interval {units.ratio_text(found.interval[0])} to {units.ratio_text(found.interval[1])}"
     cases = f"{found.num_cases} cases" if found.num_cases > 1 else "1 case"
-    return f"{name}: {units.ratio(found.value)} times {base}{reach}; {work}, {cases}"
+    return f"{name}: {units.ratio_text(found.value)} times {base}{reach}; {work}, {cases}"
 
 
 def _label_ratio_rows(axes: Axes, places: Mapping[tuple[str, str], float], modes: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dlbench import units
-from dlbench.report.analysis.case_selection import attempts_behind_rows, fastest_cases
+from dlbench.report.analysis.case_selection import attempt_ids_of_rows, fastest_cases
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.document import Plot
@@ -34,7 +34,7 @@ _MAX_POINTS = 100
 _TITLE_AXES = ("mode", "precision", "batch_size")
 
 
-def distribution(cases: pd.DataFrame) -> Plot:
+def step_time_box_plot(cases: pd.DataFrame) -> Plot:
     """Step times of each case around their median: box, whiskers to the 5th and 95th percentile, the rest as points."""
     enough = cases["steps"] >= MIN_STEPS
     shown = fastest_cases(cases[enough], ["model", "mode"])
@@ -56,18 +56,18 @@ def distribution(cases: pd.DataFrame) -> Plot:
     panels[0][0].set_xlim(low, high)
     words = (
         "Each box contains the middle half of the steps. The whiskers reach to the 5th and 95th percentile; points are "
-        "steps beyond these. The number of steps outside the frame and their largest deviation are printed at its "
-        "edge. If a case ran in several processes, the process with the median step time is shown."
+        "steps beyond the whiskers. Text at the right edge: number of steps outside the axis, and their largest "
+        "deviation. If a case ran in several processes, the process with the median step time is shown."
     )
     if wide:
-        words += " The axis is linear up to 10 % and logarithmic beyond."
+        words += " The axis of the deviation is linear up to 10 %, then logarithmic."
     if len(few := cases[~enough]):
         names = [
             f"{network_title(str(c['model']))} {c['mode']} ({c['steps']:.0f})"
             for c in few.sort_values("steps").to_dict("records")
         ]
         words += f" Too few steps to be drawn (fewer than {MIN_STEPS}): {units.list_text(names, 8)}."
-    return Plot("distribution", words, figure, attempts_behind_rows(shown))
+    return Plot("distribution", words, figure, attempt_ids_of_rows(shown))
 
 
 def _draw_step_time_boxes(axes: Axes, deviations: list[Any], reach: float, wide: bool) -> None:
@@ -91,7 +91,7 @@ def _draw_step_time_boxes(axes: Axes, deviations: list[Any], reach: float, wide:
     axes.axvline(0, color=look.GREY, lw=0.8)
 
 
-def time_series(cases: pd.DataFrame) -> Plot:
+def step_times_plot(cases: pd.DataFrame) -> Plot:
     """Step times in the order in which they were measured, one panel per case."""
     shown = fastest_cases(cases[cases["steps"].gt(1)], ["model", "mode"], limit=MAX_PANELS)
     if shown.empty:
@@ -109,7 +109,7 @@ def time_series(cases: pd.DataFrame) -> Plot:
         "processes, the process with the median step time is shown."
     )
     words += _panels_not_drawn_sentence(cases, shown, "because of too few steps or too little space")
-    return Plot("time_series", words, figure, attempts_behind_rows(shown))
+    return Plot("time_series", words, figure, attempt_ids_of_rows(shown))
 
 
 def has_varying_power(cases: pd.DataFrame) -> pd.Series[bool]:
@@ -123,7 +123,7 @@ def has_varying_power(cases: pd.DataFrame) -> pd.Series[bool]:
     return cases["power_w"].map(is_power_trace_varying).astype(bool)
 
 
-def power(cases: pd.DataFrame) -> Plot:
+def power_trace_plot(cases: pd.DataFrame) -> Plot:
     """Sampled power through the window, one panel per case, with idle power and the limit as lines.
 
     Args:
@@ -145,10 +145,10 @@ def power(cases: pd.DataFrame) -> Plot:
                               ha="right", fontsize=7.5, color=look.MUTED)  # fmt: skip
         axes.set_title(case_label(case, _TITLE_AXES, 30), fontsize=9)
     panels[0].set_ylim(bottom=0)
-    label_outer_axes(panels, "Time in the window [s]", "Power [W]")
+    label_outer_axes(panels, "Time in the measurement window [s]", "Power [W]")
     words = "Sampled power of the first rank's device. Energies are gross: idle power is included."
     words += _panels_not_drawn_sentence(cases, shown, "because of too few readings or too little space")
-    return Plot("power", words, figure, attempts_behind_rows(shown))
+    return Plot("power", words, figure, attempt_ids_of_rows(shown))
 
 
 def _panels_not_drawn_sentence(cases: pd.DataFrame, shown: pd.DataFrame, why: str) -> str:
@@ -165,7 +165,7 @@ def _draw_outliers(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float6
     axes.plot(points, np.full(points.size, y), "o", color=look.BLUE, markersize=2.2, alpha=0.5, markeredgewidth=0)
     outside = values[values > reach]
     if outside.size:
-        text = f"▸ {outside.size}, up to +{units.number_text(outside.max())} %"
+        text = f"▸ {units.count_text(outside.size, 'step')}, up to +{units.number_text(outside.max())} %"
         place: Any = ("axes fraction", "data")
         look_of: Any = {"fontsize": 7.5, "color": look.VERMILION, "ha": "right", "va": "center"}
         behind = {"facecolor": look.PAPER, "edgecolor": "none", "pad": 1.0}

@@ -65,7 +65,7 @@ def _scaling_plot_of_mode(kind: str, mode: str, found: list[ScalingCurve], endin
         f"are predictions."
     )
     if any(not p.known for c in shown for p in c.predictions()):
-        words += " A band is a prediction for which only a lower and an upper limit are known."
+        words += " Shaded bands: only a lower and an upper limit of the prediction are known."
     more = f" {len(found) - len(shown)} more curves are in the table." if len(found) > len(shown) else ""
     of_mode = "" if mode == "training" else f"_{mode}"
     return Plot(f"scaling_{kind}{of_mode}{ending}", f"{words} {base}.{more}" if base else f"{words}{more}", figure)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.case_selection import MAX_ROWS, attempts_behind_rows
+from dlbench.report.analysis.case_selection import MAX_ROWS, attempt_ids_of_rows
 from dlbench.report.analysis.labels import network_title, setting_label, sort_networks, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import keep_common_energy_scope
@@ -50,7 +50,7 @@ def metric_over_systems_plot(cases: pd.DataFrame, names: Mapping[str, str], metr
         name,
         words + figure_parts.not_drawn_sentence(shown, MAX_ROWS),
         figure,
-        attempts_behind_rows(shown),
+        attempt_ids_of_rows(shown),
         marks=tooltips,
     )
 
@@ -83,7 +83,7 @@ def energy_over_throughput_plot(cases: pd.DataFrame, names: Mapping[str, str]) -
         axes.margins(0.12)
         axes.xaxis.set_minor_formatter(NullFormatter())
     figure_parts.label_outer_axes(
-        panels, METRICS["throughput"].heading, joules.label(METRICS["energy_per_image"].title)
+        panels, METRICS["throughput"].heading, joules.axis_label(METRICS["energy_per_image"].title)
     )
     figure_parts.system_legend(figure, {s: n for s, n in names.items() if (metered["system_id"] == s).any()}, marks)
     words = (
@@ -94,9 +94,9 @@ def energy_over_throughput_plot(cases: pd.DataFrame, names: Mapping[str, str]) -
     )
     left = sorted({names.get(s, "unknown") for s in set(known["system_id"]) - set(metered["system_id"])})
     if left:
-        words += f" Left out because their meters do not measure single devices: {', '.join(left)}."
+        words += f" Systems left out because their meters do not measure single devices: {', '.join(left)}."
     words += figure_parts.not_drawn_sentence(metered, _MAX_PANELS)
-    return Plot("trade_off", words, figure, attempts_behind_rows(metered), marks=tooltips.found)
+    return Plot("trade_off", words, figure, attempt_ids_of_rows(metered), marks=tooltips.found)
 
 
 def pareto_fronts(cases: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.case_selection import (
-    attempts_behind_rows,
+    attempt_ids_of_rows,
     describe_shown_cases,
     fastest_cases,
     values_and_interval_ends,
@@ -75,14 +75,14 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     left_out = sorted(set(map(network_title, split["model"])) - set(map(network_title, training["model"])))
     if left_out:
         words += f" Not drawn because of fewer than {MIN_STEPS} steps: {', '.join(left_out)}."
-    return Plot("step_breakdown", words.strip(), figure, attempts_behind_rows(shown), marks=tooltips.found)
+    return Plot("step_breakdown", words.strip(), figure, attempt_ids_of_rows(shown), marks=tooltips.found)
 
 
 def _phase_tooltip(case: dict[Any, Any], part: str, share: float) -> str:
     return f"{METRICS[part].title}: {units.seconds_text(case[part])}, {units.percent_text(share)} of the step"
 
 
-def memory(cases: pd.DataFrame) -> Plot:
+def memory_plot(cases: pd.DataFrame) -> Plot:
     """What a case keeps in memory by kind, stacked, and the measured peaks as marks."""
     known = cases[cases[[*_MEMORY_PARTS, *_MEMORY_MARKS]].notna().any(axis=1)]
     shown = fastest_cases(known, ["model", "mode"])
@@ -113,17 +113,17 @@ def memory(cases: pd.DataFrame) -> Plot:
     if len(beyond):
         names = ", ".join(f"{network_title(c['model'])} {c['mode']}" for c in beyond.to_dict("records"))
         words += (
-            f" Each part is shown at its own maximum. The maxima occur at different times: activations are freed while "
-            f"gradients appear. The sum of the parts therefore exceeds the measured peak for {names}."
+            f" Kinds of memory are shown at their peaks. These occur at different times: activations are freed while "
+            f"gradients appear. The sum of all kinds therefore exceeds the measured peak for {names}."
         )
-    return Plot("memory", words, figure, attempts_behind_rows(shown), marks=tooltips.found)
+    return Plot("memory", words, figure, attempt_ids_of_rows(shown), marks=tooltips.found)
 
 
 def _memory_tooltip(case: dict[Any, Any], part: str) -> str:
     return f"{METRICS[part].title}: {units.bytes_text(case[part])}"
 
 
-def flop_time(cases: pd.DataFrame) -> Plot:
+def flop_time_plot(cases: pd.DataFrame) -> Plot:
     """Step time against counted FLOP, with the device's peaks as lines: of the datasheet, and as it was measured."""
     known = cases[cases["flop_per_step"].gt(0) & cases["step_time"].notna()]
     if known.empty:
@@ -145,8 +145,8 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         _draw_peak_rate_lines(axes, x, lines)
         _draw_case_points(axes, own, tooltips)
         axes.set_title(figure_parts.panel_title(own))
-        axes.set_xlabel(flop.label("Work per step and device"))
-    panels[0][0].set_ylabel(time.label("Step time"))
+        axes.set_xlabel(flop.axis_label("Work per step and device"))
+    panels[0][0].set_ylabel(time.axis_label("Step time"))
     look.compute_layout(figure)
     for axes, own in panels:
         _label_networks(axes, own)
@@ -165,7 +165,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         bound += f" The FLOP count is partial for {names}: their true work is larger."
     bars = f" {figure_parts.interval_caption(confidence_levels.describe_levels(known))}"
     words = f"Step time against the counted work.{bars}{bound}"
-    return Plot("flop_time", words, figure, attempts_behind_rows(known), marks=tooltips.found)
+    return Plot("flop_time", words, figure, attempt_ids_of_rows(known), marks=tooltips.found)
 
 
 _MEMORY_PARTS = {

@@ -13,7 +13,7 @@ from dlbench.csv_cells import csv_line, escape_formula, quote_field
 _ROWS_PER_PART = 5000
 
 
-def csv_parts(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[str]:
+def csv_chunks(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[str]:
     """These columns as CSV, in parts of which only one need be in memory.
 
     Floats have six significant digits, lists are joined by "; ", missing values are empty. The text is what

@@ -17,7 +17,7 @@ _ROWS_PER_PART = 5000
 _NEEDS_NO_ESCAPE = r"^[ -!#-\[\]-~]*$"
 
 
-def json_parts(frame: pd.DataFrame, of_json: str) -> Iterator[str]:
+def json_row_chunks(frame: pd.DataFrame, of_json: str) -> Iterator[str]:
     """The rows as JSON objects with a comma between them, as `dump_json` indents them, in parts.
 
     Args:

@@ -72,7 +72,7 @@ class TaskPool:
 
     def split_among_processes(self, things: Sequence[T]) -> list[Sequence[T]]:
         """`things` dealt out to as many tasks as can run at a time: each process that is forked has its price."""
-        count = max(1, min(len(things), _num_processes()))
+        count = max(1, min(len(things), _num_extra_processes()))
         return [things[first::count] for first in range(count) if things[first::count]]
 
     def wait_for_task(self, wanted: PendingTask) -> None:
@@ -97,7 +97,7 @@ class TaskPool:
                 pending.found = answer.recv()
             answer.close()
             process.join()
-        while self._waiting and len(self._running) < _num_processes():
+        while self._waiting and len(self._running) < _num_extra_processes():
             try:
                 answer, process = _fork_task(self._waiting[0].task)
             except (ImportError, OSError):
@@ -143,7 +143,7 @@ def _run_and_catch_exception(task: Callable[[], Any]) -> tuple[Any, Exception | 
         return None, error
 
 
-def _num_processes() -> int:
+def _num_extra_processes() -> int:
     """How many processes work beside this one; none where there is one core, or forking is not safe."""
     count = min(MAX_PROCESSES, _num_cores())
     return count if count > 1 and sys.platform == "linux" else 0

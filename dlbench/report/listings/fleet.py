@@ -22,7 +22,7 @@ def outliers_table(found: FleetComparison) -> Table:
     rows: list[list[Cell]] = [
         [
             *(one.host, one.device, one.slower, one.limit, one.what, one.cases, one.tested, one.processes),
-            "; ".join(one.reasons) or "none found in the record",
+            "; ".join(one.reasons) or "no reason found in the records",
         ]
         for one in found.outliers
     ]
@@ -80,7 +80,7 @@ def _published_range_note(found: FleetComparison) -> list[str]:
         f"{units.percent_text(max(ranges))} at most"
     )
     return [
-        f"Ranges here: {own}. Published for identical GPUs (Sinha et al., SC22): 8 % on average, 22 % at most, and "
+        f"Fleet ranges: {own}. Published for identical GPUs (Sinha et al., SC22): 8 % on average, 22 % at most, and "
         f"outliers 1.5 times slower than the median."
     ]
 

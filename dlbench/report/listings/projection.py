@@ -65,7 +65,7 @@ def projection_table(
         )
     if without_interval:
         notes.append(
-            f"Without an interval, because of too few or too uneven steps: "
+            f"No interval of the time, because steps are too few or too uneven: "
             f"{units.count_text(without_interval, 'case')}."
         )
     if any(row["energy_low_kwh"] is not None for row in found):
@@ -79,7 +79,7 @@ def projection_table(
 
 def _training_cases_of_models(rows: pd.DataFrame, models: list[str] | None) -> pd.DataFrame:
     if rows.empty:
-        raise BadInput("the store is empty; run `dlbench run` first")
+        raise BadInput("the results contain no records; run `dlbench run` first")
     known = sorted(set(rows["model"].dropna()))
     for name in models or ():
         if name not in known:

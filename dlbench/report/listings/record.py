@@ -19,7 +19,7 @@ from dlbench.report.analysis import derived_metrics
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.chapters import tables
 from dlbench.results import store
-from dlbench.results.records import parse_details
+from dlbench.results.records import parse_system_details
 from dlbench.results.schema import SCHEMA, unit_of_column
 from dlbench.suites.case import AXES
 from dlbench.table import Cell, Column, Table
@@ -46,7 +46,7 @@ def find_attempt(wanted: str, sources: Sequence[str | Path]) -> tuple[Path, str]
     Raises StoreError if a source does not exist, BadInput if no attempt is called so, or several are.
     """
     found: dict[str, Path] = {}
-    for part in (part for source in sources for part in store.part_files(source)):
+    for part in (part for source in sources for part in store.find_parts_with_warnings(source)):
         ids = set(store.read_part(part, ["attempt_id"])["attempt_id"].to_pylist())
         found |= {attempt: part for attempt in ids if wanted in attempt and attempt not in found}
     if wanted in found:
@@ -89,7 +89,7 @@ def describe_attempt(table: pa.Table, attempt: str, part: Path) -> dict[str, Any
         "protocol": json.loads(first["protocol"] or "{}"),
         "metrics": {name: _metric_value_and_interval(case, name) for name in METRICS if name in case},
         "ranks": [_summarize_rank(row) for row in rows],
-        "system": {**system, "details": parse_details(first.get("system_details"))},
+        "system": {**system, "details": parse_system_details(first.get("system_details"))},
     }
 
 
@@ -140,7 +140,7 @@ def _record_text(record: dict[str, Any]) -> str:
     for rank in record["ranks"]:
         of = f" of rank {rank['rank']}" if several else ""
         samples = {n: v for n, v in rank.items() if isinstance(v, dict)}
-        parts += [table.text_table(_samples_table(f"Samples{of}", samples), terminal_width())] if samples else []
+        parts += [table.text_table(_sample_summary_table(f"Samples{of}", samples), terminal_width())] if samples else []
         parts.append(_name_value_lines(f"Measured{of}", {n: v for n, v in rank.items() if n not in samples}))
     parts.append(_name_value_lines("System", {n: v for n, v in record["system"].items() if n != "details"}))
     parts.append(_name_value_lines("Details of the system", record["system"]["details"]))
@@ -183,7 +183,7 @@ def _metrics_table(record: dict[str, Any]) -> Table:
     return Table(columns, rows, "Metrics")
 
 
-def _samples_table(title: str, samples: dict[str, dict[str, float]]) -> Table:
+def _sample_summary_table(title: str, samples: dict[str, dict[str, float]]) -> Table:
     names = ("count", "min", "p5", "median", "p95", "p99", "max")
     columns = [Column("name", "Name"), *(Column(name, name, "right") for name in names)]
     rows: list[list[Cell]] = [

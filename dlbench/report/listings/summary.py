@@ -38,7 +38,7 @@ def terminal_summary(content: Content) -> str:
     width = terminal_width() or DEFAULT_WIDTH
     if content.shown.empty:
         failed = (
-            f"{units.count_text(len(content.failed), 'case')} failed" if len(content.failed) else "the store is empty"
+            f"{units.count_text(len(content.failed), 'case')} failed" if len(content.failed) else "no records found"
         )
         return f"no measured case: {failed}\n"
     parts, notes, room, left_out = [], list[str](), MAX_LINES, 0

@@ -117,7 +117,7 @@ def _variance_inflation(times: Floats, ordered: Floats, middle: Floats) -> Float
 
 
 def _cluster_variance_inflation(times: Floats, ordered: Floats, edges: NDArray[np.int64]) -> Floats:
-    """`stats._cluster_inflation` of each row."""
+    """`stats._cluster_variance_inflation` of each row."""
     n = times.shape[1]
     size = max(stats.MIN_TAIL, n // stats.TAIL_DIVISOR)
     largest = np.zeros(times.shape[0])

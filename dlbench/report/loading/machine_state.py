@@ -22,7 +22,7 @@ def read_node_states(sources: Sequence[str | Path]) -> tuple[dict[str, NodeState
     """Return the state of each node by its name, and a sentence for each file that cannot be used."""
     states: dict[str, NodeState] = {}
     problems: list[str] = []
-    for file in islice(_find_state_files(sources), _MOST_FILES):
+    for file in islice(_find_machine_state_files(sources), _MOST_FILES):
         try:
             content = load_json(read_text(file))
             if not isinstance(content, dict) or "MachineState" not in content:
@@ -37,7 +37,7 @@ def read_node_states(sources: Sequence[str | Path]) -> tuple[dict[str, NodeState
     return states, problems
 
 
-def _find_state_files(sources: Sequence[str | Path]) -> Iterator[Path]:
+def _find_machine_state_files(sources: Sequence[str | Path]) -> Iterator[Path]:
     for source in sources:
         if Path(source).is_dir():
             for pattern in (f"{MACHINE_STATE_FOLDER}/*.json", f"nodes/*/{MACHINE_STATE_FOLDER}/*.json"):

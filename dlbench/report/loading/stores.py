@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dlbench import stats
 from dlbench.report.loading import intervals, sample_statistics, systems
-from dlbench.results.reader import NUMBER_LISTS, AttemptBatch, RaggedArray, StoreReader, to_frame
+from dlbench.results.reader import NUMBER_LISTS, AttemptBatch, RaggedArray, StoreReader, tables_to_frame
 from dlbench.results.schema import SCHEMA
 
 #: Kept of the samples of a case that is shown: the power of its first rank, and what communication took.
@@ -111,7 +111,7 @@ def load_stores(
         )
         frames.append(
             systems.add_source_columns(
-                to_frame(_scalar_table_of_each_batch(batches, statistics), columns), source, number
+                tables_to_frame(_scalar_table_of_each_batch(batches, statistics), columns), source, number
             )
         )
     # What is read once more, later, is not to be counted again.

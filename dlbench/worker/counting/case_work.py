@@ -3,17 +3,17 @@
 from typing import Any
 
 from dlbench.suites.case import Case
-from dlbench.worker.counting.flops import CountedWork, count_network
+from dlbench.worker.counting.flops import CountedWork, count_network_flop
 
 
-def count_work(case: Case) -> dict[str, Any]:
+def count_case_flop(case: Case) -> dict[str, Any]:
     """Count MAC and FLOP per image of a step of the case, on the meta device; add a warning if that fails.
 
     Uncounted operations are listed in `flop_partial`; the count is None if nothing could be counted.
     """
     training = case.mode == "training"
     try:
-        counted = count_network(case.model, training, case.batch_size)
+        counted = count_network_flop(case.model, training, case.batch_size)
     except Exception as error:  # a user's network may read its data, which the meta device lacks
         text = str(error).strip().splitlines()
         return {"warnings": (f"flop_unknown: {type(error).__name__}: {text[0] if text else 'no message'}",)}

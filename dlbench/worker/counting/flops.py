@@ -29,13 +29,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.suites.catalog import find_model
 from dlbench.tasks import Batch
-from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.counting.node_owners import NodeOwnerTracker, hook_modules
+from dlbench.tasks.outputs import find_nested_tensors
+from dlbench.worker.counting.node_owners import AutogradNodeTracker, hook_forward_calls
 from dlbench.worker.counting.operation_macs import (
+    count_operation_macs,
     has_mac_formula,
     is_mac_free,
     is_unknown_operation,
-    macs_of,
     operation_name,
 )
 
@@ -94,7 +94,7 @@ class CountedWork:
         return 2 * (self.forward_macs + self.backward_macs + self.recomputed_macs)
 
 
-def count_network(name: str, training: bool = True, batch_size: int = 2) -> CountedWork:
+def count_network_flop(name: str, training: bool = True, batch_size: int = 2) -> CountedWork:
     """Count a network by name, on the meta device (without allocation).
 
     Args:
@@ -108,17 +108,17 @@ def count_network(name: str, training: bool = True, batch_size: int = 2) -> Coun
     with suppress_warnings():
         built = build_on_meta(name, training)
         # Steps of built-in networks do not differ in work.
-        count = count_steps if find_model(name) is None else count_model
+        count = count_mean_step_flop if find_model(name) is None else count_step_flop
         return count(built, training, batch_size)
 
 
-def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -> CountedWork:
+def count_mean_step_flop(model: BuiltModel, training: bool = True, batch_size: int = 2) -> CountedWork:
     """Count steps of a network on the meta device: one, or `NUM_PASSES` if steps may differ in work.
 
     Steps may differ if the network uses random numbers on the host, or if one of the next passes differs from the
     first. Then the counts are means over all passes.
     """
-    passes = [count_model(model, training, batch_size, seed) for seed in range(2)]
+    passes = [count_step_flop(model, training, batch_size, seed) for seed in range(2)]
     first = passes[0]
     if (
         not first.is_random
@@ -126,7 +126,7 @@ def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -
         and _has_constant_work(model, training, batch_size, first)
     ):
         return first
-    passes += [count_model(model, training, batch_size, seed) for seed in range(2, NUM_PASSES)]
+    passes += [count_step_flop(model, training, batch_size, seed) for seed in range(2, NUM_PASSES)]
     if len({_work_totals(p) for p in passes}) == 1:
         return first
     means: dict[str, Any] = {
@@ -154,7 +154,7 @@ def _has_constant_work(model: BuiltModel, training: bool, batch_size: int, first
     batch = model.make_batch(batch_size, "meta")
     own = [(o.name, o.macs) for o in first.operations if not o.backward]
     for seed in range(2, NUM_PASSES):
-        with CountingMode(model.module) as mode, suppress_warnings(), seed_temporarily(seed):
+        with FlopCountingMode(model.module) as mode, suppress_warnings(), seed_temporarily(seed):
             run_forward(model, training, batch)
         if [(o.name, o.macs) for o in mode.operations] != own:
             return False
@@ -167,25 +167,25 @@ def _work_totals(counted: CountedWork) -> tuple[Any, ...]:
     return counted.forward_macs, counted.backward_macs, counted.recomputed_macs, counted.uncounted
 
 
-def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2, seed: int = 0) -> CountedWork:
+def count_step_flop(model: BuiltModel, training: bool = True, batch_size: int = 2, seed: int = 0) -> CountedWork:
     """Count one step of a network on the meta device; `seed` is that of random numbers on the host."""
     try:
-        return count_operations(model, training, batch_size, seed, FlopCounterMode(display=False))
+        return count_step_operations(model, training, batch_size, seed, FlopCounterMode(display=False))
     except Exception:
         # PyTorch's counter uses module hooks, which fail for some networks, such as those that take gradients in
         # forward. Other errors occur again.
-        return count_operations(model, training, batch_size, seed)
+        return count_step_operations(model, training, batch_size, seed)
 
 
-def count_operations(
+def count_step_operations(
     model: BuiltModel, training: bool, batch_size: int, seed: int = 0, pytorch: FlopCounterMode | None = None
 ) -> CountedWork:
-    """`count_model` with PyTorch's own counter only where it is given."""
+    """`count_step_flop` with PyTorch's own counter only where it is given."""
     module = model.module.train(training)
     parameters = sum(p.numel() for p in module.parameters())
     batch = model.make_batch(batch_size, "meta")
     with (
-        CountingMode(module) as mode,
+        FlopCountingMode(module) as mode,
         pytorch or nullcontext(),
         suppress_warnings(),
         seed_temporarily(seed) as has_drawn,
@@ -268,7 +268,7 @@ def _macs_per_image(operations: Iterable[Operation], batch_size: int) -> int:
     return round(Fraction(sum(o.macs or 0 for o in operations), batch_size))
 
 
-class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class FlopCountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Dispatch mode that records every operation that multiplies and adds, or may do so, with its module's path."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -276,8 +276,8 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self.backward = False
         self._thread = threading.get_ident()
-        self._owners = NodeOwnerTracker()
-        self._hooks = hook_modules(module, self._on_module_start, self._on_module_end)
+        self._owners = AutogradNodeTracker()
+        self._hooks = hook_forward_calls(module, self._on_module_start, self._on_module_end)
 
     def __enter__(self) -> Self:
         self._hooks.__enter__()
@@ -324,12 +324,12 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _record_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         if is_mac_free(func):
             return
-        tensors = list(tensors_in(args))
+        tensors = list(find_nested_tensors(args))
         self.operations.append(
             Operation(
                 name=operation_name(func),
-                macs=macs_of(func, args, kwargs, result) if has_mac_formula(func) else None,
-                bytes=sum(t.numel() * t.element_size() for t in (*tensors, *tensors_in(result))),
+                macs=count_operation_macs(func, args, kwargs, result) if has_mac_formula(func) else None,
+                bytes=sum(t.numel() * t.element_size() for t in (*tensors, *find_nested_tensors(result))),
                 backward=self.backward,
                 module=self._owner_module(),
                 shapes=tuple(tuple(t.shape) for t in tensors),

@@ -39,10 +39,10 @@ def layers(name: str, auxiliary: bool = False) -> list[LayerRow]:
 def network_layers(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
     """Return the layers of a network on the meta device; see `layers`."""
     with _record_shapes(model.module) as shapes:
-        smallest = flops.count_operations(model, True, _BATCH_SIZES[0])
-    counts = [smallest, *(flops.count_operations(model, True, batch) for batch in _BATCH_SIZES[1:])]
-    main = {o.module for o in flops.count_operations(model, False, _BATCH_SIZES[0]).operations}
-    _require_same_operations(model.name, counts, flops.count_operations(model, True, _BATCH_SIZES[0], seed=1))
+        smallest = flops.count_step_operations(model, True, _BATCH_SIZES[0])
+    counts = [smallest, *(flops.count_step_operations(model, True, batch) for batch in _BATCH_SIZES[1:])]
+    main = {o.module for o in flops.count_step_operations(model, False, _BATCH_SIZES[0]).operations}
+    _require_same_operations(model.name, counts, flops.count_step_operations(model, True, _BATCH_SIZES[0], seed=1))
     alike: dict[str, list[tuple[flops.Operation, ...]]] = {}
     for operations in zip(*(c.operations for c in counts), strict=True):
         if not operations[0].recomputed:

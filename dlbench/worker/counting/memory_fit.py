@@ -15,7 +15,7 @@ import sys
 from dlbench.errors import BadInput
 from dlbench.suites.case import MODES, Case
 from dlbench.suites.catalog import CATALOG
-from dlbench.worker.counting.memory_prediction import predict_with_trace
+from dlbench.worker.counting.memory_prediction import predict_memory_with_trace
 
 #: The catalogue, and lengths of sequences that suites ask for.
 LISTED_MODELS = (*CATALOG, "transformer_base@32", "gpt2_small@64", "gpt2_small@256")
@@ -31,13 +31,13 @@ def fit_memory(case: Case) -> list[tuple[int, int]]:
     Raises:
         UnknownName, BadInput: as `predict_memory`; or operations differ between batches, or memory is not linear.
     """
-    traces = [predict_with_trace(dataclasses.replace(case, batch_size=batch))[1] for batch in _BATCH_SIZES]
+    traces = [predict_memory_with_trace(dataclasses.replace(case, batch_size=batch))[1] for batch in _BATCH_SIZES]
     return _fit_linear_memory(case.model, traces)
 
 
 def fit_peak_memory(case: Case) -> list[tuple[int, int]]:
     """Return `fit_memory` of the allocator peak, with the workspace of cuBLAS. Raises the same."""
-    found = [predict_with_trace(dataclasses.replace(case, batch_size=batch)) for batch in _BATCH_SIZES]
+    found = [predict_memory_with_trace(dataclasses.replace(case, batch_size=batch)) for batch in _BATCH_SIZES]
     prediction, held = found[0]
     beside = prediction.peak_bytes - max(held)
     return [

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dlbench.errors import BadInput, DlbenchError
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.suites.case import Case
-from dlbench.tasks import Batch, map_batch_tensors, tensors_of
+from dlbench.tasks import Batch, map_batch_tensors, unique_batch_tensors
 from dlbench.worker.counting.footprint import LiveMemoryMode
 from dlbench.worker.memory import bytes_saved_for_backward, optimizer_tensors, storage_bytes
 from dlbench.worker.workload import Workload, cast_batch, cast_module, make_optimizer
@@ -62,10 +62,10 @@ class MemoryPrediction:
 
 def predict_memory(case: Case) -> MemoryPrediction:
     """Predict the memory of `case` on one device. Raises UnknownName or BadInput if the network cannot run on meta."""
-    return predict_with_trace(case)[0]
+    return predict_memory_with_trace(case)[0]
 
 
-def predict_with_trace(case: Case) -> tuple[MemoryPrediction, list[int]]:
+def predict_memory_with_trace(case: Case) -> tuple[MemoryPrediction, list[int]]:
     """Return `predict_memory`, and the memory of `case` before its step and during each operation [bytes].
 
     The latter excludes the workspace of cuBLAS. Raises what `predict_memory` raises.
@@ -92,8 +92,8 @@ def _trace_step(case: Case, built: BuiltModel) -> tuple[MemoryPrediction, list[i
     workload.release_step_state()
     parameters = list(workload.module.parameters())
     state = optimizer_tensors(workload)
-    batch = tensors_of(next(workload.batches)) if case.data == "synthetic" else ()
-    step = _StepTrace(case.device)
+    batch = unique_batch_tensors(next(workload.batches)) if case.data == "synthetic" else ()
+    step = _StepMemoryTrace(case.device)
     for tensor in (*parameters, *workload.module.buffers(), *state, *batch):
         step.count_outside_tensor(tensor)
     step.start_recording()
@@ -110,13 +110,13 @@ def _trace_step(case: Case, built: BuiltModel) -> tuple[MemoryPrediction, list[i
         gradient_bytes=storage_bytes([p.grad for p in parameters if p.grad is not None]),
         optimizer_state_bytes=storage_bytes(state),
         activation_bytes=activations,
-        batch_bytes=storage_bytes(tensors_of(next(workload.batches))),
+        batch_bytes=storage_bytes(unique_batch_tensors(next(workload.batches))),
         workspace_bytes=step.peak_workspace + cublas,
     )
     return prediction, step.held
 
 
-class _StepTrace(LiveMemoryMode):  # type: ignore[no-untyped-call]
+class _StepMemoryTrace(LiveMemoryMode):  # type: ignore[no-untyped-call]
     """Memory trace of one step; also acts as its clock, to see the ends of forward and backward."""
 
     def __init__(self, device_kind: str) -> None:

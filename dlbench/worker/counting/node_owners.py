@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-class NodeOwnerTracker:
+class AutogradNodeTracker:
     """Tracker of running modules and of the autograd nodes they create."""
 
     def __init__(self) -> None:
@@ -50,7 +50,9 @@ class NodeOwnerTracker:
 
 
 @contextmanager
-def hook_modules(network: nn.Module, entering: Callable[[str], None], leaving: Callable[[Any], None]) -> Iterator[None]:
+def hook_forward_calls(
+    network: nn.Module, entering: Callable[[str], None], leaving: Callable[[Any], None]
+) -> Iterator[None]:
     """Every module calls `entering` with its path first, and `leaving` with its output (None if it ended early)."""
     with ExitStack() as hooks:
         for path, module in network.named_modules():

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlbench.tasks.outputs import tensors_in
+from dlbench.tasks.outputs import find_nested_tensors
 
 
 def operation_name(operation: Any) -> str:
@@ -54,9 +54,9 @@ def is_unknown_operation(operation: Any) -> bool:
     return not has_mac_formula(operation) and not is_mac_free(operation)
 
 
-def macs_of(operation: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> int | None:
+def count_operation_macs(operation: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> int | None:
     """Return the MACs of one call of a counted operation; None if shapes are not enough, as with sparse operands."""
-    tensors = list(tensors_in([args, kwargs, result]))
+    tensors = list(find_nested_tensors([args, kwargs, result]))
     if any(t.layout != torch.strided for t in tensors):
         return None
     macs = _FORMULA_OF_NAME[_name_without_inplace_suffix(operation)](*args, **kwargs, result=result)

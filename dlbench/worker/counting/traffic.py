@@ -21,9 +21,14 @@ import torch
 from torch import Tensor
 
 from dlbench.models import BuiltModel, build_on_meta
-from dlbench.tasks.outputs import tensors_in
+from dlbench.tasks.outputs import find_nested_tensors
 from dlbench.worker.counting import flops
-from dlbench.worker.counting.operation_macs import has_mac_formula, is_unknown_operation, macs_of, operation_name
+from dlbench.worker.counting.operation_macs import (
+    count_operation_macs,
+    has_mac_formula,
+    is_unknown_operation,
+    operation_name,
+)
 from dlbench.worker.memory import storage_id
 
 #: Owner of operations after the network: the loss and its gradient.
@@ -55,7 +60,7 @@ class ModuleWork:
     note: str | None = None  # why FLOP are a lower bound or a mean
 
 
-def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, ModuleWork]:
+def count_work_by_module(name: str, training: bool, batch_size: int) -> dict[str, ModuleWork]:
     """Count the work of every module of a network, by path; "" is the network itself, `LOSS` the loss.
 
     Args:
@@ -67,29 +72,29 @@ def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, Modul
         UnknownName, BadInput: as `build`.
     """
     with flops.suppress_warnings():
-        return traffic_of_network(build_on_meta(name), training, batch_size)
+        return network_work_by_module(build_on_meta(name), training, batch_size)
 
 
-def traffic_of_network(model: BuiltModel, training: bool, batch_size: int) -> dict[str, ModuleWork]:
+def network_work_by_module(model: BuiltModel, training: bool, batch_size: int) -> dict[str, ModuleWork]:
     """Count the work of a network on the meta device; means if the work differs between steps."""
-    (first, is_random), (second, _) = (_count_work_of_pass(model, training, batch_size, seed) for seed in range(2))
+    (first, is_random), (second, _) = (_count_step_work(model, training, batch_size, seed) for seed in range(2))
     if not is_random and first == second:
         return first
     passes = [
         first,
         second,
-        *(_count_work_of_pass(model, training, batch_size, n)[0] for n in range(2, flops.NUM_PASSES)),
+        *(_count_step_work(model, training, batch_size, n)[0] for n in range(2, flops.NUM_PASSES)),
     ]
     return first if all(work == first for work in passes) else _mean_work(passes)
 
 
-def _count_work_of_pass(
+def _count_step_work(
     model: BuiltModel, training: bool, batch_size: int, seed: int
 ) -> tuple[dict[str, ModuleWork], bool]:
     """Return the work of one step, and whether its forward pass used random numbers on the host."""
     module = model.module.train(training)
     batch = model.make_batch(batch_size, "meta")
-    with TrafficMode(module) as mode, flops.suppress_warnings(), flops.seed_temporarily(seed) as has_drawn:
+    with MemoryTrafficMode(module) as mode, flops.suppress_warnings(), flops.seed_temporarily(seed) as has_drawn:
         loss = flops.run_forward(model, training, batch)
         is_random = has_drawn()
         if loss is not None:
@@ -115,7 +120,7 @@ def _mean_work(passes: Sequence[dict[str, ModuleWork]]) -> dict[str, ModuleWork]
     return found
 
 
-class TrafficMode(flops.CountingMode):  # type: ignore[no-untyped-call]
+class MemoryTrafficMode(flops.FlopCountingMode):  # type: ignore[no-untyped-call]
     """Dispatch mode that sums FLOP and moved elements of every operation, per module."""
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -129,7 +134,7 @@ class TrafficMode(flops.CountingMode):  # type: ignore[no-untyped-call]
 
     def _record_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         owner, packet = self._owner_module(), func.overloadpacket
-        macs = macs_of(func, args, kwargs, result) if has_mac_formula(func) else 0
+        macs = count_operation_macs(func, args, kwargs, result) if has_mac_formula(func) else 0
         if is_unknown_operation(func) or macs is None:
             self.work.setdefault(owner, ModuleWork())
             self.uncounted.setdefault(owner, {})[operation_name(func)] = None
@@ -151,7 +156,7 @@ class TrafficMode(flops.CountingMode):  # type: ignore[no-untyped-call]
         work = self.work.setdefault(owner, ModuleWork())
         way = "backward" if self.backward else "forward"
         elements = fixed_bytes = 0
-        for tensor in tensors_in([*arguments, result]):
+        for tensor in find_nested_tensors([*arguments, result]):
             if storage_id(tensor) in self._masks:
                 fixed_bytes += _elements_in_memory(tensor)
             elif tensor.is_floating_point() or tensor.is_complex():

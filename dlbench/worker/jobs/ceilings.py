@@ -25,8 +25,8 @@ from dlbench.worker import accelerators
 from dlbench.worker.counting.operation_macs import convolution_macs
 from dlbench.worker.devices import clock_for_device, device_identity, find_device
 from dlbench.worker.jobs.job_answer import write_job_answer
-from dlbench.worker.machine.software import read_text
-from dlbench.worker.machine.system import CPU_FOLDER, device_facts
+from dlbench.worker.machine.software import read_text_or_none
+from dlbench.worker.machine.system import CPU_FOLDER, cuda_device_properties
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.precision import set_precision, supported_precisions
 from dlbench.worker.progress import enter_phase
@@ -149,7 +149,7 @@ def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Mic
         yield _copy_benchmark(size, device)
         yield _triad_benchmark(size, device)
     for precision in wanted:
-        for shape in sorted(MATMULS[array_size_class(device)], key=math.prod):
+        for shape in sorted(MATMULS[shape_table_key(device)], key=math.prod):
             yield _matmul_benchmark(shape, precision, device)
         if precision == FP8:
             continue
@@ -157,7 +157,7 @@ def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Mic
         yield from sorted(convs, key=lambda microbenchmark: microbenchmark.ceiling.flop or 0)
 
 
-def array_size_class(device: torch.device) -> str:
+def shape_table_key(device: torch.device) -> str:
     """Return whose sizes the device takes: "cpu", or "cuda" for any GPU."""
     return "cpu" if device.type == "cpu" else "cuda"
 
@@ -165,14 +165,14 @@ def array_size_class(device: torch.device) -> str:
 def array_sizes(device: torch.device) -> list[int]:
     """Return two array sizes [bytes], both larger than the caches if memory allows."""
     if device.type == "cuda":
-        cache = device_facts(device.index or 0)["l2_cache_bytes"] or 0
+        cache = cuda_device_properties(device.index or 0)["l2_cache_bytes"] or 0
         free = torch.cuda.mem_get_info(device)[0]
     elif device.type in accelerators.KINDS:
         cache = accelerators.accelerator_facts(device)["l2_cache_bytes"] or 0
         free = accelerators.free_bytes(device) or MIN_ARRAY_BYTES * round(1 / MEMORY_SHARE)
     else:
         cache, free = last_level_cache_bytes(), allocatable_bytes()
-    first = max(MIN_ARRAY_BYTES, CACHES[array_size_class(device)] * cache)
+    first = max(MIN_ARRAY_BYTES, CACHES[shape_table_key(device)] * cache)
     most = int(free * MEMORY_SHARE)
     factor = 2 if device.type == "cpu" else 4
     # Never empty: an array that does not fit gives a row with the reason.
@@ -187,7 +187,10 @@ def last_level_cache_bytes() -> int:
     last: dict[str, int] = {}
     for core in allowed_cores():
         caches = [
-            (_parse_cache_size(read_text(folder / "size") or ""), read_text(folder / "shared_cpu_list") or str(core))
+            (
+                _parse_cache_size(read_text_or_none(folder / "size") or ""),
+                read_text_or_none(folder / "shared_cpu_list") or str(core),
+            )
             for folder in CPU_FOLDER.glob(f"cpu{core}/cache/index*")
         ]
         if caches:
@@ -252,7 +255,7 @@ def _has_fp8(device: torch.device) -> bool:
 
 
 def _conv_benchmark(shape: ConvShape, layout: str, precision: str, device: torch.device) -> Microbenchmark:
-    batch, padding = CONV_BATCH[array_size_class(device)], shape.R // 2
+    batch, padding = CONV_BATCH[shape_table_key(device)], shape.R // 2
     side = (shape.H + 2 * padding - shape.R) // shape.stride + 1
     x_shape, w_shape = (batch, shape.C, shape.H, shape.H), (shape.M, shape.C, shape.R, shape.R)
     out_shape = (batch, shape.M, side, side)
@@ -284,7 +287,7 @@ def _measure_ceiling(
     if expected_s > most_s:
         left = f"but only {most_s:.2g} s are available"
         return replace(ceiling, error=f"skipped: one call takes about {expected_s:.2g} s, {left}")
-    return _sample_ceiling(ceiling, microbenchmark, clock, SAMPLE_S[array_size_class(device)], share_s)
+    return _sample_ceiling(ceiling, microbenchmark, clock, SAMPLE_S[shape_table_key(device)], share_s)
 
 
 def _sample_ceiling(
@@ -348,11 +351,11 @@ def sample_call_times(
     least = max(1, min(MIN_SAMPLES, int(2 * share_s / max(once_s * calls, 1e-7)) - 2))
     count = min(MAX_SAMPLES, max(least, fitting))
 
-    def sample() -> None:
+    def run_calls() -> None:
         for _ in range(calls):
             call()
 
-    return tuple(time_s / calls for time_s in time_queued_calls(sample, clock, count)), calls
+    return tuple(time_s / calls for time_s in time_queued_calls(run_calls, clock, count)), calls
 
 
 def handle_request(request: dict[str, Any], folder: Path) -> int:

@@ -33,8 +33,8 @@ def handle_request(request: dict[str, Any], folder: Path) -> int:
 def _answer_fit_request(request: dict[str, Any]) -> dict[str, Any]:
     case = requested_case(request)
     if request["kind"] == "fit":
-        return _run_steps_within_limit(case, request["limit_bytes"])
-    process_bytes = _data_segment_after_import()
+        return _run_within_memory_limit(case, request["limit_bytes"])
+    process_bytes = _import_data_segment_bytes()
     return {
         "lines": _predict_peak_by_batch(case),
         "process_bytes": process_bytes,
@@ -56,7 +56,7 @@ def _usable_gpu_bytes(case: Case) -> int | None:
     return max(0, torch.cuda.mem_get_info(device)[0] - HANDLE_BYTES)
 
 
-def _data_segment_after_import() -> int:
+def _import_data_segment_bytes() -> int:
     """Return the bytes that count against RLIMIT_DATA of a process after imports, before any computation."""
     enter_phase("import")
     import dlbench.worker.measure  # noqa: F401
@@ -75,7 +75,7 @@ def _predict_peak_by_batch(case: Case) -> list[tuple[int, int]] | None:
         return None
 
 
-def _run_steps_within_limit(case: Case, limit_bytes: int | None) -> dict[str, Any]:
+def _run_within_memory_limit(case: Case, limit_bytes: int | None) -> dict[str, Any]:
     enter_phase("import")
     from dlbench.worker.devices import clock_for_device, find_device
     from dlbench.worker.memory import read_memory_peaks, reset_memory_peaks

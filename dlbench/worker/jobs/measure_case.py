@@ -88,7 +88,7 @@ def _measure_as_rank(case: Case, folder: Path, found: DetectedRank) -> int:
 
 
 def _install_signal_handlers(folder: Path) -> None:
-    def stop(number: int, frame: FrameType | None) -> None:
+    def write_preempted_and_exit(number: int, frame: FrameType | None) -> None:
         _ignore_signals()
         text = f"stopped by {signal.Signals(number).name} in phase {current_phase()}"
         write_outcome(folder, Outcome("preempted", text))
@@ -97,7 +97,7 @@ def _install_signal_handlers(folder: Path) -> None:
         os._exit(NOT_DONE)
 
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, stop)
+        signal.signal(number, write_preempted_and_exit)
 
 
 def _ignore_signals() -> None:

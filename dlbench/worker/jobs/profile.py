@@ -28,9 +28,9 @@ from dlbench.errors import BadInput, DlbenchError
 from dlbench.results.bounds_records import LayerTime, ProfileRun, to_json
 from dlbench.suites.case import Case
 from dlbench.suites.worker_request import requested_case
-from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.counting.node_owners import NodeOwnerTracker, hook_modules
-from dlbench.worker.counting.traffic import LOSS, ModuleWork, count_traffic
+from dlbench.tasks.outputs import find_nested_tensors
+from dlbench.worker.counting.node_owners import AutogradNodeTracker, hook_forward_calls
+from dlbench.worker.counting.traffic import LOSS, ModuleWork, count_work_by_module
 from dlbench.worker.devices import clock_for_device, device_identity, find_device
 from dlbench.worker.jobs.job_answer import write_job_answer
 from dlbench.worker.meters.host_watch import HostWatch
@@ -61,7 +61,7 @@ class LayerHooks:
     def __init__(self, network: nn.Module, clock: Clock) -> None:
         self._network = network
         self._clock = clock
-        self._owners = NodeOwnerTracker()
+        self._owners = AutogradNodeTracker()
         self._last = ("", "")
         #: Once the network has left its forward pass: what its modules do then is run again for the gradients.
         self._in_backward = False
@@ -71,7 +71,7 @@ class LayerHooks:
 
     def attach_to_modules(self) -> AbstractContextManager[None]:
         """Context in which every step records its marks."""
-        return hook_modules(self._network, self._on_module_start, self._on_module_end)
+        return hook_forward_calls(self._network, self._on_module_start, self._on_module_end)
 
     def begin_step(self) -> None:
         """Start a step."""
@@ -133,7 +133,7 @@ class LayerHooks:
 
 def autograd_nodes(output: Any) -> list[Any]:
     """Return all autograd nodes of the tensors in `output`, each once."""
-    waiting = [t.grad_fn for t in tensors_in(output) if t.grad_fn is not None]
+    waiting = [t.grad_fn for t in find_nested_tensors(output) if t.grad_fn is not None]
     seen = set(waiting)
     found = []
     while waiting:
@@ -184,7 +184,7 @@ def profile_case(case: Case, folder: Path, time_s: float, trace_steps: int, kern
         host.read_before_window()
         plain, hooked, times = _time_steps_with_and_without_hooks(workload, clock, step_s, time_s)
         host.read_after_window()
-        workload.require_finite(f"{len(plain) + len(hooked)} steps")
+        workload.require_finite_result(f"{len(plain) + len(hooked)} steps")
         if kernels:
             enter_phase("kernels")
             record_verbose_log(workload.step, device, folder)
@@ -198,7 +198,7 @@ def profile_case(case: Case, folder: Path, time_s: float, trace_steps: int, kern
         case.to_dict(),
         layers,
         parts,
-        optimizer_bytes(workload),
+        bytes_moved_by_optimizer(workload),
         plain,
         hooked,
         clock.name,
@@ -207,7 +207,7 @@ def profile_case(case: Case, folder: Path, time_s: float, trace_steps: int, kern
     )
 
 
-def optimizer_bytes(workload: Workload) -> int:
+def bytes_moved_by_optimizer(workload: Workload) -> int:
     """Return the minimum bytes of one update: gradients read, parameters and state read and written."""
     if workload.optimizer is None:
         return 0
@@ -259,13 +259,13 @@ def _name_profiler_ranges(network: nn.Module) -> AbstractContextManager[None]:
         open_ranges.append(torch.profiler.record_function(path or ROOT))
         open_ranges[-1].__enter__()
 
-    return hook_modules(network, open_profiler_range, lambda _: open_ranges.pop().__exit__(None, None, None))
+    return hook_forward_calls(network, open_profiler_range, lambda _: open_ranges.pop().__exit__(None, None, None))
 
 
 def _count_work(case: Case) -> dict[str, ModuleWork]:
     """Count the work of each module first: without it a profile would be useless."""
     try:
-        return count_traffic(case.model, case.mode == "training", case.batch_size)
+        return count_work_by_module(case.model, case.mode == "training", case.batch_size)
     except DlbenchError:
         raise
     except Exception as error:  # a user's network may read its data, which the meta device lacks

@@ -42,7 +42,7 @@ def detect_container(environment: Mapping[str, str], root: Path = Path("/")) -> 
         if environment.get(variable):
             return runtime, image or environment[variable]
     if (root / "run/.containerenv").exists():
-        found = re.search(r'^image="(.*)"$', read_text(root / "run/.containerenv") or "", re.MULTILINE)
+        found = re.search(r'^image="(.*)"$', read_text_or_none(root / "run/.containerenv") or "", re.MULTILINE)
         return "podman", image or (found.group(1) if found else None)
     if (root / ".dockerenv").exists():
         return "docker", image
@@ -53,7 +53,7 @@ def detect_container(environment: Mapping[str, str], root: Path = Path("/")) -> 
     return (environment["container"], image) if environment.get("container") else (None, image)
 
 
-def environment_of_interest(environment: Mapping[str, str]) -> dict[str, str]:
+def relevant_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment variables that can change a result, sorted, without secrets."""
     return {
         name: value
@@ -65,7 +65,7 @@ def environment_of_interest(environment: Mapping[str, str]) -> dict[str, str]:
 def loaded_libraries(maps: Path = Path("/proc/self/maps")) -> list[str]:
     """Return the real paths of shared libraries mapped into this process, each once; names contain versions."""
     paths = set()
-    for line in (read_text(maps) or "").splitlines():
+    for line in (read_text_or_none(maps) or "").splitlines():
         columns = line.split(maxsplit=5)
         if len(columns) == 6 and re.search(r"\.so(\.|$)", columns[5]):
             paths.add(columns[5])
@@ -119,13 +119,13 @@ def _run_program(argv: list[str], timeout_s: float) -> subprocess.CompletedProce
 def os_name(root: Path = Path("/")) -> str | None:
     """PRETTY_NAME of os-release, such as "Debian GNU/Linux 12 (bookworm)"."""
     for file in (root / "etc/os-release", root / "usr/lib/os-release"):
-        found = re.search(r'^PRETTY_NAME="?([^"\n]*)"?$', read_text(file) or "", re.MULTILINE)
+        found = re.search(r'^PRETTY_NAME="?([^"\n]*)"?$', read_text_or_none(file) or "", re.MULTILINE)
         if found:
             return found.group(1)
     return None
 
 
-def read_text(file: Path) -> str | None:
+def read_text_or_none(file: Path) -> str | None:
     """Return the stripped content of `file`; None if it cannot be read."""
     try:
         return file.read_text(errors="replace").strip()

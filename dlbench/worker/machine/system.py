@@ -46,14 +46,14 @@ GPU_FILES = ("nvidia[0-9]*", "kfd")
 
 def describe_system(device: torch.device, load_before: tuple[float, ...] | None) -> System:
     """Describe the system as this process sees it; `load_before`: load averages before the measurement."""
-    facts = probe_facts()
+    facts = software_and_device_facts()
     runtime, image = software.detect_container(os.environ)
     commit, dirty = software.git_state(Path(__file__).parent)
     cuda = device.type == "cuda"
     return System(
         **{name: facts[name] for name in (*_CPU_SETTING_FACTS, *_SYSTEM_FACTS)},
         hostname=node_name(),
-        memory_bytes=memory_bytes(),
+        memory_bytes=usable_memory_bytes(),
         device_kind=device.type,
         device_name=facts["devices"][device.index or 0]["name"] if device.type != "cpu" else None,
         device_count=len(facts["devices"]) if device.type != "cpu" else 0,
@@ -77,15 +77,15 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
             "precision_switches": active_precision_switches(),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "cpu_governor": software.read_text(CPU_FOLDER / "cpu0/cpufreq/scaling_governor"),
+            "cpu_governor": software.read_text_or_none(CPU_FOLDER / "cpu0/cpufreq/scaling_governor"),
             "cpu_frequency_mhz": cpu_frequency_mhz(),
             "cpu_quota": facts["cpu_quota"],
-            "numa_nodes_online": software.read_text(NODES_FOLDER / "online"),
+            "numa_nodes_online": software.read_text_or_none(NODES_FOLDER / "online"),
             "load_average_before": None if load_before is None else list(load_before),
             "libraries": software.loaded_libraries(),
             "ldd": software.linked_libraries(sorted((Path(torch.__file__).parent / "lib").glob("libtorch*.so"))),
             "host_libraries": software.host_libraries(os.environ),
-            "environment": software.environment_of_interest(os.environ),
+            "environment": software.relevant_environment(os.environ),
             "python": sys.executable,
         },
     )
@@ -94,7 +94,7 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
 def firmware_versions(device_uuid: str | None) -> str | None:
     """Return the versions of the node's BIOS and of the device's VBIOS, as far as known."""
     vbios = vbios_version(device_uuid) if device_uuid else None
-    found = {"BIOS": software.read_text(DMI / "bios_version"), "VBIOS": vbios}
+    found = {"BIOS": software.read_text_or_none(DMI / "bios_version"), "VBIOS": vbios}
     return ", ".join(f"{name} {version}" for name, version in found.items() if version) or None
 
 
@@ -106,7 +106,7 @@ def node_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def probe_facts() -> dict[str, Any]:
+def software_and_device_facts() -> dict[str, Any]:
     """Return the output of `--probe` without key: versions, CPU, and each device of this process."""
     cuda = torch.cuda.is_available()
     return {
@@ -114,7 +114,7 @@ def probe_facts() -> dict[str, Any]:
         "cuda_version": torch.version.cuda or torch.version.hip,
         "cuda_available": cuda,
         "device_kind": accelerators.default_device_kind(),
-        "devices": [device_facts(i) for i in range(torch.cuda.device_count())]
+        "devices": [cuda_device_properties(i) for i in range(torch.cuda.device_count())]
         if cuda
         else accelerators.list_accelerators(),
         "cuda_error": None if cuda else why_cuda_unavailable(),
@@ -152,7 +152,7 @@ def system_key(facts: dict[str, Any], device_kind: str | None = None) -> str:
     so the sizes of a scaling curve have one key. A GPU's key holds none of this: one thread starts its kernels.
 
     Args:
-        facts: as `probe_facts` gives them.
+        facts: as `software_and_device_facts` gives them.
         device_kind: "cuda" or "cpu"; None for the kind that "auto" stands for here.
     """
     kind = {
@@ -175,7 +175,7 @@ def cpu_binding(environ: Mapping[str, str]) -> str | None:
     return ", ".join(f"{name}={environ[name]}" for name in _BINDING_VARIABLES if environ.get(name)) or None
 
 
-def device_facts(index: int) -> dict[str, Any]:
+def cuda_device_properties(index: int) -> dict[str, Any]:
     """Return name, UUID and limits of device `index` of torch."""
     properties = torch.cuda.get_device_properties(index)
     return {
@@ -200,7 +200,7 @@ def pci_address(properties: Any) -> str | None:
 
 def cpu_model() -> str | None:
     """Return the CPU model name from the kernel; on Arm, without name, implementer and part numbers."""
-    lines = (software.read_text(Path("/proc/cpuinfo")) or "").splitlines()
+    lines = (software.read_text_or_none(Path("/proc/cpuinfo")) or "").splitlines()
     values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     if values.get("model name"):
         return values["model name"]
@@ -213,7 +213,7 @@ def cpu_cores() -> int | None:
     """Count the physical cores that this process may use; None without topology."""
     cores = set()
     for cpu in allowed_cores():
-        siblings = software.read_text(CPU_FOLDER / f"cpu{cpu}/topology/thread_siblings_list")
+        siblings = software.read_text_or_none(CPU_FOLDER / f"cpu{cpu}/topology/thread_siblings_list")
         if siblings is None:
             return psutil.cpu_count(logical=False)
         cores.add(siblings)
@@ -222,9 +222,11 @@ def cpu_cores() -> int | None:
 
 def cpu_quota() -> float | None:
     """Return the CPU quota of the control group, in logical cores; None without limit."""
-    quotas = [_parse_quota(software.read_text(group / "cpu.max")) for group in own_and_parent_cgroups(CGROUP, "")]
+    quotas = [
+        _parse_quota(software.read_text_or_none(group / "cpu.max")) for group in own_and_parent_cgroups(CGROUP, "")
+    ]
     for group in own_and_parent_cgroups(CGROUP / "cpu", "cpu"):
-        files = (software.read_text(group / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+        files = (software.read_text_or_none(group / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
         quotas.append(_parse_quota(" ".join(text or "" for text in files)))
     return min((quota for quota in quotas if quota is not None), default=None)
 
@@ -235,7 +237,7 @@ def _parse_quota(text: str | None) -> float | None:
     return int(words[0]) / int(words[1]) if len(words) == 2 and all(map(str.isdigit, words)) else None
 
 
-def memory_bytes() -> int:
+def usable_memory_bytes() -> int:
     """Return the main memory that this process may use: of the node, limited by the control group."""
     return min([psutil.virtual_memory().total, *cgroup_limits()])
 

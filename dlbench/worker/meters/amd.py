@@ -40,7 +40,7 @@ class AmdDevice:
         powers = [_number_or_none(info.get(name)) for name in ("current_socket_power", "average_socket_power")]
         return next((power for power in powers if power), None)
 
-    def state(self) -> DeviceState:
+    def read_state(self) -> DeviceState:
         """Read clocks, temperature, power limit and memory in use."""
         memory = self._call_amdsmi("amdsmi_get_gpu_vram_usage") or {}
         limit_uw = _number_or_none((self._call_amdsmi("amdsmi_get_power_cap_info") or {}).get("power_cap"))

@@ -59,7 +59,7 @@ def health_warnings(before: DeviceHealth, after: DeviceHealth, xids: tuple[int, 
     if xids:
         numbers = ", ".join(map(str, xids))
         cause = " (of the application)" if set(xids) <= _APPLICATION_XIDS else ""
-        found.append(f"xid: the driver reported Xid {numbers}{cause} during the case.")
+        found.append(f"xid: the NVIDIA driver reported Xid error {numbers}{cause} during the case.")
     return tuple(found)
 
 

@@ -43,7 +43,7 @@ class LimitControl:
             name: environ[variable] for name, variable in COMMAND_VARIABLES.items() if environ.get(variable)
         }
 
-    def check(self, limits: DeviceLimits) -> None:
+    def require_allowed_limits(self, limits: DeviceLimits) -> None:
         """Compare the limits with the range that the device accepts."""
         for name, value, found, unit in (
             ("power_cap_w", limits.power_w, self._device.power_limit_range_w(), "W"),
@@ -64,7 +64,7 @@ class LimitControl:
         """Set what is asked for, and read the power limit back."""
         if limits.power_w:
             self.set_power_limit(limits.power_w)
-            enforced_w = self._device.state().power_limit_w
+            enforced_w = self._device.read_state().power_limit_w
             if enforced_w is not None and abs(enforced_w - limits.power_w) > LIMIT_TOLERANCE_W:
                 raise LimitRefused(f"power_cap_w is {limits.power_w}, but the device enforces {enforced_w:.0f} W")
         if limits.clock_mhz:

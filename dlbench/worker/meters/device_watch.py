@@ -49,12 +49,12 @@ class DeviceWatch:
     def read_before_window(self) -> None:
         """Read the state right before the window."""
         if self._device is not None:
-            self._before = self._device.state()
+            self._before = self._device.read_state()
 
     def read_after_window(self) -> None:
         """Read the state right after the window."""
         if self._device is not None:
-            self._after = self._device.state()
+            self._after = self._device.read_state()
             self._others = nvml.count_other_processes(self._processes_before, self._device.process_ids())
             self._read_health(self._device)
 

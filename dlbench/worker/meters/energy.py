@@ -30,12 +30,12 @@ from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice
 from dlbench.worker.meters.power_trace import PowerSampler, PowerTrace
 from dlbench.worker.meters.reading import (
     USUAL_TICK_S,
-    Reading,
-    check_window_length,
+    EnergyReading,
+    check_energy_window_length,
     compare_counter_with_integral,
     drop_nonpositive_energy,
     positive_or_none,
-    without_energy,
+    remove_energy,
 )
 
 #: A counter without change for this time is broken [s].
@@ -60,7 +60,7 @@ class EnergyMeter(Protocol):
     def start(self) -> None:
         """Return at the moment from which the meter counts; the window opens right afterwards."""
 
-    def stop(self, opened_s: float, closed_s: float) -> Reading:
+    def stop(self, opened_s: float, closed_s: float) -> EnergyReading:
         """Return the energy from `opened_s` to `closed_s` (perf_counter), and close the meter."""
 
 
@@ -78,8 +78,8 @@ class NoMeter:
     def start(self) -> None:
         pass
 
-    def stop(self, opened_s: float, closed_s: float) -> Reading:
-        return Reading(note=self.reason)
+    def stop(self, opened_s: float, closed_s: float) -> EnergyReading:
+        return EnergyReading(note=self.reason)
 
 
 class SampledMeter:
@@ -100,11 +100,11 @@ class SampledMeter:
     def start(self) -> None:
         pass
 
-    def stop(self, opened_s: float, closed_s: float) -> Reading:
+    def stop(self, opened_s: float, closed_s: float) -> EnergyReading:
         trace = self._sampler.stop()
         integral_j = trace.integrate_power_j(opened_s, closed_s)
         idle_j = trace.integrate_power_j(*self._rest_s)
-        reading = Reading(
+        reading = EnergyReading(
             energy_j=integral_j,
             window_s=closed_s - opened_s,
             integral_j=integral_j,
@@ -114,8 +114,8 @@ class SampledMeter:
             trace=trace,
         )
         if integral_j is None:
-            return without_energy(reading, f"meter_lost: {trace.error or 'the power samples have a gap'}.")
-        return drop_nonpositive_energy(check_window_length(reading, USUAL_TICK_S))
+            return remove_energy(reading, f"meter_lost: {trace.error or 'the power samples have a gap'}.")
+        return drop_nonpositive_energy(check_energy_window_length(reading, USUAL_TICK_S))
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class NvmlCounterMeter:
         except (pynvml.NVMLError, MeterUnavailable) as error:
             self._failure = str(error)
 
-    def stop(self, opened_s: float, closed_s: float) -> Reading:
+    def stop(self, opened_s: float, closed_s: float) -> EnergyReading:
         ends: tuple[CounterTick, CounterTick] | None = None
         if self._failure is None:
             try:
@@ -165,7 +165,7 @@ class NvmlCounterMeter:
             except (pynvml.NVMLError, MeterUnavailable) as error:
                 self._failure = str(error)
         trace = self._sampler.stop() if self._sampler else PowerTrace(error="not started")
-        reading = Reading(
+        reading = EnergyReading(
             window_s=closed_s - opened_s,
             integral_j=trace.integrate_power_j(opened_s, closed_s),
             module_j=trace.integrate_module_power_j(opened_s, closed_s),
@@ -173,20 +173,20 @@ class NvmlCounterMeter:
             trace=trace,
         )
         if ends is None or self._start is None:
-            return without_energy(reading, f"meter_lost: the energy counter could not be read: {self._failure}.")
+            return remove_energy(reading, f"meter_lost: the energy counter could not be read: {self._failure}.")
         return self._checked_energy_reading(reading, self._start, *ends, opened_s, closed_s)
 
     def _checked_energy_reading(
         self,
-        reading: Reading,
+        reading: EnergyReading,
         start: CounterTick,
         end: CounterTick,
         after: CounterTick,
         opened_s: float,
         closed_s: float,
-    ) -> Reading:
+    ) -> EnergyReading:
         if not start.energy_j <= end.energy_j <= after.energy_j:
-            return without_energy(reading, "counter_reset: the energy counter went backwards during the measurement.")
+            return remove_energy(reading, "counter_reset: the energy counter went backwards during the measurement.")
         tick_s = after.at_s - end.at_s
         tail_w = (after.energy_j - end.energy_j) / tick_s
         lead_w = self._idle_w if self._idle_w is not None else tail_w
@@ -198,7 +198,7 @@ class NvmlCounterMeter:
         )
         counter_j = moved_j - outside_j
         whole = replace(reading, energy_j=counter_j, counter_j=counter_j, note=note)
-        return compare_counter_with_integral(drop_nonpositive_energy(check_window_length(whole, tick_s)))
+        return compare_counter_with_integral(drop_nonpositive_energy(check_energy_window_length(whole, tick_s)))
 
 
 def wait_for_counter_tick(device: NvmlDevice) -> CounterTick:

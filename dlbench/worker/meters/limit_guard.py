@@ -90,7 +90,7 @@ def hold_until_parent_ends(uuid: str, limits: DeviceLimits) -> int:
         if left:
             raise LimitRefused(f"an earlier run changed the limits of this device, and they cannot be restored: {left}")
         os.ftruncate(file, 0)
-        control.check(limits)
+        control.require_allowed_limits(limits)
         found = {"power_w": control.power_limit_w() if limits.power_w else None, "clock_locked": bool(limits.clock_mhz)}
         os.pwrite(file, json.dumps(found).encode(), 0)
         os.fsync(file)

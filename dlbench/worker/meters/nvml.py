@@ -84,7 +84,7 @@ class NvmlDevice:
         """Read the power of the whole module with its CPU [W]; None except on superchips."""
         return self._read_power_field(pynvml.NVML_POWER_SCOPE_MODULE)
 
-    def state(self) -> DeviceState:
+    def read_state(self) -> DeviceState:
         handle = self._handle
         memory = read_or_none(pynvml.nvmlDeviceGetMemoryInfo, handle)
         limit_mw = read_or_none(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)

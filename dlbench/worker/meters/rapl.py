@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.worker.meters.nvml import MeterUnavailable
-from dlbench.worker.meters.reading import Reading, check_window_length, drop_nonpositive_energy, positive_or_none
+from dlbench.worker.meters.reading import (
+    EnergyReading,
+    check_energy_window_length,
+    drop_nonpositive_energy,
+    positive_or_none,
+)
 
 POWERCAP = Path("/sys/class/powercap")
 #: Upper limit of package power [W]; a window in which this power could wrap a counter twice is rejected.
@@ -75,11 +80,11 @@ class RaplMeter:
             self._start_uj = []
         self._start_s = time.perf_counter()
 
-    def stop(self, opened_s: float, closed_s: float) -> Reading:
+    def stop(self, opened_s: float, closed_s: float) -> EnergyReading:
         try:
             spent_j = self._energy_since(self._start_uj)
         except (OSError, ValueError) as error:
-            return Reading(note=f"RAPL: {error}", warnings=(f"meter_lost: RAPL could not be read: {error}.",))
+            return EnergyReading(note=f"RAPL: {error}", warnings=(f"meter_lost: RAPL could not be read: {error}.",))
         # From reading to reading: some milliseconds longer than the window; the energy covers this time.
         window_s = time.perf_counter() - self._start_s
         longest_s = min(domain.range_uj for domain in self._domains) / 1e6 / HIGHEST_POWER_W
@@ -87,16 +92,16 @@ class RaplMeter:
             reason = (
                 f"a RAPL counter may have wrapped twice in {window_s:.0f} s; windows up to {longest_s:.0f} s are safe"
             )
-            return Reading(note=reason, warnings=(f"counter_wrap: {reason}.",))
+            return EnergyReading(note=reason, warnings=(f"counter_wrap: {reason}.",))
         if _was_counter_reset(spent_j, window_s):
             reason = (
                 f"RAPL counted {max(spent_j):.0f} J in {window_s:.2f} s, more than any package uses: the "
                 f"counter was reset"
             )
-            return Reading(note=reason, warnings=(f"counter_reset: {reason}.",))
+            return EnergyReading(note=reason, warnings=(f"counter_reset: {reason}.",))
         energy_j = math.fsum(spent_j)
-        reading = Reading(energy_j, window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=SCOPE_NOTE)
-        return drop_nonpositive_energy(check_window_length(reading, TICK_S))
+        reading = EnergyReading(energy_j, window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=SCOPE_NOTE)
+        return drop_nonpositive_energy(check_energy_window_length(reading, TICK_S))
 
     def _read_counters(self) -> list[int]:
         return [domain.read_microjoules() for domain in self._domains]

@@ -12,7 +12,7 @@ USUAL_TICK_S = 0.1
 
 
 @dataclass(frozen=True)
-class Reading:
+class EnergyReading:
     """Energy of one window, with related readings; None if unknown."""
 
     energy_j: float | None = None
@@ -26,30 +26,30 @@ class Reading:
     warnings: tuple[str, ...] = ()
 
 
-def check_window_length(reading: Reading, tick_s: float) -> Reading:
+def check_energy_window_length(reading: EnergyReading, tick_s: float) -> EnergyReading:
     """Remove the energy of a window with too few ticks; warn about a short window."""
     assert reading.window_s is not None
     if reading.window_s < FEWEST_TICKS * tick_s:
-        return without_energy(
+        return remove_energy(
             reading,
             f"short_energy_window: energy window of {reading.window_s:.2f} s is shorter than {FEWEST_TICKS} updates "
             f'of the counter ({FEWEST_TICKS * tick_s:#.2g} s); raise protocol.min_time_s or set energy = "none".',
         )
     if reading.window_s < SHORT_ENERGY_WINDOW_S:
-        usual = f"energy is reliable from {SHORT_ENERGY_WINDOW_S:.0f} s on"
+        usual = f"energy is reliable if measured for at least {SHORT_ENERGY_WINDOW_S:.0f} s"
         sentence = f"short_energy_window: energy was measured for only {reading.window_s:.2f} s; {usual}."
         return replace(reading, warnings=(*reading.warnings, sentence))
     return reading
 
 
-def drop_nonpositive_energy(reading: Reading) -> Reading:
+def drop_nonpositive_energy(reading: EnergyReading) -> EnergyReading:
     """Remove an energy that is not above zero: the meter does not work."""
     if reading.energy_j is None or reading.energy_j > 0:
         return reading
     sentence = (
         f"meter_still: the energy meter returned {reading.energy_j:g} J for {reading.window_s:.2f} s; it does not work."
     )
-    return without_energy(reading, sentence)
+    return remove_energy(reading, sentence)
 
 
 def positive_or_none(power_w: float | None) -> float | None:
@@ -57,14 +57,14 @@ def positive_or_none(power_w: float | None) -> float | None:
     return power_w if power_w is not None and power_w > 0 else None
 
 
-def compare_counter_with_integral(reading: Reading) -> Reading:
+def compare_counter_with_integral(reading: EnergyReading) -> EnergyReading:
     """Add a warning if counter and integral differ by more than the tolerance, or the integral is missing."""
     if reading.counter_j is None or reading.energy_j is None:
         return reading
     if reading.integral_j is None:
         sentence = (
             f"energy_unchecked: no sampled power to check the energy counter "
-            f"({reading.trace.error or 'the samples have a gap'})."
+            f"({reading.trace.error or 'the power samples have a gap'})."
         )
         return replace(reading, warnings=(*reading.warnings, sentence))
     difference = reading.integral_j / reading.counter_j - 1 if reading.counter_j else float("inf")
@@ -77,7 +77,7 @@ def compare_counter_with_integral(reading: Reading) -> Reading:
     return replace(reading, warnings=(*reading.warnings, sentence))
 
 
-def without_energy(reading: Reading, warning: str) -> Reading:
+def remove_energy(reading: EnergyReading, warning: str) -> EnergyReading:
     """Remove the energy for the reason in `warning`, which also becomes the note."""
     note = warning.split(": ", 1)[1]
     return replace(

@@ -24,7 +24,7 @@ from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
 from dlbench.suites.case import Case
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import DetectedRank, RankContext
-from dlbench.worker.ranks.rank_status import RankStatus, die_with_launcher, exit_process
+from dlbench.worker.ranks.rank_status import RankStatus, end_with_parent, exit_without_teardown
 from dlbench.worker.ranks.rendezvous import connect_ranks
 
 #: Relative slowness against the median rank above which a rank is reported.
@@ -69,25 +69,25 @@ RankWork = Callable[[Case, RankContext], Outcome]
 
 def run_rank(case: Case, attempt: Path, found: DetectedRank, work: RankWork) -> int:
     """Run one rank that does `work`, from start to end; return the exit status."""
-    die_with_launcher()
+    end_with_parent()
     rank_status = RankStatus(attempt, found.rank)
     rank_status.watch_signals()
     from dlbench.worker.failures import report_failure
 
     try:
         enter_phase("rendezvous")
-        context = join_group(case, found, attempt.name)
+        context = join_process_group(case, found, attempt.name)
         outcome = work(case, context)
-        rank_status.ended(outcome.status, None)
+        rank_status.write_final_status(outcome.status, None)
         context.barrier()
         dist.destroy_process_group()
     except BaseException as error:
-        rank_status.ended(*report_failure(error, f"rank {found.rank}: "))
-        exit_process(NOT_DONE, abort=True)
+        rank_status.write_final_status(*report_failure(error, f"rank {found.rank}: "))
+        exit_without_teardown(NOT_DONE, abort=True)
     return OK if outcome.status in DONE_STATUSES else NOT_DONE
 
 
-def backend_of(case: Case) -> str:
+def communication_backend(case: Case) -> str:
     """The backend of gradient communication. Raises BadInput if PyTorch lacks it, or the device is of another kind."""
     cuda = case.device == "cuda" or (case.device == "auto" and torch.cuda.is_available())
     backend = case.backend if case.backend != "auto" else ("nccl" if cuda else "gloo")
@@ -100,13 +100,13 @@ def backend_of(case: Case) -> str:
     return backend
 
 
-def join_group(case: Case, found: DetectedRank, token: str) -> RankContext:
+def join_process_group(case: Case, found: DetectedRank, token: str) -> RankContext:
     """Join the group as this rank: select the device, divide the threads. Raises BadInput if that fails."""
     from dlbench.worker.devices import find_device
     from dlbench.worker.ranks.transport import enable_nccl_log
 
     alone = RankContext(found.rank, found.local_rank, found.world_size)
-    backend = backend_of(case)
+    backend = communication_backend(case)
     os.environ["DLBENCH_TOKEN"] = token
     store, master = connect_ranks(found, token, os.environ, case.protocol.timeout_s)
     set_interfaces(master, found)
@@ -206,7 +206,7 @@ def straggler_warnings(ranks: list[tuple[System, Measurement]]) -> tuple[str, ..
         if medians[i] > (1 + STRAGGLER_SHARE) * others:
             late = medians[i] / others - 1
             warnings.append(
-                f"straggler: rank {found.rank} on {system.hostname} takes {late:.0%} longer than the others for its "
-                f"own part of a step; the others wait for it."
+                f"straggler: rank {found.rank} on {system.hostname} needs {late:.0%} more time than the other ranks "
+                f"for its own work in a step; the other ranks wait for it."
             )
     return tuple(warnings)

@@ -49,7 +49,7 @@ class RankStatus:
             os.dup2(file, 2)
             os.close(file)
 
-    def ended(self, status: str, error: str | None) -> None:
+    def write_final_status(self, status: str, error: str | None) -> None:
         """Write how this rank ended; only the first call counts."""
         if self._said:
             return
@@ -78,7 +78,7 @@ class RankStatus:
         def wait_for_signal() -> None:
             number = os.read(reading, 1)[0]
             context = _current_source_line(main)
-            self.ended(
+            self.write_final_status(
                 "preempted", f"stopped by {signal.Signals(number).name} in phase {current_phase()}, at {context}"
             )
             os._exit(NOT_DONE)
@@ -95,7 +95,7 @@ def _current_source_line(thread: int | None) -> str:
     return f"{Path(last.filename).name}:{last.lineno} in {last.name}"
 
 
-def die_with_launcher() -> None:
+def end_with_parent() -> None:
     """End this process when its parent ends: torchrun and mpirun start ranks outside our session."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -103,7 +103,7 @@ def die_with_launcher() -> None:
         os._exit(NOT_DONE)
 
 
-def exit_process(code: int, abort: bool = False) -> NoReturn:
+def exit_without_teardown(code: int, abort: bool = False) -> NoReturn:
     """Exit this process after its results are written.
 
     Code of the network cannot delay it or change the exit status: no endless thread, exit handler or library teardown.

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dlbench.report.analysis import bounds
-from dlbench.report.analysis.bounds import FLOP, MEMORY, DeviceRoofline, NetworkBound, least_time_and_limit
+from dlbench.report.analysis.bounds import FLOP, MEMORY, DeviceRoofline, NetworkBound, least_time_and_bottleneck
 from dlbench.report.chapters import bounds_tables
 from dlbench.results.bounds_records import Ceiling, CeilingRun, DeviceIdentity, LayerTime, ProfileRun
 from dlbench.results.bounds_schema import ceilings_frame, layers_frame, read_ceilings, write_ceilings
@@ -44,20 +44,20 @@ def layer(name="conv", forward_s=(1.0,), backward_s=(2.0,), **work):
 
 
 def test_the_bound_is_the_larger_of_both_times():
-    assert least_time_and_limit(500, 10, ROOF) == (5.0, FLOP)
-    assert least_time_and_limit(500, 100, ROOF) == (10.0, MEMORY)
-    assert least_time_and_limit(0, 10, ROOF) == (1.0, MEMORY)
-    assert least_time_and_limit(0, 0, ROOF) == (0.0, None)
+    assert least_time_and_bottleneck(500, 10, ROOF) == (5.0, FLOP)
+    assert least_time_and_bottleneck(500, 100, ROOF) == (10.0, MEMORY)
+    assert least_time_and_bottleneck(0, 10, ROOF) == (1.0, MEMORY)
+    assert least_time_and_bottleneck(0, 0, ROOF) == (0.0, None)
 
 
 @pytest.mark.parametrize("work", [(math.nan, 1), (1, math.nan), (-1, 1), (1, math.inf)])
 def test_work_that_is_no_number_has_no_bound(work):
-    assert least_time_and_limit(*work, ROOF) == (None, None)
+    assert least_time_and_bottleneck(*work, ROOF) == (None, None)
 
 
 def test_without_a_rate_there_is_no_bound_for_what_needs_it():
-    assert least_time_and_limit(5, 5, DeviceRoofline("fp32", 100.0, None)) == (None, None)
-    assert least_time_and_limit(5, 0, DeviceRoofline("fp32", 100.0, None)) == (0.05, FLOP)
+    assert least_time_and_bottleneck(5, 5, DeviceRoofline("fp32", 100.0, None)) == (None, None)
+    assert least_time_and_bottleneck(5, 0, DeviceRoofline("fp32", 100.0, None)) == (0.05, FLOP)
 
 
 def test_a_layer_by_hand():

@@ -4,13 +4,13 @@ import json
 import pytest
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.report.analysis.comparison import compare_sides, find_regressions, why_regression_undecided
+from dlbench.report.analysis.comparison import compare_ab_sides, find_regressions, why_regression_undecided
 from dlbench.report.analysis.comparison_matching import ComparisonRules, select_attempts_of_sides
 from dlbench.report.chapters.comparison_tables import comparison_tables, summary_line
 from dlbench.results import store
 from dlbench.results.schema import to_table
 from dlbench.suites.case import Case, Protocol
-from dlbench.table import FORMATS, render_all
+from dlbench.table import FORMATS, format_tables
 from tests.fakes import records as fake
 from tests.report.comparing import compare_stores
 
@@ -144,7 +144,7 @@ def test_a_time_limit_is_no_difference():
 
 
 def test_stores_without_a_common_case_are_one_clear_line():
-    with pytest.raises(BadInput, match="no network was measured in the same mode in both"):
+    with pytest.raises(BadInput, match="no network was measured in the same mode in both BASE and TARGET"):
         lines_of([processes(CASE)], [processes(OTHER, side="b")])
 
 
@@ -315,7 +315,7 @@ def test_what_differs_between_the_systems_is_listed_and_nothing_else():
         ("kernel", "5.14.0-570.el9.x86_64", "6.1"),
         ("torch", "2.15.0+cpu", "2.16.0+cpu"),
     ]
-    shown = render_all(comparison_tables(found), "text")
+    shown = format_tables(comparison_tables(found), "text")
     assert shown.index("2.16.0+cpu") < shown.index("Verdict")
 
 
@@ -358,7 +358,7 @@ def test_energies_of_different_meters_are_refused_when_measured_in_turns_too():
     ]  # fmt: skip
     cases, sides = select_attempts_of_sides(rows(made), ("x-a", "x-b")), ("x-a", "x-b")
     found = {
-        metric: compare_sides(cases, sides, [(on_gpu, on_gpu)], 4, ComparisonRules(metric=metric)).lines[0]
+        metric: compare_ab_sides(cases, sides, [(on_gpu, on_gpu)], 4, ComparisonRules(metric=metric)).lines[0]
         for metric in ("energy_per_image", "step_time")
     }
     assert found["energy_per_image"].verdict == "refused"
@@ -443,8 +443,8 @@ def test_what_holds_for_all_cases_is_said_once():
 def test_every_format_has_the_ratio_and_json_the_differences_too():
     found = compare_stores(rows(processes(CASE)), rows(processes(CASE, 1.05, side="b")))
     for form in FORMATS:
-        assert "1.05" in render_all(comparison_tables(found), form)
-    systems, compared = json.loads(render_all(comparison_tables(found), "json"))
+        assert "1.05" in format_tables(comparison_tables(found), form)
+    systems, compared = json.loads(format_tables(comparison_tables(found), "json"))
     assert systems["rows"] == []
     assert compared["rows"][0]["verdict"] == "slower"
     assert compared["notes"][-1] == summary_line(found)

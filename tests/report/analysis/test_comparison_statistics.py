@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from dlbench.errors import InvalidMeasurement
-from dlbench.process_statistics import ProcessWindow, interval_over_processes, student_quantile
+from dlbench.process_statistics import ProcessMedian, interval_over_processes, student_quantile
 from dlbench.report.analysis.comparison_statistics import (
     DEFAULT_PAIRS,
     compare_process_groups,
@@ -46,7 +46,7 @@ def test_the_standard_error_of_independent_processes_is_that_of_the_interval_of_
     rng = random.Random(11)
     a, b = medians(3, 0.01, rng), medians(3, 0.01, rng)
     found = compare_process_groups(a, b)
-    sides = [interval_over_processes([ProcessWindow(value) for (value,) in side]) for side in (a, b)]
+    sides = [interval_over_processes([ProcessMedian(value) for (value,) in side]) for side in (a, b)]
     errors = [math.log(side.high / side.low) / 2 / student_quantile(2, 0.95) for side in sides]
     assert found.standard_error == pytest.approx(math.hypot(*errors))
 

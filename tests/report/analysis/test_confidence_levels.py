@@ -73,11 +73,11 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
     assert text.count(f"{INTERVAL_CAPTION} Confidence: {words}.") >= 3  # throughput, FLOP against time, scaling
     assert f"from the {words} interval of the throughput" in text
     compared = captions(content, sections.comparison_section)
-    assert f"± is the half-width of an interval, at a confidence of {words}." in compared
+    assert f"± is the half-width of a confidence interval, at a level of {words}." in compared
     notes = projection_table(store.load(root), 1000, 1.0, None, None).notes
     assert f'Confidence level of the interval in the columns "from" and "to": {words}.' in notes
     usual = confidence == 0.95
-    assert (f"Confidence of ± and of the intervals: {words}." in text) is not usual
+    assert (f"Confidence level of ± and of the intervals: {words}." in text) is not usual
     table = tables.case_metrics_table(content.shown, content.system_names)
     assert ("Confidence" in printed_table.text_table(table)) is not usual
     assert (f" {words} " in summary.terminal_summary(content)) is not usual
@@ -87,10 +87,10 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
 
 def test_exports_and_the_record_hold_the_level(tmp_path):
     root = filled(tmp_path, 0.99)
-    csv = pd.read_csv(io.StringIO("".join(export.export_parts([root], "csv"))))
+    csv = pd.read_csv(io.StringIO("".join(export.export_chunks([root], "csv"))))
     assert set(csv["confidence"]) == {0.99}
     assert {
-        attempt["confidence"] for attempt in json.loads("".join(export.export_parts([root], "json")))["attempts"]
+        attempt["confidence"] for attempt in json.loads("".join(export.export_chunks([root], "json")))["attempts"]
     } == {0.99}
     attempt = csv["attempt_id"].iloc[0]
     assert json.loads(show_record(attempt, [root], "json"))["metrics"]["throughput"]["confidence"] == 0.99
@@ -105,7 +105,7 @@ def test_where_levels_meet_each_row_says_its_own(tmp_path):
     rows = tables.case_metrics_table(content.shown, {}).records()
     assert sorted(row["confidence"] for row in rows) == [0.9] * 4 + [0.95] * 4
     text = captions(content, sections.comparison_section)
-    assert "the half-width of an interval, at a confidence of 90 % or 95 % (set in each case's protocol)." in text
+    assert "the half-width of a confidence interval, at a level of 90 % or 95 % (set in each case's protocol)." in text
 
 
 def test_a_protocol_that_asks_for_nothing_means_95_percent(tmp_path):

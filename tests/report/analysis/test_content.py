@@ -13,7 +13,7 @@ import dlbench
 from dlbench.report.analysis import content, derived_metrics
 from dlbench.report.analysis.content import limit_shown_cases, read_content
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.forms.frame_csv import csv_parts
+from dlbench.report.forms.frame_csv import csv_chunks
 from dlbench.results import reader, store
 from dlbench.results.schema import SCHEMA, to_table
 from dlbench.suites.case import Case
@@ -146,19 +146,19 @@ def test_the_csv_is_that_of_pandas(tmp_path, monkeypatch):
     attempts.loc[1, ["throughput", "started_at"]] = 1.5e-7, pd.Timestamp("2026-11-20 08:00:00.125", tz="UTC")
     attempts.loc[2, "throughput"] = -0.0
     plain = attempts.drop(columns=["warnings", "throttle_reasons"])
-    assert "".join(csv_parts(attempts, list(plain))) == as_pandas_says(plain)
+    assert "".join(csv_chunks(attempts, list(plain))) == as_pandas_says(plain)
     monkeypatch.setattr("dlbench.report.forms.frame_csv._ROWS_PER_PART", 7)
-    assert "".join(csv_parts(attempts, list(plain))) == as_pandas_says(plain)
+    assert "".join(csv_chunks(attempts, list(plain))) == as_pandas_says(plain)
 
 
 @pytest.mark.parametrize("frame", [pd.DataFrame({"a": [], "b": []}), pd.DataFrame({"a": [True, None], "b": ["", "x"]})])
 def test_the_csv_of_little_is_that_of_pandas(frame):
-    assert "".join(csv_parts(frame, ["a", "b"])) == as_pandas_says(frame)
+    assert "".join(csv_chunks(frame, ["a", "b"])) == as_pandas_says(frame)
 
 
 def test_lists_stand_in_one_field_of_the_csv():
     frame = pd.DataFrame({"a": [np.array(["x", "y"], dtype=object), np.array([]), None], "b": [1, 2, 3]})
-    assert "".join(csv_parts(frame, ["a", "b"])) == "a,b\nx; y,1\n,2\n,3\n"
+    assert "".join(csv_chunks(frame, ["a", "b"])) == "a,b\nx; y,1\n,2\n,3\n"
 
 
 def of_two_cases(folder, time):

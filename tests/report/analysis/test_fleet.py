@@ -174,8 +174,8 @@ def test_cases_over_several_nodes_are_left_out_and_counted():
     [
         ({"throttle_reasons": ["hw_thermal_slowdown"]}, "throttled because of high temperature (hw_thermal_slowdown)"),
         ({"throttle_reasons": ["sw_power_cap"]}, "slowed by its power limit (sw_power_cap)"),
-        ({"sm_clock_min_mhz": 1400.0}, "low clock: 1400 MHz, others 1900 MHz"),
-        ({"temperature_max_c": 88.0}, "hot: 88 °C, others 60 °C"),
+        ({"sm_clock_min_mhz": 1400.0}, "low clock: 1400 MHz; median of the other units 1900 MHz"),
+        ({"temperature_max_c": 88.0}, "hot: 88 °C; median of the other units 60 °C"),
         ({"system_driver_version": "550.1"}, "other driver: 550.1, others 580.82"),
         ({"other_processes": 2}, "other processes on the device"),
         ({"warnings": ["ecc: 3 uncorrected memory errors"]}, "memory errors (ECC)"),

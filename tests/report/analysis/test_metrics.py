@@ -109,11 +109,11 @@ def test_a_partial_count_is_named_wherever_its_figures_are(tmp_path):
     assert "partial FLOP" in warned["AlexNet"]
     assert "varying FLOP" in warned["VGG-16"]
     assert "FLOP" not in warned["ResNet-50"]
-    rows = list(csv.DictReader(io.StringIO("".join(export.tidy_csv_parts(content.attempts)))))
+    rows = list(csv.DictReader(io.StringIO("".join(export.tidy_csv_chunks(content.attempts)))))
     assert sorted(row["flop_partial"] for row in rows) == ["", "", "_fft_r2c"]
     assert "1 of 3 with a partial FLOP count" in case_warnings.summarize_warnings(content.shown, with_energy=False)
     assert "per flop" in " ".join(energy_table(content.shown, content.system_names).notes).lower()
-    assert "count is partial" in plots_time.flop_time(content.shown).caption
+    assert "count is partial" in plots_time.flop_time_plot(content.shown).caption
 
 
 def by_ranks(number, *changes):

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from dlbench.errors import BadInput, InvalidMeasurement, UnknownName
-from dlbench.report.analysis.projection import Prices, make_prices, project_training, read_prices
+from dlbench.report.analysis.projection import Prices, prices_from_dict, project_training, read_prices
 from dlbench.stats import Interval
 
 THROUGHPUT = Interval(1000.0, 950.0, 1100.0, 0.95)
@@ -138,7 +138,7 @@ def test_nonsense_in_a_price_file_is_one_line_that_names_the_file(tmp_path, text
 
 def test_an_unknown_key_offers_the_near_one():
     with pytest.raises(UnknownName, match="did you mean 'per_kwh'"):
-        make_prices({"currency": "EUR", "per_kw": 0.2})
+        prices_from_dict({"currency": "EUR", "per_kw": 0.2})
 
 
 def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
@@ -166,7 +166,7 @@ def test_a_system_may_have_prices_of_its_own(tmp_path):
     assert (prices.prices_of_system("H200").per_device_hour, prices.prices_of_system("H200").per_kwh) == (5.0, 0.2)
     assert prices.prices_of_system("A100").per_device_hour == 2.0
     assert prices.prices_of_system("A100").currency == prices.prices_of_system("H200").currency == "EUR"
-    only = make_prices({"currency": "EUR", "systems": {"H200": {"per_device_hour": 5.0}}})
+    only = prices_from_dict({"currency": "EUR", "systems": {"H200": {"per_device_hour": 5.0}}})
     assert only.prices_of_system("A100") is None
     assert only.prices_of_system("H200").per_device_hour == 5.0
 
@@ -182,9 +182,9 @@ def test_a_system_may_have_prices_of_its_own(tmp_path):
 )
 def test_wrong_prices_of_a_system_are_clear_errors(systems, message):
     with pytest.raises(BadInput, match=message):
-        make_prices({"currency": "EUR", "systems": systems})
+        prices_from_dict({"currency": "EUR", "systems": systems})
 
 
 def test_a_system_has_no_currency_of_its_own():
     with pytest.raises(UnknownName, match=r"systems\.H200"):
-        make_prices({"currency": "EUR", "per_kwh": 1.0, "systems": {"H200": {"currency": "USD"}}})
+        prices_from_dict({"currency": "EUR", "per_kwh": 1.0, "systems": {"H200": {"currency": "USD"}}})

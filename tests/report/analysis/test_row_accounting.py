@@ -117,7 +117,7 @@ def test_rows_read_are_rows_shown_and_rows_named_as_left_out(content):
 
 
 def test_the_page_says_where_every_row_is(content, store):
-    heading = "What became of every row that was read"
+    heading = "Stored rows: how many are shown or left out"
     table = next(b.table for b in provenance_section(content).blocks if b.heading == heading)
     rows = {row["what"]: row["rows"] for row in table.records()}
     assert rows.pop("Read") == ROWS == sum(rows.values())
@@ -154,7 +154,7 @@ def test_the_api_has_every_case_with_its_system(store):
 
 @pytest.mark.filterwarnings("ignore::dlbench.results.store.SkippedPart")
 def test_csv_and_sql_have_every_attempt(store):
-    csv = pd.read_csv(io.StringIO("".join(export.export_parts([store], "csv"))), low_memory=False)
+    csv = pd.read_csv(io.StringIO("".join(export.export_chunks([store], "csv"))), low_memory=False)
     left_out = 30 + 10  # copies, and what cannot be right
     assert len(csv) == ROWS - left_out
     assert csv["throughput_low"].notna().sum() == 4 * PER_SYSTEM + 20
@@ -199,7 +199,7 @@ def test_networks_for_which_a_figure_has_no_room_are_named():
     cases = [Case(f"net{i:02}", batch_size=b, device="cuda") for i in range(26) for b in (1, 2)]
     rows = to_table([fakes.record(case, number=i, step_s=STEPS) for i, case in enumerate(cases)]).to_pandas()
     frame = derived_metrics.add_metric_intervals(derived_metrics.attempts_from_rows(rows))
-    drawn = plots_rates.throughput(frame).caption
+    drawn = plots_rates.throughput_plot(frame).caption
     assert drawn.endswith("Not drawn: net24, net25; see the tables.")
     panels = plots_batch.batch_curves(frame).caption
     assert "Not drawn: net16 training, net17 training," in panels

@@ -94,9 +94,7 @@ def test_noise_is_not_taken_for_communication_and_the_usual_prediction_stays_wit
         assert np.median([abs(f.step_s(devices, batch) / true_s - 1) for f in found]) < 0.05
     else:
         # Nothing was seen of communication that hides: only limits can be given.
-        within = [
-            f.most_favourable_step_s(devices, batch) * 0.95 <= true_s <= f.step_s(devices, batch) * 1.05 for f in right
-        ]
+        within = [f.minimum_step_s(devices, batch) * 0.95 <= true_s <= f.step_s(devices, batch) * 1.05 for f in right]
         assert np.mean(within) >= 0.8
 
 
@@ -104,7 +102,7 @@ def test_communication_that_was_all_hidden_gives_limits_only():
     model = truth("ring", 1e-6, 0.002, 0.5)
     found = fit_scaling_model(measured(model, "weak"))
     assert not found.overlap_known
-    assert found.most_favourable_step_s(128, 64) <= model.step_s(128, 64) * 1.01 <= found.step_s(128, 64) * 1.02
+    assert found.minimum_step_s(128, 64) <= model.step_s(128, 64) * 1.01 <= found.step_s(128, 64) * 1.02
 
 
 def test_the_error_at_left_out_points_is_small_where_the_model_holds_and_large_where_it_does_not():

@@ -61,7 +61,7 @@ def test_a_cpu_stands_beside_a_gpu(tmp_path):
 
 def test_what_one_system_alone_has_is_left_out(tmp_path):
     content = two(tmp_path, theirs=CASES[: len(CASES) // 2])
-    assert reasons(content) == [("VGG-16", "H200", "no other system has this case")] * 2  # training and inference
+    assert reasons(content) == [("VGG-16", "H200", "measured on no other system")] * 2  # training and inference
     assert [row["cases"] for row in unshared_cases_table(content).records()] == [4, 4]
 
 
@@ -92,7 +92,7 @@ def test_a_failure_elsewhere_is_the_reason_and_stands_in_the_table(tmp_path):
     assert ("AlexNet", "H200", "no result on A100: oom") in reasons(alone)
     content = read_content([*alone.sources, l40s])
     shared = find_shared_cases(content)
-    table = tables_systems.metric_table(shared.cases, content.system_names, "throughput", shared.failed)
+    table = tables_systems.metric_by_system_table(shared.cases, content.system_names, "throughput", shared.failed)
     assert "oom" not in {c.heading for c in table.columns}
     assert table.records()[0]["system_1"] > 0
 
@@ -104,7 +104,9 @@ def test_failed_there_stands_in_place_of_the_number(tmp_path):
     c = fake.store(tmp_path / "c", fake.campaign(fake.L40S, CASES[1:2], first=800), [oom])
     content = read_content([f"x={a}", f"y={b}", f"z={c}"])
     shared = find_shared_cases(content)
-    rows = tables_systems.metric_table(shared.cases, content.system_names, "throughput", shared.failed).records()
+    rows = tables_systems.metric_by_system_table(
+        shared.cases, content.system_names, "throughput", shared.failed
+    ).records()
     assert rows[0]["system_3"] == "oom"
     speedups = tables_systems.speedups_table(
         shared.cases, shared.processes, content.system_names, next(iter(content.system_names)), shared.failed
@@ -330,7 +332,7 @@ def test_tables_over_systems_print_in_every_form(tmp_path):
     content = two(tmp_path)
     shared = find_shared_cases(content)
     for metric in ranking.ranking_metrics(shared.processes):
-        table = tables_systems.metric_table(shared.cases, content.system_names, metric, shared.failed)
+        table = tables_systems.metric_by_system_table(shared.cases, content.system_names, metric, shared.failed)
         assert "H200" in text_table(table)
         if metric != "share_of_measured_peak":
             assert len(csv_table(table).splitlines()) == len(CASES) + 1
@@ -340,7 +342,7 @@ def test_a_single_system_shares_nothing(tmp_path):
     content = read_content([fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))])
     assert find_shared_cases(content).cases.empty
     assert [cell for row in unshared_cases_table(content).rows for cell in row[-1:]] == [
-        "no other system has this case"
+        "measured on no other system"
     ] * 4
 
 

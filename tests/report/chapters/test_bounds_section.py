@@ -152,7 +152,7 @@ def test_every_case_stands_beside_the_measured_peak_of_its_system(store):
     assert shown["share_of_measured_peak"].tolist() == pytest.approx((shown["flop_rate"] / 100e9).tolist())
     assert shown["layer_bound"].isna().all()
     with figure_style.plot_style():
-        plot = plots_time.flop_time(shown)
+        plot = plots_time.flop_time_plot(shown)
     assert "The dashed line is the peak" in plot.caption
     for axes in plot.figure.axes:
         flop, time_s = next(line for line in axes.lines if line.get_linestyle() == "--").get_data()

@@ -98,7 +98,7 @@ def test_a_mean_ratio_hides_no_reversal_and_none_stands_without_an_absolute_valu
 
 def test_ratios_of_the_table_are_those_of_the_brief(blocks, content):
     _, rows, _ = systems_of(blocks)
-    found = verdicts.prepare_brief_data(content)
+    found = verdicts.compare_systems(content)
     ids = {name: system for system, name in found.names.items()}
     numbers = [n for group in found.groups if group.name == "fp32 inference" for n in group.numbers]
     ratio = found.ratio("time", found.base, ids["Cedar"], numbers)
@@ -174,12 +174,12 @@ def test_work_of_a_mix_that_nobody_measured_is_named(sources):
     with figure_style.plot_style():
         found = brief.brief_blocks(read_content(sources, mix=mix))
     points = next(block.points for block in found if block.points)
-    assert points[0] == "Your mix contains vit_b_16, inference, which was not measured on all systems."
+    assert points[0] == "The work mix has vit_b_16, inference, which was not measured on all systems."
 
 
 def test_ratios_of_equal_logarithms_have_no_interval_and_no_verdict():
     logs = {(1, "a"): [0.0] * 3, (1, "b"): [0.1] * 3}
-    found = verdicts.mean_ratio(logs, "a", "b", [1])
+    found = verdicts.geometric_mean_ratio(logs, "a", "b", [1])
     assert found.interval is None
     assert not found.is_decided
 
@@ -198,7 +198,7 @@ def test_the_interval_of_a_mean_over_cases_follows_from_their_processes():
     for case in (1, 2):
         logs[case, "a"] = [0.0, 0.02, -0.02]
         logs[case, "b"] = [0.1, 0.12, 0.08]
-    found = verdicts.mean_ratio(logs, "a", "b", [1, 2])
+    found = verdicts.geometric_mean_ratio(logs, "a", "b", [1, 2])
     # Standard error of each case √(2 · 0.02² / 3), of the mean of two that over √2, times 2; 8 degrees of freedom.
     assert found.comparison.standard_error == pytest.approx(2 * (2 * 0.02**2 / 3) ** 0.5 / 2**0.5)
     assert found.value == pytest.approx(2.718281828**0.1)

@@ -7,7 +7,7 @@ import pytest
 from dlbench import units
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.projection import Prices
-from dlbench.report.chapters.compute_section import RESNET_IMAGES, compute_section, trained_networks
+from dlbench.report.chapters.compute_section import RESNET_IMAGES, compute_section, published_trainings
 from dlbench.suites.case import Case
 from tests.fakes import records
 
@@ -44,7 +44,7 @@ def test_without_a_training_there_is_no_chapter(tmp_path):
 
 
 def test_the_count_of_resnet_152_is_that_of_its_schedule_and_the_published_figure_is_two_thirds_of_it():
-    resnet, *others = trained_networks()
+    resnet, *others = published_trainings()
     assert RESNET_IMAGES == 153_600_000
     assert resnet.counted_flop == 67_458_465_792 * 153_600_000
     assert resnet.counted_parameters == 60_192_808

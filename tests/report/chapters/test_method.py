@@ -57,7 +57,7 @@ def test_meters_that_are_apart_or_alone_are_not_called_met(tmp_path):
         rule(tmp_path / "apart", 10, fine, of_gpu(1, energy_counter_j=1000.0, energy_integral_j=940.0))[1] == "partly"
     )
     words, state = rule(tmp_path / "alone", 10, fine, of_gpu(1, energy_integral_j=None))
-    assert ("1 of 2 cases have only one of these two readings" in words, state) == (True, "partly")
+    assert ("1 of 2 cases have only one of the two energies" in words, state) == (True, "partly")
 
 
 def wild():

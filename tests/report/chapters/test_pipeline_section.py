@@ -8,7 +8,7 @@ import pytest
 
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.labels import setting_label
-from dlbench.report.chapters.pipeline_section import PipelineVerdict, pipeline_section, pipeline_verdict
+from dlbench.report.chapters.pipeline_section import InputBottleneck, find_input_bottleneck, pipeline_section
 from dlbench.report.figures import figure_style
 from dlbench.suites.case import Case
 from tests.fakes import records
@@ -65,17 +65,17 @@ def test_a_case_of_a_damaged_store_without_its_workers_is_left_out(tmp_path):
     ("figures", "expected"),
     [
         # Two processes bring a batch every 0.2 s, and the device takes 0.1 s: four would feed it.
-        ((0.2, 0.1, 0.2, 0.01, 0.3, 2), PipelineVerdict("decode", 4)),
-        ((0.2, 0.1, 0.2, 0.3, 0.01, 2), PipelineVerdict("storage", 4)),
-        ((0.104, 0.1, 0.02, 0.01, 0.3, 2), PipelineVerdict("device", 1)),
+        ((0.2, 0.1, 0.2, 0.01, 0.3, 2), InputBottleneck("decode", 4)),
+        ((0.2, 0.1, 0.2, 0.3, 0.01, 2), InputBottleneck("storage", 4)),
+        ((0.104, 0.1, 0.02, 0.01, 0.3, 2), InputBottleneck("device", 1)),
         # Without processes of its own the one that computes loads: as one process.
-        ((0.4, 0.1, 0.3, 0.01, 0.3, 0), PipelineVerdict("decode", 3)),
+        ((0.4, 0.1, 0.3, 0.01, 0.3, 0), InputBottleneck("decode", 3)),
         # DALI does not time reading and decoding apart.
-        ((0.2, 0.1, 0.2, math.nan, math.nan, 2), PipelineVerdict("loader", 4)),
+        ((0.2, 0.1, 0.2, math.nan, math.nan, 2), InputBottleneck("loader", 4)),
     ],
 )
 def test_the_verdict_names_what_limits_and_the_workers_that_feed_the_device(figures, expected):
-    assert pipeline_verdict(*figures) == expected
+    assert find_input_bottleneck(*figures) == expected
 
 
 def test_the_setting_of_a_case_is_understood_without_the_headings_of_a_table():

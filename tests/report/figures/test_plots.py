@@ -26,9 +26,9 @@ from tests.fakes import records as fakes
 ALL = {
     draw.__name__: draw
     for draw in (
-        *(plots_rates.throughput, plots_rates.energy, plots_batch.batch_curves, plots_rates.precisions),
-        *(plots_time.step_breakdown, plots_time.memory, plots_time.flop_time),
-        *(plots_samples.distribution, plots_samples.time_series, plots_samples.power),
+        *(plots_rates.throughput_plot, plots_rates.energy_plot, plots_batch.batch_curves, plots_rates.precisions_plot),
+        *(plots_time.step_breakdown, plots_time.memory_plot, plots_time.flop_time_plot),
+        *(plots_samples.step_time_box_plot, plots_samples.step_times_plot, plots_samples.power_trace_plot),
     )
 }
 #: The figures that a machine without meter, other batches and other precisions cannot have.
@@ -93,14 +93,14 @@ def test_phases_of_too_few_steps_are_not_drawn(tmp_path):
 
 
 def test_without_a_meter_the_reason_is_given(tmp_path):
-    plot = plots_rates.energy(cases_of(tmp_path, fakes.quick()))
+    plot = plots_rates.energy_plot(cases_of(tmp_path, fakes.quick()))
     assert plot.caption == "No energy meter on this system: RAPL is not readable in this virtual machine."
 
 
 def test_the_same_data_give_the_same_bytes(gpu_cases, tmp_path):
     for folder in ("a", "b"):
         with figure_style.plot_style():
-            figure_style.save_figure(plots_rates.throughput(gpu_cases).figure, tmp_path / folder, "throughput")
+            figure_style.save_figure(plots_rates.throughput_plot(gpu_cases).figure, tmp_path / folder, "throughput")
     assert {p.suffix for p in (tmp_path / "a").iterdir()} == {".svg", ".png", ".pdf"}
     for one in sorted((tmp_path / "a").iterdir()):
         assert one.read_bytes() == (tmp_path / "b" / one.name).read_bytes(), one.name
@@ -123,7 +123,7 @@ def test_names_that_are_long_odd_or_formulas_are_drawn_as_texts(tmp_path):
 @pytest.mark.usefixtures("only_svg")
 def test_a_figure_for_the_page_has_its_own_ids_and_no_address(gpu_cases, tmp_path):
     with figure_style.plot_style():
-        svg = figure_style.save_figure(plots_rates.throughput(gpu_cases).figure, tmp_path, "throughput")
+        svg = figure_style.save_figure(plots_rates.throughput_plot(gpu_cases).figure, tmp_path, "throughput")
     inline = figure_style.adapt_svg_for_page(svg, "throughput", "what it shows")
     assert inline.startswith('<svg viewBox="')
     assert 'aria-label="what it shows"' in inline
@@ -137,21 +137,24 @@ def test_a_figure_for_the_page_has_its_own_ids_and_no_address(gpu_cases, tmp_pat
 
 def test_many_cases_are_limited_and_the_caption_says_so(gpu_cases):
     with figure_style.plot_style():
-        plot = plots_time.memory(gpu_cases)
+        plot = plots_time.memory_plot(gpu_cases)
     assert "The table contains all" in plot.caption
 
 
 def test_parts_that_exceed_the_peak_are_explained(tmp_path):
     case = fakes.record(Case("vgg16", device="cuda"), memory_allocated_peak_bytes=2**20)
     with figure_style.plot_style():
-        assert "exceeds the measured peak for VGG-16 training" in plots_time.memory(cases_of(tmp_path, [case])).caption
+        assert (
+            "exceeds the measured peak for VGG-16 training"
+            in plots_time.memory_plot(cases_of(tmp_path, [case])).caption
+        )
 
 
 def test_one_case_with_huge_outliers_leaves_the_others_readable(tmp_path):
     wild = (1.0,) * 40 + (90.0,) * 10
     records = [fakes.record(Case("vgg16", device="cpu"), fakes.CPU, step_s=wild), *fakes.quick()]
     with figure_style.plot_style():
-        axes = plots_samples.distribution(cases_of(tmp_path, records)).figure.axes[0]
+        axes = plots_samples.step_time_box_plot(cases_of(tmp_path, records)).figure.axes[0]
     assert axes.get_xlim()[0] == -100
     assert axes.get_xscale() == "symlog"
 
@@ -162,14 +165,14 @@ def test_the_ticks_of_a_throughput_figure_span_its_points(tmp_path):
         for i, (n, t) in enumerate((("vgg16", 2.6), ("alexnet", 1.1)))
     ]
     with figure_style.plot_style():
-        axes = plots_rates.throughput(cases_of(tmp_path, records)).figure.axes[0]
+        axes = plots_rates.throughput_plot(cases_of(tmp_path, records)).figure.axes[0]
         labels = [axes.xaxis.get_major_formatter()(tick, None) for tick in axes.get_xticks()]
     assert labels[0] == "0.4"
     assert len(labels) >= 3
     assert axes.get_xticks()[-1] >= 0.8
 
 
-@pytest.mark.parametrize("draw", [plots_rates.throughput, plots_time.flop_time])
+@pytest.mark.parametrize("draw", [plots_rates.throughput_plot, plots_time.flop_time_plot])
 def test_the_axes_hold_the_intervals_whole(tmp_path, draw):
     steps = [t for pair in zip((0.01,) * 15, (0.2,) * 15, strict=True) for t in pair]
     records = [
@@ -177,11 +180,11 @@ def test_the_axes_hold_the_intervals_whole(tmp_path, draw):
         for i, n in enumerate(("vgg16", "alexnet"))
     ]
     cases = cases_of(tmp_path, records)
-    metric = "throughput" if draw is plots_rates.throughput else "step_time"
+    metric = "throughput" if draw is plots_rates.throughput_plot else "step_time"
     assert cases[f"{metric}_high"].max() > 10 * cases[f"{metric}_low"].min()
     with figure_style.plot_style():
         axes = draw(cases).figure.axes[0]
-    low, high = axes.get_xlim() if draw is plots_rates.throughput else axes.get_ylim()
+    low, high = axes.get_xlim() if draw is plots_rates.throughput_plot else axes.get_ylim()
     assert low <= cases[f"{metric}_low"].min()
     assert high >= cases[f"{metric}_high"].max()
 
@@ -192,7 +195,7 @@ def test_networks_with_alike_work_have_labels_apart(tmp_path):
         for i, n in enumerate(("googlenet", "overfeat_fast", "vgg16", "resnet50", "alexnet"))
     ]
     with figure_style.plot_style():
-        figure = plots_time.flop_time(cases_of(tmp_path, records)).figure
+        figure = plots_time.flop_time_plot(cases_of(tmp_path, records)).figure
         figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == 6  # five networks, and the line
@@ -201,8 +204,8 @@ def test_networks_with_alike_work_have_labels_apart(tmp_path):
 
 def test_bound_lines_are_the_datasheet_or_else_the_best_that_was_reached(gpu_cases, tmp_path):
     with figure_style.plot_style():
-        assert "datasheet peak" in plots_time.flop_time(gpu_cases).caption
-        assert "No peak of this device is known" in plots_time.flop_time(cases_of(tmp_path, fakes.quick())).caption
+        assert "datasheet peak" in plots_time.flop_time_plot(gpu_cases).caption
+        assert "No peak of this device is known" in plots_time.flop_time_plot(cases_of(tmp_path, fakes.quick())).caption
 
 
 def test_the_fastest_of_each_group_in_the_order_of_history():
@@ -213,7 +216,7 @@ def test_the_fastest_of_each_group_in_the_order_of_history():
 
 
 @pytest.mark.parametrize(
-    ("draw", "metric"), [(plots_batch.batch_curves, "throughput"), (plots_time.flop_time, "step_time")]
+    ("draw", "metric"), [(plots_batch.batch_curves, "throughput"), (plots_time.flop_time_plot, "step_time")]
 )
 def test_the_points_of_curves_have_their_intervals(gpu_cases, draw, metric):
     with figure_style.plot_style():
@@ -254,8 +257,8 @@ def test_a_logarithmic_axis_has_ticks_however_little_it_spans(low, high, labels)
 )
 def test_an_axis_has_one_unit_which_its_label_names(values, unit, name, ticks):
     found = log_axes.choose_axis_unit(values, unit)
-    assert found.label("Title") == f"Title [{name}]"
-    assert {value: found.tick(value) for value in ticks} == ticks
+    assert found.axis_label("Title") == f"Title [{name}]"
+    assert {value: found.format_tick(value) for value in ticks} == ticks
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -310,7 +313,7 @@ def test_parts_of_figures_tell_their_value_and_lead_to_a_record(name, gpu_cases,
     assert any("VGG-16, training" in mark.text for mark in plot.marks.values())
 
 
-@pytest.mark.parametrize("draw", [plots_samples.time_series, plots_samples.power])
+@pytest.mark.parametrize("draw", [plots_samples.step_times_plot, plots_samples.power_trace_plot])
 def test_every_case_without_a_panel_is_named(draw, gpu_cases, monkeypatch):
     monkeypatch.setattr(plots_samples, "MAX_PANELS", 2)
     with figure_style.plot_style():
@@ -345,7 +348,7 @@ def test_figures_in_pdf_share_their_fonts_and_keep_unusual_characters(gpu_cases,
     monkeypatch.setattr(pdf_fonts, "_subset_cache", {})
     with figure_style.plot_style():
         for number, title in enumerate(("plain", "efficient", "Ωμέγα"), 1):
-            figure = plots_rates.throughput(gpu_cases).figure
+            figure = plots_rates.throughput_plot(gpu_cases).figure
             figure.axes[0].set_title(title)
             figure_style.save_figure(figure, tmp_path, title)
             pypdf = pytest.importorskip("pypdf")

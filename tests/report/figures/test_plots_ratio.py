@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from dlbench.report.analysis.verdicts import BriefData, PrecisionModeGroup
+from dlbench.report.analysis.verdicts import PrecisionModeGroup, SystemComparison
 from dlbench.report.figures import figure_style
 from dlbench.report.figures.plots_ratio import ratio_plot
 
@@ -19,7 +19,7 @@ def plot_of(ratios, spread=0.01):
     groups = [PrecisionModeGroup("training", "fp32", tuple(range(len(ratios))))]
     attempts = {key: [f"{key}"] for key in logs}
     with figure_style.plot_style():
-        return ratio_plot(BriefData({"a": "A", "b": "B"}, "a", groups, cases, {"time": logs}, attempts))
+        return ratio_plot(SystemComparison({"a": "A", "b": "B"}, "a", groups, cases, {"time": logs}, attempts))
 
 
 def axis_of(plot):

@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 
 from dlbench.report.forms import frame_json
-from dlbench.report.forms.frame_json import json_parts
+from dlbench.report.forms.frame_json import json_row_chunks
 
 
 def written(frame):
-    return json.loads("[" + "".join(json_parts(frame, of_json="protocol")) + "]")
+    return json.loads("[" + "".join(json_row_chunks(frame, of_json="protocol")) + "]")
 
 
 def test_every_kind_of_cell_is_read_back_from_json(monkeypatch):

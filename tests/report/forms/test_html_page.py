@@ -264,7 +264,7 @@ def test_of_a_noisy_machine_nothing_sounds_surer_than_it_is(tmp_path):
     assert "uneven steps" in text
     assert "ResNet-50: 2.00 img/s computed from the median step, 0.833 img/s over the whole window" in text
     assert "0 of 4 cases reached the protocol's target" in text
-    assert "4 of 4 cases reached the limit of the warm-up before that. partly" in text
+    assert "4 of 4 cases reached the time limit of the warm-up first. partly" in text
     assert "time >= FLOP / peak" not in text
     assert "Too few steps to be drawn (fewer than 4): VGG-16 training (1), AlexNet training (3)." in text
     assert not re.search(r"\d m(img|FLOP)", text)
@@ -343,8 +343,8 @@ def test_hostile_texts_never_become_markup(tmp_path):
 def test_an_empty_store_gives_a_report_that_says_so(tmp_path):
     path = built(tmp_path, [])
     text = " ".join(parse(path.read_text()).text)
-    assert "The store is empty" in text
-    assert summary.terminal_summary(read_content([tmp_path / "store"])) == "no measured case: the store is empty\n"
+    assert "There are no results" in text
+    assert summary.terminal_summary(read_content([tmp_path / "store"])) == "no measured case: no records found\n"
 
 
 def test_failed_cases_only_give_a_report_that_says_so(tmp_path):

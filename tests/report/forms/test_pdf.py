@@ -71,7 +71,7 @@ def test_a_report_is_short_and_its_appendix_holds_the_rest(tmp_path, no_png):
     build_report(decision.fill(tmp_path), path.parent)
     assert len(pypdf.PdfReader(path).pages) <= 20
     brief = " ".join(page.extract_text() for page in pypdf.PdfReader(path).pages[:2])
-    for words in ("In brief", "Verdict per precision and mode", "What to be careful about"):
+    for words in ("In brief", "Best system per precision and mode", "Caveats of this comparison"):
         assert words in " ".join(brief.split())
     assert len((path.parent / "index.html").read_bytes()) < 3_000_000
 
@@ -111,7 +111,7 @@ def test_a_long_table_is_cut_says_so_and_has_its_headings_on_each_page(tmp_path,
 
 
 def test_a_report_without_any_result_has_a_document_as_well(tmp_path):
-    assert "The store is empty" in text_of(built(tmp_path, []))
+    assert "There are no results" in text_of(built(tmp_path, []))
 
 
 def test_the_document_bears_the_time_of_the_latest_attempt_to_the_second(quick_pdf):

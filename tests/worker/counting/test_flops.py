@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlbench.models import BuiltModel, build_on_meta, external
-from dlbench.worker.counting.flops import CountingMode, count_model, count_network, suppress_warnings
+from dlbench.worker.counting.flops import FlopCountingMode, count_network_flop, count_step_flop, suppress_warnings
 from dlbench.worker.counting.operation_macs import convolution_macs
 from tests.models.counting import built, counted
 
@@ -51,7 +51,7 @@ class ForwardOnly(TorchDispatchMode):
 def count_twice(model):
     """What is counted, held against the second derivation in the same pass."""
     with ForwardOnly() as expected:
-        found = count_model(model, batch_size=2)
+        found = count_step_flop(model, batch_size=2)
     assert (2 * found.forward_macs, 2 * found.backward_macs) == (expected.forward, expected.backward)
     return found
 
@@ -113,7 +113,7 @@ def count_layers(layers, input_shape, batch_size=2):
     """Counts a network of `layers` behind one more that makes a gradient to their input necessary."""
     with torch.device("meta"):
         module = nn.Sequential(Scale(), *layers(), Scores())
-    return count_model(BuiltModel(module, input_shape, 10, "tiny"), batch_size=batch_size)
+    return count_step_flop(BuiltModel(module, input_shape, 10, "tiny"), batch_size=batch_size)
 
 
 class Scale(nn.Module):
@@ -183,7 +183,7 @@ def test_inference_is_counted_as_the_forward_pass_of_training(case):
     layers, shape, macs = HAND_COUNTS[case]
     with torch.device("meta"):
         model = BuiltModel(nn.Sequential(*layers()), shape, 10, "tiny")
-    found = count_model(model, training=False, batch_size=1)
+    found = count_step_flop(model, training=False, batch_size=1)
     assert (found.forward_macs, found.backward_macs, found.backward_flop) == (macs, 0, 0)
 
 
@@ -210,7 +210,9 @@ def test_attention_is_two_products_forward_and_four_backward():
 
 @pytest.mark.parametrize("name", ["vit_b_32", "swin_t", "swin_v2_t", "maxvit_t"])
 def test_inference_of_attention_takes_no_path_that_is_not_counted(name):
-    training, inference = (count_network(f"torchvision:{name}", training=mode).forward_macs for mode in (True, False))
+    training, inference = (
+        count_network_flop(f"torchvision:{name}", training=mode).forward_macs for mode in (True, False)
+    )
     assert inference == training
 
 
@@ -227,7 +229,7 @@ class Frozen(nn.Module):
 
 def test_a_frozen_branch_takes_no_others_gradient():
     with torch.device("meta"):
-        found = count_model(BuiltModel(Frozen(), (8,), 10, "frozen"))
+        found = count_step_flop(BuiltModel(Frozen(), (8,), 10, "frozen"))
     assert [(o.module, o.backward) for o in found.operations] == [
         ("trained", False),
         ("frozen", False),
@@ -238,7 +240,7 @@ def test_a_frozen_branch_takes_no_others_gradient():
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
 def test_figures_are_per_image_whatever_the_batch(batch_size):
-    found = count_model(built("lenet5"), batch_size=batch_size)
+    found = count_step_flop(built("lenet5"), batch_size=batch_size)
     assert (found.forward_macs, found.backward_macs) == (
         counted("lenet5").forward_macs,
         counted("lenet5").backward_macs,
@@ -254,10 +256,10 @@ def test_operations_say_what_they_are():
 
 def test_counting_leaves_no_gradients_hooks_or_modes_behind():
     model = build_on_meta("lenet5")
-    count_model(model)
+    count_step_flop(model)
     assert all(p.grad is None for p in model.module.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.module.modules())
-    with CountingMode(model.module) as mode, pytest.raises(RuntimeError):
+    with FlopCountingMode(model.module) as mode, pytest.raises(RuntimeError):
         model.module(torch.empty(2, 9, 9, 9, device="meta"))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.module.modules())
     assert mode._owners.innermost_module is None

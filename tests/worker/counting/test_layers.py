@@ -11,7 +11,7 @@ from torch import nn
 from dlbench.facts.layers import catalogue_layers
 from dlbench.models import BUILDERS, BuiltModel
 from dlbench.suites.catalog import CATALOG
-from dlbench.worker.counting.flops import count_model
+from dlbench.worker.counting.flops import count_step_flop
 from dlbench.worker.counting.layers import layers, network_layers
 from tests.models.counting import built, counted, counted_layers
 
@@ -109,7 +109,7 @@ def test_every_field_comes_back_as_it_was():
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_sums_are_what_is_counted_in_torchvisions_models(name):
     model = built(f"torchvision:{name}")
-    rows, found = network_layers(model, auxiliary=True), count_model(model)
+    rows, found = network_layers(model, auxiliary=True), count_step_flop(model)
     # Counted in a batch of two, which shares what is done once.
     assert sum(row.forward_flop + row.forward_flop_fixed / 2 for row in rows) == found.forward_flop
     assert sum(row.backward_flop + row.backward_flop_fixed / 2 for row in rows) == found.backward_flop

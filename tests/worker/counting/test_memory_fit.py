@@ -10,7 +10,7 @@ import torch
 
 from dlbench.errors import BadInput
 from dlbench.suites.case import MODES, Case
-from dlbench.suites.case_estimates import OPTIMIZER_STATES, _load_memory_fits, predicted_memory_bytes
+from dlbench.suites.case_estimates import OPTIMIZER_STATES, _read_memory_coefficients, predicted_memory_bytes
 from dlbench.suites.catalog import CATALOG
 from dlbench.worker.counting.memory_fit import LISTED_MODELS, fit_memory, fit_peak_memory
 from dlbench.worker.counting.memory_prediction import _CHANNEL_BLOCK, predict_memory
@@ -25,7 +25,7 @@ KNOWN_CPU = torch.backends.cpu.get_cpu_capability() in _CHANNEL_BLOCK
 @pytest.mark.parametrize("model", QUICK)
 def test_the_table_holds_what_is_followed(model, mode, precision):
     case = Case(model, mode=mode, device="cuda", precision=precision)
-    followed, kept = fit_memory(case), _load_memory_fits()[model, mode, "cuda", precision]
+    followed, kept = fit_memory(case), _read_memory_coefficients()[model, mode, "cuda", precision]
     assert len(followed) == len(kept)
     # Versions of PyTorch differ in what autocast casts.
     for line, known in zip(followed, kept, strict=True):
@@ -38,14 +38,14 @@ def test_the_table_holds_what_is_followed(model, mode, precision):
 )
 def test_the_table_holds_what_is_followed_of_every_network(model):
     case = Case(model, device="cuda")
-    assert fit_memory(case) == _load_memory_fits()[model, "training", "cuda", "fp32"]
+    assert fit_memory(case) == _read_memory_coefficients()[model, "training", "cuda", "fp32"]
 
 
 def test_the_table_has_every_network_and_nothing_else():
     keys = [
         (m, mode, d, p) for m in LISTED_MODELS for mode in MODES for d in ("cpu", "cuda") for p in ("fp32", "amp_bf16")
     ]
-    assert set(_load_memory_fits()) == set(keys)
+    assert set(_read_memory_coefficients()) == set(keys)
 
 
 @pytest.mark.skipif(not KNOWN_CPU, reason="what oneDNN copies on this kind of CPU is not known")

@@ -19,8 +19,8 @@ LARGE = ("overfeat_fast", "vgg16")
 
 def measured(case):
     workload = build_workload(case, torch.device("cpu"))
-    if case.mode == "inference" and hasattr(workload.module, "drop_auxiliary"):
-        workload.module.drop_auxiliary()
+    if case.mode == "inference" and hasattr(workload.module, "remove_auxiliary_heads"):
+        workload.module.remove_auxiliary_heads()
     workload.step()
     return workload, memory.cpu_allocated_peak_bytes(workload)
 

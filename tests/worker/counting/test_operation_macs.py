@@ -14,16 +14,16 @@ from torch.nn import functional
 from dlbench.models import BuiltModel
 from dlbench.suites.case import Case
 from dlbench.worker.counting import operation_macs
-from dlbench.worker.counting.case_work import count_work
-from dlbench.worker.counting.flops import CountingMode, count_model, count_network, suppress_warnings
+from dlbench.worker.counting.case_work import count_case_flop
+from dlbench.worker.counting.flops import FlopCountingMode, count_network_flop, count_step_flop, suppress_warnings
 from dlbench.worker.counting.layers import layers
-from dlbench.worker.counting.traffic import count_traffic
+from dlbench.worker.counting.traffic import count_work_by_module
 
 NETWORKS = "tests.worker.networks.counted"
 
 
 def work(network, batch_size=32, mode="training"):
-    return count_work(Case(f"{NETWORKS}:{network}", mode=mode, batch_size=batch_size))
+    return count_case_flop(Case(f"{NETWORKS}:{network}", mode=mode, batch_size=batch_size))
 
 
 @pytest.mark.parametrize("batch_size", [2, 8, 32])
@@ -83,7 +83,7 @@ def count_on_meta(function, *shapes, backward=True):
     with torch.device("meta"):
         tensors = [torch.empty(s, requires_grad=backward) if isinstance(s, tuple) else s for s in shapes]
         tensors = [t.to("meta") if isinstance(t, torch.Tensor) else t for t in tensors]
-    with CountingMode(nn.Module()) as mode, suppress_warnings():
+    with FlopCountingMode(nn.Module()) as mode, suppress_warnings():
         result = function(*tensors)
         if backward:
             mode.backward = True
@@ -164,7 +164,7 @@ def test_bags_multiply_where_they_have_weights(weighted, macs):
         return functional.embedding_bag(indices, table, mode="sum", per_sample_weights=weights)
 
     assert count_on_meta(bags, (100, 6), indices, weights, backward=False)[0] == macs
-    with CountingMode(nn.Module()) as mode:
+    with FlopCountingMode(nn.Module()) as mode:
         result = bags(table, indices.to("meta"), weights if weights is None else weights.to("meta"))
         mode.backward = True
         result.sum().backward()
@@ -180,13 +180,13 @@ def test_gradients_that_a_network_takes_itself_are_work_of_its_forward_pass():
 
 
 def test_a_fused_layer_on_the_cpu_is_counted_as_its_products():
-    with CountingMode(nn.Module()) as mode, torch.no_grad():
+    with FlopCountingMode(nn.Module()) as mode, torch.no_grad():
         nn.LSTM(8, 16)(torch.ones(7, 3, 8))
     assert sum(o.macs for o in mode.operations) == 7 * 3 * 4 * 16 * (8 + 16)
 
 
 def test_composite_operations_are_taken_apart_in_inference_mode_too():
-    with CountingMode(nn.Module()) as mode, torch.inference_mode():
+    with FlopCountingMode(nn.Module()) as mode, torch.inference_mode():
         functional.linear(torch.ones(3, 7), torch.ones(5, 7))
         functional.bilinear(torch.ones(2, 4), torch.ones(2, 5), torch.ones(3, 4, 5))
     assert sum(o.macs for o in mode.operations) == 3 * 7 * 5 + 2 * 3 * (4 * 5 + 5)
@@ -202,7 +202,7 @@ def test_composite_operations_are_taken_apart_in_inference_mode_too():
     ],
 )
 def test_an_operation_without_a_formula_is_named(function, name):
-    with CountingMode(nn.Module()) as mode:
+    with FlopCountingMode(nn.Module()) as mode:
         function(torch.empty(8, 8, device="meta"))
     assert [(o.name, o.macs) for o in mode.operations] == [(name, None)]
 
@@ -212,7 +212,7 @@ def test_sparse_products_and_somebodys_own_operators_are_named():
     def twice(x: torch.Tensor) -> torch.Tensor:
         return x @ x
 
-    with CountingMode(nn.Module()) as mode:
+    with FlopCountingMode(nn.Module()) as mode:
         twice(torch.ones(4, 4))
         torch.mm(torch.eye(4).to_sparse(), torch.ones(4, 4))
     names = {o.name for o in mode.operations if o.macs is None}
@@ -230,7 +230,7 @@ def test_a_partial_count_names_what_is_missing_and_is_never_0():
 
 
 def test_a_partial_count_is_noted_at_the_module_in_layers_and_traffic():
-    notes = {path: found.note for path, found in count_traffic(f"{NETWORKS}:Spectrum", True, 4).items()}
+    notes = {path: found.note for path, found in count_work_by_module(f"{NETWORKS}:Spectrum", True, 4).items()}
     assert "_fft_r2c" in notes[""]
     assert notes["head"] is None
 
@@ -291,7 +291,7 @@ def test_what_does_not_differ_is_not_said_to():
 
 
 def test_the_work_of_modules_that_differs_is_a_mean_too():
-    found = count_traffic(f"{NETWORKS}:EverySecondStep", True, 4)
+    found = count_work_by_module(f"{NETWORKS}:EverySecondStep", True, 4)
     assert found["layers.0"].forward_flop == 4 * 64 * 64  # half of 2 x 4 x 64 x 64
     assert "mean of" in found["layers.0"].note
 
@@ -311,14 +311,14 @@ def test_gradients_of_checkpointed_layers_are_those_layers_own(network):
     assert rows.keys() == plain.keys() == {"first", "block.0", "block.2", "head"}
     for name, row in rows.items():
         assert (row.forward_flop, row.backward_flop) == (plain[name].forward_flop, plain[name].backward_flop)
-    moved = count_traffic(f"{NETWORKS}:{network}", True, 4)
+    moved = count_work_by_module(f"{NETWORKS}:{network}", True, 4)
     # In the backward pass two gradients, and the product once more.
     assert moved["block.0"].backward_flop == 3 * moved["block.0"].forward_flop
     assert moved["first"].backward_flop == moved["first"].forward_flop
 
 
 def test_the_attention_of_a_vision_transformer_is_in_its_count():
-    found = count_network("torchvision:vit_b_16")
+    found = count_network_flop("torchvision:vit_b_16")
     tokens, width, depth = 197, 768, 12
     by_hand = 196 * 3 * 16 * 16 * width + depth * (tokens * 12 * width * width + 2 * tokens**2 * width) + width * 1000
     assert found.forward_macs == by_hand
@@ -328,7 +328,7 @@ def test_the_attention_of_a_vision_transformer_is_in_its_count():
 def test_a_transformer_counted_by_hand():
     with torch.device("meta"):
         network = nn.Transformer(16, 2, 1, 1, 32, batch_first=True)
-    with CountingMode(network) as mode, suppress_warnings():
+    with FlopCountingMode(network) as mode, suppress_warnings():
         network(torch.empty(1, 5, 16, device="meta"), torch.empty(1, 3, 16, device="meta"))
     encoder = 5 * (4 * 16 * 16 + 2 * 16 * 32) + 2 * 5 * 5 * 16
     own = 3 * 4 * 16 * 16 + 2 * 3 * 3 * 16
@@ -339,11 +339,11 @@ def test_a_transformer_counted_by_hand():
 def test_one_step_is_one_pass_whatever_was_drawn_before():
     with torch.device("meta"):
         network = BuiltModel(nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 10)), (64,), 10, "dropout")
-    assert count_model(network).is_random is False
+    assert count_step_flop(network).is_random is False
 
 
 def test_a_checkpointed_part_without_gradients_is_recomputed_and_no_gradient():
-    counted = count_network(f"{NETWORKS}:FrozenPart", batch_size=4)
+    counted = count_network_flop(f"{NETWORKS}:FrozenPart", batch_size=4)
     # The trained half needs gradients of its weights alone, the head those of its input too.
     assert counted.forward_macs == 2 * 64 * 64 + 640
     assert counted.backward_macs == 64 * 64 + 2 * 640
@@ -352,13 +352,13 @@ def test_a_checkpointed_part_without_gradients_is_recomputed_and_no_gradient():
 
 
 def test_gradients_that_a_function_computes_with_gradients_enabled_are_no_recomputation():
-    counted = count_network(f"{NETWORKS}:OwnGradients", batch_size=4)
+    counted = count_network_flop(f"{NETWORKS}:OwnGradients", batch_size=4)
     assert (counted.forward_macs, counted.backward_macs) == (64 * 64 + 640, 2 * 64 * 64 + 2 * 640)
     assert counted.recomputed_macs == 0
 
 
 def test_work_in_other_threads_makes_the_count_partial():
-    counted = count_network(f"{NETWORKS}:InThreads", training=False, batch_size=4)
+    counted = count_network_flop(f"{NETWORKS}:InThreads", training=False, batch_size=4)
     assert counted.uncounted == ("work in another thread",)
     assert work("InThreads", mode="inference")["flop_partial"] == "work in another thread"
-    assert "work in another thread" in (count_traffic(f"{NETWORKS}:InThreads", False, 4)["layer"].note or "")
+    assert "work in another thread" in (count_work_by_module(f"{NETWORKS}:InThreads", False, 4)["layer"].note or "")

@@ -261,7 +261,7 @@ class TestOnAGpu:
         self.capability = (9, 0)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: self.capability)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (80 * 2**30, 80 * 2**30))
-        monkeypatch.setattr(ceilings, "device_facts", lambda _: {"l2_cache_bytes": 60 * 2**20})
+        monkeypatch.setattr(ceilings, "cuda_device_properties", lambda _: {"l2_cache_bytes": 60 * 2**20})
 
     def test_hopper_has_all_four_precisions(self):
         assert ceilings.supported_precisions(torch.device("cuda")) == ["fp32", "tf32", "amp_bf16", "amp_fp16"]

@@ -21,8 +21,8 @@ from dlbench.models import BuiltModel
 from dlbench.results.bounds_records import ProfileRun, parse_run_json, to_json
 from dlbench.results.bounds_schema import LAYERS_SCHEMA, write_layers
 from dlbench.suites.case import Case
-from dlbench.worker.counting.flops import count_network
-from dlbench.worker.counting.traffic import LOSS, ModuleWork, count_traffic, traffic_of_network
+from dlbench.worker.counting.flops import count_network_flop
+from dlbench.worker.counting.traffic import LOSS, ModuleWork, count_work_by_module, network_work_by_module
 from dlbench.worker.jobs import ceilings
 from dlbench.worker.jobs import profile as profiling
 from dlbench.worker.workload import build_workload
@@ -157,7 +157,7 @@ def test_a_step_that_fails_inside_a_layer_leaves_the_next_one_right():
 def test_work_by_hand():
     with torch.device("meta"):
         built = BuiltModel(network(), (3, 4, 4), 5, "own")
-    work = traffic_of_network(built, training=True, batch_size=2)
+    work = network_work_by_module(built, training=True, batch_size=2)
     image = 2 * 3 * 4 * 4  # elements of the batch
     first = work["0"]
     assert (first.forward_flop, first.forward_elements) == (2 * 9 * 32, image + 9 + image)
@@ -177,14 +177,14 @@ def test_dropout_moves_at_best_what_one_operation_would(inplace):
         built = BuiltModel(
             nn.Sequential(nn.Flatten(), nn.Dropout(inplace=inplace), nn.Linear(48, 5)), (3, 4, 4), 5, "own"
         )
-    work = traffic_of_network(built, training=True, batch_size=2)["1"]
+    work = network_work_by_module(built, training=True, batch_size=2)["1"]
     # Images are no parameter: without a gradient to them there is no way back.
     assert (work.forward_elements, work.forward_fixed_bytes) == (2 * 96, 96)
     with torch.device("meta"):
         behind = nn.Sequential(nn.Flatten(), nn.Linear(48, 48), nn.Dropout(inplace=inplace), nn.Linear(48, 5))
-    work = traffic_of_network(BuiltModel(behind, (3, 4, 4), 5, "own"), training=True, batch_size=2)["2"]
+    work = network_work_by_module(BuiltModel(behind, (3, 4, 4), 5, "own"), training=True, batch_size=2)["2"]
     assert (work.backward_elements, work.backward_fixed_bytes) == (2 * 96, 96)
-    assert "1" not in traffic_of_network(built, training=False, batch_size=2)
+    assert "1" not in network_work_by_module(built, training=False, batch_size=2)
 
 
 def test_what_is_only_written_is_not_counted_as_read():
@@ -196,17 +196,17 @@ def test_what_is_only_written_is_not_counted_as_read():
 
     with torch.device("meta"):
         built = BuiltModel(nn.Sequential(Writes(), nn.Flatten(), nn.Linear(48, 5)), (3, 4, 4), 5, "own")
-    assert traffic_of_network(built, training=False, batch_size=2)["0"].forward_elements == 96 + 2 * 96
+    assert network_work_by_module(built, training=False, batch_size=2)["0"].forward_elements == 96 + 2 * 96
 
 
 def test_frozen_weights_are_no_part_of_the_update(lenet):
     workload = build_workload(LENET, torch.device("cpu"))
     workload.step()
-    whole = profiling.optimizer_bytes(workload)
+    whole = profiling.bytes_moved_by_optimizer(workload)
     frozen = workload.module.fc1.weight if hasattr(workload.module, "fc1") else next(workload.module.parameters())
     frozen.requires_grad_(False)
     # The weight and its momentum read and written, its gradient read.
-    assert whole - profiling.optimizer_bytes(workload) == 5 * 4 * frozen.numel()
+    assert whole - profiling.bytes_moved_by_optimizer(workload) == 5 * 4 * frozen.numel()
 
 
 def test_a_network_without_work_that_can_be_counted_is_refused_before_it_is_measured(tmp_path, monkeypatch):
@@ -217,13 +217,13 @@ def test_a_network_without_work_that_can_be_counted_is_refused_before_it_is_meas
 
 @pytest.mark.parametrize("name", ["lenet5", "resnet18", "googlenet"])
 def test_layers_have_all_the_flop_of_the_network(name):
-    counted, work = count_network(name), count_traffic(name, True, 2).values()
+    counted, work = count_network_flop(name), count_work_by_module(name, True, 2).values()
     assert sum(w.forward_flop for w in work) == 2 * counted.forward_flop
     assert sum(w.backward_flop for w in work) == 2 * counted.backward_flop
 
 
 def test_normalisation_owns_its_gradient_though_it_counts_its_batches_first():
-    work = count_traffic("resnet18", True, 2)
+    work = count_work_by_module("resnet18", True, 2)
     image = 2 * 64 * 112 * 112
     assert work["bn1"].backward_elements == pytest.approx(3 * image, rel=1e-3)
     assert work["conv1"].backward_flop == work["conv1"].forward_flop
@@ -250,7 +250,7 @@ def test_a_profile_covers_the_step_and_survives_json_and_parquet(lenet, tmp_path
     write_layers(tmp_path, run)
     rows = pq.read_table(tmp_path / "layers.parquet").to_pandas()
     assert list(rows.columns) == LAYERS_SCHEMA.names
-    assert rows["forward_flop"].sum() == 2 * count_network("lenet5").forward_flop
+    assert rows["forward_flop"].sum() == 2 * count_network_flop("lenet5").forward_flop
 
 
 def _lenet_parameters():
@@ -328,7 +328,7 @@ def test_a_worker_that_cannot_begin_leaves_the_reason(worker, asked, status, wor
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [("bad_input", BadInput), ("no_device", DeviceUnavailable), ("oom", worker_process.JobFailed)],
+    [("bad_input", BadInput), ("no_device", DeviceUnavailable), ("oom", worker_process.WorkerFailed)],
 )
 def test_the_reason_of_a_worker_is_an_error_of_ours(status, error, tmp_path, monkeypatch):
     (tmp_path / "refuses.py").write_text(
@@ -338,7 +338,7 @@ def test_the_reason_of_a_worker_is_an_error_of_ours(status, error, tmp_path, mon
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(error, match="so it is"):
-        worker_process.run_request(
+        worker_process.run_in_worker(
             {}, tmp_path / "x", 60.0, argv=[sys.executable, "-m", "refuses", str(tmp_path / "x")]
         )
 
@@ -348,15 +348,15 @@ def test_a_worker_that_hangs_is_ended_with_its_phase(tmp_path, monkeypatch):
         "import sys, time\nprint('phase: asleep', file=sys.stderr, flush=True)\ntime.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(worker_process.JobFailed, match="did not end within 2 s, in phase 'asleep'"):
-        worker_process.run_request({}, tmp_path / "x", 1.5, argv=[sys.executable, "-m", "hangs", str(tmp_path / "x")])
+    with pytest.raises(worker_process.WorkerFailed, match="did not end within 2 s, in phase 'asleep'"):
+        worker_process.run_in_worker({}, tmp_path / "x", 1.5, argv=[sys.executable, "-m", "hangs", str(tmp_path / "x")])
 
 
 def test_a_worker_that_dies_is_said_to_have(tmp_path, monkeypatch):
     (tmp_path / "dies.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(worker_process.JobFailed, match="SIGKILL"):
-        worker_process.run_request({}, tmp_path / "x", 30.0, argv=[sys.executable, "-m", "dies", str(tmp_path / "x")])
+    with pytest.raises(worker_process.WorkerFailed, match="SIGKILL"):
+        worker_process.run_in_worker({}, tmp_path / "x", 30.0, argv=[sys.executable, "-m", "dies", str(tmp_path / "x")])
 
 
 def test_an_unknown_device_is_unknown_to_the_command(capsys):
@@ -415,7 +415,7 @@ def test_both_commands_from_end_to_end(tmp_path, capsys):
 
     from dlbench.results import store
 
-    assert store.part_files(tmp_path) == []
+    assert store.find_parts_with_warnings(tmp_path) == []
 
 
 def _options(bounds, arguments):

@@ -171,7 +171,7 @@ def test_what_is_stored_is_read_again_with_its_table_and_figures(tmp_path):
     (tmp_path / "trainings" / "training-broken.parquet").write_bytes(b"x")
     with pytest.warns(store.SkippedPart, match="training-broken.parquet"):
         epochs = training_store.read_trainings([tmp_path, tmp_path / "nowhere"])
-    assert store.part_files(tmp_path) == []
+    assert store.find_parts_with_warnings(tmp_path) == []
     assert len(epochs) == sum(len(run.epoch_s) for run in runs)
     assert epochs.loc[epochs["run_id"] == "run-0", "validation_loss"].tolist() == list(runs[0].validation_loss)
     older = tmp_path / "trainings" / "training-run-0.parquet"

@@ -16,7 +16,13 @@ from dlbench.launch.probe import _describe_devices
 from dlbench.units import nominal_memory_size
 from dlbench.worker.failures import classify_failure
 from dlbench.worker.machine import software, system
-from dlbench.worker.machine.system import describe_system, pci_address, probe_facts, system_key, system_keys
+from dlbench.worker.machine.system import (
+    describe_system,
+    pci_address,
+    software_and_device_facts,
+    system_key,
+    system_keys,
+)
 
 
 def test_the_system_of_this_machine_is_plain_json():
@@ -47,7 +53,7 @@ def test_the_probe_is_one_line_and_has_the_key_of_a_measurement():
     )
     facts = json.loads(done.stdout)
     assert done.stdout.count("\n") == 1
-    assert facts["system_key"] == system_key(probe_facts())
+    assert facts["system_key"] == system_key(software_and_device_facts())
     assert {"torch_version", "cuda_version", "cuda_available", "device_kind", "devices", "driver_version"} <= set(facts)
     assert "nccl_version" in facts
 
@@ -56,18 +62,18 @@ def test_a_gpu_that_pytorch_cannot_use_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(system, "DEVICES_FOLDER", tmp_path)
     (tmp_path / "nvidiactl").touch()  # of the driver, not of a device
-    assert probe_facts()["cuda_error"] is None
+    assert software_and_device_facts()["cuda_error"] is None
     (tmp_path / "nvidia0").touch()
 
     def refuse():
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).\nMore.")
 
     monkeypatch.setattr(torch.cuda, "init", refuse)
-    facts = probe_facts()
+    facts = software_and_device_facts()
     assert facts["cuda_error"] == "The NVIDIA driver on your system is too old (found version 11040)."
     assert _describe_devices(facts).endswith("cores (a GPU is present but not usable: " + facts["cuda_error"] + ")")
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
-    assert "CUDA_VISIBLE_DEVICES" in probe_facts()["cuda_error"]
+    assert "CUDA_VISIBLE_DEVICES" in software_and_device_facts()["cuda_error"]
 
 
 def test_the_key_knows_kinds_of_device_and_not_their_number():
@@ -202,7 +208,7 @@ def test_a_container_is_known_by_its_marks(tmp_path, environment, files, expecte
 
 
 def test_the_environment_keeps_what_changes_results_and_no_secret():
-    kept = software.environment_of_interest(
+    kept = software.relevant_environment(
         {"NCCL_DEBUG": "INFO", "HOME": "/h", "SLURM_JWT": "x", "TORCH_TOKEN": "x", "OMP_NUM_THREADS": "4", "RANK": "0"}
     )
     assert kept == {"NCCL_DEBUG": "INFO", "OMP_NUM_THREADS": "4", "RANK": "0"}

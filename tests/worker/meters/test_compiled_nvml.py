@@ -183,7 +183,7 @@ print(json.dumps([watch.window_facts([]), watch.warnings()]))
         "ecc_uncorrected: 1 memory error(s) during the case could not be corrected.",
         "rows_remapped: 1 memory row(s) were remapped during the case.",
         "rows_remapped: a memory row waits to be remapped; reset the GPU.",
-        "xid: the driver reported Xid 48, 63 during the case.",
+        "xid: the NVIDIA driver reported Xid error 48, 63 during the case.",
     ]
 
 

@@ -236,7 +236,7 @@ def test_the_errors_of_a_device_stay_known_where_its_case_fails(fake_nvml):
     assert facts["xid_events"] == (31,)
     assert facts["warnings"] == (
         "ecc_uncorrected: 2 uncorrected memory error(s) since the driver was loaded.",
-        "xid: the driver reported Xid 31 (of the application) during the case.",
+        "xid: the NVIDIA driver reported Xid error 31 (of the application) during the case.",
     )
 
 
