@@ -187,13 +187,15 @@ class Schedule:
                 f"the planned processes need {units.seconds_text(needed_s)}, but only "
                 f"{units.seconds_text(left_s)} are left"
             )
-            self._say(f"the budget is too short: {short}; raise --budget, or set fewer processes with -P processes=N")
+            self._say(
+                f"the time budget is too short: {short}; raise --budget, or set fewer processes with -P processes=N"
+            )
             return
         enough = (
             f"the planned processes need about {units.seconds_text(needed_s)}, and "
             f"{units.seconds_text(left_s)} are left"
         )
-        self._say(f"the budget is long enough: {enough}")
+        self._say(f"the time budget is long enough: {enough}")
 
     def describe_unmeasured(self) -> list[str]:
         """Describe what was not measured, with reasons."""

@@ -173,7 +173,7 @@ class SettingSearch:
         yield from self._halve_combinations(base, gains)
         if not is_cheap:
             best = self._settings_best_first()[0]
-            yield from self._search_batch_size(best, self._longest_measured_rung(best), HALVING_END)
+            yield from self._search_batch_size(best, self._last_measured_rung(best), HALVING_END)
         yield from self._select_fastest_valid_setting()
         for case in levers.settings_to_measure_between(self.median_value_by_setting, self.first, self.best):
             yield from self._measure_setting(case, 0, until=PATH_END)
@@ -249,9 +249,9 @@ class SettingSearch:
     def _settings_best_first(self) -> list[Case]:
         """The settings with a figure, the best of those with the longest window first."""
         figures = self.median_value_by_setting()
-        return sorted(figures, key=lambda case: (self._longest_measured_rung(case), figures[case]), reverse=True)
+        return sorted(figures, key=lambda case: (self._last_measured_rung(case), figures[case]), reverse=True)
 
-    def _longest_measured_rung(self, case: Case) -> int:
+    def _last_measured_rung(self, case: Case) -> int:
         return max(rung for other, rung, _ in self.tried if other == case)
 
     def _has_expected_loss(self, case: Case) -> bool:

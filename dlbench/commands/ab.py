@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
         help="pairs per case: one process of A and one of B each (default: 10)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random order (default: 0)")
-    add_override_option(parser, "set an axis or protocol key on both sides; repeatable")
+    add_override_option(parser, "set an axis (batch_size=32) or protocol key of both A and B; repeatable")
     add_results_folder(parser)
     add_flag(parser, "--dry-run", "list the processes in order without running them")
     add_comparison_options(parser)

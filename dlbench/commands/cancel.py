@@ -9,11 +9,11 @@ from dlbench.messages import say
 
 def add_parser(commands: Any) -> None:
     add_results_folder(
-        add_command(commands, "cancel", _run_cancel_command, "--results results/classic"), SHARED_FOLDER_HELP
+        add_command(commands, "cancel", _call_cancel_command, "--results results/classic"), SHARED_FOLDER_HELP
     )
 
 
-def _run_cancel_command(options: argparse.Namespace) -> None:
+def _call_cancel_command(options: argparse.Namespace) -> None:
     from dlbench.launch import jobs
 
     ended = jobs.cancel_jobs(options.results)

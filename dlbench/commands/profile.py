@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--time", default="10s", metavar="TIME", help="measuring time (default: 10s)")
     parser.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes no trace (default: 3)")
     arguments.add_flag(parser, "--kernels", "CPU only: list the oneDNN kernels that one step calls")
-    arguments.add_flag(parser, "--all", "print every layer, not only the 20 furthest above their bounds")
+    arguments.add_flag(parser, "--all", "print every layer, not only the 20 with the longest time above their bound")
     arguments.add_format_option(parser)
 
 

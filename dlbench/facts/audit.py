@@ -165,7 +165,7 @@ def audit_records_table(rows: Sequence[AuditRow]) -> Table:
         *("difference", "relative_difference", "agrees", "reason"),
     )
     cells: list[list[Cell]] = [[getattr(row, key) for key in keys] for row in rows]
-    return Table([Column(key) for key in keys], cells, title=_AUDIT_TITLE, notes=_table_notes(rows))
+    return Table([Column(key) for key in keys], cells, title=_AUDIT_TITLE, notes=_notes_below_audit_table(rows))
 
 
 def published_and_counted_table(rows: Sequence[AuditRow]) -> Table:
@@ -182,7 +182,7 @@ def published_and_counted_table(rows: Sequence[AuditRow]) -> Table:
         if _PUBLISHED_FIGURES[metric].count is not None:
             cells = (_cell_with_note_number(found.get(n), numbers.get((metric, n))) for n in networks)
             body.append(["", "counted", *cells])
-    return Table(columns, body, title=_AUDIT_TITLE, notes=_table_notes(rows))
+    return Table(columns, body, title=_AUDIT_TITLE, notes=_notes_below_audit_table(rows))
 
 
 def differences_table(rows: Sequence[AuditRow]) -> Table:
@@ -281,7 +281,7 @@ def _signed_percent(fraction: Cell) -> str:
     return f"{'−' if fraction < 0 else '+'}{percent_text(abs(fraction), 3)}"
 
 
-def _table_notes(rows: Sequence[AuditRow]) -> list[str]:
+def _notes_below_audit_table(rows: Sequence[AuditRow]) -> list[str]:
     num = {verdict: sum(row.agrees is verdict for row in rows) for verdict in (True, False, None)}
     verdicts = f"{num[True]} of {len(rows)} published figures agree after rounding, {num[False]} differ"
     uncounted = f"; {num[None]} (top-5 errors) are not checked: they need trained weights" if num[None] else ""
@@ -407,8 +407,8 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
             (12 + 32, "coefficients and biases of the sub-sampling S2 and S4"),
             (-840, "output layer, whose weights LeCun set by hand"),
         ),
-        f"The published 2.6k conv. weights assume a dense C3 (150 + 2400 = {default_cell_text(2_550)}). The published "
-        f"parts, 2.6k + 58k, therefore exceed the published total.",
+        f"The published 2.6k conv. weights assume that C3 is connected to all maps of S2 (150 + 2400 = "
+        f"{default_cell_text(2_550)}). The published parts, 2.6k + 58k, therefore exceed the published total.",
     ),
     "total_macs": DifferenceReason(
         "The published number is that of all of LeCun's connections, not of MACs",

@@ -125,7 +125,7 @@ def check_networks_exist(models: Sequence[str]) -> None:
         probe_machine(others)
     for name in others:
         if ":" not in name and not importlib.util.find_spec("torch"):
-            hint = "Without PyTorch, only these names can be checked; for others write torchvision:NAME or timm:NAME."
+            hint = "Without PyTorch, dlbench knows only these names; for others write torchvision:NAME or timm:NAME."
             raise UnknownName("model", name, CATALOG, hint=hint)
 
 

@@ -50,7 +50,7 @@ class Model:
         return "img" if len(self.input_shape) == 3 else "seq"
 
     @property
-    def inference_parameters(self) -> int:
+    def num_inference_parameters(self) -> int:
         """Parameters of the network without auxiliary heads."""
         return self.parameters - self.auxiliary_parameters
 

@@ -39,7 +39,7 @@ class NetworkFacts:
 def check_network(name: str) -> NetworkFacts:
     """Return the facts of network `name`. Call before CUDA is initialised: a fork breaks CUDA."""
     if is_user_network(name):
-        return _check_network_in_child(name)
+        return _check_model_in_child(name)
     try:
         check_model_name(name)
     except DlbenchError as error:
@@ -47,7 +47,7 @@ def check_network(name: str) -> NetworkFacts:
     return NetworkFacts(key=library_version_key(name))
 
 
-def _check_network_in_child(name: str) -> NetworkFacts:
+def _check_model_in_child(name: str) -> NetworkFacts:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

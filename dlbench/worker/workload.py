@@ -193,14 +193,14 @@ class Workload:
                 'torch.compiler.disable and TORCHDYNAMO_DISABLE, or set compile = "off"'
             )
         if each_operation:
-            self._check_each_operation(self.settings)
+            self._check_operation_dtypes(self.settings)
         if frames and self.case.compile == "off":
             return (
                 f"compiled_inside: the network itself compiles {frames} of its functions, although compile is off.",
             )
         return ()
 
-    def _check_each_operation(self, settings: ProcessSettings) -> None:
+    def _check_operation_dtypes(self, settings: ProcessSettings) -> None:
         run, self.run = self.run, self.module
         try:
             with self.without_gradient_sync(), self.without_cuda_graph():

@@ -15,7 +15,7 @@ from dlbench.process_statistics import interval_over_processes
 from dlbench.report.analysis import derived_metrics
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.side_by_side import process_values_with_intervals
-from dlbench.report.chapters.projection_section import projected_trainings
+from dlbench.report.chapters.projection_section import projected_trainings_table
 from dlbench.results import store
 from dlbench.suites.case import Case
 from tests.fakes import records
@@ -72,7 +72,7 @@ def test_a_meter_that_stood_still_gives_no_energy_and_ends_nothing(tmp_path, cap
     assert run(root, "--images", 60_000, "--epochs", 10, "--format", "json") == 0
     (row,), _ = rows_of(capsys)
     assert row["energy_kwh"] is None
-    table, _ = projected_trainings(read_content([root]).shown, {}, None)
+    table, _ = projected_trainings_table(read_content([root]).shown, {}, None)
     assert "energy_kwh" not in [column.key for column in table.columns]
 
 
@@ -95,7 +95,7 @@ def test_what_makes_a_training_doubtful_stands_beside_its_cost(tmp_path, capsys)
     assert run(root, "--images", 60_000, "--epochs", 1, "--format", "json") == 0
     found, _ = rows_of(capsys)
     assert {row["model"]: row["warnings"] for row in found} == {"lenet5": "unstable, busy host 63 %", "alexnet": ""}
-    table, _ = projected_trainings(read_content([root]).shown, {}, None)
+    table, _ = projected_trainings_table(read_content([root]).shown, {}, None)
     assert [row["warnings"] for row in table.records()] == ["unstable, busy host 63 %", None]
 
 
@@ -168,7 +168,7 @@ def test_repeats_are_one_row_with_the_interval_over_them(tmp_path, capsys, step_
     (row,), notes = rows_of(capsys)
     assert row["processes"] == len(step_times_s)
     processes = read_content([root]).shown
-    table, _ = projected_trainings(processes, {}, None)
+    table, _ = projected_trainings_table(processes, {}, None)
     (shown,) = table.records()
     for end in ("low", "high"):
         assert shown[f"time_{end}_s"] / shown["time_s"] == pytest.approx(row[f"time_{end}_s"] / row["time_s"])

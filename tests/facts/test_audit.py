@@ -247,7 +247,7 @@ def test_the_2_6k_conv_weights_of_lenet_need_a_dense_c3():
     assert not rounds_to_published("2.6k", 6 * 25 + 25 * MAPS_OF_S2_PER_MAP_OF_C3)
     row = by_cell()["conv_weights", "LeNet-5"]
     assert (row.counted, row.agrees, row.reason) == (dense, True, None)
-    assert "dense C3 (150 + 2400 = 2550)" in by_cell()["total_weights", "LeNet-5"].reason
+    assert "connected to all maps of S2 (150 + 2400 = 2550)" in by_cell()["total_weights", "LeNet-5"].reason
 
 
 def test_the_filters_20_and_50_are_those_of_caffes_lenet():

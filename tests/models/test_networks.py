@@ -78,7 +78,7 @@ def test_every_figure_of_the_catalogue_is_what_the_module_has(name):
     assert sum(row.weights for row in others) == listed.recurrent_weights
     if listed.auxiliary_parameters:
         inference = count_network_flop(name, training=False)
-        assert (inference.parameters, inference.forward_flop) == (listed.inference_parameters, listed.forward_flop)
+        assert (inference.parameters, inference.forward_flop) == (listed.num_inference_parameters, listed.forward_flop)
     else:
         assert step.forward_flop == listed.forward_flop
 

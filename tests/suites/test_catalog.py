@@ -41,8 +41,8 @@ def test_every_field_makes_sense(model):
     # Biases and normalisation are parameters and no weights, and few; so are embeddings that are no output.
     weights = model.conv_weights + model.fc_weights + model.recurrent_weights
     embeddings = {"lstm_lm": 10_000 * 650}.get(model.name, 0)
-    assert weights < model.inference_parameters - embeddings < 1.01 * weights
-    assert 0 <= model.auxiliary_parameters < model.inference_parameters
+    assert weights < model.num_inference_parameters - embeddings < 1.01 * weights
+    assert 0 <= model.auxiliary_parameters < model.num_inference_parameters
     assert re.search(r"(19|20)\d\d", model.source) or model.name == "conv_autoencoder"
 
 
@@ -78,13 +78,13 @@ def test_every_network_of_the_catalogue_is_built_and_every_built_one_is_in_it():
 def test_only_googlenet_has_auxiliary_heads():
     assert {model.family for model in MODELS if model.auxiliary_parameters} == {"googlenet"}
     # Weights and biases: 57 convolutions with 7,280 filters, 1,000 classes.
-    assert CATALOG["googlenet"].inference_parameters == 6_990_272 + 7_280 + 1_000
+    assert CATALOG["googlenet"].num_inference_parameters == 6_990_272 + 7_280 + 1_000
 
 
 def test_predicted_memory_of_inference_leaves_auxiliary_heads_out():
     model = CATALOG["googlenet"]
     predicted = predicted_memory_bytes(Case("googlenet", mode="inference", batch_size=1, precision="fp32"))
-    held = 4 * (model.inference_parameters + 3 * 224 * 224)
+    held = 4 * (model.num_inference_parameters + 3 * 224 * 224)
     assert held < predicted < held + 4 * model.auxiliary_parameters
 
 

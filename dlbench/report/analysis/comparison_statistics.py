@@ -153,7 +153,7 @@ class Comparison:
         """What a reader has to know beside the verdict; "" when there is nothing."""
         counts = f"{self.num_processes_a} against {self.num_processes_b} processes"
         if self.has_no_spread:
-            reason = "the clock is too coarse, or the values are copies"
+            reason = "the clock is too coarse, or the step times are copies"
             return f"{counts}: no interval, because all values are equal; {reason}"
         if self.low is None or self.basis == "assumed":
             # An interval from an assumed spread is no measurement: none is shown.

@@ -64,8 +64,8 @@ _ALL_METRICS = (
         "median over the timed steps; the time of a step is that of its slowest rank"),
     Metric("step_time_half_width", "Half-width of the interval", "%", "lower",
         "Uncertainty of the median step time within one run: half the width of its confidence interval, divided by "
-        "the median. Its level is protocol.confidence (95 % by default). The larger differences between processes are "
-        "not included.",
+        "the median. Its level is protocol.confidence (95 % by default). Differences between processes are usually "
+        "larger and not included.",
         "half-width / median, from order statistics; autocorrelated steps count as fewer samples (dlbench.stats)"),
     Metric("forward_time", "Forward", "s", "lower",
         "Time from the start of a step to the end of its forward pass, measured within the timed steps. The loss is "
@@ -153,7 +153,7 @@ _ALL_METRICS = (
         "average power / sustained throughput"),
     Metric("module_energy_per_image", "Module energy per {sample}", "J/{unit}", "lower",
         "Gross energy per {sample} of whole superchip modules, CPU included; missing on other devices.",
-        "(integral of the module's power over the timed window) / {sample}s in this window; summed over devices"),
+        "(power of the whole module, CPU and GPU, integrated over the timed window) / {sample}s in this window; summed over devices"),
     Metric("energy_per_gflop", "Energy per GFLOP", "J/GFLOP", "lower",
         "Gross energy per 10^9 counted floating-point operations.",
         "energy per {sample} / FLOP per {sample}"),

@@ -64,7 +64,9 @@ CHECKS: tuple[VerificationCheck, ...] = (
     VerificationCheck("window", "the step times add up to the time of the whole window", rows_of.check_window_duration),
     VerificationCheck("bound", "the FLOP rate is below the device's datasheet peak", rows_of.check_peak_flop_rate),
     VerificationCheck("energy", "the energy fits energy counter, sampled power and power limit", rows_of.check_energy),
-    VerificationCheck("samples", "step times vary and do not repeat", rows_of.check_step_times_vary),
+    VerificationCheck(
+        "samples", "step times differ from each other (they are not copies)", rows_of.check_step_times_vary
+    ),
     VerificationCheck(
         "clocks",
         "device clock rates, start and end times, and durations are plausible",

@@ -166,7 +166,7 @@ def check_catalogue_counts(row: Row) -> str | None:
     model = CATALOG.get(row["model"])
     if model is None or row["network_key"] or row["parameters"] is None:
         return None
-    known = {model.parameters, model.inference_parameters}
+    known = {model.parameters, model.num_inference_parameters}
     if row["parameters"] not in known:
         return f"{row['parameters']} parameters are stored, but {model.title} has {model.parameters}"
     macs = row["forward_macs"]

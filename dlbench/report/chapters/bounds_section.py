@@ -103,7 +103,9 @@ def _device_blocks(device: MeasuredDevice, suffix: str, drawn: bool) -> Iterator
         yield from _profile_figure_blocks(device, runs, suffix)
     for run, roof in runs:
         table = profile_table(run, roof, MAX_LAYERS).without_title()
-        yield Block(heading=f"Layers by time lost: {case_name(run.case)} ({device.name})", table=table, folded=True)
+        yield Block(
+            heading=f"Layers by time above their bound: {case_name(run.case)} ({device.name})", table=table, folded=True
+        )
 
 
 def _profile_figure_blocks(

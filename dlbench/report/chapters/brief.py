@@ -269,7 +269,7 @@ def _caution_sentences(content: Content, brief: SystemComparison, missing: Seque
 def _second_system_faster_sentence(brief: SystemComparison, one: LeadingSystem) -> str:
     """A further sentence where the second system is faster with some networks; else ""."""
     said = _networks_won_by_second(brief, one)
-    return f" With some networks in {one.group.name} the second-best is faster: {said}." if said else ""
+    return f" With some networks in {one.group.name}, the system ranked second is faster: {said}." if said else ""
 
 
 def _system_difference_cautions(content: Content, brief: SystemComparison) -> list[str]:

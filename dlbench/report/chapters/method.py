@@ -28,8 +28,8 @@ def measurement_rules_table(content: Content) -> Table:
         ("Measure until the interval of the median is narrow enough", *_stopping_rule(shown)),
         (
             "Intervals allow for autocorrelation; outliers are kept",
-            "The interval of the median is nonparametric: order statistics of the effective number of samples. With "
-            "too few samples there is no interval. Rates, shares of a peak and distances to a bound are computed from "
+            "The interval of the median assumes no distribution: its ends are two of the sorted step times, and correlated "
+            "steps count as fewer. With too few steps there is no interval. Rates, shares of a peak and distances to a bound are computed from "
             "that median and have its interval. Energy, power, memory and sustained throughput have no interval: each "
             "is one reading per process. Their variation is visible only over several processes of a case. Outliers "
             "are counted and stay in every statistic. Latency of inference has p50, p95 and p99 (metrics.csv).",
@@ -146,7 +146,7 @@ def _stopping_rule(shown: pd.DataFrame) -> tuple[str, str]:
         )
     words += (
         ". If a window ends because its interval is narrow enough, about 92 % of the 95 % intervals contain the true "
-        "median. If the window ends later, because of min_time_s, 95 % of them do."
+        "median. If min_time_s makes the window longer, 95 % of the intervals contain it."
     )
     return words, "met" if met.all() else "partly"
 

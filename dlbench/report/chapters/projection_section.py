@@ -45,7 +45,7 @@ def projection_section(content: Content) -> Section:
     if trainings.empty:
         words = "No training was measured, so no projection is possible."
         return Section("projection", "Cost to train", [Block(words=words)])
-    table, assumptions = projected_trainings(trainings, content.system_names, content.prices)
+    table, assumptions = projected_trainings_table(trainings, content.system_names, content.prices)
     words = (
         f"A projection to {NUM_EPOCHS:g} epochs of ImageNet-1k ({units.number_text(NUM_IMAGES, 7)} images) for each "
         f"network, at its fastest and its cheapest measured setting. Input sizes may differ. No training was run to "
@@ -77,7 +77,7 @@ def _model_system_setting_text(row: Mapping[str, Cell]) -> str:
     return ", ".join(str(row[key]) for key in ("model", "system", "setting") if row.get(key))
 
 
-def projected_trainings(
+def projected_trainings_table(
     trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices | None
 ) -> tuple[Table, list[str]]:
     """The fastest setting of each network and system, and the cheapest if it is another one; and the assumptions."""

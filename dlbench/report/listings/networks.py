@@ -17,7 +17,7 @@ def models_table() -> Table:
         Column("name", "model"),
         Column("title", "network"),
         Column("input", align="right"),
-        Column("inference_parameters", "parameters", "right", quantity_format("")),
+        Column("num_inference_parameters", "parameters", "right", quantity_format("")),
         Column("parameters", "in training", "right", quantity_format("")),
         Column("forward_macs", "MACs", "right", quantity_format("MAC")),
         Column("training_flop", "FLOP fwd+bwd", "right", quantity_format("FLOP")),
@@ -25,7 +25,7 @@ def models_table() -> Table:
     ]
     rows: list[list[Cell]] = [
         [
-            *(m.name, m.title, "x".join(map(str, m.input_shape)), m.inference_parameters, m.parameters),
+            *(m.name, m.title, "x".join(map(str, m.input_shape)), m.num_inference_parameters, m.parameters),
             *(m.forward_macs, m.training_flop, m.source),
         ]
         for m in CATALOG.values()

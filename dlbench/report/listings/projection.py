@@ -31,7 +31,7 @@ def projection_table(
     Raises BadInput if there is no such training, or images or epochs are not above zero.
     """
     # As in a report: a machine's CPU and its GPUs are different systems, and so are two settings of a CPU.
-    rows = systems.join_sources([systems.add_source_columns(rows, systems.ResultsSource("results"), 0)])
+    rows = systems.join_sources([systems.add_results_name_columns(rows, systems.ResultsSource("results"), 0)])
     names = systems.system_names(rows)
     # Repeats are processes of one case: their common value, and its interval.
     processes = add_case_numbers(derived_metrics.add_metric_intervals(_training_cases_of_models(rows, models)))

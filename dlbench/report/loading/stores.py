@@ -110,7 +110,7 @@ def load_stores(
             (*columns, *sample_statistics.COLUMNS), _progress_of_file(progress, source.path)
         )
         frames.append(
-            systems.add_source_columns(
+            systems.add_results_name_columns(
                 tables_to_frame(_scalar_table_of_each_batch(batches, statistics), columns), source, number
             )
         )

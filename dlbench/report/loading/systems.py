@@ -51,7 +51,7 @@ def parse_source(text: str | Path) -> ResultsSource:
     return ResultsSource(path, " ".join(name.split()))
 
 
-def add_source_columns(rows: pd.DataFrame, source: ResultsSource, number: int) -> pd.DataFrame:
+def add_results_name_columns(rows: pd.DataFrame, source: ResultsSource, number: int) -> pd.DataFrame:
     """The rows of one source, with its name and its place among the sources."""
     name = pd.Series(source.name, index=rows.index, dtype=object)
     return rows.assign(source_name=name, source_number=number)

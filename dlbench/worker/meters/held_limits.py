@@ -29,9 +29,9 @@ class HeldLimits:
             env={name: value for name, value in os.environ.items() if name != _ATTEMPT_FOLDER_VARIABLE},
             start_new_session=True,  # a signal to the worker's group must not reach it
         )
-        self.refusal = self._read_refusal_reason()
+        self.refusal = self._read_why_limits_refused()
 
-    def _read_refusal_reason(self) -> str | None:
+    def _read_why_limits_refused(self) -> str | None:
         """Return why the limits are not set; None if they are."""
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], READY_TIMEOUT_S)[0]:

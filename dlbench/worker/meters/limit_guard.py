@@ -88,7 +88,9 @@ def hold_until_parent_ends(uuid: str, limits: DeviceLimits) -> int:
         control = LimitControl(NvmlDevice(uuid), uuid)
         left = _restore_limits(control, _read_limits_state(file))
         if left:
-            raise LimitRefused(f"an earlier run changed the limits of this device, and they cannot be restored: {left}")
+            raise LimitRefused(
+                f"an earlier run changed the power or clock limits of this device, and they cannot be restored: {left}"
+            )
         os.ftruncate(file, 0)
         control.require_allowed_limits(limits)
         found = {"power_w": control.power_limit_w() if limits.power_w else None, "clock_locked": bool(limits.clock_mhz)}

@@ -428,7 +428,7 @@ def test_processes_without_any_spread_are_no_certainty():
     found = compare_stores(rows(base), rows(target))
     (line,) = found.lines
     assert (line.verdict, line.comparison.low) == ("not decided", None)
-    assert "the clock is too coarse, or the values are copies" in note_of(found)
+    assert "the clock is too coarse, or the step times are copies" in note_of(found)
     assert why_regression_undecided(line, 5.0) == "because all processes have the same value"
 
 

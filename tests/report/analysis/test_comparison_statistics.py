@@ -154,7 +154,7 @@ def test_processes_without_any_spread_show_a_coarse_clock_and_nothing_else(funct
     assert comparison.ratio == pytest.approx(factor)
     assert (comparison.low, comparison.high, comparison.p_value) == (None, None, None)
     assert comparison.verdict == "not decided"
-    assert "the clock is too coarse, or the values are copies" in comparison.caveat_of_verdict
+    assert "the clock is too coarse, or the step times are copies" in comparison.caveat_of_verdict
 
 
 def test_a_single_value_adds_nothing_to_a_spread_that_is_stated():

@@ -111,7 +111,7 @@ def test_a_profile_gives_both_figures_and_its_layers(store):
     assert set(plots) == {"where_time_goes", "roofline-inference-fp32"}
     assert all(plot.figure is not None for plot in plots.values())
     layers = next(block for block in section_of(store).blocks if block.folded)
-    assert layers.heading.startswith("Layers by time lost: LeNet-5, inference, fp32, batch 64")
+    assert layers.heading.startswith("Layers by time above their bound: LeNet-5, inference, fp32, batch 64")
     # 10^8 FLOP at 100 GFLOP/s; 10^6 elements of 4 bytes at 10 GB/s.
     bound_s = {row["layer"]: row["bound_s"] for row in layers.table.records()}
     assert bound_s == {"conv1": pytest.approx(1e-3), "tanh": pytest.approx(4e-4)}
@@ -126,7 +126,7 @@ def test_devices_beyond_those_that_are_drawn_keep_their_tables(store, monkeypatc
     section = section_of(store)
     assert sum(block.plot is not None for block in section.blocks) == 2
     assert sum(block.heading.startswith("Ceilings: ") for block in section.blocks) == 3
-    assert sum(block.heading.startswith("Layers by time lost: ") for block in section.blocks) == 3
+    assert sum(block.heading.startswith("Layers by time above their bound: ") for block in section.blocks) == 3
     assert "Figures show only the first 1 device. Without figures: AMD EPYC 7B13, 2 threads, AMD" in words_of(section)
 
 

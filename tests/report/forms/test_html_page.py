@@ -189,7 +189,7 @@ def test_every_panel_of_a_whole_report_names_its_precision(whole_page):
 def test_latex_holds_the_folded_tables_but_no_long_lists_of_provenance(whole_page):
     tables = (whole_page.parent / "tables.tex").read_text()
     for caption in (
-        "Layers by time lost: ResNet-50",
+        "Layers by time above their bound: ResNet-50",
         "Definition of every metric",
         "All-reduce: NVIDIA H200, all sizes",
     ):

@@ -79,8 +79,8 @@ def test_every_format_renders(alexnet, form):
 def test_parameters_are_shown_with_and_without_auxiliary_heads():
     rows = {row["name"]: row for row in models_table().records()}
     assert rows.keys() == CATALOG.keys()
-    assert (rows["googlenet"]["inference_parameters"], rows["googlenet"]["parameters"]) == (6_998_552, 13_378_280)
-    assert rows["resnet50"]["inference_parameters"] == rows["resnet50"]["parameters"] == 25_557_032
+    assert (rows["googlenet"]["num_inference_parameters"], rows["googlenet"]["parameters"]) == (6_998_552, 13_378_280)
+    assert rows["resnet50"]["num_inference_parameters"] == rows["resnet50"]["parameters"] == 25_557_032
 
 
 def test_columns_show_numbers_with_their_unit_and_nothing_as_a_dash():
