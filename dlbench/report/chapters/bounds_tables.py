@@ -76,7 +76,7 @@ def _profile_notes(
     hooked = seconds_text(bounds.median_usable_time(run.hooked_step_s))
     notes.append(
         f"With the profiler's hooks a step takes {hooked}, {units.percent_text(abs(longer))} "
-        f"{'more' if longer >= 0 else 'less'} than without. The times of layers include the hooks, the time of the step "
+        f"{'more' if longer >= 0 else 'less'} than without. The times of layers include the hooks, that of the step "
         f"above does not. Times are medians over {len(run.hooked_step_s)} steps."
         if longer is not None
         else "The cost of the profiler's hooks is unknown, because no step has a usable time."

@@ -47,11 +47,7 @@ def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", 
     common = _common_caveat(found)
     lines = _sort_comparison_lines(found.lines)
     rows = [[*(line.setting.get(axis) for axis in axes), *_comparison_row_cells(line, common)] for line in lines]
-    notes = (
-        [f"All cases: {common}.", *_notes_below_audit_table(found, names)]
-        if common
-        else _notes_below_audit_table(found, names)
-    )
+    notes = [f"All cases: {common}.", *_comparison_notes(found, names)] if common else _comparison_notes(found, names)
     return Table(columns, rows, title=f"{names[1]} against {names[0]}: {metric.title.lower()}", notes=notes)
 
 
@@ -126,7 +122,7 @@ def describe_needed_runs(c: Comparison) -> str:
     return f"{units.count_text(c.more_processes_needed or 0, 'more run')} on each side"
 
 
-def _notes_below_audit_table(found: ComparisonResult, names: tuple[str, str]) -> list[str]:
+def _comparison_notes(found: ComparisonResult, names: tuple[str, str]) -> list[str]:
     rules = found.rules
     more = "energy" if rules.metric == "energy_per_image" else "time"
     return [
