@@ -153,7 +153,7 @@ _ALL_METRICS = (
         "average power / sustained throughput"),
     Metric("module_energy_per_image", "Module energy per {sample}", "J/{unit}", "lower",
         "Gross energy per {sample} of whole superchip modules, CPU included; missing on other devices.",
-        "(power of the whole module, integrated over the timed window) / {sample}s in this window; summed over devices"),
+        "(power of the whole module, integrated over the timed window) / {sample}s in it; summed over devices"),
     Metric("energy_per_gflop", "Energy per GFLOP", "J/GFLOP", "lower",
         "Gross energy per 10^9 counted floating-point operations.",
         "energy per {sample} / FLOP per {sample}"),

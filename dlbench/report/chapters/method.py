@@ -31,8 +31,9 @@ def measurement_rules_table(content: Content) -> Table:
             "The interval of the median assumes no distribution: its ends are two of the sorted step times, and "
             "correlated steps count as fewer. With too few steps there is no interval. Rates, shares of a peak and "
             "distances to a bound are computed from that median and have its interval. Energy, power, memory and "
-            "sustained throughput have no interval: each is one reading per process. Their variation is visible only over several processes of a case. Outliers "
-            "are counted and stay in every statistic. Latency of inference has p50, p95 and p99 (metrics.csv).",
+            "sustained throughput have no interval: each is one reading per process. Their variation is "
+            "visible only over several processes of a case. Outliers are counted and stay in every statistic. Latency of "
+            "inference has p50, p95 and p99 (metrics.csv).",
             "met",
         ),
         (
