@@ -32,8 +32,8 @@ def measurement_rules_table(content: Content) -> Table:
             "correlated steps count as fewer. With too few steps there is no interval. Rates, shares of a peak and "
             "distances to a bound are computed from that median and have its interval. Energy, power, memory and "
             "sustained throughput have no interval: each is one reading per process. Their variation is "
-            "visible only over several processes of a case. Outliers are counted and stay in every statistic. Latency of "
-            "inference has p50, p95 and p99 (metrics.csv).",
+            "visible only over several processes of a case. Outliers are counted and stay in every statistic. Latency "
+            "of inference has p50, p95 and p99 (metrics.csv).",
             "met",
         ),
         (
