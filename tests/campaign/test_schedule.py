@@ -78,7 +78,7 @@ def test_a_budget_is_spent_where_the_interval_shrinks_most_and_never_overdrawn()
     assert now[0] <= 205.0
     assert len(done) == 20
     assert sum(case.model == "lenet5" for case in done) >= 15
-    assert any("the budget is long enough" in text for text in said)
+    assert any("the time budget is long enough" in text for text in said)
 
 
 def test_a_budget_that_ends_within_a_round_says_how_much_is_left():

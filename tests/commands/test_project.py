@@ -82,7 +82,7 @@ def test_a_single_sample_has_no_made_up_interval(tmp_path, capsys):
     assert run(root, "--images", 60_000, "--epochs", 1, "--format", "json") == 0
     (row,), notes = rows_of(capsys)
     assert (row["time_low_s"], row["time_high_s"]) == (None, None)
-    assert "because of too few or too uneven steps: 1 case." in notes
+    assert "because steps are too few or too uneven: 1 case." in notes
 
 
 def test_what_makes_a_training_doubtful_stands_beside_its_cost(tmp_path, capsys):
@@ -215,4 +215,4 @@ def test_two_processes_of_a_single_step_have_no_limits(tmp_path, capsys):
     (row,), notes = rows_of(capsys)
     assert row["processes"] == 2
     assert (row["time_low_s"], row["time_high_s"]) == (None, None)
-    assert "because of too few or too uneven steps: 1 case." in notes
+    assert "because steps are too few or too uneven: 1 case." in notes

@@ -386,7 +386,7 @@ def test_a_python_without_pyarrow_measures_and_is_told_where_the_results_stay(mo
     monkeypatch.setattr(python, "find_spec", lambda name: None if name == "pyarrow" else True)
     (finding,) = doctor.check_packages(CheckContext())
     assert finding.level == "warn"
-    assert "results stay in attempt folders" in finding.text
+    assert "results stay in one folder per process" in finding.text
     assert "dlbench collect" in finding.mend
 
 

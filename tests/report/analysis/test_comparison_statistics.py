@@ -118,7 +118,7 @@ def test_one_process_a_side_is_never_a_verdict_however_many_steps_it_has():
     comparison = compare_process_groups([process(0.010, rng, 5000)], [process(0.015, rng, 5000)])
     assert comparison.basis == "assumed"
     assert comparison.verdict == "not decided"
-    assert "run 3 or more on each side" in comparison.caveat_of_verdict
+    assert "run 3 or more processes per side" in comparison.caveat_of_verdict
     # The windows alone would claim ±0.05 %.
     assert comparison.high / comparison.low > 1.05
 

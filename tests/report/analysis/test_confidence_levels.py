@@ -75,7 +75,7 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
     compared = captions(content, sections.comparison_section)
     assert f"± is the half-width of a confidence interval, at a level of {words}." in compared
     notes = projection_table(store.load(root), 1000, 1.0, None, None).notes
-    assert f'Confidence level of the interval in the columns "from" and "to": {words}.' in notes
+    assert f'Confidence level of the interval in "from" and "to": {words}.' in notes
     usual = confidence == 0.95
     assert (f"Confidence level of ± and of the intervals: {words}." in text) is not usual
     table = tables.case_metrics_table(content.shown, content.system_names)

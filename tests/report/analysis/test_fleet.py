@@ -184,7 +184,7 @@ def test_cases_over_several_nodes_are_left_out_and_counted():
             {"warnings": ["rows_remapped: 1 memory row(s)"]},
             "memory rows that were remapped, or will be at the next reset",
         ),
-        ({"warnings": ["xid: the driver reported Xid 63"]}, "errors that the driver reported (Xid)"),
+        ({"warnings": ["xid: the NVIDIA driver reported Xid error 63"]}, "errors that the driver reported (Xid)"),
         ({"warnings": ["busy_host: others took 40%"]}, "other work on the node"),
     ],
 )

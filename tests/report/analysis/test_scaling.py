@@ -287,7 +287,7 @@ def test_a_prediction_of_unknown_overlap_is_a_range_in_the_table_and_a_band_in_t
         ]
     titles = ("Throughput [img/s]", "Speedup over one device", "Efficiency [%]")
     assert bands == [f"{title}\nTraining · fp32" for title in titles]
-    assert "for which only a lower and an upper limit are known" in plot.caption
+    assert "only a lower and an upper limit of the prediction are known" in plot.caption
 
 
 def slow_single_device(repeats: int = 3):

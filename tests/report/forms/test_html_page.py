@@ -307,7 +307,7 @@ def test_provenance_has_units_words_and_long_lists_apart(tmp_path):
 def test_the_page_says_why_the_audit_has_fewer_figures_than_the_terminal(cpu_page):
     text = " ".join(parse(cpu_page.read_text()).text)
     assert "`dlbench" not in text
-    assert "dlbench table  builds the networks and also checks 12 figures on filters (size, number)" in text
+    assert "dlbench table  builds the networks and also checks 12 numbers and sizes of filters" in text
     assert "46 of 59 published figures agree" in text
 
 
