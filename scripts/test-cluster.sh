@@ -9,7 +9,6 @@ python=$1
 shift
 
 folder=$(mktemp -d /tmp/dlbench-cluster-XXXXXX)
-policy=''
 sid=''
 tidy() {
   [ -z "$sid" ] || kill "$sid" 2>/dev/null || true
@@ -18,31 +17,10 @@ tidy() {
   bash tests/cluster/cluster.sh down "$folder/slurm" || true
   bash tests/cluster/sid.sh down "$folder/sid" || true
   rm -rf "$folder"
-  [ -z "$policy" ] || rm -f "$policy"
 }
 trap tidy EXIT
 
-missing=()
-need() { command -v "$1" >/dev/null || missing+=("$2"); }
-need slurmctld slurm-wlm
-need munged munge
-need dockerd docker.io
-need debootstrap debootstrap
-if [ "${#missing[@]}" -gt 0 ]; then
-  if [ "$(id -u)" -ne 0 ]; then
-    echo "these packages are missing, and only root may install them: ${missing[*]}" >&2
-    exit 2
-  fi
-  echo "installing ${missing[*]}" >&2
-  # Nothing may start by itself: the tests bring up daemons of their own, in folders of their own.
-  if [ ! -e /usr/sbin/policy-rc.d ]; then
-    policy=/usr/sbin/policy-rc.d
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod +x "$policy"
-  fi
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-fi
+bash scripts/install-missing.sh slurmctld=slurm-wlm munged=munge dockerd=docker.io debootstrap=debootstrap
 if [ "$#" -eq 0 ] || [ "$*" = sid ]; then
   # Takes minutes, mostly of waiting for packages: beside the tests.
   bash tests/cluster/sid.sh up "$folder/sid" &
