@@ -26,7 +26,7 @@ def _run_collect_command(options: argparse.Namespace) -> None:
         raise BadInput(f"results folder '{root}' does not exist; check --results")
     results_folder.require_writable_folder(root, make=False)
     closed = results_maintenance.close_interrupted_attempts(root)
-    unseen = supervise.open_attempts_on_other_nodes(root)
+    unseen = supervise.unfinished_attempts_on_other_nodes(root)
     if unseen and options.wait:
         say(
             f"waiting up to {claims.DEAD_AFTER_S:.0f} s to see if the processes of "
@@ -35,7 +35,7 @@ def _run_collect_command(options: argparse.Namespace) -> None:
         closed += sum(
             len(supervise.recover_open_attempts(root, [folder])) for folder in claims.heartbeats_of_dead_owners(unseen)
         )
-        unseen = supervise.open_attempts_on_other_nodes(root)
+        unseen = supervise.unfinished_attempts_on_other_nodes(root)
     store.drop_contained_parts(root)
     rebuilt = results_maintenance.rebuild_parquet_parts(root, results_maintenance.attempts_missing_in_parquet(root))
     say(f"{root}/: unfinished attempts recorded: {closed}; Parquet parts rebuilt: {rebuilt}")

@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
     arguments.add_override_option(
         parser, "set an axis (-P batch_size=64) or protocol key (-P protocol.seed=1); repeatable", "KEY=VALUE"
     )
-    arguments.add_results_folder(parser, "results folder that contains the ceilings")
+    arguments.add_results_folder(parser, "results folder with the peaks that `dlbench ceilings` measured")
     arguments.add_path(parser, "-o", "--output", help="new folder for the profile (default: RESULTS/profiles/<id>)")
     parser.add_argument("--time", default="10s", metavar="TIME", help="measuring time (default: 10s)")
     parser.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes no trace (default: 3)")

@@ -39,7 +39,7 @@ _SI_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True)
-class PublishedFigure:
+class PublishedNumber:
     """One row of the published table."""
 
     key: str
@@ -95,7 +95,7 @@ class DifferenceReason:
         steps = "; ".join(f"{_signed_number(amount)} {what}" for amount, what in self.steps)
         return " ".join(
             filter(
-                None, (said, f"From our {default_cell_text(counted)} to the published number: {steps}.", self.closing)
+                None, (said, f"We count {default_cell_text(counted)}; to the published number: {steps}.", self.closing)
             )
         )
 
@@ -201,7 +201,7 @@ def differences_table(rows: Sequence[AuditRow]) -> Table:
     return Table(columns, body, title="Differences and their reasons")
 
 
-def _audit_row(metric: PublishedFigure, network: str, published: str, counted: Mapping[str, LayerTotals]) -> AuditRow:
+def _audit_row(metric: PublishedNumber, network: str, published: str, counted: Mapping[str, LayerTotals]) -> AuditRow:
     model = MODEL_OF_NETWORK[network]
     if metric.count is None:
         return AuditRow(metric.key, network, model, published, None, None, None, None, _NOT_COUNTED)
@@ -233,7 +233,7 @@ def _floor_pooling_reason(metric: str, counted: Mapping[str, LayerTotals]) -> Di
         "The published number assumes pooling that rounds down (maps of 55, 27, 13 and 6 pixels), PyTorch's default",
         (("googlenet_floor has", floor),),
         ((fewer, "for the smaller maps"),),
-        "The original network in Caffe, which is counted here, rounds up (56, 28, 14 and 7).",
+        "The original network in Caffe, which is counted here, rounds the size of pooled maps up (56, 28, 14 and 7).",
     )
 
 
@@ -341,21 +341,21 @@ _FORMAT_DIFFERENCES: dict[str, Callable[[Sequence[AuditRow]], str]] = {
     "latex": _differences_as_latex,
 }
 
-_PUBLISHED_FIGURES: dict[str, PublishedFigure] = {
+_PUBLISHED_FIGURES: dict[str, PublishedNumber] = {
     metric.key: metric
     for metric in (
-        PublishedFigure("top5_error_percent", "Top-5 error [%]", None),
-        PublishedFigure("input_size", "Input size", lambda facts, _: "x".join(map(str, facts.input_shape[1:]))),
-        PublishedFigure("conv_layers", "Conv. layers", _layer_total_getter("conv_layers")),
-        PublishedFigure("filter_sizes", "Filter sizes", _filter_sizes_text),
-        PublishedFigure("num_filters", "Filters", _filter_counts_text),
-        PublishedFigure("conv_weights", "Conv. weights", _layer_total_getter("conv_weights")),
-        PublishedFigure("conv_macs", "Conv. MACs", _layer_total_getter("conv_macs")),
-        PublishedFigure("fc_layers", "FC layers", _layer_total_getter("fc_layers")),
-        PublishedFigure("fc_weights", "FC weights", _layer_total_getter("fc_weights")),
-        PublishedFigure("fc_macs", "FC MACs", _layer_total_getter("fc_macs")),
-        PublishedFigure("total_weights", "All weights", _layer_total_getter("total_weights")),
-        PublishedFigure("total_macs", "All MACs", _layer_total_getter("total_macs")),
+        PublishedNumber("top5_error_percent", "Top-5 error [%]", None),
+        PublishedNumber("input_size", "Input size", lambda facts, _: "x".join(map(str, facts.input_shape[1:]))),
+        PublishedNumber("conv_layers", "Conv. layers", _layer_total_getter("conv_layers")),
+        PublishedNumber("filter_sizes", "Filter sizes", _filter_sizes_text),
+        PublishedNumber("num_filters", "Filters", _filter_counts_text),
+        PublishedNumber("conv_weights", "Conv. weights", _layer_total_getter("conv_weights")),
+        PublishedNumber("conv_macs", "Conv. MACs", _layer_total_getter("conv_macs")),
+        PublishedNumber("fc_layers", "FC layers", _layer_total_getter("fc_layers")),
+        PublishedNumber("fc_weights", "FC weights", _layer_total_getter("fc_weights")),
+        PublishedNumber("fc_macs", "FC MACs", _layer_total_getter("fc_macs")),
+        PublishedNumber("total_weights", "All weights", _layer_total_getter("total_weights")),
+        PublishedNumber("total_macs", "All MACs", _layer_total_getter("total_macs")),
     )
 }
 

@@ -90,7 +90,7 @@ def recover_open_attempts(
     return closed
 
 
-def open_attempts_on_other_nodes(root: Path) -> list[Path]:
+def unfinished_attempts_on_other_nodes(root: Path) -> list[Path]:
     """Return open attempts of owners on other nodes, running or dead."""
     return [a.folder for a, _ in attempts.find_open_attempts(root) if not claims.is_owner_local_or_gone(a.folder)]
 

@@ -69,9 +69,7 @@ class WorkersAhead:
     def stop(self) -> None:
         """End all workers that still wait."""
         while self._waiting:
-            _, worker = self._waiting.popitem()
-            processes.stop_worker(worker.process)
-            shutil.rmtree(worker.folder, ignore_errors=True)
+            _end(self._waiting.popitem()[1])
 
     def _start_group(self, python: str, case: Case, upcoming: Iterable[Case]) -> None:
         """Start workers for this case and the next ones; none if there is only one, or only one core."""
@@ -109,10 +107,17 @@ def _begin_measurement(worker: StartedWorker, folder: Path) -> bool:
             stdin.write(os.fsencode(folder))
         worker.folder.rmdir()
     except OSError:
-        processes.stop_worker(worker.process)
-        shutil.rmtree(worker.folder, ignore_errors=True)
+        _end(worker)
         return False
     return True
+
+
+def _end(worker: StartedWorker) -> None:
+    """End a worker that measured nothing."""
+    processes.stop_worker(worker.process)
+    with contextlib.suppress(OSError):
+        worker.process.stdin and worker.process.stdin.close()
+    shutil.rmtree(worker.folder, ignore_errors=True)
 
 
 def _num_workers_at_once() -> int:

@@ -200,7 +200,7 @@ class StoreReader:
         for indices, whole in self._read_wanted_attempts(wanted, SCHEMA):
             for index, table in _split_by_part(indices, whole):
                 tables.append(duplicates.replace_lists_by_checksums(table.cast(SCHEMA)))
-                places += [(index, number) for number in _number_repeated_rows(table)]
+                places += [(index, number) for number in _count_earlier_equal_rows(table)]
         if not tables:
             return
         rows = pa.concat_tables(tables)
@@ -225,7 +225,7 @@ class StoreReader:
                     keys = zip(
                         mine["attempt_id"].to_pylist(),
                         mine["rank"].to_pylist(),
-                        _number_repeated_rows(mine),
+                        _count_earlier_equal_rows(mine),
                         strict=True,
                     )
                     counting = [places[attempt].get(rank) == (index, number) for attempt, rank, number in keys]
@@ -273,7 +273,7 @@ class StoreReader:
             if isinstance(found, _SmallPart):
                 waiting.append((index, found))
             else:
-                yield from self._read_large_part(index, *found)
+                yield from self._read_large_part_file(index, *found)
         if waiting:
             yield from self._read_similar_files_together(waiting, schema)
 
@@ -290,7 +290,7 @@ class StoreReader:
                     yield ahead.popleft()
             yield from ahead
 
-    def _read_large_part(self, index: int, problems: list[str], tables: Iterable[pa.Table]) -> Iterator[_ReadRows]:
+    def _read_large_part_file(self, index: int, problems: list[str], tables: Iterable[pa.Table]) -> Iterator[_ReadRows]:
         num_rows = 0
         try:
             for table in tables:
@@ -405,7 +405,7 @@ def _read_attempt_rank_keys(part: Path) -> pa.Table | None:
         return _KEYS.empty_table()
 
 
-def _number_repeated_rows(table: pa.Table) -> list[int]:
+def _count_earlier_equal_rows(table: pa.Table) -> list[int]:
     """Return for each row the number of earlier rows of the same attempt and rank."""
     seen: Counter[tuple[str, int]] = Counter()
     numbers = []

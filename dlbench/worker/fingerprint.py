@@ -142,10 +142,10 @@ def relative_deviations(found: StepResults, expected: StepResults) -> dict[str, 
     largest = max(norms.values(), default=0.0)
     for name, gradient in expected.gradients.items():
         if norms[name] > _SMALL_GRADIENT_SHARE * largest:
-            figures[_GRADIENT_PREFIX + name] = _relative_scale_error(found.gradients[name], gradient)
+            figures[_GRADIENT_PREFIX + name] = _scale_deviation(found.gradients[name], gradient)
     pairs_of_outputs = list(zip(found.outputs, expected.outputs, strict=True))
     if pairs_of_outputs:
-        figures["outputs"] = max((_relative_scale_error(a, b) for a, b in pairs_of_outputs), key=_nan_as_infinity)
+        figures["outputs"] = max((_scale_deviation(a, b) for a, b in pairs_of_outputs), key=_nan_as_infinity)
         figures["single outputs"] = max((_relative_distance(a, b) for a, b in pairs_of_outputs), key=_nan_as_infinity)
     return figures
 
@@ -245,7 +245,7 @@ def _load_state(workload: Workload, state: dict[str, Tensor]) -> None:
             own[name].copy_(tensor)
 
 
-def _relative_scale_error(found: Tensor, expected: Tensor) -> float:
+def _scale_deviation(found: Tensor, expected: Tensor) -> float:
     """Relative deviation of the scale of a tensor: of its projection on the expected one."""
     square = float(expected @ expected)
     return abs(float(found @ expected) / square - 1.0) if square > 0 else float(found.norm() > 0)
@@ -265,13 +265,13 @@ def _compare_operations(workload: Workload) -> list[Fingerprint]:
     if workload.optimizer is not None:
         _disable_dropout(workload.module)
     workload.run, workload.captured = workload.module, None
-    mode = _OperationComparer(workload.case.precision)
+    mode = _CompareOperationsWithFp32(workload.case.precision)
     with mode:
         workload.step()
     return mode.found
 
 
-class _OperationComparer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _CompareOperationsWithFp32(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Run each of the `_COMPARED` operations once more, in fp32 on the CPU."""
 
     def __init__(self, precision: str) -> None:
@@ -303,7 +303,7 @@ class _OperationComparer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         expected = _flat_on_cpu(expected.to(found.dtype))
         if expected.isfinite().all():
             limit = max(FLOOR, FACTOR * self.last_bit / math.sqrt(len(expected)))
-            self.found.append(Fingerprint(_relative_scale_error(_flat_on_cpu(found), expected), limit, of))
+            self.found.append(Fingerprint(_scale_deviation(_flat_on_cpu(found), expected), limit, of))
 
 
 def _to_fp32_on_cpu(value: Any) -> Any:

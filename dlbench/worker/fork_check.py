@@ -18,7 +18,7 @@ def _count_fork() -> None:
 os.register_at_fork(after_in_parent=_count_fork, after_in_child=end_with_parent)
 
 
-def fork_count() -> int:
+def times_forked() -> int:
     """How often this process was forked; libraries also fork, to compile."""
     return _fork_count
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ALONE_S, MIN_BATCHES, MIN_STEPS = 2.0, 4, 5
 
 
-def loader_facts(workload: Workload, loader: JpegBatches, clock: Clock, cpu_s: float) -> dict[str, Any]:
+def measure_loader_limits(workload: Workload, loader: JpegBatches, clock: Clock, cpu_s: float) -> dict[str, Any]:
     """Return the columns of `Measurement` about loading, with the loader's warnings; call it after the window.
 
     Args:

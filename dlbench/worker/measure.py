@@ -19,7 +19,7 @@ from dlbench.worker import loader_limits, memory
 from dlbench.worker.counting.case_work import count_case_flop
 from dlbench.worker.devices import amd_pci_address, clock_for_device, device_name, device_uuid, find_device
 from dlbench.worker.failures import classify_failure, out_of_memory_text
-from dlbench.worker.fork_check import exit_if_forked, fork_count, require_no_fork
+from dlbench.worker.fork_check import exit_if_forked, require_no_fork, times_forked
 from dlbench.worker.machine.system import describe_system, load_average
 from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
 from dlbench.worker.meters.energy import EnergyMeter, open_meter
@@ -126,7 +126,7 @@ def _measure_on_device(
     if workload.loader is not None:
         enter_phase("loader")
         with workload.inference_context(), workload.without_gradient_sync():
-            loaded = loader_limits.loader_facts(workload, workload.loader, clock, host.helpers_s)
+            loaded = loader_limits.measure_loader_limits(workload, workload.loader, clock, host.helpers_s)
         measurement = _add_facts_and_warnings(measurement, loaded)
     host.subtract_peer_ranks(context.all_gather(host.own_cpu_use()))
     enter_phase("check")
@@ -242,7 +242,7 @@ def _measure_window(
     with no_garbage_collection():
         context.barrier()
         enter_phase("window")
-        fork_count_before = fork_count()
+        fork_count_before = times_forked()
         meter.start()
         host.read_before_window()
         if workload.loader is not None:

@@ -48,7 +48,7 @@ class Clock(Protocol):
     def stamp(self) -> Any:
         """Record a stamp after all submitted work; does not wait for it."""
 
-    def wait(self, stamp: Any) -> None:
+    def wait_for_stamp(self, stamp: Any) -> None:
         """Wait until the work before `stamp` is done."""
 
     def is_done(self, stamp: Any) -> bool:
@@ -57,7 +57,7 @@ class Clock(Protocol):
     def elapsed_s(self, start: Any, end: Any) -> float:
         """Return the seconds between two stamps; both must have been waited for."""
 
-    def release(self, stamp: Any) -> None:
+    def reuse_stamp(self, stamp: Any) -> None:
         """Release a stamp for reuse."""
 
     def synchronize(self) -> None:
@@ -73,7 +73,7 @@ class HostClock:
     # The function itself, not a method that calls it: less interpreter work between steps.
     stamp = staticmethod(time.perf_counter)
 
-    def wait(self, stamp: float) -> None:
+    def wait_for_stamp(self, stamp: float) -> None:
         pass
 
     def is_done(self, stamp: float) -> bool:
@@ -82,7 +82,7 @@ class HostClock:
     def elapsed_s(self, start: float, end: float) -> float:
         return end - start
 
-    def release(self, stamp: float) -> None:
+    def reuse_stamp(self, stamp: float) -> None:
         pass
 
     def synchronize(self) -> None:
@@ -104,7 +104,7 @@ class EventClock:
         event.record()
         return event
 
-    def wait(self, stamp: Any) -> None:
+    def wait_for_stamp(self, stamp: Any) -> None:
         stamp.synchronize()
 
     def is_done(self, stamp: Any) -> bool:
@@ -113,7 +113,7 @@ class EventClock:
     def elapsed_s(self, start: Any, end: Any) -> float:
         return float(start.elapsed_time(end)) * 1e-3
 
-    def release(self, stamp: Any) -> None:
+    def reuse_stamp(self, stamp: Any) -> None:
         self._pool.append(stamp)
 
     def synchronize(self) -> None:
@@ -156,10 +156,10 @@ def time_queued_calls(call: Callable[[], Any], clock: Clock, calls: int) -> list
     for _ in range(calls):
         call()
         stamps.append(clock.stamp())
-    clock.wait(stamps[-1])
+    clock.wait_for_stamp(stamps[-1])
     times = [clock.elapsed_s(a, b) for a, b in pairwise(stamps)]
     for stamp in stamps:
-        clock.release(stamp)
+        clock.reuse_stamp(stamp)
     return times
 
 
@@ -335,9 +335,9 @@ class _StampReader:
             self._window.num_idle_looks += self._clock.is_done(self.pending[-2][1])
         steps = self.pending[:count]
         del self.pending[:count]
-        between, release, window = self._clock.elapsed_s, self._clock.release, self._window
+        between, release, window = self._clock.elapsed_s, self._clock.reuse_stamp, self._window
         add = window.step_s.append
-        self._clock.wait(steps[-1][1])
+        self._clock.wait_for_stamp(steps[-1][1])
         start = self._start
         for shown, end in steps:
             add(between(start, end))

@@ -31,7 +31,9 @@ def main(arguments):
     if arguments[0] == "--probe":
         print(json.dumps(FACTS))
         return 0
-    folder = Path(arguments[0])
+    folder = Path(sys.stdin.read() if arguments[0] == "--ahead" else arguments[0])
+    if folder == Path():
+        return 0
     case = requests.requested_case(requests.read_request(folder))
 
     def stop(number, frame):

@@ -231,8 +231,8 @@ def test_time_and_node_hours_are_learned_from_earlier_records(site, capsys):
     words = [str(site / "fleet.toml"), "-P", "batch_size=1,2,3", "-P", "nodes=2", "--results", str(site / "results")]
     assert main(["plan", *words]) == 0
     assert (
-        "estimate: 10 min, 0.33 node-hours in total (2 of 3 processes were measured before; the others are "
-        "estimated with the median time of these)" in capsys.readouterr().err
+        "estimate: 10 min, 0.33 node-hours in total (2 of 3 processes were measured before; other processes "
+        "are estimated with the median of these)" in capsys.readouterr().err
     )
     assert main(["submit", *words, "--site", str(site / "here.toml"), "--dry-run"]) == 0
     assert "estimate: 10 min" in capsys.readouterr().err

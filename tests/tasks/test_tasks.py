@@ -245,5 +245,5 @@ def test_targets_outside_the_classes_are_one_line(own):
 
 def test_a_loss_that_is_no_scalar_is_one_line(own):
     workload = build_workload(Case("own_tasks:Vector", batch_size=3), CPU)
-    with pytest.raises(BadInput, match="loss returns a tensor of shape"):
+    with pytest.raises(BadInput, match="loss function returns a tensor of shape"):
         workload.step()

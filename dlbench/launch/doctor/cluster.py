@@ -85,7 +85,7 @@ def check_slurm(context: CheckContext) -> Iterator[Finding]:
         if context.run(["scontrol", "show", "partition", name]).status != 0:
             mend = "set slurm.partition to a partition that `sinfo -s` lists"
             yield Finding("slurm", "fail", f"partition '{name}' does not exist", mend)
-    if context.runtime == "pyxis":
+    if context.container_runtime == "pyxis":
         if "--container-image" in context.run(["srun", "--help"]).out:
             yield Finding("pyxis", "ok", "srun has --container-image")
         else:

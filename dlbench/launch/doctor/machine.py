@@ -87,7 +87,7 @@ class CheckContext:
         return self.environment.get("SLURM_JOB_ID")
 
     @property
-    def runtime(self) -> str:
+    def container_runtime(self) -> str:
         """Container runtime of the site profile, or "none"."""
         return self.site.container.runtime if self.site else "none"
 

@@ -48,7 +48,7 @@ def check_torch(context: CheckContext) -> Iterator[Finding]:
     answer = context.run([sys.executable, "-m", "dlbench.worker", "--probe"], 180.0)
     facts = _parse_last_json_line(answer.out)
     if facts is None:
-        inside = context.runtime != "none"
+        inside = context.container_runtime != "none"
         level = "note" if inside or not context.slurm_job_id else "fail"
         mend = "plan, submit and status do not need PyTorch; "
         mend += (

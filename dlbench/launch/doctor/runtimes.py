@@ -16,9 +16,9 @@ def check_runtimes(context: CheckContext) -> Iterator[Finding]:
     """Check the container runtimes, and whether this user may use that of the profile."""
     found = [name for name in PROGRAMS if context.which(name)]
     yield Finding("runtimes", "ok" if found else "note", f"found on PATH: {', '.join(found) or 'none'}")
-    record = RUNTIME_RECORDS[context.runtime]
+    record = RUNTIME_RECORDS[context.container_runtime]
     if record.program not in (None, *found):
-        level = "fail" if context.slurm_job_id and context.runtime != "pyxis" else "note"
+        level = "fail" if context.slurm_job_id and context.container_runtime != "pyxis" else "note"
         text = f"{record.program}, the runtime of the profile, is not installed here"
         yield Finding("runtimes", level, text, "if the compute nodes have it, run dlbench doctor inside an allocation")
     if record.engine_query and record.program in found:
@@ -39,14 +39,14 @@ def check_runtimes(context: CheckContext) -> Iterator[Finding]:
 
 
 def _check_user_namespaces(context: CheckContext) -> Iterator[Finding]:
-    if not RUNTIME_RECORDS[context.runtime].needs_user_namespaces:
+    if not RUNTIME_RECORDS[context.container_runtime].needs_user_namespaces:
         return
     switches = ("/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/user/max_user_namespaces")
     off = [switch for switch in switches if context.read(switch) == "0"]
     restricted = context.read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
     if off:
-        level = "warn" if context.runtime == "apptainer" else "fail"  # a setuid Apptainer does not need them
-        text = f"disabled by {', '.join(off)}: {context.runtime} cannot start without root"
+        level = "warn" if context.container_runtime == "apptainer" else "fail"  # a setuid Apptainer does not need them
+        text = f"user namespaces are disabled by {' '.join(off)}: {context.container_runtime} cannot start without root"
         settings = " ".join(f"{s.removeprefix('/proc/sys/').replace('/', '.')}=1" for s in off)
         yield Finding("user namespaces", level, text, f"ask the administrators to run: sysctl -w {settings}")
     elif restricted:
@@ -65,15 +65,15 @@ def _check_image_storage(context: CheckContext) -> Iterator[Finding]:
     answer = context.run(["df", "--output=avail,fstype", "--block-size=1M", str(there)])
     words = answer.out.split()[-2:] if answer.status == 0 else []
     if len(words) < 2 or not words[0].isdigit():
-        text = f"df cannot show the free space of {folder}, where {context.runtime} unpacks images"
+        text = f"df cannot show the free space of {folder}, where {context.container_runtime} unpacks images"
         yield Finding("image storage", "note", text)
         return
     free_mib, kind = int(words[0]), words[1]
-    mend = RUNTIME_RECORDS[context.runtime].storage_advice or ""
+    mend = RUNTIME_RECORDS[context.container_runtime].storage_advice or ""
     nodes = context.site.slurm.max_nodes if context.site else None
-    if context.runtime == "podman" and kind in _SHARED_FILE_SYSTEMS:
+    if context.container_runtime == "podman" and kind in _SHARED_FILE_SYSTEMS:
         yield Finding("image storage", "fail", f"{folder} is on {kind}, where Podman cannot keep images", mend)
-    elif kind in _SHARED_FILE_SYSTEMS and context.runtime == "pyxis" and nodes != 1:
+    elif kind in _SHARED_FILE_SYSTEMS and context.container_runtime == "pyxis" and nodes != 1:
         text = (
             f"{folder} is on {kind}, which all nodes share: jobs on several nodes fail ('failed to make directory'), "
             f"because pyxis uses the same container name on all nodes"
@@ -84,8 +84,8 @@ def _check_image_storage(context: CheckContext) -> Iterator[Finding]:
         yield Finding("image storage", "warn", text, mend)
     elif free_mib * MIB < MIN_UNPACKED_BYTES:
         text = (
-            f"only {free_mib} MiB free in {folder}, where {context.runtime} unpacks images; NVIDIA's PyTorch image "
-            f"needs 25 GB"
+            f"only {free_mib} MiB free in {folder}, where {context.container_runtime} unpacks images; NVIDIA's PyTorch "
+            f"image needs 25 GB"
         )
         yield Finding("image storage", "warn", text, mend)
     else:
@@ -93,7 +93,7 @@ def _check_image_storage(context: CheckContext) -> Iterator[Finding]:
 
 
 def _image_storage_folder(context: CheckContext) -> str | None:
-    record = RUNTIME_RECORDS[context.runtime]
+    record = RUNTIME_RECORDS[context.container_runtime]
     if not record.storage_advice or not context.which(str(record.program)):
         return None
     if record.storage_query:
@@ -103,7 +103,7 @@ def _image_storage_folder(context: CheckContext) -> str | None:
     configuration = context.read("/etc/enroot/enroot.conf") or ""
     set_by_site = re.search(r"^\s*ENROOT_DATA_PATH\s+(\S+)", configuration, re.MULTILINE)
     data = set_by_site.group(1) if set_by_site else ""
-    if context.runtime != "pyxis":  # which starts Enroot with only the site's configuration
+    if context.container_runtime != "pyxis":  # which starts Enroot with only the site's configuration
         wanted = context.site.environment.get("ENROOT_DATA_PATH") if context.site else None
         data = wanted or context.environment.get("ENROOT_DATA_PATH") or data
     data = re.sub(r"\$\{?(\w+)\}?", lambda name: context.environment.get(name.group(1), name.group()), data)

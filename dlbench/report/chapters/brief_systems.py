@@ -24,7 +24,7 @@ _BASELINE = NumberWithText(1.0, "1 (baseline)")
 
 def ratios_per_system_table(content: Content, brief: SystemComparison) -> Table:
     """One row per system: its ratios to the baseline over the cases that all share, and what to know beside them."""
-    numbers = _case_numbers_of_groups(brief.groups)
+    numbers = _case_indexes_of_groups(brief.groups)
     parts = _cases_per_speed_column(brief)
     several = len(parts) > len(MODES)  # narrow columns: the interval below its ratio
     ratios = {what: {s: brief.ratio(what, brief.base, s, numbers) for s in brief.names} for what in _TITLES}
@@ -76,7 +76,7 @@ def num_failed_cases(content: Content, system: str) -> int:
     return int((content.failed["system_id"] == system).sum()) if "system_id" in content.failed else 0
 
 
-def _case_numbers_of_groups(groups: Iterable[PrecisionModeGroup]) -> list[int]:
+def _case_indexes_of_groups(groups: Iterable[PrecisionModeGroup]) -> list[int]:
     return [number for group in groups for number in group.numbers]
 
 
@@ -90,12 +90,12 @@ def _cases_per_speed_column(brief: SystemComparison) -> dict[str, list[int]]:
         _is_both_faster_and_slower(brief, system) for system in brief.other_systems()
     ):
         return by_group
-    by_mode = {mode: _case_numbers_of_groups(g for g in brief.groups if g.mode == mode) for mode in MODES}
+    by_mode = {mode: _case_indexes_of_groups(g for g in brief.groups if g.mode == mode) for mode in MODES}
     parts = {f"{mode} speed": numbers for mode, numbers in by_mode.items() if numbers}
     texts = [
         [_format_ratio_value(brief.ratio("time", brief.base, s, part)) for s in brief.names] for part in parts.values()
     ]
-    return parts if len(texts) > 1 and texts[0] != texts[1] else {"speed": _case_numbers_of_groups(brief.groups)}
+    return parts if len(texts) > 1 and texts[0] != texts[1] else {"speed": _case_indexes_of_groups(brief.groups)}
 
 
 def _is_both_faster_and_slower(brief: SystemComparison, system: str) -> bool:

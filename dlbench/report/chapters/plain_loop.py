@@ -15,7 +15,7 @@ _REASON = (
     "such as your own script, returns this memory to the kernel and allocates it again in every step, with page faults."
 )
 _HOW_TO_MEASURE = (
-    "To see the throughput of a plain loop here too, run the suite again into the same results folder, with -P "
+    "To also see the throughput without this setting, run the suite again into the same results folder, with -P "
     "protocol.heap=system."
 )
 _TITLE = "Effect of keeping freed CPU memory"

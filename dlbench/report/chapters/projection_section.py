@@ -34,7 +34,7 @@ OVER_PROCESSES_TEXT = (
     "for two processes of a case, the range covered by their intervals; for more, the interval of the mean"
 )
 _OPTIONAL_COLUMNS = ("choice", "time_low_s", "time_high_s", "energy_kwh", "cost", "warnings")
-_LIMITS_NOTE = f"From, To: limits of the time, by the {{}} interval of the throughput ({OVER_PROCESSES_TEXT})."
+_LIMITS_NOTE = f"From, To: shortest and longest time, from the {{}} interval of the throughput ({OVER_PROCESSES_TEXT})."
 
 
 def projection_section(content: Content) -> Section:

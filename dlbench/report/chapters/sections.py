@@ -54,7 +54,7 @@ def comparison_section(content: Content) -> Section:
     words = (
         f"Throughput is the sum over all devices. ± is the half-width of a confidence interval, at a level of "
         f"{confidence_levels.describe_levels(content.shown)}. One run: interval of its median step time. Two runs: "
-        f"range covered by their two intervals. Three or more runs: interval of their mean. "
+        f"from the lowest to the highest end of their two intervals. Three or more runs: interval of their mean. "
         f"The chapter Method defines every metric."
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")

@@ -145,7 +145,7 @@ def flop_time_plot(cases: pd.DataFrame) -> Plot:
         _draw_peak_rate_lines(axes, x, lines)
         _draw_case_points(axes, own, tooltips)
         axes.set_title(figure_parts.panel_title(own))
-        axes.set_xlabel(flop.axis_label("Work per step and device"))
+        axes.set_xlabel(flop.axis_label("FLOP per step and device"))
     panels[0][0].set_ylabel(time.axis_label("Step time"))
     look.compute_layout(figure)
     for axes, own in panels:

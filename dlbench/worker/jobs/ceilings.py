@@ -149,7 +149,7 @@ def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Mic
         yield _copy_benchmark(size, device)
         yield _triad_benchmark(size, device)
     for precision in wanted:
-        for shape in sorted(MATMULS[shape_table_key(device)], key=math.prod):
+        for shape in sorted(MATMULS[cpu_or_cuda(device)], key=math.prod):
             yield _matmul_benchmark(shape, precision, device)
         if precision == FP8:
             continue
@@ -157,7 +157,7 @@ def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Mic
         yield from sorted(convs, key=lambda microbenchmark: microbenchmark.ceiling.flop or 0)
 
 
-def shape_table_key(device: torch.device) -> str:
+def cpu_or_cuda(device: torch.device) -> str:
     """Return whose sizes the device takes: "cpu", or "cuda" for any GPU."""
     return "cpu" if device.type == "cpu" else "cuda"
 
@@ -172,7 +172,7 @@ def array_sizes(device: torch.device) -> list[int]:
         free = accelerators.free_bytes(device) or MIN_ARRAY_BYTES * round(1 / MEMORY_SHARE)
     else:
         cache, free = last_level_cache_bytes(), allocatable_bytes()
-    first = max(MIN_ARRAY_BYTES, CACHES[shape_table_key(device)] * cache)
+    first = max(MIN_ARRAY_BYTES, CACHES[cpu_or_cuda(device)] * cache)
     most = int(free * MEMORY_SHARE)
     factor = 2 if device.type == "cpu" else 4
     # Never empty: an array that does not fit gives a row with the reason.
@@ -255,7 +255,7 @@ def _has_fp8(device: torch.device) -> bool:
 
 
 def _conv_benchmark(shape: ConvShape, layout: str, precision: str, device: torch.device) -> Microbenchmark:
-    batch, padding = CONV_BATCH[shape_table_key(device)], shape.R // 2
+    batch, padding = CONV_BATCH[cpu_or_cuda(device)], shape.R // 2
     side = (shape.H + 2 * padding - shape.R) // shape.stride + 1
     x_shape, w_shape = (batch, shape.C, shape.H, shape.H), (shape.M, shape.C, shape.R, shape.R)
     out_shape = (batch, shape.M, side, side)
@@ -287,7 +287,7 @@ def _measure_ceiling(
     if expected_s > most_s:
         left = f"but only {most_s:.2g} s are available"
         return replace(ceiling, error=f"skipped: one call takes about {expected_s:.2g} s, {left}")
-    return _sample_ceiling(ceiling, microbenchmark, clock, SAMPLE_S[shape_table_key(device)], share_s)
+    return _sample_ceiling(ceiling, microbenchmark, clock, SAMPLE_S[cpu_or_cuda(device)], share_s)
 
 
 def _sample_ceiling(

@@ -56,7 +56,7 @@ def _lock_file(path: Path) -> Iterator[int]:
         os.close(file)
 
 
-def _read_limits_state(file: int) -> dict[str, Any]:
+def _read_saved_limits(file: int) -> dict[str, Any]:
     try:
         found = json.loads(os.pread(file, 4096, 0) or b"{}")
     except ValueError:
@@ -86,7 +86,7 @@ def hold_until_parent_ends(uuid: str, limits: DeviceLimits) -> int:
     path = limits_state_file(uuid)
     with _lock_file(path) as file:
         control = LimitControl(NvmlDevice(uuid), uuid)
-        left = _restore_limits(control, _read_limits_state(file))
+        left = _restore_limits(control, _read_saved_limits(file))
         if left:
             raise LimitRefused(
                 f"an earlier run changed the power or clock limits of this device, and they cannot be restored: {left}"

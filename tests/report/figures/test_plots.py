@@ -23,8 +23,9 @@ from dlbench.report.forms import html_page
 from dlbench.suites.case import PRECISIONS, Case
 from tests.fakes import records as fakes
 
+_NAMES = {"step_time_box_plot": "distribution", "step_times_plot": "time_series", "power_trace_plot": "power"}
 ALL = {
-    draw.__name__: draw
+    _NAMES.get(draw.__name__, draw.__name__.removesuffix("_plot")): draw
     for draw in (
         *(plots_rates.throughput_plot, plots_rates.energy_plot, plots_batch.batch_curves, plots_rates.precisions_plot),
         *(plots_time.step_breakdown, plots_time.memory_plot, plots_time.flop_time_plot),

@@ -34,13 +34,13 @@ class SteadyClock:
         self.now_s += 1.0
         return self.now_s
 
-    def wait(self, stamp):
+    def wait_for_stamp(self, stamp):
         self.waited_for.append(stamp)
 
     def elapsed_s(self, start, end):
         return end - start
 
-    def release(self, stamp):
+    def reuse_stamp(self, stamp):
         self.released.append(stamp)
 
     def synchronize(self):

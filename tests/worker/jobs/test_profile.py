@@ -44,13 +44,13 @@ class CountingClock:
         self.count += 1
         return self.count
 
-    def wait(self, stamp):
+    def wait_for_stamp(self, stamp):
         pass
 
     def elapsed_s(self, start, end):
         return float(end - start)
 
-    def release(self, stamp):
+    def reuse_stamp(self, stamp):
         self.released += 1
 
     def synchronize(self):

@@ -188,4 +188,4 @@ def test_a_straggler_is_named():
         (System(hostname=f"n{i}"), Measurement(rank=i, step_s=(t, t, t))) for i, t in enumerate((1.0, 1.0, 1.2, 1.0))
     ]
     (warning,) = straggler_warnings(ranks)
-    assert warning.startswith("straggler: rank 2 on n2 takes 20% longer")
+    assert warning.startswith("straggler: rank 2 on n2 needs 20% more time")
