@@ -12,7 +12,13 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlbench.models import BuiltModel, build_on_meta, external
-from dlbench.worker.counting.flops import FlopCountingMode, count_network_flop, count_step_flop, suppress_warnings
+from dlbench.worker.counting.flops import (
+    FlopCountingMode,
+    count_mean_step_flop,
+    count_network_flop,
+    count_step_flop,
+    suppress_warnings,
+)
 from dlbench.worker.counting.operation_macs import convolution_macs
 from tests.models.counting import built, counted
 
@@ -263,3 +269,10 @@ def test_counting_leaves_no_gradients_hooks_or_modes_behind():
         model.module(torch.empty(2, 9, 9, 9, device="meta"))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.module.modules())
     assert mode._owners.innermost_module is None
+
+
+@pytest.mark.parametrize("name", ["lenet5", "googlenet", "lstm_lm@16", "transformer_base@8", "conv_autoencoder"])
+def test_one_pass_counts_a_built_in_network_because_its_steps_do_not_differ(name):
+    several = count_mean_step_flop(build_on_meta(name))
+    assert (several.num_passes, several.is_random) == (1, False)
+    assert count_network_flop(name) == several
