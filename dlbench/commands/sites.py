@@ -22,10 +22,10 @@ def add_parser(commands: Any) -> None:
 def _run_sites_command(options: argparse.Namespace) -> None:
     from dlbench.toml_file import read_toml
 
-    def describe_profile(file: Path) -> list[Cell]:
+    def describe_site_profile(file: Path) -> list[Cell]:
         return [read_toml(file, "a site profile").get("description", str, "")]
 
     if options.copy:
         copy_bundled_file("site profile", options.copy, "dlbench doctor --site {}")
     else:
-        print_bundled_files("site profile", "sites", ("site", "description"), describe_profile, options.format)
+        print_bundled_files("site profile", "sites", ("site", "description"), describe_site_profile, options.format)

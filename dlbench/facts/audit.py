@@ -95,7 +95,12 @@ class DifferenceReason:
         steps = "; ".join(f"{_signed_number(amount)} {what}" for amount, what in self.steps)
         return " ".join(
             filter(
-                None, (said, f"We count {default_cell_text(counted)}; to the published number: {steps}.", self.closing)
+                None,
+                (
+                    said,
+                    f"dlbench counts {default_cell_text(counted)}; {steps} gives the published number.",
+                    self.closing,
+                ),
             )
         )
 

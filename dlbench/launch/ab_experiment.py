@@ -67,7 +67,7 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
             environment[name] = value
         elif "," in value:
             raise BadInput(
-                f"cannot use {option} {part}: one value per axis and side; use -P to set several values on both sides"
+                f"cannot use {option} {part}: A and B each have one value per axis; set several for both by -P"
             )
         else:
             overrides[key] = f"{key}={value}"

@@ -58,12 +58,12 @@ def merge_parts_by_month(root: Path, max_bytes: int | None = None, most: int | N
     for one in alone:
         for month in one.attempt_months:
             months.setdefault(month, []).append(one)
-    merged: dict[str, _PartRows] = {}
+    merged: dict[str, _PartFileRows] = {}
     for month, parts_of_month in sorted(months.items()):
         if len(parts_of_month) > 1 or len(parts_of_month[0].attempt_months) > 1:
             target = root / f"{_MERGED_PREFIX}{month}{secrets.token_hex(6)}.parquet"
             _write_month(target, parts_of_month, month)
-            merged[month] = _PartRows(target)
+            merged[month] = _PartFileRows(target)
     for one in alone:
         if one.attempt_months <= set(merged) and all(
             duplicates.contains_rows(_rows_of_month(merged, month).rows_of_same_attempts(rows), rows)
@@ -74,7 +74,7 @@ def merge_parts_by_month(root: Path, max_bytes: int | None = None, most: int | N
     return [rows.part for rows in merged.values()]
 
 
-def _rows_of_month(merged: Mapping[str, _PartRows], month: str) -> _PartRows:
+def _rows_of_month(merged: Mapping[str, _PartFileRows], month: str) -> _PartFileRows:
     """The rows of a month; the others keep none in memory."""
     for other, rows in merged.items():
         if other != month:
@@ -97,7 +97,7 @@ def _month_of_attempt(attempt: str) -> str:
     return f"{found[1]}-{found[2]}-" if found else ""
 
 
-class _PartRows:
+class _PartFileRows:
     """Rows of a part, by attempt. The row group that was read last is kept: neighbours lie in it."""
 
     def __init__(self, part: Path) -> None:
@@ -163,14 +163,14 @@ def drop_contained_parts(root: Path) -> int:
         for attempt in one.attempts:
             holders.setdefault(attempt, []).append(one)
     dropped = 0
-    rows: _PartRows | None = None
+    rows: _PartFileRows | None = None
     for one in own:
         some = next(iter(one.attempts), None)
         for other in holders.get(some or "", ()):
             if other is one or not one.attempts <= other.attempts:
                 continue
             try:
-                rows = rows if rows and rows.part == other.part else _PartRows(other.part)
+                rows = rows if rows and rows.part == other.part else _PartFileRows(other.part)
                 contained = _is_contained_in_other(one, other, rows)
             except StoreError:
                 continue
@@ -181,7 +181,7 @@ def drop_contained_parts(root: Path) -> int:
     return dropped
 
 
-def _is_contained_in_other(one: _MergeablePart, other: _MergeablePart, rows: _PartRows) -> bool:
+def _is_contained_in_other(one: _MergeablePart, other: _MergeablePart, rows: _PartFileRows) -> bool:
     """Whether `other` exists and contains all rows of `one`; of equal parts the first by name counts as containing."""
     equal = one.attempts == other.attempts
     for piece in parts.read_in_pieces(one.part):

@@ -198,7 +198,7 @@ class StoreReader:
         places: list[_RowPlace] = []
         tables: list[pa.Table] = []
         for indices, whole in self._read_wanted_attempts(wanted, SCHEMA):
-            for index, table in _split_by_part(indices, whole):
+            for index, table in _group_rows_by_file(indices, whole):
                 tables.append(duplicates.replace_lists_by_checksums(table.cast(SCHEMA)))
                 places += [(index, number) for number in _count_earlier_equal_rows(table)]
         if not tables:
@@ -221,7 +221,7 @@ class StoreReader:
             self.num_held += table.num_rows
             there = _is_wanted_attempt(table["attempt_id"], shared)
             if there.any():
-                for index, mine in _split_by_part(indices[there], table.filter(pa.array(there))):
+                for index, mine in _group_rows_by_file(indices[there], table.filter(pa.array(there))):
                     keys = zip(
                         mine["attempt_id"].to_pylist(),
                         mine["rank"].to_pylist(),
@@ -372,7 +372,7 @@ def _is_wanted_attempt(names: pa.Array | pa.ChunkedArray, wanted: Sequence[str])
     return there
 
 
-def _split_by_part(indices: NDArray[np.int64], table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+def _group_rows_by_file(indices: NDArray[np.int64], table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
     starts = np.flatnonzero(np.r_[True, np.diff(indices) != 0]) if indices.size else np.empty(0, np.int64)
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), indices.size], strict=True):
         yield int(indices[start]), table.slice(start, end - start)

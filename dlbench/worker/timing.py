@@ -57,7 +57,7 @@ class Clock(Protocol):
     def elapsed_s(self, start: Any, end: Any) -> float:
         """Return the seconds between two stamps; both must have been waited for."""
 
-    def reuse_stamp(self, stamp: Any) -> None:
+    def recycle_stamp(self, stamp: Any) -> None:
         """Release a stamp for reuse."""
 
     def synchronize(self) -> None:
@@ -82,7 +82,7 @@ class HostClock:
     def elapsed_s(self, start: float, end: float) -> float:
         return end - start
 
-    def reuse_stamp(self, stamp: float) -> None:
+    def recycle_stamp(self, stamp: float) -> None:
         pass
 
     def synchronize(self) -> None:
@@ -113,7 +113,7 @@ class EventClock:
     def elapsed_s(self, start: Any, end: Any) -> float:
         return float(start.elapsed_time(end)) * 1e-3
 
-    def reuse_stamp(self, stamp: Any) -> None:
+    def recycle_stamp(self, stamp: Any) -> None:
         self._pool.append(stamp)
 
     def synchronize(self) -> None:
@@ -159,7 +159,7 @@ def time_queued_calls(call: Callable[[], Any], clock: Clock, calls: int) -> list
     clock.wait_for_stamp(stamps[-1])
     times = [clock.elapsed_s(a, b) for a, b in pairwise(stamps)]
     for stamp in stamps:
-        clock.reuse_stamp(stamp)
+        clock.recycle_stamp(stamp)
     return times
 
 
@@ -335,7 +335,7 @@ class _StampReader:
             self._window.num_idle_looks += self._clock.is_done(self.pending[-2][1])
         steps = self.pending[:count]
         del self.pending[:count]
-        between, release, window = self._clock.elapsed_s, self._clock.reuse_stamp, self._window
+        between, release, window = self._clock.elapsed_s, self._clock.recycle_stamp, self._window
         add = window.step_s.append
         self._clock.wait_for_stamp(steps[-1][1])
         start = self._start

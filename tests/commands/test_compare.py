@@ -190,7 +190,7 @@ def test_csv_is_one_table_and_json_has_everything(stores, capsys):
         (["--b", "precision"], "write axis=value"),
         (["--b", "repeat=2"], "use --pairs"),
         (["--b", "precision=fp23"], "unknown precision 'fp23'"),
-        (["--b", "batch_size=1,2"], "one value per axis and side"),
+        (["--b", "batch_size=1,2"], "A and B each have one value per axis"),
         (["--b", "batchsize=1"], "did you mean 'batch_size'?"),
         (["--b", "mode=inference"], "A has 2 cases of lenet5 that differ only in mode"),
     ],

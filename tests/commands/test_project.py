@@ -94,9 +94,12 @@ def test_what_makes_a_training_doubtful_stands_beside_its_cost(tmp_path, capsys)
     root = records.fill(tmp_path / "results", made)
     assert run(root, "--images", 60_000, "--epochs", 1, "--format", "json") == 0
     found, _ = rows_of(capsys)
-    assert {row["model"]: row["warnings"] for row in found} == {"lenet5": "unstable, busy host 63 % CPU", "alexnet": ""}
+    assert {row["model"]: row["warnings"] for row in found} == {
+        "lenet5": "unstable, busy host (others: 63 % CPU)",
+        "alexnet": "",
+    }
     table, _ = projected_trainings_table(read_content([root]).shown, {}, None)
-    assert [row["warnings"] for row in table.records()] == ["unstable, busy host 63 % CPU", None]
+    assert [row["warnings"] for row in table.records()] == ["unstable, busy host (others: 63 % CPU)", None]
 
 
 def test_a_machines_cpu_and_its_gpu_are_two_systems(tmp_path, capsys):

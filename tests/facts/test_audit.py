@@ -218,7 +218,7 @@ def test_each_lenet_figure_is_the_sum_of_the_parts_that_its_reason_names(metric)
 def test_the_steps_of_each_reason_lead_from_the_counted_figure_to_the_exact_published_one(metric):
     row = by_cell()[metric, "LeNet-5"]
     total = LENET_PARTS[metric][1]
-    start, steps = re.search(r"We count ([\d\u202f]+); to the published number: ([^.]*)\.", row.reason).groups()
+    start, steps = re.search(r"dlbench counts ([\d\u202f]+); ([^.]*) gives the published number\.", row.reason).groups()
     assert numbers_of(start) == [row.counted]
     amounts = [(-1 if sign == "−" else 1) * numbers_of(n)[0] for sign, n in re.findall(r"([+−])([\d\u202f]+)", steps)]
     assert row.counted + sum(amounts) == total

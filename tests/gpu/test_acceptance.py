@@ -68,10 +68,10 @@ def test_a_stamp_is_cheap_and_the_steps_sum_to_the_window(device, sizes, note, m
     pool = [clock.stamp() for _ in range(64)]
     clock.synchronize()
     for stamp in pool:
-        clock.reuse_stamp(stamp)
+        clock.recycle_stamp(stamp)
     began_s = time.perf_counter()
     for _ in range(sizes.num_stamps):
-        clock.reuse_stamp(clock.stamp())
+        clock.recycle_stamp(clock.stamp())
     stamp_s = (time.perf_counter() - began_s) / sizes.num_stamps
     rows, _ = measured({"model": ["lenet5"], "batch_size": [sizes.batch_size], "device": [sizes.kind]})
     gap = rows["device_window_s"][0] / rows["window_s"][0] - 1

@@ -125,7 +125,7 @@ def test_a_waiting_worker_that_died_is_replaced(tmp_path):
         for pid in () if killed else waiting_workers():
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
-            wait_until(lambda pid=pid: pid not in waiting_workers())
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # its pipe is closed now
 
     records = list(supervise.run_cases(CASES, campaign(tmp_path, on_record=kill_waiting)))
     assert len(killed) == 2

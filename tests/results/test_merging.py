@@ -169,8 +169,10 @@ def test_a_merge_that_was_cut_off_is_tidied_and_equal_parts_leave_one(results):
 
 def test_a_merge_whose_file_came_out_wrong_deletes_nothing(results, monkeypatch):
     before = files(results)
-    whole = merging._PartRows.rows_of_same_attempts
-    monkeypatch.setattr(merging._PartRows, "rows_of_same_attempts", lambda self, table: whole(self, table).slice(0, 1))
+    whole = merging._PartFileRows.rows_of_same_attempts
+    monkeypatch.setattr(
+        merging._PartFileRows, "rows_of_same_attempts", lambda self, table: whole(self, table).slice(0, 1)
+    )
     store.merge_parts_by_month(results)
     assert len(set(before) & set(files(results))) >= len(before) - 1
 

@@ -173,9 +173,9 @@ def _join_distinct_warnings(said: pd.Series[str]) -> str:
 
 
 def _format_other_cpu_load(warnings: object) -> str:
-    """How much of the host's cores others took: " 63 % CPU"."""
+    """How much of the host's cores others took: " (others: 63 % CPU)"."""
     found = [match[1] for warning in _cell_as_list(warnings) if (match := _BUSY_SHARE_PATTERN.match(str(warning)))]
-    return f" {found[0]} % CPU" if found else ""
+    return f" (others: {found[0]} % CPU)" if found else ""
 
 
 def _cell_as_list(cell: object) -> Sequence[object]:

@@ -88,7 +88,7 @@ class LayerHooks:
             shown: stamps from the step: after forward and after backward in training, none in inference.
         """
         if len(shown) == 2:
-            self._clock.reuse_stamp(shown[0])
+            self._clock.recycle_stamp(shown[0])
             self.marks.append((OPTIMIZER, "backward", shown[1]))
         self.marks.append(("", "", self._clock.stamp()))
         return self.marks
@@ -337,7 +337,7 @@ def _time_plain_steps(workload: Workload, clock: Clock, block: int) -> list[floa
     def timed_step() -> None:
         # The clock, as in every shown step of `measure`: the same two stamps between the phases.
         for stamp in workload.step(clock):
-            clock.reuse_stamp(stamp)
+            clock.recycle_stamp(stamp)
 
     return time_queued_calls(timed_step, clock, block)
 
@@ -355,7 +355,7 @@ def _time_hooked_steps(
     found = [(clock.elapsed_s(marks[0][2], marks[-1][2]), self_times_by_layer(marks, clock)) for marks in steps]
     for marks in steps:
         for _, _, stamp in marks:
-            clock.reuse_stamp(stamp)
+            clock.recycle_stamp(stamp)
     return found
 
 

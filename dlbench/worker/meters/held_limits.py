@@ -16,7 +16,7 @@ RESTORE_TIMEOUT_S = 60.0
 _ATTEMPT_FOLDER_VARIABLE = "DLBENCH_ATTEMPT_FOLDER"
 
 
-class HeldLimits:
+class PowerAndClockLimits:
     """Limits that hold until `restore`, or until this process ends in any way."""
 
     def __init__(self, uuid: str, limits: DeviceLimits) -> None:
@@ -51,7 +51,7 @@ class HeldLimits:
         return lines[-1].partition(" ")[2] if lines and not lines[-1].startswith("ready") else None
 
 
-def hold_limits(case: Case, uuid: str | None) -> HeldLimits | None:
+def hold_limits(case: Case, uuid: str | None) -> PowerAndClockLimits | None:
     """Set the limits of the case; put back first what a killed run left. None if neither is needed.
 
     Raises:
@@ -62,14 +62,14 @@ def hold_limits(case: Case, uuid: str | None) -> HeldLimits | None:
         return None
     if uuid is None:
         raise InvalidMeasurement("power_cap_w and clock_mhz can be set only on NVIDIA GPUs with a known UUID")
-    held = HeldLimits(uuid, limits)
+    held = PowerAndClockLimits(uuid, limits)
     if held.refusal is not None and limits != DeviceLimits():
         left = held.restore()
         raise InvalidMeasurement(held.refusal if left in (None, held.refusal) else f"{held.refusal}; {left}")
     return held
 
 
-def restore_limits(held: HeldLimits | None) -> tuple[str, ...]:
+def restore_limits(held: PowerAndClockLimits | None) -> tuple[str, ...]:
     """Put the device back; return a warning, as "code: sentence", if that failed."""
     if held is None:
         return ()

@@ -270,7 +270,7 @@ def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
     assert found == {
         "VGG-16": "throttled, not warmed up",
         "GoogLeNet": "power limit",
-        "AlexNet": "busy host 80 % CPU",
+        "AlexNet": "busy host (others: 80 % CPU)",
         "LeNet-5": "host-bound, clocks apart",
         "OverFeat fast": "meters disagree, short energy window",
         "ResNet-50": "",

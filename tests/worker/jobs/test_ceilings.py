@@ -40,7 +40,7 @@ class SteadyClock:
     def elapsed_s(self, start, end):
         return end - start
 
-    def reuse_stamp(self, stamp):
+    def recycle_stamp(self, stamp):
         self.released.append(stamp)
 
     def synchronize(self):

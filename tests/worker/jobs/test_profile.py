@@ -50,7 +50,7 @@ class CountingClock:
     def elapsed_s(self, start, end):
         return float(end - start)
 
-    def reuse_stamp(self, stamp):
+    def recycle_stamp(self, stamp):
         self.released += 1
 
     def synchronize(self):
