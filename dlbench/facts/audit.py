@@ -93,16 +93,8 @@ class DifferenceReason:
         total = " + ".join(f"{name} {default_cell_text(amount)}" for name, amount in self.parts)
         said = f"{self.says}: {total}" + (f" = {default_cell_text(self.value)}." if len(self.parts) > 1 else ".")
         steps = "; ".join(f"{_signed_number(amount)} {what}" for amount, what in self.steps)
-        return " ".join(
-            filter(
-                None,
-                (
-                    said,
-                    f"dlbench counts {default_cell_text(counted)}; {steps} gives the published number.",
-                    self.closing,
-                ),
-            )
-        )
+        found = f"dlbench counts {default_cell_text(counted)}; {steps} gives the published number."
+        return " ".join(filter(None, (said, found, self.closing)))
 
 
 def read_published() -> dict[str, dict[str, str]]:
