@@ -15,6 +15,11 @@ pytestmark = pytest.mark.cluster
 #: Measures one node at a time, for all four share this machine. On n3 the worker runs about 1 of 50 ms and is stopped for the
 #: others, as cpulimit does it: other load on this machine, which slows all nodes, does not hide that.
 WORKER = """
+if [ "${{3-}}" = --ahead ]; then
+  folder=$(cat)
+  [ -n "$folder" ] || exit 0
+  set -- -m dlbench.worker "$folder"
+fi
 if [ "${{3-}}" != --probe ]; then
   exec 9>{lock}
   flock 9
